@@ -1,0 +1,65 @@
+# What to run: `make demo` for a first look, `make test` for all tests.
+# `make help` lists the rest.
+SHELL := /bin/bash
+export PATH := $(PATH):/usr/local/go/bin
+export CGO_ENABLED ?= 0
+GO ?= go
+
+VERSION ?= $(shell git describe --tags --dirty 2>/dev/null || echo 0.1.0-dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+BUILD := $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+SOURCES := $(shell find cmd internal -name '*.go' -not -name '*_test.go') go.mod go.sum
+AGENT_BLOB := internal/local/image/agent.gz
+COUNTS := bin/test-counts
+
+.PHONY: help build demo test unit e2e lint clean setup
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+build: bin/mirrord ## bin/mirrord and bin/mirrord-agent
+
+bin/mirrord-agent: $(SOURCES)
+	@test/setup build
+	@mkdir -p bin
+	$(BUILD) -o $@ ./cmd/mirrord-agent
+
+$(AGENT_BLOB): bin/mirrord-agent
+	@gzip -n -9 -c $< >$@.tmp && mv $@.tmp $@
+	@sha256sum $< | cut -c1-64 >$(AGENT_BLOB:.gz=.sha256)
+
+bin/mirrord: $(SOURCES) $(AGENT_BLOB)
+	$(BUILD) -o $@ ./cmd/mirrord
+
+demo: build ## a first session, against a small pod made on this machine
+	@test/setup demo
+	bin/mirrord demo
+
+test: build ## everything: unit, integration, end-to-end on a real cluster
+	@test/setup build test
+	@rm -f $(COUNTS)
+	@failed=0; $(MAKE) --no-print-directory lint || failed=1; \
+	$(MAKE) --no-print-directory unit || failed=1; \
+	$(MAKE) --no-print-directory e2e || failed=1; \
+	bin/summary -counts $(COUNTS) || failed=1; exit $$failed
+
+bin/summary: test/summary/main.go
+	@mkdir -p bin
+	@$(GO) build -o $@ ./test/summary
+
+unit: bin/summary build ## unit and integration tests, with the race detector
+	@test/setup build test
+	CGO_ENABLED=1 bin/summary -counts $(COUNTS) -- $(GO) test -race -json -timeout 10m ./cmd/... ./internal/... ./test/summary
+
+e2e: bin/summary build ## end-to-end tests on the cluster that cluster-up makes
+	@test/setup build test
+	@bin/summary -counts $(COUNTS) -- $(GO) test -json -timeout 40m -count 1 ./test/e2e
+
+lint: ## formatting, vet, go.mod
+	@test -z "$$(gofmt -l cmd internal test | tee /dev/stderr)" || { echo "lint: gofmt -w these files"; exit 1; }
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+
+clean: ## remove what was built
+	rm -rf bin $(AGENT_BLOB) $(AGENT_BLOB:.gz=.sha256)
+
+-include test/cluster/cluster.mk

@@ -1,0 +1,84 @@
+// Command mirrord-agent serves the target's side of one session.
+//
+// It is started beside the target by mirrord and speaks to nobody without the
+// session's key. Its first line on stdout is its announcement; logs go to
+// stderr.
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/mirrord-go/mirrord/internal/agent/server"
+	"github.com/mirrord-go/mirrord/internal/agent/target"
+	"github.com/mirrord-go/mirrord/internal/link/seal"
+)
+
+// version is set by the linker.
+var version = "0.1.0-dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if err := run(ctx, log, os.Args[1:]); err != nil {
+		log.Error("agent ends", "error", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, log *slog.Logger, args []string) error {
+	fl := flag.NewFlagSet("mirrord-agent", flag.ContinueOnError)
+	key := fl.String("key", "", "public key of the session that may connect")
+	session := fl.String("session", "", "id of the session")
+	container := fl.String("container", "", "target: the id of a container on this node")
+	pid := fl.Int("pid", 0, "target: a process")
+	self := fl.Bool("self", false, "target: this container itself")
+	listen := fl.String("listen", "127.0.0.1:0", "address to listen on")
+	listenFD := fl.Int("listen-fd", 0, "descriptor of a listening socket to use instead")
+	if err := fl.Parse(args); err != nil {
+		return err
+	}
+	client, err := seal.ParsePublicKey(*key)
+	if err != nil {
+		return fmt.Errorf("-key: %w", err)
+	}
+	ln, err := listener(*listen, *listenFD)
+	if err != nil {
+		return err
+	}
+	return server.Run(ctx, server.Options{
+		Version: version, ClientKey: ed25519.PublicKey(client), Session: *session, Listener: ln, Announce: os.Stdout, Log: log,
+		Target: func() (*target.Target, error) {
+			switch {
+			case *container != "":
+				found, err := target.Find("/proc", *container)
+				if err != nil {
+					return nil, err
+				}
+				return target.Open(found)
+			case *pid != 0:
+				return target.Open(*pid)
+			case *self:
+				return target.Self()
+			}
+			return nil, fmt.Errorf("no target: one of -container, -pid and -self is needed")
+		},
+	})
+}
+
+func listener(address string, fd int) (net.Listener, error) {
+	if fd == 0 {
+		return net.Listen("tcp", address)
+	}
+	f := os.NewFile(uintptr(fd), "listener")
+	defer f.Close()
+	return net.FileListener(f)
+}

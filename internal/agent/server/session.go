@@ -1,0 +1,172 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+
+	agentenv "github.com/mirrord-go/mirrord/internal/agent/env"
+	"github.com/mirrord-go/mirrord/internal/agent/files"
+	"github.com/mirrord-go/mirrord/internal/agent/incoming"
+	"github.com/mirrord-go/mirrord/internal/agent/outgoing"
+	"github.com/mirrord-go/mirrord/internal/agent/target"
+	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+)
+
+// session is one link being served.
+type session struct {
+	o         Options
+	t         *target.Target // nil: see targetErr
+	targetErr error
+
+	link  *link.Conn
+	hub   *incoming.Hub
+	files *files.Server
+
+	mu    sync.Mutex
+	hello *link.Stream // the control stream, once greeted
+}
+
+// serve owns pipe and returns when the link, the target or ctx has ended.
+func (s *session) serve(ctx context.Context, pipe io.ReadWriteCloser) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	s.link = link.New(pipe, link.Agent, link.Options{})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	if s.t != nil {
+		redirects, taps := s.sources()
+		defer redirects.Close()
+		defer taps.Close()
+		s.hub = incoming.New(s.link, map[uint8]incoming.Source{
+			protocol.ModeSteal: redirects, protocol.ModeMirror: taps}, nil)
+		wg.Go(func() { s.hub.Run(ctx) })
+		var err error
+		if s.files, err = newFiles(s.t); err != nil {
+			s.o.Log.Warn("no files", "error", err)
+		} else {
+			defer s.files.Close()
+		}
+	}
+	stop := context.AfterFunc(ctx, func() { s.bye(context.Cause(ctx)) })
+	defer stop()
+	for {
+		stream, m, err := s.link.Accept(ctx)
+		if err != nil {
+			cause := context.Cause(ctx)
+			cancel(err)
+			if cause != nil {
+				return cause
+			}
+			return s.ended(err)
+		}
+		wg.Go(func() { s.answer(ctx, stream, m) })
+	}
+}
+
+// ended tells an orderly end, which is none of an error, from a loss.
+func (s *session) ended(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// bye tells local why the agent ends.
+func (s *session) bye(cause error) {
+	s.mu.Lock()
+	control := s.hello
+	s.mu.Unlock()
+	if control != nil && errors.Is(cause, errTargetEnded) {
+		_ = control.Send(&protocol.Bye{Code: "target-ended", Text: cause.Error()})
+	}
+	_ = s.link.Close(cause.Error())
+}
+
+// answer owns stream.
+func (s *session) answer(ctx context.Context, stream *link.Stream, m protocol.Message) {
+	if hello, ok := m.(*protocol.Hello); ok {
+		s.greet(ctx, stream, hello)
+		return
+	}
+	if s.t == nil {
+		_ = stream.Send(&protocol.Answer{Errno: syscall.EIO, Cause: protocol.CauseTarget, Text: s.targetErr.Error()})
+		stream.Close()
+		return
+	}
+	switch m := m.(type) {
+	case *protocol.EnvRequest:
+		_ = agentenv.Serve(stream, s.t.Environ)
+	case *protocol.Dial:
+		outgoing.Dialer(s.t.Dial).Serve(ctx, stream, m)
+	case *protocol.Subscribe:
+		s.hub.Subscribe(ctx, stream, m)
+	default:
+		if s.files != nil && s.files.Serve(ctx, stream, m) {
+			return
+		}
+		_ = stream.Send(&protocol.Answer{Errno: syscall.ENOSYS, Cause: protocol.CauseUnsupported,
+			Text: fmt.Sprintf("the agent (%s) does not know requests of kind %d", s.o.Version, m.Kind())})
+		stream.Close()
+	}
+}
+
+// greet answers Hello and keeps the control stream open until local ends it.
+func (s *session) greet(ctx context.Context, stream *link.Stream, hello *protocol.Hello) {
+	defer stream.Close()
+	version := min(hello.Max, protocol.Version)
+	software := fmt.Sprintf("mirrord-agent %s %s/%s", s.o.Version, runtime.GOOS, runtime.GOARCH)
+	switch {
+	case version < hello.Min || version < protocol.MinVersion:
+		_ = stream.Send(&protocol.Answer{Errno: syscall.EPROTONOSUPPORT, Cause: protocol.CauseVersion,
+			Text: fmt.Sprintf("%s speaks protocol %d to %d, %s speaks %d to %d", software, protocol.MinVersion, protocol.Version, hello.Software, hello.Min, hello.Max)})
+		return
+	case s.t == nil:
+		_ = stream.Send(&protocol.Answer{Errno: syscall.ESRCH, Cause: protocol.CauseTarget, Text: s.targetErr.Error()})
+		return
+	}
+	w, err := welcome(s.t)
+	if err != nil {
+		_ = stream.Send(&protocol.Answer{Errno: syscall.EIO, Cause: protocol.CauseTarget, Text: err.Error()})
+		return
+	}
+	w.Version, w.Software = version, software
+	if stream.Send(w) != nil {
+		return
+	}
+	s.mu.Lock()
+	s.hello = stream
+	s.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() { stream.Close() })
+	defer stop()
+	_, _ = io.Copy(io.Discard, stream) // until local closes it
+}
+
+// welcome describes t.
+func welcome(t *target.Target) (*protocol.Welcome, error) {
+	addrs, err := t.Addrs()
+	if err != nil {
+		return nil, fmt.Errorf("read the target's addresses: %w", err)
+	}
+	hostname, err := t.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("read the target's hostname: %w", err)
+	}
+	mounts, err := t.Mounts()
+	if err != nil {
+		return nil, fmt.Errorf("read the target's mounts: %w", err)
+	}
+	w := &protocol.Welcome{Hostname: hostname, Addrs: addrs, UID: t.UID, GID: t.GID, Targetless: t.PID == os.Getpid(),
+		Features: []string{protocol.FeatureFiles, protocol.FeatureMirror, protocol.FeatureSteal}}
+	for _, m := range mounts {
+		w.Mounts = append(w.Mounts, m.Point)
+	}
+	w.Dir, _ = os.Readlink(fmt.Sprintf("/proc/%d/cwd", t.PID)) // for information only
+	return w, nil
+}

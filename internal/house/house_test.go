@@ -1,0 +1,278 @@
+package house
+
+import (
+	"errors"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/mirrord-go/mirrord/"
+
+// layers is the policy of this tree. "a, b < c" means c may import a and b.
+// Do not edit it to make a build pass: change the code, or change the policy
+// in a change of its own that says why.
+//
+// A name in capitals is a floor: a set of rooms, and everything below it.
+const layers = `
+	# Words, judgement, wire: pure, the same on both machines.
+	NONE < failure, event, protocol, relay < WORDS;
+	failure, protocol < rules < config;
+	protocol < link, protocol/protocoltest;
+	NONE < link/resume, link/seal;
+
+	# Kernel tools both machines need.
+	NONE < nft, netns < KERNEL;
+
+	# The developer's machine: mechanisms, then ways to an agent.
+	WORDS < local/netstack, local/fusefs, local/control, local/image;
+	WORDS, KERNEL < local/sandbox/handoff < local/sandbox, local/sandbox/boot;
+	local/netstack, local/fusefs, local/sandbox < LOCALMECH;
+	WORDS, KERNEL, link/seal < local/kube, local/process, local/demo < REACH;
+
+	# The cluster: mechanisms.
+	WORDS, KERNEL < agent/target, agent/claims < agent/redirect, agent/capture < AGENTMECH;
+
+	# The flows.
+	WORDS, rules, link < FLOWBASE;
+	FLOWBASE < local/files, local/outgoing, local/incoming < LOCALFLOW;
+	FLOWBASE < agent/env, agent/files, agent/outgoing, agent/incoming < AGENTFLOW;
+
+	# Composition, and what a person meets.
+	WORDS < local/monitor;
+	local/control, local/sandbox < local/front;
+	config, link/resume, link/seal, local/control, LOCALMECH, LOCALFLOW < local/session;
+	local/session, local/front, local/monitor, local/image, REACH < local/cli;
+	local/cli, local/sandbox/boot < cmd/mirrord;
+	link/resume, link/seal, AGENTMECH, AGENTFLOW < agent/server < cmd/mirrord-agent;
+
+	# Houses for tests.
+	NONE < house, testcluster, test/summary, test/e2e/programs/goserver, test/e2e/programs/probe;
+	KERNEL < testnet;
+`
+
+// never lists edges that stay forbidden even where a floor would allow them,
+// with the reason shown to whoever draws one.
+var never = []struct{ from, to, why string }{
+	{"agent/*", "local/*", "the agent is another machine and another release"},
+	{"local/*", "agent/*", "the agent is another machine and another release"},
+	{"local/{flow}", "local/{flow}", "flows meet only in session"},
+	{"agent/{flow}", "agent/{flow}", "flows meet only in server"},
+}
+
+var flows = []string{"env", "dns", "files", "outgoing", "incoming"}
+
+// allowed gives, for every room named in policy, the set of rooms it may import.
+func allowed(policy string) (map[string]map[string]bool, error) {
+	may := map[string]map[string]bool{"NONE": {}}
+	add := func(n string) map[string]bool {
+		if may[n] == nil {
+			may[n] = map[string]bool{}
+		}
+		return may[n]
+	}
+	policy = regexp.MustCompile(`(?m)#.*$`).ReplaceAllString(policy, "")
+	for rule := range strings.SplitSeq(policy, ";") {
+		var before []string
+		for i, group := range strings.Split(rule, "<") {
+			var names []string
+			for n := range strings.SplitSeq(group, ",") {
+				if n = strings.TrimSpace(n); n != "" {
+					names = append(names, n)
+				}
+			}
+			for _, n := range names {
+				m := add(n)
+				for _, b := range before {
+					if may[b] == nil {
+						return nil, fmt.Errorf("%q is used before it is defined", b)
+					}
+					m[b] = true
+					for x := range may[b] {
+						m[x] = true
+					}
+				}
+			}
+			if i > 0 && len(names) == 0 {
+				return nil, errors.New("empty group in: " + rule)
+			}
+			before = names
+		}
+	}
+	return may, nil
+}
+
+// A room is one package of this module.
+type room struct {
+	Name    string   // import path without the module and "internal/"
+	Docs    []string // package comments, one a file that has one
+	Imports []string
+}
+
+// rooms reads every package of the module from its source. It does not run the
+// go command: files that the test opens itself are part of its cache key, so a
+// cached "ok" can never hide a new import.
+func rooms(t *testing.T) []room {
+	t.Helper()
+	root := "../.."
+	found := map[string]*room{}
+	err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			switch n := d.Name(); {
+			case file == root:
+				return nil
+			case n == "testdata", n == "node_modules", strings.HasPrefix(n, "."), strings.HasPrefix(n, "_"):
+				return filepath.SkipDir
+			case ownModule(file):
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly|parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		dir, err := filepath.Rel(root, filepath.Dir(file))
+		if err != nil {
+			return err
+		}
+		n := strings.TrimPrefix(filepath.ToSlash(dir), "internal/")
+		r := found[n]
+		if r == nil {
+			r = &room{Name: n}
+			found[n] = r
+		}
+		if f.Doc != nil {
+			r.Docs = append(r.Docs, f.Doc.Text())
+		}
+		for _, i := range f.Imports {
+			path, err := strconv.Unquote(i.Path.Value)
+			if err != nil {
+				return err
+			}
+			r.Imports = append(r.Imports, path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []room
+	for _, n := range slices.Sorted(maps.Keys(found)) {
+		all = append(all, *found[n])
+	}
+	return all
+}
+
+// ownModule reports whether dir is the root of another module.
+func ownModule(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "go.mod"))
+	return err == nil
+}
+
+// name is a room's name in the policy; ok is false for other modules.
+func name(importPath string) (_ string, ok bool) {
+	s, ok := strings.CutPrefix(importPath, module)
+	return strings.TrimPrefix(s, "internal/"), ok
+}
+
+func match(pattern, room string) bool {
+	if dir, ok := strings.CutSuffix(pattern, "{flow}"); ok {
+		rest, ok := strings.CutPrefix(room, dir)
+		return ok && slices.Contains(flows, rest)
+	}
+	if dir, ok := strings.CutSuffix(pattern, "*"); ok {
+		return strings.HasPrefix(room, dir)
+	}
+	return pattern == room
+}
+
+func TestLayers(t *testing.T) {
+	may, err := allowed(layers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edges := 0
+	for _, r := range rooms(t) {
+		from := r.Name
+		if may[from] == nil {
+			t.Errorf("%s has no place in the policy: give it one", from)
+			continue
+		}
+		for _, imp := range r.Imports {
+			to, ours := name(imp)
+			if !ours {
+				continue
+			}
+			edges++
+			if !may[from][to] {
+				t.Errorf("%s must not import %s", from, to)
+			}
+			for _, n := range never {
+				if match(n.from, from) && match(n.to, to) {
+					t.Errorf("%s must never import %s: %s", from, to, n.why)
+				}
+			}
+		}
+	}
+	t.Logf("%d edges", edges)
+}
+
+func TestPackageDocs(t *testing.T) {
+	for _, r := range rooms(t) {
+		n := r.Name
+		want := "Package " + path.Base(n) + " "
+		if strings.HasPrefix(n, "cmd/") || n == "test/summary" || strings.HasPrefix(n, "test/e2e/programs/") {
+			want = "Command " + path.Base(n) + " "
+		}
+		if len(r.Docs) != 1 {
+			t.Errorf("%s has %d package comments, not one", n, len(r.Docs))
+			continue
+		}
+		if !strings.HasPrefix(r.Docs[0], want) {
+			t.Errorf("%s: package comment %q does not start with %q", n, r.Docs[0], want)
+		}
+	}
+}
+
+// oneRoom names the only rooms that may import a heavy library, by prefix of
+// its import path. Everyone else meets it through those rooms.
+var oneRoom = map[string][]string{
+	"k8s.io/":                    {"local/kube"},
+	"gvisor.dev/":                {"local/netstack"},
+	"github.com/hanwen/go-fuse":  {"local/fusefs"},
+	"github.com/google/nftables": {"nft"},
+	"github.com/cilium/ebpf":     {"agent/redirect"},
+	"github.com/spf13/":          {"local/cli"},
+	"os/exec": {"local/sandbox", "local/front", "local/process", "local/demo", "testnet", "testcluster",
+		"test/summary"},
+}
+
+func TestOneRoomPerLibrary(t *testing.T) {
+	for _, r := range rooms(t) {
+		from := r.Name
+		for _, imp := range r.Imports {
+			for prefix, only := range oneRoom {
+				if strings.HasPrefix(imp, prefix) && !slices.Contains(only, from) {
+					t.Errorf("%s imports %s: only %s may", from, imp, strings.Join(only, ", "))
+				}
+			}
+		}
+	}
+}

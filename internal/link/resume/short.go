@@ -1,0 +1,358 @@
+package resume
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// readBuffer is how many bytes are taken from a short pipe at once.
+const readBuffer = 64 << 10
+
+// short is one short pipe after its hellos. Its fields are guarded by the
+// Pipe's mu where nothing else is said.
+type short struct {
+	p     *Pipe
+	rw    io.ReadWriteCloser
+	br    *bufio.Reader // of the receiver
+	heard *heardReader  // below br
+
+	work    sync.Cond // for the sender: something to send, or dead
+	dead    bool
+	quit    chan struct{} // closed with dead
+	greet   []byte        // the server's WELCOME, sent before anything else
+	pace    pace
+	pongDue bool
+	token   uint64 // of the latest PING; a flood of them is answered once
+	pingDue bool
+	ackDue  bool
+	byeSent bool // composed; nothing is sent after it
+	byeOut  bool // written
+}
+
+// newReader is what a short pipe is read through from its first byte on.
+func (p *Pipe) newReader(rw io.Reader) (*heardReader, *bufio.Reader) {
+	h := &heardReader{rw: rw, start: p.start}
+	return h, bufio.NewReaderSize(h, readBuffer)
+}
+
+// attach makes rw the current short pipe, whose other end has received so many
+// bytes, and starts serving it; greet is sent first. mu is held; out has been
+// checked to hold what follows received.
+func (p *Pipe) attach(rw io.ReadWriteCloser, br *bufio.Reader, received uint64, greet []byte) {
+	h := &heardReader{rw: rw, start: p.start}
+	s := &short{p: p, rw: rw, br: br, heard: h, quit: make(chan struct{}), greet: greet, pingDue: true, ackDue: true}
+	s.work.L = &p.mu
+	again := p.cur != nil || p.window != nil
+	if p.cur != nil {
+		p.note(Lost, errReplaced)
+		p.cur.stop()
+	}
+	if p.window != nil {
+		p.window.Stop()
+		p.window = nil
+	}
+	if again {
+		p.note(Back, nil)
+	}
+	p.cur, p.next, p.told = s, received, 0
+	p.wg.Go(s.receive)
+	p.wg.Go(s.send)
+	p.wg.Go(s.watch)
+	p.wake()
+}
+
+// stop ends s's goroutines and closes its pipe. mu is held.
+func (s *short) stop() {
+	if s.dead {
+		return
+	}
+	s.dead = true
+	close(s.quit)
+	s.work.Broadcast()
+	s.p.wg.Go(func() { s.rw.Close() }) // may take its time, and mu is held
+}
+
+// lose says that s is of no use any more.
+func (p *Pipe) lose(s *short, err error) {
+	p.mu.Lock()
+	if p.cur != s {
+		p.mu.Unlock()
+		return
+	}
+	p.cur, p.cause = nil, err
+	s.stop()
+	switch {
+	case p.bye != nil: // our answer to it may be lost, the goodbye is not
+		p.endLocked(p.bye)
+	case p.closing && s.byeOut && errors.Is(err, io.EOF): // an answer enough
+		p.endLocked(errClosed)
+	default:
+		p.note(Lost, err)
+		p.window = time.AfterFunc(p.opts.Window, p.giveUp)
+		p.wake()
+	}
+	p.mu.Unlock()
+	p.tell()
+}
+
+// giveUp ends the Pipe if it is still lost.
+func (p *Pipe) giveUp() {
+	p.mu.Lock()
+	if p.cur == nil && p.err == nil && p.window != nil {
+		p.endLocked(fmt.Errorf("%w within %v: %w", ErrGone, p.opts.Window, p.cause))
+	}
+	p.mu.Unlock()
+	p.tell()
+}
+
+// receive is the goroutine that reads s.
+func (s *short) receive() { s.p.lose(s, readFrames(s.br, s)) }
+
+// heardReader notes that the other end lives, also in the middle of a frame.
+// It is below the receiver's bufio.Reader.
+type heardReader struct {
+	rw    io.Reader
+	start time.Time
+	at    atomic.Int64 // when the last byte came, since start, in ns
+}
+
+func (r *heardReader) Read(b []byte) (int, error) {
+	n, err := r.rw.Read(b)
+	if n > 0 {
+		r.at.Store(int64(time.Since(r.start)))
+	}
+	return n, err
+}
+
+// data, ack, ping, pong and bye implement events for receive.
+
+func (s *short) data(o uint64, b []byte) error {
+	p := s.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.cur != s:
+		return errReplaced
+	case o != p.in.end():
+		return fmt.Errorf("%w: data with offset %d, not %d", errProtocol, o, p.in.end())
+	case p.in.n+len(b) > maxRing:
+		return fmt.Errorf("%w: more than %d bytes without acknowledgement", errProtocol, maxRing)
+	}
+	p.in.append(b)
+	if p.closing { // nobody reads
+		p.in.discard(p.in.end())
+		p.consumed()
+		return nil
+	}
+	p.readable.Signal()
+	return nil
+}
+
+func (s *short) ack(o uint64) error {
+	p := s.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.cur != s:
+		return errReplaced
+	case o > p.next:
+		return fmt.Errorf("%w: acknowledges %d bytes of %d", errProtocol, o, p.next)
+	case o <= p.out.base: // late, or the first on this pipe
+		return nil
+	}
+	p.out.discard(o)
+	now := time.Since(p.start)
+	s.pace.ack(o, now)
+	if s.pace.probe(p.flight(), now) {
+		s.pingDue = true
+	}
+	s.work.Signal()
+	p.writable.Broadcast()
+	return nil
+}
+
+func (s *short) ping(v uint64) error {
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	s.pongDue, s.token = true, v
+	s.work.Signal()
+	// Heartbeats come also when nothing else does: a good time to give back.
+	if s.p.cur == s {
+		s.p.in.shrink()
+		s.p.out.shrink()
+	}
+	return nil
+}
+
+func (s *short) pong(v uint64) error {
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	s.pace.pong(time.Duration(v), time.Since(s.p.start), s.p.flight())
+	s.work.Signal()
+	return nil
+}
+
+func (s *short) bye(sent uint64, text string) error {
+	p := s.p
+	p.mu.Lock()
+	defer p.tell()
+	defer p.mu.Unlock()
+	switch {
+	case p.cur != s:
+		return errReplaced
+	case sent != p.in.end():
+		return fmt.Errorf("%w: goodbye after %d bytes of %d", errProtocol, p.in.end(), sent)
+	}
+	p.bye = &ByeError{Reason: text}
+	p.farewell(s)
+	p.wake()
+	return nil
+}
+
+// farewell ends the Pipe when both goodbyes have been said. mu is held.
+func (p *Pipe) farewell(s *short) {
+	switch {
+	case p.bye == nil || !s.byeOut:
+	case p.closing:
+		p.endLocked(errClosed)
+	default:
+		p.endLocked(p.bye)
+	}
+}
+
+// flight is how many bytes are in flight. mu is held.
+func (p *Pipe) flight() int { return int(p.next - p.out.base) }
+
+// send is the goroutine that writes s.
+func (s *short) send() {
+	p := s.p
+	buf := make([]byte, 0, maxData+256) // one DATA frame and all others at once
+	for {
+		p.mu.Lock()
+		for !s.dead && !s.due() {
+			s.work.Wait()
+		}
+		if s.dead {
+			p.mu.Unlock()
+			return
+		}
+		buf = s.compose(buf[:0])
+		p.mu.Unlock()
+		if _, err := s.rw.Write(buf); err != nil {
+			p.lose(s, err)
+			return
+		}
+		p.mu.Lock()
+		s.byeOut = s.byeSent
+		p.farewell(s)
+		p.mu.Unlock()
+		p.tell()
+	}
+}
+
+// due reports whether there is something to send. mu is held.
+func (s *short) due() bool {
+	return !s.byeSent && (s.greet != nil || s.pongDue || s.pingDue || s.ackDue || s.sendable() > 0 || s.byeDue())
+}
+
+// sendable is how many bytes may be sent now. mu is held.
+func (s *short) sendable() int {
+	p := s.p
+	if p.bye != nil { // nobody reads them
+		return 0
+	}
+	waiting, flight := int(p.out.end()-p.next), p.flight()
+	n := min(waiting, maxData, s.pace.limit()-flight)
+	// Not in crumbs: a little later there is room for more.
+	if n <= 0 || n < min(waiting, minFlight/2) && flight > 0 {
+		return 0
+	}
+	return n
+}
+
+// byeDue reports whether the goodbye comes next. mu is held.
+func (s *short) byeDue() bool {
+	return s.p.bye != nil || s.p.closing && s.p.next == s.p.out.end()
+}
+
+// compose appends what is due to buf. mu is held.
+func (s *short) compose(buf []byte) []byte {
+	p := s.p
+	now := time.Since(p.start)
+	buf = append(buf, s.greet...)
+	s.greet = nil
+	if s.pongDue {
+		buf = appendNumber(buf, typePong, s.token)
+		s.pongDue = false
+	}
+	if s.pingDue {
+		buf = appendNumber(buf, typePing, uint64(now))
+		s.pingDue = false
+	}
+	if s.ackDue || p.in.base > p.told {
+		buf = appendNumber(buf, typeAck, p.in.base)
+		p.told, s.ackDue = p.in.base, false
+	}
+	if n := s.sendable(); n > 0 {
+		buf = appendHeader(buf, typeData, 8+n)
+		buf = binary.BigEndian.AppendUint64(buf, p.next)
+		p.out.copyFrom(p.next, buf[len(buf):len(buf)+n])
+		buf = buf[:len(buf)+n]
+		p.next += uint64(n)
+		s.pace.sent(p.next, p.out.base, p.next < p.out.end(), now)
+		p.writable.Broadcast()
+	}
+	if s.byeDue() {
+		buf = appendBye(buf, p.next, p.reason)
+		s.byeSent = true
+	}
+	return buf
+}
+
+// watch is the goroutine that judges whether s lives.
+func (s *short) watch() {
+	p := s.p
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	slept := p.opts.suspended()
+	var probed time.Duration // when an answer was asked for after a suspend; 0: not
+	for n := 1; ; n++ {
+		select {
+		case <-s.quit:
+			return
+		case <-t.C:
+		}
+		now, heard := time.Since(p.start), time.Duration(s.heard.at.Load())
+		before := slept
+		if slept = p.opts.suspended(); slept-before > tick {
+			probed = now
+			s.beat()
+		}
+		switch {
+		case now-heard >= maxSilent:
+			p.lose(s, errSilent)
+		case probed == 0:
+		case heard > probed:
+			probed = 0
+		case now-probed >= heartbeat:
+			p.lose(s, errSlept)
+		}
+		if n%int(heartbeat/tick) == 0 {
+			s.beat()
+		}
+	}
+}
+
+// beat asks the other end for a sign of life.
+func (s *short) beat() {
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	s.pingDue = true
+	s.work.Signal()
+}

@@ -1,0 +1,105 @@
+// Package cli holds the commands of mirrord: flags, help, and which rooms a
+// command puts together.
+//
+// It is the only room that knows all ways to an agent. Commands return errors;
+// Main shows them once and turns them into exit codes.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/local/monitor"
+)
+
+// Exit codes of mirrord itself; a command's own code passes through.
+const (
+	exitFailure = 1 // a failure.Error may hold another
+	exitUsage   = 2
+)
+
+// app is what all commands share.
+type app struct {
+	version string
+	code    int // of the command that ran, for Main
+}
+
+// Main runs a command line, without the program's name, and returns the exit
+// code.
+func Main(version string, args []string) int {
+	a := &app{version: version}
+	root := &cobra.Command{
+		Use:   "mirrord",
+		Short: "Run a local process in the context of a Kubernetes pod",
+		Long: `mirrord runs a program of this machine in the context of a Kubernetes pod: it
+sees the pod's environment, files, names, network and hostname, and traffic that
+reaches the pod is copied to it or handed to it. Nothing is installed, neither
+here nor in the cluster.`,
+		Example: `  mirrord exec -t pod/shop-7d4b9 python main.py
+  mirrord exec psql postgresql://dbmaster:5433/mydb
+  mirrord demo`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       version,
+	}
+	root.SetVersionTemplate("mirrord {{.Version}}\n")
+	root.AddCommand(a.execCommand(), a.agentCommand(), a.demoCommand(), a.versionCommand())
+	root.SetArgs(args)
+	root.SetOut(os.Stdout)
+	root.SetErr(os.Stderr)
+	err := root.Execute()
+	if err == nil {
+		return a.code
+	}
+	var f *failure.Error
+	if !errors.As(err, &f) {
+		fmt.Fprintf(os.Stderr, "mirrord: %v\n  see: mirrord --help\n", err)
+		return exitUsage
+	}
+	a.monitor(false, false).Fail(f)
+	if f.Exit != 0 {
+		return f.Exit
+	}
+	return exitFailure
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version",
+		Example: "  mirrord version",
+		Args:    cobra.NoArgs,
+		Run: func(*cobra.Command, []string) {
+			fmt.Printf("mirrord %s %s/%s %s\n", a.version, runtime.GOOS, runtime.GOARCH, runtime.Version())
+		},
+	}
+}
+
+// monitor shows events on stderr in the way that the environment asks for.
+func (a *app) monitor(quiet, details bool) *monitor.Monitor {
+	mode := monitor.Plain
+	switch progress := os.Getenv("MIRRORD_PROGRESS_MODE"); {
+	case quiet || progress == "off":
+		mode = monitor.Quiet
+	case progress == "json":
+		mode = monitor.JSON
+	case progress == "dumb" || progress == "simple":
+	case os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(os.Stderr.Fd())):
+		mode = monitor.Colour
+	}
+	return monitor.New(os.Stderr, mode, details)
+}
+
+// interruptible gives a context that ends with the signals that end programs.
+func interruptible() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+}

@@ -1,0 +1,48 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/mirrord-go/mirrord/internal/config"
+	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/local/control"
+	"github.com/mirrord-go/mirrord/internal/local/front"
+	"github.com/mirrord-go/mirrord/internal/local/session"
+)
+
+// SupervisorName is argv[0] of the supervisor, the process that serves a
+// session.
+const SupervisorName = "mirrord-supervisor"
+
+// Supervise is the supervisor's main. It returns when the session has ended
+// and nothing of it is left.
+func Supervise(version string) {
+	ctl, err := control.Open(os.NewFile(front.ControlFD, "control"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mirrord-supervisor: this program is started by mirrord exec:", err)
+		os.Exit(exitUsage)
+	}
+	syscall.CloseOnExec(front.InitFD)
+	initSocket := os.NewFile(front.InitFD, "init")
+	// Its own end is decided by the session; a terminal's hang-up or a stray
+	// SIGPIPE must not cut the clean-up short.
+	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+
+	m, err := ctl.Receive()
+	if err != nil || m.Start == nil {
+		return // the front is gone already
+	}
+	var cfg config.Config
+	if err := json.Unmarshal(m.Start.Options, &cfg); err != nil {
+		_ = ctl.Send(control.Message{Failed: failure.From(err)})
+		return
+	}
+	session.Run(ctx, version, ctl, initSocket, m.Start, cfg, reach(version, cfg))
+}

@@ -1,0 +1,46 @@
+package control
+
+import (
+	"io"
+	"reflect"
+	"testing"
+
+	"github.com/mirrord-go/mirrord/internal/event"
+)
+
+func TestBothWays(t *testing.T) {
+	front, f, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer front.Close()
+	supervisor, err := Open(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	big := make([]string, 20000) // environments are larger than a socket's buffer
+	for i := range big {
+		big[i] = "SOME_VARIABLE=with a value of some length"
+	}
+	start := Message{Start: &Start{Argv: []string{"a", "b"}, Env: big, Dir: "/x", UID: 7, GID: 8, Options: []byte(`{"target":"pod/x"}`)}}
+	go func() {
+		if err := front.Send(start); err != nil {
+			t.Error(err)
+		}
+	}()
+	got, err := supervisor.Receive()
+	if err != nil || !reflect.DeepEqual(got, start) {
+		t.Fatalf("got %+v, %v, want the message sent", got.Start != nil, err)
+	}
+	want := Message{Event: &event.Event{Level: event.Info, Code: "x", Text: "line\nbreak"}}
+	if err := supervisor.Send(want); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := front.Receive(); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	supervisor.Close()
+	if _, err := front.Receive(); err != io.EOF {
+		t.Errorf("after the other end closed: %v, want io.EOF", err)
+	}
+}

@@ -1,0 +1,293 @@
+package demo
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// device is the name of both ends of the veth pair, each in its namespace.
+	device = "eth0"
+	// linkTimeout bounds the wait for the devices to be up, which takes a few
+	// milliseconds.
+	linkTimeout = 5 * time.Second
+)
+
+// host is a place in the demo's network, by the last number of its addresses.
+type host byte
+
+const (
+	gatewayHost host = 0x01 // the client of Pod.Request
+	podHost     host = 0x07
+	dnsHost     host = 0x10
+	dbHost      host = 0x20
+	catalogHost host = 0x30
+	echoHost    host = 0x40
+)
+
+// The networks, written in hexadecimal and decimal alike: fd00:245::20 is the
+// IPv6 address of what is 10.245.0.20.
+func (h host) v4() netip.Addr { return netip.AddrFrom4([4]byte{10, 245, 0, byte(h>>4)*10 + byte(h&15)}) }
+func (h host) v6() netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0xfd, 2: 0x02, 3: 0x45, 15: byte(h)})
+}
+func (h host) addrs() []netip.Addr { return []netip.Addr{h.v4(), h.v6()} }
+
+// network configures the network namespace of the calling process.
+type network struct{ conn *netlink.Conn }
+
+func openNetwork() (*network, error) {
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open route socket: %w", err)
+	}
+	return &network{conn}, nil
+}
+
+func (n *network) close() { n.conn.Close() }
+
+func (n *network) do(kind netlink.HeaderType, flags netlink.HeaderFlags, head []byte, attrs *netlink.AttributeEncoder) error {
+	data := head
+	if attrs != nil {
+		b, err := attrs.Encode()
+		if err != nil {
+			return err
+		}
+		data = append(data, b...)
+	}
+	_, err := n.conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: kind, Flags: netlink.Request | netlink.Acknowledge | flags},
+		Data:   data,
+	})
+	return err
+}
+
+// linkHead is struct ifinfomsg (rtnetlink(7)).
+func linkHead(index int, flags uint32) []byte {
+	b := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(b[4:], uint32(index))
+	binary.NativeEndian.PutUint32(b[8:], flags)
+	binary.NativeEndian.PutUint32(b[12:], flags) // which of them to change
+	return b
+}
+
+// addVeth makes a veth pair: one end here, the other in the network namespace
+// of the process pid.
+func (n *network) addVeth(name, peer string, pid int) error {
+	const vethInfoPeer = 1 // linux/veth.h
+	a := netlink.NewAttributeEncoder()
+	a.String(unix.IFLA_IFNAME, name)
+	a.Nested(unix.IFLA_LINKINFO, func(a *netlink.AttributeEncoder) error {
+		a.String(unix.IFLA_INFO_KIND, "veth")
+		a.Nested(unix.IFLA_INFO_DATA, func(a *netlink.AttributeEncoder) error {
+			p := netlink.NewAttributeEncoder()
+			p.String(unix.IFLA_IFNAME, peer)
+			p.Uint32(unix.IFLA_NET_NS_PID, uint32(pid))
+			b, err := p.Encode()
+			a.Bytes(vethInfoPeer, append(linkHead(0, 0), b...))
+			return err
+		})
+		return nil
+	})
+	if err := n.do(unix.RTM_NEWLINK, netlink.Create|netlink.Excl, linkHead(0, 0), a); err != nil {
+		return fmt.Errorf("make a veth pair: %w", err)
+	}
+	return nil
+}
+
+// addAddress gives the link an address of a /24 or /64.
+func (n *network) addAddress(index int, a netip.Addr) error {
+	family, bits := byte(unix.AF_INET), byte(24)
+	if a.Is6() {
+		family, bits = unix.AF_INET6, 64
+	}
+	head := make([]byte, unix.SizeofIfAddrmsg)
+	head[0], head[1] = family, bits
+	binary.NativeEndian.PutUint32(head[4:], uint32(index))
+	attrs := netlink.NewAttributeEncoder()
+	attrs.Bytes(unix.IFA_LOCAL, a.AsSlice())
+	attrs.Bytes(unix.IFA_ADDRESS, a.AsSlice())
+	if a.Is6() {
+		// Usable at once: nobody else is on this wire.
+		attrs.Uint32(unix.IFA_FLAGS, unix.IFA_F_NODAD)
+	}
+	if err := n.do(unix.RTM_NEWADDR, netlink.Create|netlink.Replace, head, attrs); err != nil {
+		return fmt.Errorf("add address %s: %w", a, err)
+	}
+	return nil
+}
+
+// configure brings loopback and the device up, gives it the addresses of the
+// hosts and waits until packets pass. It returns the addresses: without those
+// of IPv6 where this machine has it switched off.
+func (n *network) configure(hosts ...host) ([]netip.Addr, error) {
+	lo, err := net.InterfaceByName("lo")
+	if err != nil {
+		return nil, fmt.Errorf("find loopback: %w", err)
+	}
+	eth, err := net.InterfaceByName(device)
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", device, err)
+	}
+	// Before it comes up, or the news of it would be missed.
+	news, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open route socket: %w", err)
+	}
+	defer news.Close()
+	if err := news.JoinGroup(unix.RTNLGRP_LINK); err != nil {
+		return nil, fmt.Errorf("watch links: %w", err)
+	}
+	// No link-local address: its own would appear only seconds later, after
+	// duplicate address detection, and nothing here needs it.
+	const genModeNone = 1 // IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
+	a := netlink.NewAttributeEncoder()
+	a.Nested(unix.IFLA_AF_SPEC, func(a *netlink.AttributeEncoder) error {
+		a.Nested(unix.AF_INET6, func(a *netlink.AttributeEncoder) error {
+			a.Uint8(unix.IFLA_INET6_ADDR_GEN_MODE, genModeNone)
+			return nil
+		})
+		return nil
+	})
+	if err := n.do(unix.RTM_NEWLINK, 0, linkHead(eth.Index, 0), a); err != nil && !errors.Is(err, syscall.EAFNOSUPPORT) {
+		return nil, fmt.Errorf("switch off link-local addresses: %w", err)
+	}
+	for _, index := range []int{lo.Index, eth.Index} {
+		if err := n.do(unix.RTM_NEWLINK, 0, linkHead(index, unix.IFF_UP), nil); err != nil {
+			return nil, fmt.Errorf("bring link %d up: %w", index, err)
+		}
+	}
+	var have []netip.Addr
+	for _, h := range hosts {
+		for _, a := range h.addrs() {
+			err := n.addAddress(eth.Index, a)
+			// net.ipv6.conf.*.disable_ipv6 and ipv6.disable=1 answer so.
+			if a.Is6() && (errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EOPNOTSUPP)) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			have = append(have, a)
+		}
+	}
+	return have, awaitUp(news, eth.Index)
+}
+
+// awaitUp waits until the kernel says that the link is up. A device that is
+// merely switched on still drops packets, and a lost SYN costs a second.
+func awaitUp(news *netlink.Conn, index int) error {
+	const operUp = 6 // IF_OPER_UP, RFC 2863
+	if err := news.SetReadDeadline(time.Now().Add(linkTimeout)); err != nil {
+		return err
+	}
+	for {
+		messages, err := news.Receive()
+		if err != nil {
+			return fmt.Errorf("wait for %s: %w", device, err)
+		}
+		for _, m := range messages {
+			if m.Header.Type != unix.RTM_NEWLINK || len(m.Data) < unix.SizeofIfInfomsg ||
+				int(binary.NativeEndian.Uint32(m.Data[4:])) != index {
+				continue
+			}
+			d, err := netlink.NewAttributeDecoder(m.Data[unix.SizeofIfInfomsg:])
+			if err != nil {
+				return fmt.Errorf("wait for %s: %w", device, err)
+			}
+			for d.Next() {
+				if d.Type() == unix.IFLA_OPERSTATE && d.Uint8() == operUp {
+					return nil
+				}
+			}
+		}
+	}
+}
+
+// inventory lists links, addresses, routes, rules and nftables tables of the
+// calling process's network namespace, sorted.
+func inventory() ([]string, error) {
+	var list []string
+	for _, kind := range []struct {
+		name     string
+		protocol int
+		get      uint16
+		head     int
+		drop     []uint16 // attributes that change by themselves
+	}{
+		{"address", unix.NETLINK_ROUTE, unix.RTM_GETADDR, unix.SizeofIfAddrmsg, []uint16{unix.IFA_CACHEINFO}},
+		{"route", unix.NETLINK_ROUTE, unix.RTM_GETROUTE, unix.SizeofRtMsg, []uint16{unix.RTA_CACHEINFO}},
+		{"rule", unix.NETLINK_ROUTE, unix.RTM_GETRULE, unix.SizeofRtMsg, nil},
+		{"nftables table", unix.NETLINK_NETFILTER, unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETTABLE, 4, nil},
+	} {
+		lines, err := dump(kind.name, kind.protocol, kind.get, kind.head, kind.drop)
+		if errors.Is(err, syscall.EPROTONOSUPPORT) || errors.Is(err, syscall.EINVAL) && kind.protocol == unix.NETLINK_NETFILTER {
+			continue // a kernel without nftables has no tables
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, lines...)
+	}
+	links, err := net.Interfaces()
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	for _, l := range links {
+		list = append(list, fmt.Sprintf("link %d %s %s %s", l.Index, l.Name, l.HardwareAddr, l.Flags))
+	}
+	slices.Sort(list)
+	return list, nil
+}
+
+// dump gives a line for every object that the kernel lists.
+func dump(name string, protocol int, get uint16, head int, drop []uint16) ([]string, error) {
+	conn, err := netlink.Dial(protocol, nil)
+	if err != nil {
+		return nil, fmt.Errorf("list each %s: %w", name, err)
+	}
+	defer conn.Close()
+	messages, err := conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(get), Flags: netlink.Request | netlink.Dump},
+		Data:   make([]byte, head),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list each %s: %w", name, err)
+	}
+	var list []string
+	for _, m := range messages {
+		if len(m.Data) < head {
+			continue
+		}
+		line := fmt.Sprintf("%s %x", name, m.Data[:head])
+		d, err := netlink.NewAttributeDecoder(m.Data[head:])
+		if err != nil {
+			return nil, fmt.Errorf("list each %s: %w", name, err)
+		}
+		for d.Next() {
+			if !slices.Contains(drop, d.Type()) {
+				line += fmt.Sprintf(" %d:%x", d.Type(), d.Bytes())
+			}
+		}
+		list = append(list, line)
+	}
+	return list, nil
+}
+
+// resolver asks the demo's name server, also where cgo would ask elsewhere.
+func resolver() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, netip.AddrPortFrom(dnsHost.v4(), 53).String())
+	}}
+}

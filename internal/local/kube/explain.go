@@ -1,0 +1,105 @@
+package kube
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/mirrord-go/mirrord/internal/failure"
+)
+
+// explain turns the error of a request (verb and resource as RBAC names them)
+// into a failure. If ctx has ended, that is the reason, and is returned.
+func (c *Cluster) explain(ctx context.Context, err error, verb, resource, namespace string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	f := &failure.Error{Cause: err, Why: message(err)}
+	switch {
+	case apierrors.IsForbidden(err):
+		return c.forbidden(err, verb, resource, namespace)
+	case apierrors.IsUnauthorized(err), strings.Contains(err.Error(), "getting credentials:"):
+		f.Code, f.What = "cluster-login", "the cluster does not accept your login"
+		f.Do = "log in again, as for kubectl; try: kubectl get pods -n " + namespace
+		if f.Why == "Unauthorized" {
+			f.Why = fmt.Sprintf("the API server %s says Unauthorized: the token or certificate is wrong or has expired", c.config.Host)
+		}
+	case badCertificate(err):
+		f.Code, f.What = "cluster-certificate", fmt.Sprintf("the certificate of the API server %s cannot be trusted", c.config.Host)
+		f.Do = "check certificate-authority and server in the kubeconfig: kubectl config view --minify"
+	case unreachable(err):
+		f.Code, f.What = "cluster-unreachable", fmt.Sprintf("the API server %s cannot be reached", c.config.Host)
+		f.Do = "check VPN, proxy and context; try: kubectl get pods"
+		if c.context != "" {
+			f.Do = fmt.Sprintf("check VPN and proxy, and that context %q is the right one; try: kubectl --context %s get pods", c.context, c.context)
+		}
+	default:
+		f.Code, f.What = "cluster-error", fmt.Sprintf("the cluster could not %s %s in %s", verb, resource, c.place(namespace))
+		f.Do = "try again; see what kubectl says: kubectl get pods -n " + namespace
+	}
+	return f
+}
+
+// forbidden tells a lack of permission from the refusal of a policy: only the
+// first is cured by a role.
+func (c *Cluster) forbidden(err error, verb, resource, namespace string) error {
+	text := message(err)
+	if !strings.Contains(text, " cannot "+verb+" ") && !strings.Contains(text, " cannot ") {
+		return c.refused(text, err, namespace)
+	}
+	return &failure.Error{Code: "forbidden", What: fmt.Sprintf("you may not %s %s in %s", verb, resource, c.place(namespace)), Why: text, Cause: err,
+		Do: fmt.Sprintf("ask whoever runs the cluster for the verb %s on %s; check: kubectl auth can-i %s %s -n %s",
+			verb, resource, strings.Fields(verb)[0], resource, namespace)}
+}
+
+// refused explains what an admission check of the cluster said about the agent.
+func (c *Cluster) refused(text string, cause error, namespace string) error {
+	f := &failure.Error{Code: "agent-refused", What: fmt.Sprintf("the cluster refuses the agent in %s", c.place(namespace)), Why: text, Cause: cause}
+	switch {
+	case strings.Contains(text, "violates PodSecurity"):
+		f.Do = "run agents in a namespace that allows them: mirrord exec --agent-namespace NAMESPACE ..., " +
+			"one with: kubectl label namespace NAMESPACE pod-security.kubernetes.io/enforce=privileged"
+	case strings.Contains(text, "exceeded quota"), strings.Contains(text, "failed quota"):
+		f.Do = fmt.Sprintf("free some of it or have it raised: kubectl describe quota -n %s; or: mirrord exec --agent-namespace NAMESPACE ...", namespace)
+	case strings.Contains(text, "is being terminated"):
+		f.Do = "name another namespace: mirrord exec --agent-namespace NAMESPACE ..."
+	default:
+		f.Do = "ask whoever runs the cluster, or run agents elsewhere: mirrord exec --agent-namespace NAMESPACE ..."
+	}
+	return f
+}
+
+// message is the text of the API server, without the layers that HTTP clients
+// put around it.
+func message(err error) string {
+	var status apierrors.APIStatus
+	if errors.As(err, &status) && status.Status().Message != "" {
+		return status.Status().Message
+	}
+	return err.Error()
+}
+
+func badCertificate(err error) bool {
+	var (
+		authority x509.UnknownAuthorityError
+		host      x509.HostnameError
+		invalid   x509.CertificateInvalidError
+		verify    *tls.CertificateVerificationError
+		record    tls.RecordHeaderError
+	)
+	return errors.As(err, &authority) || errors.As(err, &host) || errors.As(err, &invalid) || errors.As(err, &verify) || errors.As(err, &record)
+}
+
+func unreachable(err error) bool {
+	var (
+		op   *net.OpError
+		name *net.DNSError
+	)
+	return errors.Is(err, errNoAnswer) || errors.As(err, &op) || errors.As(err, &name)
+}

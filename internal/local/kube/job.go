@@ -1,0 +1,178 @@
+package kube
+
+import (
+	"maps"
+	"strings"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// A Feature is something that a session wants of its agent; each costs
+// capabilities. Environment and finding the target are always included.
+type Feature string
+
+// The features of an agent.
+const (
+	FeatureNetwork Feature = "network" // outgoing connections and names, from the target's network
+	FeatureFiles   Feature = "files"   // the target's files
+	FeatureMirror  Feature = "mirror"  // copies of the target's traffic
+	FeatureSteal   Feature = "steal"   // the target's traffic itself
+)
+
+// capabilities of the agent by feature; all others are dropped.
+// The kernel's names are in capabilities(7).
+var capabilities = map[Feature][]corev1.Capability{
+	"":             {"SYS_PTRACE"}, // read /proc/PID/{environ,root,ns} of another user's process
+	FeatureNetwork: {"SYS_ADMIN"},  // setns(2) into a network namespace; the agent drops it afterwards
+	FeatureFiles:   {"SETUID", "SETGID", "DAC_READ_SEARCH"},
+	FeatureMirror:  {"SYS_ADMIN", "NET_RAW"},
+	FeatureSteal:   {"SYS_ADMIN", "NET_ADMIN", "BPF"},
+}
+
+const (
+	// agentContainer is the one container of an agent's pod.
+	agentContainer = "agent"
+	// ttlAfterEnd is when the cluster itself removes an agent that has ended
+	// and that nobody removed, in seconds: long enough to read its log.
+	ttlAfterEnd = 10
+	// gracePeriod is how long an agent that is told to end may take for its
+	// goodbyes, in seconds. What it holds in the target's namespaces goes with
+	// the process in any case.
+	gracePeriod = 2
+)
+
+// Labels and annotations of an agent's Job and pod.
+const (
+	labelSession     = "mirrord/session"
+	annotationTarget = "mirrord/target"
+	annotationUser   = "mirrord/user"
+)
+
+// job is the agent for target t as the cluster gets it. It holds nothing
+// secret: ids, and the public key of the session.
+func job(name, namespace, image string, t *Target, s AgentSpec) *batchv1.Job {
+	labels := map[string]string{
+		"app.kubernetes.io/name":       "mirrord-agent",
+		"app.kubernetes.io/managed-by": "mirrord",
+		labelSession:                   s.Session,
+		// No mesh may put a proxy beside the agent: its pod has no traffic of
+		// its own, and the port-forward must reach it.
+		"sidecar.istio.io/inject":   "false",
+		"istio.io/dataplane-mode":   "none",
+		"kuma.io/sidecar-injection": "disabled",
+		"mirrord/targetless":        "true",
+	}
+	if !t.Targetless {
+		delete(labels, "mirrord/targetless")
+	}
+	annotations := map[string]string{
+		annotationTarget:                      t.Namespace + "/" + t.String(),
+		"sidecar.istio.io/inject":             "false",
+		"linkerd.io/inject":                   "disabled",
+		"consul.hashicorp.com/connect-inject": "false",
+	}
+	if s.User != "" {
+		annotations[annotationUser] = s.User
+	}
+	pod := corev1.PodSpec{
+		RestartPolicy:                 corev1.RestartPolicyNever,
+		AutomountServiceAccountToken:  new(false),
+		EnableServiceLinks:            new(false),
+		TerminationGracePeriodSeconds: new(int64(gracePeriod)),
+		Containers: []corev1.Container{{
+			Name: agentContainer, Image: image, ImagePullPolicy: corev1.PullIfNotPresent,
+			Command: []string{"/mirrord-agent"}, Args: arguments(t, s),
+			Env:             []corev1.EnvVar{{Name: "GOMEMLIMIT", Value: "96MiB"}}, // collect before the limit kills
+			Resources:       resources(),
+			SecurityContext: &corev1.SecurityContext{ReadOnlyRootFilesystem: new(true), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}},
+			// The announcement is in the log; no file of messages is kept.
+			TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
+		}},
+	}
+	if t.Targetless {
+		unprivileged(&pod)
+	} else {
+		beside(&pod, t, s.Features)
+	}
+	return &batchv1.Job{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "batch/v1", Kind: "Job"},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: labels, Annotations: annotations},
+		Spec: batchv1.JobSpec{
+			BackoffLimit:            new(int32(0)),
+			TTLSecondsAfterFinished: new(int32(ttlAfterEnd)),
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: maps.Clone(labels), Annotations: maps.Clone(annotations)},
+				Spec:       pod,
+			},
+		},
+	}
+}
+
+// arguments of the agent's process; cmd/mirrord-agent reads them.
+func arguments(t *Target, s AgentSpec) []string {
+	args := []string{"-session", s.Session, "-key", s.PublicKey}
+	if t.Targetless {
+		return append(args, "-self")
+	}
+	return append(args, "-container", t.ContainerID)
+}
+
+// resources: next to nothing is reserved, since the kubelet refuses a pod
+// pinned to a full node. The limits are what a busy session needs; the memory
+// budget of the agent is 48 MB. A second core keeps other people's requests,
+// which the agent passes on while stealing, from waiting behind a bulk copy.
+func resources() corev1.ResourceRequirements {
+	return corev1.ResourceRequirements{
+		Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1m"), corev1.ResourceMemory: resource.MustParse("8Mi")},
+		Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2"), corev1.ResourceMemory: resource.MustParse("128Mi")},
+	}
+}
+
+// beside makes the pod one that can enter the target: on its node, seeing its
+// processes, with the capabilities that the features need.
+func beside(pod *corev1.PodSpec, t *Target, features []Feature) {
+	pod.NodeName = t.Node // no scheduler: a full or cordoned node takes it all the same
+	pod.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
+	pod.HostPID = true
+	pod.SecurityContext = &corev1.PodSecurityContext{
+		RunAsUser: new(int64(0)), RunAsGroup: new(int64(0)), RunAsNonRoot: new(false),
+		// Allows setns and bpf to whoever has the capability for them.
+		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+	sc := pod.Containers[0].SecurityContext
+	sc.AllowPrivilegeEscalation = new(true) // SYS_ADMIN implies it, and the API insists
+	// The runtimes' AppArmor profile and SELinux type forbid to look into other
+	// containers' processes. Where neither is in force, both are ignored.
+	sc.AppArmorProfile = &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeUnconfined}
+	sc.SELinuxOptions = &corev1.SELinuxOptions{Type: "spc_t"}
+	have := map[corev1.Capability]bool{}
+	for _, f := range append([]Feature{""}, features...) {
+		for _, name := range capabilities[f] {
+			if !have[name] {
+				have[name] = true
+				sc.Capabilities.Add = append(sc.Capabilities.Add, name)
+			}
+		}
+	}
+}
+
+// unprivileged makes the pod one that every policy allows: it is its own target.
+func unprivileged(pod *corev1.PodSpec) {
+	pod.SecurityContext = &corev1.PodSecurityContext{
+		RunAsUser: new(int64(nobody)), RunAsGroup: new(int64(nobody)), RunAsNonRoot: new(true),
+		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+	pod.Containers[0].SecurityContext.AllowPrivilegeEscalation = new(false)
+}
+
+// nobody is the user of a targetless agent.
+const nobody = 65534
+
+// jobName is the name of a session's Job, within the 63 bytes of a label.
+func jobName(session string) string {
+	const room = 63 - len("mirrord-agent-")
+	return "mirrord-agent-" + strings.ToLower(session[:min(len(session), room)])
+}

@@ -1,0 +1,163 @@
+package handoff
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"syscall"
+)
+
+// Strings of the environment may hold any byte, so the encoding is binary:
+// unsigned varints, and strings and lists with their length before them.
+
+var errShort = errors.New("message ends early")
+
+// Encode gives the bytes of s.
+func (s *Spec) Encode() []byte {
+	var b []byte
+	b = appendList(b, s.Argv)
+	b = appendList(b, s.Env)
+	b = appendString(b, s.Dir)
+	b = appendString(b, s.Hostname)
+	b = binary.AppendUvarint(b, uint64(len(s.Addrs)))
+	for _, a := range s.Addrs {
+		b = appendString(b, a.String())
+	}
+	b = binary.AppendUvarint(b, uint64(s.MTU))
+	b = binary.AppendUvarint(b, uint64(s.MaxRead))
+	b = appendBools(b, s.FUSE, s.DefaultPermissions, s.Poll)
+	return appendList(b, s.Binds)
+}
+
+// DecodeSpec reads what Encode made.
+func DecodeSpec(b []byte) (*Spec, error) {
+	d := decoder{b: b}
+	s := &Spec{Argv: d.list(), Env: d.list(), Dir: d.string(), Hostname: d.string()}
+	for range d.count() {
+		a, err := netip.ParsePrefix(d.string())
+		if err != nil && d.err == nil {
+			d.err = err
+		}
+		s.Addrs = append(s.Addrs, a)
+	}
+	mtu, maxRead := d.uint(), d.uint()
+	if mtu > MTU || maxRead > 1<<32-1 {
+		d.err = errors.New("number out of range")
+	}
+	s.MTU, s.MaxRead = int(mtu), uint32(maxRead)
+	s.FUSE, s.DefaultPermissions, s.Poll = d.bools()
+	s.Binds = d.list()
+	if err := d.end(); err != nil {
+		return nil, fmt.Errorf("decode sandbox spec: %w", err)
+	}
+	return s, nil
+}
+
+// Encode gives the bytes of e.
+func (e *Error) Encode() []byte {
+	b := appendString(nil, string(e.Step))
+	b = appendString(b, e.Path)
+	b = appendString(b, e.Text)
+	return binary.AppendUvarint(b, uint64(e.Errno))
+}
+
+// DecodeError reads what Encode made.
+func DecodeError(b []byte) (*Error, error) {
+	d := decoder{b: b}
+	e := &Error{Step: Step(d.string()), Path: d.string(), Text: d.string(), Errno: syscall.Errno(d.uint())}
+	if err := d.end(); err != nil {
+		return nil, fmt.Errorf("decode sandbox error: %w", err)
+	}
+	return e, nil
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendList(b []byte, l []string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(l)))
+	for _, s := range l {
+		b = appendString(b, s)
+	}
+	return b
+}
+
+func appendBools(b []byte, all ...bool) []byte {
+	var v byte
+	for i, x := range all {
+		if x {
+			v |= 1 << i
+		}
+	}
+	return append(b, v)
+}
+
+// decoder reads values one after another; the first error stays.
+type decoder struct {
+	b   []byte
+	err error
+}
+
+func (d *decoder) uint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.fail()
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+// count is the length of a list; each element takes a byte at least.
+func (d *decoder) count() int {
+	n := d.uint()
+	if n > uint64(len(d.b)) {
+		d.fail()
+		return 0
+	}
+	return int(n)
+}
+
+func (d *decoder) string() string {
+	n := d.count()
+	s := string(d.b[:n])
+	d.b = d.b[n:]
+	return s
+}
+
+func (d *decoder) list() []string {
+	var l []string
+	for range d.count() {
+		l = append(l, d.string())
+	}
+	return l
+}
+
+func (d *decoder) bools() (a, b, c bool) {
+	if len(d.b) == 0 {
+		d.fail()
+		return
+	}
+	v := d.b[0]
+	d.b = d.b[1:]
+	if v > 7 && d.err == nil {
+		d.err = errors.New("unknown flag")
+	}
+	return v&1 != 0, v&2 != 0, v&4 != 0
+}
+
+func (d *decoder) fail() {
+	if d.err == nil {
+		d.err = errShort
+	}
+	d.b = nil
+}
+
+func (d *decoder) end() error {
+	if d.err == nil && len(d.b) > 0 {
+		return errors.New("message has more than it should")
+	}
+	return d.err
+}

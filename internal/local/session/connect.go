@@ -1,0 +1,160 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"runtime"
+	"sync"
+
+	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/link/resume"
+	"github.com/mirrord-go/mirrord/internal/link/seal"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+)
+
+// connect starts the agent and greets it.
+func (s *supervisor) connect(ctx context.Context) error {
+	key, err := seal.NewKey()
+	if err != nil {
+		return fmt.Errorf("make the session's key: %w", err)
+	}
+	s.agent, err = s.reach(ctx, Request{PublicKey: seal.PublicKey(key), Session: s.id, Owned: s.owned, Emit: s.emit})
+	if err != nil {
+		return err
+	}
+	agentKey, err := seal.ParsePublicKey(s.agent.Key())
+	if err != nil {
+		return fmt.Errorf("the agent's announcement: %w", err)
+	}
+	pipe, err := resume.Dial(ctx, func(ctx context.Context) (io.ReadWriteCloser, error) {
+		raw, err := s.agent.Dial(ctx)
+		if err != nil {
+			return nil, err
+		}
+		sealed, err := seal.Client(ctx, raw, key, agentKey)
+		if err != nil {
+			raw.Close()
+			return nil, err
+		}
+		return sealed, nil
+	}, resume.Options{})
+	if err != nil {
+		return failure.Wrap(err, "agent-unreachable", "the agent was started but cannot be reached", "try: kubectl port-forward to any pod of the namespace; it needs the same permissions")
+	}
+	s.link = link.New(pipe, link.Local, link.Options{})
+	if err := s.greet(ctx); err != nil {
+		s.disconnect()
+		return err
+	}
+	s.emit(event.Event{Level: event.Step, Code: "connected", Text: "connected to " + s.pod.Hostname, Facts: map[string]string{"hostname": s.pod.Hostname, "agent": s.pod.Software}})
+	return nil
+}
+
+// greet opens the control stream.
+func (s *supervisor) greet(ctx context.Context) error {
+	stream, err := s.link.Open(ctx, link.Interactive, &protocol.Hello{
+		Min: protocol.MinVersion, Max: protocol.Version, Session: s.id, User: userName(),
+		Software: fmt.Sprintf("mirrord %s %s/%s", s.version, runtime.GOOS, runtime.GOARCH)})
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { stream.Close() })
+	defer stop()
+	m, err := stream.Receive()
+	if err != nil {
+		return fmt.Errorf("greet the agent: %w", err)
+	}
+	switch m := m.(type) {
+	case *protocol.Welcome:
+		s.pod, s.hello = m, stream
+		return nil
+	case *protocol.Answer:
+		f := &failure.Error{Code: "agent-refuses", What: "the agent refuses the session", Why: m.Text, Do: "try again", Cause: m.Err()}
+		switch m.Cause {
+		case protocol.CauseVersion:
+			f.Code, f.Do = "agent-version", "use mirrord and agent image of the same version: mirrord version"
+		case protocol.CauseTarget:
+			f.Code, f.What, f.Do = "target-unreachable", "the agent cannot enter the target", "check that the target is still running: kubectl get pods"
+		}
+		return f
+	}
+	return fmt.Errorf("the agent answered the greeting with %T", m)
+}
+
+// disconnect says goodbye.
+func (s *supervisor) disconnect() {
+	if s.hello != nil {
+		_ = s.hello.Send(&protocol.Bye{Code: "done"})
+		s.hello.Close()
+	}
+	_ = s.link.Close("the session has ended")
+}
+
+// environment asks for the target's variables.
+func (s *supervisor) environment(ctx context.Context) ([]string, error) {
+	m, err := s.link.Call(ctx, &protocol.EnvRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("read the target's environment: %w", err)
+	}
+	switch m := m.(type) {
+	case *protocol.Env:
+		return m.Vars, nil
+	case *protocol.Answer:
+		return nil, m.Err()
+	}
+	return nil, fmt.Errorf("read the target's environment: the agent answered with %T", m)
+}
+
+func (s *supervisor) owned(description []byte) {
+	_ = s.ctl.Send(ownedMessage(description))
+}
+
+// userName tells others on the same target who is there.
+func userName() string {
+	host, _ := os.Hostname()
+	name := "uid " + fmt.Sprint(os.Getuid())
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	return name + "@" + host
+}
+
+// byeError is a goodbye of the agent.
+type byeError struct{ Code, Text string }
+
+func (e *byeError) Error() string { return e.Text }
+
+// notices reads what the agent says on the control stream until it ends, and
+// keeps its goodbye.
+type notices struct {
+	mu  sync.Mutex
+	bye *byeError
+}
+
+func (n *notices) read(s *link.Stream, emit event.Sink) {
+	for {
+		m, err := s.Receive()
+		var unknown *protocol.UnknownKindError
+		switch {
+		case errors.As(err, &unknown):
+			continue
+		case err != nil:
+			return
+		}
+		switch m := m.(type) {
+		case *protocol.Notice:
+			emit(event.Event{Level: event.Info, Code: m.Code, Text: m.Text})
+		case *protocol.Bye:
+			n.mu.Lock()
+			n.bye = &byeError{m.Code, m.Text}
+			n.mu.Unlock()
+			return
+		}
+	}
+}

@@ -1,0 +1,209 @@
+// Package session is the supervisor: it builds one session out of the rooms of
+// this machine and owns its lifetime.
+//
+// It is the only local room that knows all flows and mechanisms. It knows no
+// Kubernetes: a Reach starts the agent and connects to it. The front, the
+// parent of the command, is at the other end of a control socket; when that
+// closes without a word the session ends.
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/mirrord-go/mirrord/internal/config"
+	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/local/control"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+)
+
+// Request is what an agent must know to serve a session.
+type Request struct {
+	PublicKey string // of the session, as text
+	Session   string
+	// Owned is called, at most once, as soon as something exists that must be
+	// removed again, with a description that any process of this version can
+	// remove it by.
+	Owned func(json.RawMessage)
+	Emit  event.Sink
+}
+
+// Agent is a running agent.
+type Agent interface {
+	// Key is the agent's public key, as text.
+	Key() string
+	// Dial gives a fresh byte pipe to it, again and again.
+	Dial(ctx context.Context) (io.ReadWriteCloser, error)
+	// Close removes the agent and everything that belongs to it.
+	Close(ctx context.Context) error
+}
+
+// Reach starts an agent beside the target.
+type Reach func(ctx context.Context, r Request) (Agent, error)
+
+const (
+	// endTime bounds each step of the clean-up; after it the agent ends itself.
+	endTime = 8 * time.Second
+	// lingerTime is how long a session outlives a dead link before the program
+	// is ended: long enough to tell the user why.
+	lingerTime = time.Second
+)
+
+// supervisor is one session.
+type supervisor struct {
+	ctl     *control.Conn
+	init    *os.File // the socket of the sandbox's init
+	start   *control.Start
+	cfg     config.Config
+	reach   Reach
+	version string
+
+	id    string
+	agent Agent
+	link  *link.Conn
+	hello *link.Stream // the control stream
+	pod   *protocol.Welcome
+	began time.Time
+}
+
+// Run serves the session that start asks for, from the agent's start to the
+// removal of its last trace. It owns ctl and initSocket. What goes wrong is
+// told to the front; Run returns when all is done.
+func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.File, start *control.Start, cfg config.Config, reach Reach) {
+	s := &supervisor{ctl: ctl, init: initSocket, start: start, cfg: cfg, reach: reach, version: version, id: rand.Text(), began: time.Now()}
+	defer ctl.Close()
+	defer initSocket.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	front := make(chan control.Message, 1)
+	go s.listen(front, cancel) // ends when ctl is closed
+	defer s.removeAgent()
+	if err := s.run(ctx, front); err != nil && !errors.Is(context.Cause(ctx), errFrontGone) {
+		_ = ctl.Send(control.Message{Failed: s.failure(err)})
+	}
+}
+
+var errFrontGone = errors.New("the process that the user started is gone")
+
+// listen passes on how the command ended; the front's silent end cancels the
+// session.
+func (s *supervisor) listen(front chan<- control.Message, cancel context.CancelCauseFunc) {
+	for {
+		m, err := s.ctl.Receive()
+		if err != nil {
+			cancel(errFrontGone)
+			return
+		}
+		if m.Exited != nil {
+			front <- m
+			return // what the front does from now on is its own affair
+		}
+	}
+}
+
+func (s *supervisor) run(ctx context.Context, front <-chan control.Message) error {
+	if err := s.connect(ctx); err != nil {
+		return err
+	}
+	defer s.disconnect()
+	b, err := s.build(ctx)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	return s.serve(ctx, b, front)
+}
+
+// serve waits for the end of the session, whichever comes first: the last
+// process of the tree, the agent, the front, a signal.
+func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.Message) error {
+	if err := b.box.Go(); err != nil {
+		return err
+	}
+	_ = s.ctl.Send(control.Message{Running: &control.Running{}})
+	s.emit(event.Event{Level: event.Detail, Code: "running", Text: fmt.Sprintf("the command runs after %d ms", time.Since(s.began).Milliseconds())})
+	var lost error
+	for lost == nil {
+		select {
+		case m := <-front:
+			front = nil
+			s.release(b, m.Exited)
+		case <-b.box.Done():
+			if front != nil {
+				// The front reports the end of its child a moment later.
+				select {
+				case m := <-front:
+					s.release(b, m.Exited)
+				case <-ctx.Done():
+				case <-time.After(endTime):
+				}
+			}
+			return nil
+		case <-s.link.Done():
+			lost = s.linkLost()
+		case <-ctx.Done():
+			lost = context.Cause(ctx)
+		}
+	}
+	_ = s.ctl.Send(control.Message{Failed: s.failure(lost)})
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+	defer cancel()
+	b.box.End(end)
+	return nil
+}
+
+// release lets the front go and says what goes on without it.
+func (s *supervisor) release(b *built, _ *control.Exited) {
+	select {
+	case <-b.box.Done():
+	default:
+		s.emit(event.Event{Level: event.Info, Code: "background", Text: "processes that the command left keep the session; it ends with the last of them"})
+	}
+	_ = s.ctl.Send(control.Message{Released: &control.Released{}})
+}
+
+// linkLost says why the agent is gone.
+func (s *supervisor) linkLost() error {
+	err := s.link.Err()
+	f := &failure.Error{Code: "agent-lost", What: "the session has ended: the agent is gone", Cause: err,
+		Why: "its pod was deleted, or the connection to the cluster was lost for too long", Do: "start the command again"}
+	var bye *byeError
+	if errors.As(err, &bye) || s.sawBye(&bye) {
+		f.Code, f.What, f.Why = "target-ended", "the session has ended: "+bye.Text, "the target's container ended or was restarted"
+	} else if err != nil {
+		f.Why += fmt.Sprintf(" (%v)", err)
+	}
+	return f
+}
+
+// failure is the form of err for the user.
+func (s *supervisor) failure(err error) *failure.Error {
+	var f *failure.Error
+	if errors.As(err, &f) {
+		return f
+	}
+	return &failure.Error{Code: "session-failed", What: "the session could not be started", Why: err.Error(),
+		Do: "try again with: mirrord exec --verbose", Cause: err, Exit: 1}
+}
+
+func (s *supervisor) emit(e event.Event) { _ = s.ctl.Send(control.Message{Event: &e}) }
+
+// removeAgent removes what is left in the cluster.
+func (s *supervisor) removeAgent() {
+	if s.agent == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), endTime)
+	defer cancel()
+	if err := s.agent.Close(ctx); err != nil {
+		s.emit(event.Event{Level: event.Warning, Code: "agent-left", Text: fmt.Sprintf("the agent could not be removed (%v); it ends by itself", err)})
+	}
+}

@@ -1,0 +1,58 @@
+// Package protocoltest holds one example of every message, for the tests of
+// both ends. Their bytes are in docs/protocol-vectors.txt, for other
+// implementers, and a test of package protocol holds the two together.
+package protocoltest
+
+import (
+	"net/netip"
+	"syscall"
+
+	"github.com/mirrord-go/mirrord/internal/protocol"
+)
+
+// Vector is a named example of a message.
+type Vector struct {
+	Name    string
+	Message protocol.Message
+}
+
+// Vectors gives every message of the protocol at least once.
+func Vectors() []Vector {
+	v4 := netip.MustParseAddrPort("10.1.2.3:5432")
+	v6 := netip.MustParseAddrPort("[2001:db8::1]:443")
+	attr := protocol.Attr{Ino: 7, Size: 5, Mode: 0o100644, Nlink: 1, UID: 1000, GID: 1000, Mtime: 1_700_000_000_000_000_001}
+	return []Vector{
+		{"hello", &protocol.Hello{Min: 1, Max: 1, Software: "mirrord 0.1.0", Session: "s1", User: "ann@laptop"}},
+		{"welcome", &protocol.Welcome{Version: 1, Software: "mirrord-agent 0.1.0", Hostname: "shop-0",
+			Addrs:  []netip.Prefix{netip.MustParsePrefix("10.1.2.3/24"), netip.MustParsePrefix("fd00::3/64")},
+			Mounts: []string{"/etc/app"}, UID: 1000, GID: 1000, Dir: "/app", Features: []string{protocol.FeatureSteal}}},
+		{"welcome of a targetless agent", &protocol.Welcome{Version: 1, Targetless: true}},
+		{"answer yes", &protocol.Answer{}},
+		{"answer yes with address", &protocol.Answer{Addr: v4}},
+		{"answer refused", &protocol.Answer{Errno: syscall.ECONNREFUSED}},
+		{"answer held", &protocol.Answer{Errno: syscall.EADDRINUSE, Cause: protocol.CauseHeld, Text: "port 80 is held by bob@desk"}},
+		{"env request", &protocol.EnvRequest{}},
+		{"env", &protocol.Env{Vars: []string{"COLOR=blue", "EMPTY="}}},
+		{"notice", &protocol.Notice{Code: "no-steal", Text: "no CAP_NET_ADMIN"}},
+		{"bye", &protocol.Bye{Code: "target-ended"}},
+		{"dial tcp", &protocol.Dial{Network: protocol.NetworkTCP, Addr: v4}},
+		{"dial udp v6", &protocol.Dial{Network: protocol.NetworkUDP, Addr: v6}},
+		{"datagram", &protocol.Datagram{Data: []byte("ping")}},
+		{"datagram unreachable", &protocol.Datagram{Errno: syscall.ECONNREFUSED}},
+		{"subscribe", &protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal}},
+		{"incoming", &protocol.Incoming{Port: 80, Mode: protocol.ModeMirror, Peer: v6, Local: v4}},
+		{"stat", &protocol.Stat{Path: "/data/hello.txt", Prefetch: 65536}},
+		{"attr", &attr},
+		{"attr with content", &protocol.Attr{Mode: 0o100644, HasData: true, Data: []byte("hi")}},
+		{"open", &protocol.Open{Path: "/data/hello.txt", Flags: 0, Prefetch: 65536}},
+		{"opened", &protocol.Opened{Handle: 3, Attr: attr, Data: []byte("hello"), EOF: true}},
+		{"read at", &protocol.ReadAt{Handle: 3, Off: 1 << 33, N: 131072}},
+		{"data", &protocol.Data{Bytes: []byte("hello")}},
+		{"close handle", &protocol.CloseHandle{Handle: 3}},
+		{"read dir", &protocol.ReadDir{Path: "/data"}},
+		{"entries", &protocol.Entries{List: []protocol.Entry{{Name: "a", Attr: attr}, {Name: "b"}}}},
+		{"readlink", &protocol.Readlink{Path: "/app/current"}},
+		{"statfs", &protocol.Statfs{Path: "/"}},
+		{"fsinfo", &protocol.Fsinfo{Type: 0x794c7630, Bsize: 4096, Namelen: 255}},
+	}
+}

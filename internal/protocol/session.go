@@ -1,0 +1,257 @@
+package protocol
+
+import (
+	"fmt"
+	"net/netip"
+	"syscall"
+)
+
+// Numbers of the kinds. Files have 32 to 63.
+const (
+	KindHello Kind = 1 + iota
+	KindWelcome
+	KindAnswer
+	KindEnvRequest
+	KindEnv
+	KindNotice
+	KindDial
+	KindDatagram
+	KindSubscribe
+	KindIncoming
+	KindBye
+)
+
+// Cause says why something could not be done where an errno does not say it.
+// Causes are only ever appended.
+type Cause uint16
+
+const (
+	// CauseNone: the errno says all.
+	CauseNone Cause = iota
+	// CauseVersion: no common protocol version.
+	CauseVersion
+	// CauseTarget: the target's process cannot be found or entered.
+	CauseTarget
+	// CauseUnsupported: the agent knows no such request.
+	CauseUnsupported
+	// CauseDenied: the agent lacks a capability for the request, or the target
+	// forbids it. Text names it.
+	CauseDenied
+	// CauseHeld: another session holds the port. Text names it.
+	CauseHeld
+)
+
+// Hello is the first message of a link, from local to agent, on a stream that
+// stays open as the session's control stream. The reply is Welcome or Answer.
+type Hello struct {
+	Min, Max uint32 // protocol versions that the sender speaks
+	Software string // "mirrord 0.1.0 linux/amd64", for people
+	Session  string // random id of the session
+	User     string // "user@host" of the developer, for others on the same target
+}
+
+// Welcome answers Hello and describes the target.
+type Welcome struct {
+	Version    uint32 // of the session
+	Software   string
+	Hostname   string
+	Addrs      []netip.Prefix // the target's own addresses, loopback and link-local left out
+	Mounts     []string       // mount points of the target's volumes, absolute paths
+	UID, GID   uint32         // of the target's process
+	Dir        string         // its working directory
+	Targetless bool           // the agent's own container stands for the target
+	Features   []string       // what this agent can do here: see the Feature constants
+}
+
+// Features of an agent. What is absent from Welcome is refused with
+// CauseDenied; the reason comes as a Notice.
+const (
+	FeatureFiles  = "files"
+	FeatureMirror = "mirror"
+	FeatureSteal  = "steal"
+)
+
+// Answer is the reply to a request that has no richer one, and to any request
+// that fails. Errno 0 with CauseNone means yes.
+type Answer struct {
+	Errno syscall.Errno // Linux number, what the target's kernel said
+	Cause Cause
+	Text  string         // for a person; empty where the errno says all
+	Addr  netip.AddrPort // Dial: the local address of the connection made in the target
+}
+
+// Err is nil for yes, otherwise an error that wraps Errno (EIO if there is
+// none) and holds the answer.
+func (a *Answer) Err() error {
+	if a.Errno == 0 && a.Cause == CauseNone {
+		return nil
+	}
+	return &AnswerError{Answer: *a}
+}
+
+// AnswerError is the error form of an Answer that is not yes.
+type AnswerError struct{ Answer Answer }
+
+func (e *AnswerError) Error() string {
+	if e.Answer.Text != "" {
+		return e.Answer.Text
+	}
+	if e.Answer.Errno != 0 {
+		return e.Answer.Errno.Error()
+	}
+	return fmt.Sprintf("refused, cause %d", e.Answer.Cause)
+}
+
+// Unwrap gives the errno that a program should see.
+func (e *AnswerError) Unwrap() error {
+	if e.Answer.Errno == 0 {
+		return syscall.EIO
+	}
+	return e.Answer.Errno
+}
+
+// EnvRequest asks for the environment of the target's process. The reply is
+// Env or Answer.
+type EnvRequest struct{}
+
+// Env holds "NAME=value" strings as the kernel has them, in its order.
+type Env struct{ Vars []string }
+
+// Notice tells local something worth showing to the developer. It comes from
+// the agent on the control stream.
+type Notice struct {
+	Code string // stable, lower-case words with dashes
+	Text string
+}
+
+// Bye is the last message on the control stream, from either side: the session
+// ends for the reason in Text (empty: as asked).
+type Bye struct {
+	Code string
+	Text string
+}
+
+// Network of a Dial.
+const (
+	NetworkTCP uint8 = 1
+	NetworkUDP uint8 = 2
+)
+
+// Dial asks the agent to connect from the target's network. The reply is an
+// Answer. After yes a TCP stream carries the connection's bytes both ways,
+// with half-close as on the connection and a reset for a reset; a UDP stream
+// carries Datagrams both ways until either side closes it.
+type Dial struct {
+	Network uint8
+	Addr    netip.AddrPort
+}
+
+// Datagram is one datagram of a UDP Dial; on an error that the socket reported
+// instead (port unreachable), Errno is set and Data empty.
+type Datagram struct {
+	Data  []byte
+	Errno syscall.Errno
+}
+
+// Mode of a Subscribe and of an Incoming.
+const (
+	ModeMirror uint8 = 1
+	ModeSteal  uint8 = 2
+)
+
+// Subscribe asks for the connections that reach TCP port Port of the target.
+// The reply is an Answer; after yes the subscription lives as long as the
+// stream, on which nothing more is said.
+type Subscribe struct {
+	Port   uint16
+	Mode   uint8
+	Filter string // which of them, in the grammar of package rules; empty: all
+}
+
+// Incoming opens a stream, from agent to local, for one subscribed connection.
+// It carries the client's bytes; in ModeSteal the reply's bytes travel back,
+// with half-close and reset as on the connection. In ModeMirror nothing
+// travels back, and a reset means that the copy is incomplete.
+type Incoming struct {
+	Port  uint16
+	Mode  uint8
+	Peer  netip.AddrPort // the client
+	Local netip.AddrPort // the address that the client dialed
+}
+
+func (*Hello) Kind() Kind      { return KindHello }
+func (*Welcome) Kind() Kind    { return KindWelcome }
+func (*Answer) Kind() Kind     { return KindAnswer }
+func (*EnvRequest) Kind() Kind { return KindEnvRequest }
+func (*Env) Kind() Kind        { return KindEnv }
+func (*Notice) Kind() Kind     { return KindNotice }
+func (*Dial) Kind() Kind       { return KindDial }
+func (*Datagram) Kind() Kind   { return KindDatagram }
+func (*Subscribe) Kind() Kind  { return KindSubscribe }
+func (*Incoming) Kind() Kind   { return KindIncoming }
+func (*Bye) Kind() Kind        { return KindBye }
+
+func (m *Hello) fields(c *codec) {
+	number(c, 1, &m.Min)
+	number(c, 2, &m.Max)
+	c.text(3, &m.Software)
+	c.text(4, &m.Session)
+	c.text(5, &m.User)
+}
+
+func (m *Welcome) fields(c *codec) {
+	number(c, 1, &m.Version)
+	c.text(2, &m.Software)
+	c.text(3, &m.Hostname)
+	c.prefixes(4, &m.Addrs)
+	c.texts(5, &m.Mounts)
+	number(c, 6, &m.UID)
+	number(c, 7, &m.GID)
+	c.text(8, &m.Dir)
+	c.boolean(9, &m.Targetless)
+	c.texts(10, &m.Features)
+}
+
+func (m *Answer) fields(c *codec) {
+	number(c, 1, &m.Errno)
+	number(c, 2, &m.Cause)
+	c.text(3, &m.Text)
+	c.addrPort(4, &m.Addr)
+}
+
+func (m *EnvRequest) fields(*codec) {}
+
+func (m *Env) fields(c *codec) { c.texts(1, &m.Vars) }
+
+func (m *Notice) fields(c *codec) {
+	c.text(1, &m.Code)
+	c.text(2, &m.Text)
+}
+
+func (m *Bye) fields(c *codec) {
+	c.text(1, &m.Code)
+	c.text(2, &m.Text)
+}
+
+func (m *Dial) fields(c *codec) {
+	number(c, 1, &m.Network)
+	c.addrPort(2, &m.Addr)
+}
+
+func (m *Datagram) fields(c *codec) {
+	c.blob(1, &m.Data)
+	number(c, 2, &m.Errno)
+}
+
+func (m *Subscribe) fields(c *codec) {
+	number(c, 1, &m.Port)
+	number(c, 2, &m.Mode)
+	c.text(3, &m.Filter)
+}
+
+func (m *Incoming) fields(c *codec) {
+	number(c, 1, &m.Port)
+	number(c, 2, &m.Mode)
+	c.addrPort(3, &m.Peer)
+	c.addrPort(4, &m.Local)
+}

@@ -1,0 +1,373 @@
+// Package e2e runs the built mirrord, as an ordinary user, against a real
+// Kubernetes cluster, with unmodified real programs.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mirrord-go/mirrord/internal/testcluster"
+)
+
+// user is whom mirrord runs as: nobody's account, no privileges.
+const user = 1000
+
+// world is what all tests share.
+type world struct {
+	cluster   *testcluster.Cluster
+	namespace string
+	dir       string // the user's: home, programs, kubeconfig
+	mirrord   string
+}
+
+var w world
+
+func TestMain(m *testing.M) { os.Exit(mainCode(m)) }
+
+func mainCode(m *testing.M) (code int) {
+	if err := setUp(); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e: set-up:", err)
+		return 1
+	}
+	defer func() {
+		if err := tearDown(); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e: tear-down:", err)
+			code = 1
+		}
+	}()
+	return m.Run()
+}
+
+func setUp() error {
+	if os.Geteuid() != 0 {
+		return errors.New("these tests make a cluster and need root; mirrord itself runs as uid 1000 in them")
+	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		return err
+	}
+	if w.dir, err = os.MkdirTemp("", "mirrord-e2e-"); err != nil {
+		return err
+	}
+	if err := os.Chmod(w.dir, 0o755); err != nil {
+		return err
+	}
+	w.mirrord = filepath.Join(w.dir, "bin", "mirrord")
+	if err := buildPrograms(root); err != nil {
+		return err
+	}
+	ctx := context.Background()
+	if w.cluster, err = testcluster.Start(ctx); err != nil {
+		return err
+	}
+	if err := fixture(ctx); err != nil {
+		return err
+	}
+	kubeconfig, err := os.ReadFile(w.cluster.Kubeconfig())
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(w.dir, "kubeconfig"), kubeconfig, 0o600); err != nil {
+		return err
+	}
+	return exec.Command("chown", "-R", fmt.Sprintf("%d:%d", user, user), w.dir).Run()
+}
+
+// buildPrograms makes the programs that tests run under mirrord.
+func buildPrograms(root string) error {
+	bin, home := filepath.Join(w.dir, "bin"), filepath.Join(w.dir, "home")
+	for _, d := range []string{bin, home, filepath.Join(w.dir, "work")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+	}
+	for _, c := range [][]string{
+		{"cp", filepath.Join(root, "bin", "mirrord"), w.mirrord},
+		{"cp", "programs/server.py", "programs/server.js", bin},
+		{"gcc", "-static", "-O1", "-o", filepath.Join(bin, "cserver"), "programs/server.c"},
+		{"javac", "-d", bin, "programs/Server.java", "programs/Ask.java"},
+		{"go", "build", "-o", filepath.Join(bin, "goserver"), "./programs/goserver"},
+		{"go", "build", "-o", filepath.Join(bin, "probe"), "./programs/probe"},
+	} {
+		cmd := exec.Command(c[0], c[1:]...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w: %s", strings.Join(c, " "), err, out)
+		}
+	}
+	return nil
+}
+
+// fixture puts the pods that tests run against into a namespace of this run.
+func fixture(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	w.namespace = fmt.Sprintf("e2e-%d", time.Now().Unix())
+	if _, err := w.cluster.Kubectl(ctx, "create", "namespace", w.namespace); err != nil {
+		return err
+	}
+	if _, err := w.cluster.Kubectl(ctx, "apply", "-n", w.namespace, "-f", "testdata/fixture.yaml"); err != nil {
+		return err
+	}
+	_, err := w.cluster.Kubectl(ctx, "wait", "-n", w.namespace, "--for=condition=Ready", "pod", "--all", "--timeout=170s")
+	return err
+}
+
+func tearDown() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	_, err := w.cluster.Kubectl(ctx, "delete", "namespace", w.namespace, "--wait=false")
+	return errors.Join(err, w.cluster.Close(), os.RemoveAll(w.dir))
+}
+
+// kubectl runs kubectl in the tests' namespace and gives its output, trimmed.
+func kubectl(t testing.TB, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	out, err := w.cluster.Kubectl(ctx, append([]string{"-n", w.namespace}, args...)...)
+	if err != nil {
+		t.Fatalf("kubectl %s: %v", strings.Join(args, " "), err)
+	}
+	return strings.TrimSpace(out)
+}
+
+// request asks the target from another pod, as a client in the cluster does.
+func request(t testing.TB, url string) string {
+	t.Helper()
+	return kubectl(t, "exec", "tools", "--", "curl", "-sS", "--max-time", "10", url)
+}
+
+func podIP(t testing.TB, pod string) string {
+	return kubectl(t, "get", "pod", pod, "-o", "jsonpath={.status.podIP}")
+}
+
+// podIP6 is the pod's IPv6 address in brackets.
+func podIP6(t testing.TB, pod string) string {
+	for ip := range strings.FieldsSeq(kubectl(t, "get", "pod", pod, "-o", "jsonpath={.status.podIPs[*].ip}")) {
+		if strings.Contains(ip, ":") {
+			return "[" + ip + "]"
+		}
+	}
+	t.Fatalf("pod %s has no IPv6 address: the cluster is not dual-stack", pod)
+	return ""
+}
+
+// run is a mirrord that runs.
+type run struct {
+	t              testing.TB
+	cmd            *exec.Cmd
+	stdin          io.WriteCloser
+	stdout, stderr *output
+	done           chan struct{} // closed when it has ended
+}
+
+// runTime bounds one run of mirrord in the tests.
+const runTime = 90 * time.Second
+
+// start starts "mirrord exec -n NAMESPACE args..." as the user. At the test's
+// end it must have ended, and nothing of it may be left in the cluster.
+func start(t testing.TB, args ...string) *run {
+	t.Helper()
+	return startCommand(t, append([]string{w.mirrord, "exec", "-n", w.namespace}, args...), nil)
+}
+
+func startCommand(t testing.TB, argv []string, prepare func(*exec.Cmd)) *run {
+	t.Helper()
+	r := &run{t: t, stdout: newOutput(), stderr: newOutput(), done: make(chan struct{})}
+	r.cmd = exec.Command(argv[0], argv[1:]...)
+	r.cmd.Dir = filepath.Join(w.dir, "work")
+	r.cmd.Env = environment()
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+	r.cmd.Stdout, r.cmd.Stderr = r.stdout, r.stderr
+	r.cmd.WaitDelay = 5 * time.Second
+	var err error
+	if r.stdin, err = r.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if prepare != nil {
+		prepare(r.cmd)
+	}
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(r.done)
+		_ = r.cmd.Wait()
+		r.stdout.close()
+		r.stderr.close()
+	}()
+	t.Cleanup(func() {
+		r.stdin.Close()
+		select {
+		case <-r.done:
+		default:
+			_ = r.cmd.Process.Kill()
+			<-r.done
+		}
+		nothingLeft(t)
+		if t.Failed() {
+			t.Logf("stdout of %s:\n%s\nstderr:\n%s", strings.Join(argv[1:], " "), r.stdout, r.stderr)
+		}
+	})
+	return r
+}
+
+func environment() []string {
+	return []string{
+		"HOME=" + filepath.Join(w.dir, "home"), "KUBECONFIG=" + filepath.Join(w.dir, "kubeconfig"), "USER=dev", "LANG=C.UTF-8",
+		"PATH=" + filepath.Join(w.dir, "bin") + ":" + os.Getenv("PATH"), "COLOR=local", "ONLY_LOCAL=yes", "MIRRORD_VERBOSE=true",
+	}
+}
+
+// end waits for the run's end and gives the exit code.
+func (r *run) end() int {
+	r.t.Helper()
+	r.stdin.Close()
+	select {
+	case <-r.done:
+	case <-time.After(runTime):
+		r.t.Fatalf("%s does not end", r.cmd)
+	}
+	return r.cmd.ProcessState.ExitCode()
+}
+
+// waitFor waits until stdout has text.
+func (r *run) waitFor(text string) {
+	r.t.Helper()
+	if !r.stdout.waitFor(text, runTime) {
+		r.t.Fatalf("stdout never had %q", text)
+	}
+}
+
+// signal sends sig to mirrord, the process that the user started.
+func (r *run) signal(sig syscall.Signal) {
+	r.t.Helper()
+	if err := r.cmd.Process.Signal(sig); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// stop ends a server that runs under mirrord.
+func (r *run) stop() int {
+	r.t.Helper()
+	r.signal(syscall.SIGTERM)
+	return r.end()
+}
+
+// output is what a program has printed so far.
+type output struct {
+	mu     sync.Mutex
+	cond   *sync.Cond
+	buf    bytes.Buffer
+	closed bool
+}
+
+func newOutput() *output {
+	o := &output{}
+	o.cond = sync.NewCond(&o.mu)
+	return o
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	defer o.cond.Broadcast()
+	return o.buf.Write(p)
+}
+
+func (o *output) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	o.cond.Broadcast()
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// waitFor waits until text was printed; false if that cannot happen any more.
+func (o *output) waitFor(text string, limit time.Duration) bool {
+	late := false
+	timer := time.AfterFunc(limit, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		late = true
+		o.cond.Broadcast()
+	})
+	defer timer.Stop()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for !strings.Contains(o.buf.String(), text) {
+		if o.closed || late {
+			return false
+		}
+		o.cond.Wait()
+	}
+	return true
+}
+
+// output runs a command to its end and gives its stdout, trimmed; the exit
+// code must be 0.
+func in(t testing.TB, target string, argv ...string) string {
+	t.Helper()
+	args := argv
+	if target != "" {
+		args = append([]string{"-t", target}, argv...)
+	}
+	r := start(t, args...)
+	if code := r.end(); code != 0 {
+		t.Fatalf("exit code %d, stderr:\n%s", code, r.stderr)
+	}
+	return strings.TrimSpace(r.stdout.String())
+}
+
+// removedWithin is the promise of how long an agent outlives its session.
+const removedWithin = 10 * time.Second
+
+// nothingLeft waits until the cluster has no agent, and checks that no process
+// of ours is left on this machine.
+func nothingLeft(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), removedWithin+2*time.Second)
+	defer cancel()
+	for {
+		out, err := w.cluster.Kubectl(ctx, "get", "jobs,pods", "-n", w.namespace, "-l", "app.kubernetes.io/name=mirrord-agent", "-o", "name")
+		if err == nil && strings.TrimSpace(out) == "" {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Errorf("%v after the end of the session there is still: %s %v", removedWithin, out, err)
+			break
+		}
+	}
+	for _, p := range processes(w.mirrord) {
+		t.Errorf("left on this machine: %s", p)
+	}
+}
+
+// processes lists those whose executable is path.
+func processes(path string) (list []string) {
+	exes, _ := filepath.Glob("/proc/[0-9]*/exe")
+	for _, exe := range exes {
+		if to, err := os.Readlink(exe); err == nil && strings.TrimSuffix(to, " (deleted)") == path {
+			args, _ := os.ReadFile(filepath.Join(filepath.Dir(exe), "cmdline"))
+			list = append(list, fmt.Sprintf("%s %q", filepath.Base(filepath.Dir(exe)), args))
+		}
+	}
+	return list
+}

@@ -1,0 +1,143 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The process is a process like any other: exit code, signals, stdin, terminal.
+
+func httpGet(url string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return strings.TrimSpace(string(b)), err
+}
+
+func TestExitCode(t *testing.T) {
+	r := start(t, "-t", "pod/app", "sh", "-c", "exit 7")
+	if code := r.end(); code != 7 {
+		t.Errorf("exit code %d, want 7", code)
+	}
+}
+
+func TestDashesAreOptional(t *testing.T) {
+	r := start(t, "-t", "pod/app", "--", "sh", "-c", "echo \"$0 $1\"", "-t", "--steal")
+	if code := r.end(); code != 0 || strings.TrimSpace(r.stdout.String()) != "-t --steal" {
+		t.Errorf("exit code %d, stdout %q", code, r.stdout)
+	}
+}
+
+func TestCommandNotFound(t *testing.T) {
+	r := start(t, "-t", "pod/app", "no-such-command")
+	if code := r.end(); code != 127 || !strings.Contains(r.stderr.String(), "no-such-command") {
+		t.Errorf("exit code %d, want 127; stderr:\n%s", code, r.stderr)
+	}
+}
+
+func TestStdin(t *testing.T) {
+	r := start(t, "-t", "pod/app", "tr", "a-z", "A-Z")
+	if _, err := io.WriteString(r.stdin, "through stdin\n"); err != nil {
+		t.Fatal(err)
+	}
+	if code := r.end(); code != 0 || r.stdout.String() != "THROUGH STDIN\n" {
+		t.Errorf("exit code %d, stdout %q", code, r.stdout)
+	}
+}
+
+func TestSignals(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		t.Run(sig.String(), func(t *testing.T) {
+			r := start(t, "-t", "pod/app", "bash", "-c", fmt.Sprintf("trap 'echo caught; exit 9' %d; echo ready; while :; do sleep 0.05; done", int(sig)))
+			r.waitFor("ready")
+			r.signal(sig)
+			if code := r.end(); code != 9 || !strings.Contains(r.stdout.String(), "caught") {
+				t.Errorf("exit code %d, stdout %q", code, r.stdout)
+			}
+		})
+	}
+	t.Run("killed by a signal", func(t *testing.T) {
+		r := start(t, "-t", "pod/app", "sh", "-c", "kill -KILL $$")
+		if code := r.end(); code != 128+9 {
+			t.Errorf("exit code %d, want 137", code)
+		}
+	})
+}
+
+func TestTerminal(t *testing.T) {
+	// script(1) gives a terminal; Ctrl-C is typed into it.
+	command := fmt.Sprintf("%s exec -n %s -t pod/app bash -c 'test -t 0 && test -t 1 && stty size; trap \"echo caught once\" INT; echo ready; read x; echo end'", w.mirrord, w.namespace)
+	r := startCommand(t, []string{"script", "-qec", command, "/dev/null"}, nil)
+	r.waitFor("ready")
+	io.WriteString(r.stdin, "\x03")
+	r.waitFor("caught once")
+	io.WriteString(r.stdin, "\n")
+	r.waitFor("end")
+	r.end()
+	if n := strings.Count(r.stdout.String(), "caught once"); n != 1 {
+		t.Errorf("Ctrl-C arrived %d times", n)
+	}
+}
+
+func TestShellWithChildren(t *testing.T) {
+	got := in(t, "pod/app", "bash", "-c", "for i in 1 2 3; do (cat /data/hello.txt; env -i "+filepath.Join(w.dir, "bin", "probe")+" hostname) & done; wait")
+	if strings.Count(got, "from-pod") != 3 || strings.Count(got, "app") != 3 {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestBackgroundChildKeepsTheSession(t *testing.T) {
+	pidFile := filepath.Join(w.dir, "work", "background")
+	r := start(t, "-t", "pod/app", "bash", "-c", "setsid python3 ../bin/server.py 8019 >/dev/null 2>&1 </dev/null & echo $! >"+pidFile+
+		"; until curl -s localhost:8019 >/dev/null; do :; done; echo left")
+	if code := r.end(); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	if !strings.Contains(r.stderr.String(), "keep the session") {
+		t.Errorf("nobody said that the session goes on:\n%s", r.stderr)
+	}
+	if got, err := httpGet("http://127.0.0.1:8019/still"); err != nil || !strings.HasPrefix(got, "local python /still") {
+		t.Errorf("after the command: %q, %v", got, err)
+	}
+	b, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNotRoot(t *testing.T) {
+	// What the tests themselves lean on: mirrord runs as nobody special.
+	out, err := exec.Command("stat", "-c", "%a %u", w.mirrord).Output()
+	if err != nil || strings.TrimSpace(string(out)) != fmt.Sprintf("755 %d", user) {
+		t.Fatalf("mirrord is %q, %v: want a plain executable of uid %d", out, err, user)
+	}
+	if got := in(t, "pod/app", "sh", "-c", "grep CapEff /proc/self/status | cut -f 2"); got != "0000000000000000" {
+		t.Errorf("the command has capabilities: %s", got)
+	}
+}
