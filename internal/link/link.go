@@ -1,30 +1,49 @@
 // Package link carries many streams over one byte pipe between the supervisor
 // and the agent, the same code at both ends.
+//
+// Each stream begins with a message of package protocol and then carries more
+// messages or plain bytes, both ways, with half-close, reset by errno,
+// deadlines and flow control of its own: a stream that nobody reads delays no
+// other. Streams are of one of two lanes; what is interactive goes first. The
+// frames are described in docs/protocol.md, part 3.
+//
+// The pipe below (package resume, or a socket between two processes of one
+// machine) is owned by the link. It should not take much more than it can pass
+// on: what it has taken cannot be overtaken. When it ends, everything fails
+// with an error that wraps ECONNRESET and says why (*ClosedError).
+//
+// Nobody has to read a stream, but everybody has to Close it: until then it
+// counts against the limits.
 package link
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
-// Lane says what a stream waits behind.
+// Lane says what a stream's bytes wait behind.
 type Lane uint8
 
 const (
-	// Interactive is for control, files, DNS and everything small: its frames
-	// go before those of Bulk.
+	// Interactive is for control, files, names and everything small: its
+	// frames go before those of Bulk. It must not be used for streams that can
+	// fill the path for long.
 	Interactive Lane = iota
 	// Bulk is for the data of connections.
 	Bulk
+
+	lanes = 2
 )
 
-// Role decides which stream ids an end uses; the two ends of a link must have
-// different roles.
+// Role tells the two ends of a link apart.
 type Role uint8
 
 const (
@@ -36,53 +55,243 @@ const (
 
 // Options of a link. The zero value is good.
 type Options struct {
-	// Budget is how many bytes this end buffers at most for streams that are
-	// not read fast enough. 0 means DefaultBudget.
+	// Budget is how many bytes the other end may make this end hold, in all
+	// streams together. 0 means DefaultBudget, which is also about the least:
+	// what is set aside for the streams that may exist cannot be given away.
 	Budget int
 }
 
+// closeTime bounds how long Close sends what was written before.
+const closeTime = 2 * time.Second
+
 // Conn is one link. Its methods may be called concurrently.
-type Conn struct{}
+type Conn struct {
+	pipe  io.ReadWriteCloser
+	role  Role
+	start time.Time     // PING values and all times count from it
+	done  chan struct{} // closed when the link has ended
+	wg    sync.WaitGroup
 
-// Stream is one conversation on a link.
-type Stream struct{}
+	mu       sync.Mutex // guards what follows, and the fields of every Stream
+	err      error      // why the link ended; nil while it lives
+	streams  map[uint64]*Stream
+	opened   [2]int    // streams in the map, by the Role that opened them
+	nextID   uint64    // of the next stream opened here
+	peerID   uint64    // of the next stream opened there
+	ready    []*Stream // opened there, with a complete message, for Accept
+	readied  sync.Cond // for Accept
+	lendable int       // bytes of the budget that are neither set aside nor lent
 
-// New starts a link on pipe and owns it.
-func New(pipe io.ReadWriteCloser, role Role, opts Options) *Conn { panic("stub") }
+	// For the sender; see sender.go.
+	work      sync.Cond // something to send, or the end
+	queues    [lanes]queue
+	control   queue
+	refusals  []refusal
+	pingDue   bool
+	pongDue   bool
+	token     uint64 // of the latest PING; a flood of them is answered once
+	closing   bool   // Close was called: GOAWAY when all is sent
+	reason    string
+	pingAt    time.Duration // when the last PING was sent
+	tripTimes [trips]time.Duration
+	tripsSeen int
+}
 
-// Open starts a stream whose first message is m. It does not wait for the
-// other end.
+// New starts a link on pipe, which it owns and closes at its end. The two ends
+// of a link must have different roles.
+func New(pipe io.ReadWriteCloser, role Role, opts Options) *Conn {
+	budget := opts.Budget
+	if budget <= 0 {
+		budget = DefaultBudget
+	}
+	c := &Conn{
+		pipe:     pipe,
+		role:     role,
+		start:    time.Now(),
+		done:     make(chan struct{}),
+		streams:  map[uint64]*Stream{},
+		nextID:   firstID(role),
+		peerID:   firstID(1 - role),
+		lendable: max(0, budget-setAside),
+		pingDue:  true,
+	}
+	c.readied.L, c.work.L = &c.mu, &c.mu
+	c.wg.Go(c.send)
+	c.wg.Go(func() { c.fail(c.receive()) })
+	c.wg.Go(func() {
+		<-c.done
+		c.pipe.Close() // ends send and receive
+	})
+	return c
+}
+
+func firstID(r Role) uint64 {
+	if r == Local {
+		return 1
+	}
+	return 2
+}
+
+// Open starts a stream whose first message is m and does not wait for the
+// other end. Without a free stream it fails with EAGAIN, after the end of the
+// link with a *ClosedError. ctx is only looked at, not kept.
 func (c *Conn) Open(ctx context.Context, lane Lane, m protocol.Message) (*Stream, error) {
-	panic("stub")
+	return c.open(ctx, lane, m, false)
 }
 
-// Accept waits for a stream that the other end opens and gives its first message.
-func (c *Conn) Accept(ctx context.Context) (*Stream, protocol.Message, error) { panic("stub") }
+func (c *Conn) open(ctx context.Context, lane Lane, m protocol.Message, fin bool) (*Stream, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("open a stream: %w", context.Cause(ctx))
+	}
+	first := protocol.Append(nil, m)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.err != nil:
+		return nil, fmt.Errorf("open a stream: %w", c.err)
+	case c.closing:
+		return nil, fmt.Errorf("open a stream: %w", &ClosedError{Reason: c.reason})
+	case c.opened[c.role] >= maxStreams:
+		return nil, fmt.Errorf("open a stream: all %d are in use: %w", maxStreams, syscall.EAGAIN)
+	}
+	s := c.newStream(c.nextID, lane, c.role)
+	c.nextID += 2
+	c.lend(s, firstWindow)
+	s.openDue, s.finDue = true, fin
+	s.held, s.credit = first, minWindow
+	c.push(s)
+	return s, nil
+}
 
-// Call opens an Interactive stream with m as its only message and returns the reply.
+// Accept waits for a stream that the other end opened, and gives its first
+// message. Streams with a message that this end does not understand are reset
+// here and not given.
+func (c *Conn) Accept(ctx context.Context) (*Stream, protocol.Message, error) {
+	for {
+		s, err := c.acceptStream(ctx)
+		if err != nil {
+			return nil, nil, fmt.Errorf("accept a stream: %w", err)
+		}
+		m, err := s.Receive() // does not wait: the message is complete
+		var unknown *protocol.UnknownKindError
+		var reset *ResetError
+		switch {
+		case err == nil:
+			return s, m, nil
+		case errors.As(err, &unknown):
+			_ = s.Reset(syscall.ENOSYS)
+		case !errors.As(err, &reset):
+			_ = s.Reset(syscall.EPROTO)
+		}
+		s.Close()
+	}
+}
+
+func (c *Conn) acceptStream(ctx context.Context) (*Stream, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.ready) == 0 && ctx.Done() != nil {
+		stop := context.AfterFunc(ctx, func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.readied.Broadcast()
+		})
+		defer stop()
+	}
+	for len(c.ready) == 0 {
+		switch {
+		case c.err != nil:
+			return nil, c.err
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		}
+		c.readied.Wait()
+	}
+	s := c.ready[0]
+	c.ready[0] = nil
+	c.ready = c.ready[1:]
+	return s, nil
+}
+
+// Call asks one question: it opens an Interactive stream with m as its only
+// message and returns the one reply, after one round trip. The end of ctx
+// resets the stream with ECANCELED. An errno with which the other end reset it
+// can be had from the error (EAGAIN: too many streams; ENOSYS: it does not know
+// the message).
 func (c *Conn) Call(ctx context.Context, m protocol.Message) (protocol.Message, error) {
-	panic("stub")
+	s, err := c.open(ctx, Interactive, m, true)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	if ctx.Done() != nil {
+		stop := context.AfterFunc(ctx, func() { _ = s.Reset(syscall.ECANCELED) })
+		defer stop()
+	}
+	reply, err := s.Receive()
+	switch {
+	case err == nil:
+		return reply, nil
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case errors.Is(err, io.EOF):
+		err = fmt.Errorf("no reply: %w", syscall.EPROTO)
+	}
+	return nil, fmt.Errorf("call with message %d: %w", m.Kind(), err)
 }
 
-// Close ends the link orderly, telling the other end the reason.
-func (c *Conn) Close(reason string) error { panic("stub") }
+// Close sends what was written, then says goodbye with the reason, and returns
+// when the link has ended and all its goroutines are gone. What cannot be sent
+// within 2 s is dropped. It does not fail; it may be called again.
+func (c *Conn) Close(reason string) error {
+	c.mu.Lock()
+	if c.err == nil && !c.closing {
+		c.closing, c.reason = true, reason
+		c.work.Signal()
+		timer := time.AfterFunc(closeTime, func() { c.fail(&ClosedError{Reason: reason}) })
+		defer timer.Stop()
+	}
+	c.mu.Unlock()
+	<-c.done
+	c.wg.Wait()
+	return nil
+}
 
 // Done is closed when the link has ended.
-func (c *Conn) Done() <-chan struct{} { panic("stub") }
+func (c *Conn) Done() <-chan struct{} { return c.done }
 
-// Err is why the link ended; nil while it lives.
-func (c *Conn) Err() error { panic("stub") }
+// Err is why the link ended, a *ClosedError; nil while it lives.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
 
-func (s *Stream) Read(p []byte) (int, error)         { panic("stub") }
-func (s *Stream) Write(p []byte) (int, error)        { panic("stub") }
-func (s *Stream) Close() error                       { panic("stub") }
-func (s *Stream) CloseWrite() error                  { panic("stub") }
-func (s *Stream) Reset(errno syscall.Errno) error    { panic("stub") }
-func (s *Stream) Send(m protocol.Message) error      { panic("stub") }
-func (s *Stream) Receive() (protocol.Message, error) { panic("stub") }
-func (s *Stream) Lane() Lane                         { panic("stub") }
-func (s *Stream) LocalAddr() net.Addr                { panic("stub") }
-func (s *Stream) RemoteAddr() net.Addr               { panic("stub") }
-func (s *Stream) SetDeadline(t time.Time) error      { panic("stub") }
-func (s *Stream) SetReadDeadline(t time.Time) error  { panic("stub") }
-func (s *Stream) SetWriteDeadline(t time.Time) error { panic("stub") }
+// fail ends the link; only the first call counts.
+func (c *Conn) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return
+	}
+	var closed *ClosedError
+	if !errors.As(err, &closed) {
+		err = &ClosedError{Cause: err}
+	}
+	c.err = err
+	for _, s := range c.streams {
+		s.dropUnsent()
+		s.wake()
+	}
+	c.readied.Broadcast()
+	c.work.Broadcast()
+	close(c.done)
+}
+
+// addr is the address of a link's end, for net.Conn.
+type addr struct{ text string }
+
+func (addr) Network() string  { return "link" }
+func (a addr) String() string { return a.text }
+
+var _ net.Conn = (*Stream)(nil)

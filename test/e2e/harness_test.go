@@ -68,7 +68,10 @@ func setUp() error {
 		return err
 	}
 	ctx := context.Background()
-	if w.cluster, err = testcluster.Start(ctx); err != nil {
+	if w.cluster, err = testcluster.Start(ctx, 2, os.Stderr); err != nil {
+		return err
+	}
+	if err := loadImages(ctx); err != nil {
 		return err
 	}
 	if err := fixture(ctx); err != nil {
@@ -109,6 +112,19 @@ func buildPrograms(root string) error {
 	return nil
 }
 
+// loadImages gives the nodes the agent of this build, as a user would, and the
+// image that the tests' pods run.
+func loadImages(ctx context.Context) error {
+	tar := filepath.Join(w.dir, "agent.tar")
+	if out, err := exec.Command(w.mirrord, "agent", "image", "--output", tar).CombinedOutput(); err != nil {
+		return fmt.Errorf("mirrord agent image: %w: %s", err, out)
+	}
+	if err := w.cluster.Load(ctx, tar); err != nil {
+		return err
+	}
+	return w.cluster.LoadDebian(ctx, os.Stderr)
+}
+
 // fixture puts the pods that tests run against into a namespace of this run.
 func fixture(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
@@ -128,7 +144,7 @@ func tearDown() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	_, err := w.cluster.Kubectl(ctx, "delete", "namespace", w.namespace, "--wait=false")
-	return errors.Join(err, w.cluster.Close(), os.RemoveAll(w.dir))
+	return errors.Join(err, w.cluster.Close(ctx), os.RemoveAll(w.dir))
 }
 
 // kubectl runs kubectl in the tests' namespace and gives its output, trimmed.

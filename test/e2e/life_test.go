@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,7 +16,10 @@ import (
 // cluster and this machine after each case, this file adds the target.
 
 func TestNothingLeftInTheTarget(t *testing.T) {
-	before := snapshot(t)
+	before, err := w.cluster.PodNetns(t.Context(), w.namespace, "app")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name string
 		end  func(t *testing.T, r *run)
@@ -79,8 +83,10 @@ func TestNothingLeftInTheTarget(t *testing.T) {
 			if got := request(t, url); !strings.HasPrefix(got, "remote /x") {
 				t.Errorf("afterwards the target's port answers %q", got)
 			}
-			if diff := before.Diff(snapshot(t)); diff != "" {
-				t.Errorf("left in the target:\n%s", diff)
+			ctx, cancel := context.WithTimeout(t.Context(), removedWithin)
+			defer cancel()
+			if err := w.cluster.Unchanged(ctx, w.namespace, "app", before); err != nil {
+				t.Errorf("left in the target: %v", err)
 			}
 		})
 	}

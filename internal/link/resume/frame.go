@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
+	"time"
 )
 
 // Types of frames. See docs/protocol.md, part 2.
@@ -24,10 +26,12 @@ const (
 	magic   = "mrdr"
 	version = 1
 
-	headerSize = 4       // type, length
+	headerSize = 4        // type, length
 	maxData    = 64 << 10 // bytes of a DATA frame without its offset: a few TLS records
-	maxText    = 1 << 10 // bytes of a reason
-	maxSmall   = 4 << 10 // bytes of any other known frame
+	maxText    = 1 << 10  // bytes of a reason
+	maxSmall   = 4 << 10  // bytes of any other known frame
+
+	readBuffer = 64 << 10 // bytes taken from a short pipe at once
 )
 
 // errProtocol is wrapped by every violation of the frames' rules.
@@ -132,6 +136,35 @@ type events interface {
 	ping(v uint64) error
 	pong(v uint64) error
 	bye(sent uint64, text string) error
+}
+
+// reader reads a short pipe and remembers when it last heard from it, also in
+// the middle of a frame.
+type reader struct {
+	*bufio.Reader
+	rw    io.Reader
+	start time.Time
+	at    atomic.Int64 // ns since start
+}
+
+func newReader(rw io.Reader) *reader {
+	r := &reader{rw: rw, start: time.Now()}
+	r.Reader = bufio.NewReaderSize(noting{r}, readBuffer)
+	return r
+}
+
+// heard is when the last byte came.
+func (r *reader) heard() time.Time { return r.start.Add(time.Duration(r.at.Load())) }
+
+// noting is what a reader's buffer reads from.
+type noting struct{ r *reader }
+
+func (n noting) Read(b []byte) (int, error) {
+	k, err := n.r.rw.Read(b)
+	if k > 0 {
+		n.r.at.Store(int64(time.Since(n.r.start)))
+	}
+	return k, err
 }
 
 // readHeader reads the beginning of a frame.

@@ -17,6 +17,10 @@ const (
 	// slack is how long scheduling and delayed acknowledgements may hold the
 	// two ends up without the path running dry.
 	slack = 5 * time.Millisecond
+	// minQuantum is what is sent at once at least. A TLS record, and with it the
+	// acknowledgement of its first byte, is read when its last byte has come:
+	// on a slow path large ones leave gaps.
+	minQuantum = 4 << 10
 	// minAhead and maxAhead bound what waits here to be sent, in bytes.
 	minAhead = 16 << 10
 	maxAhead = 256 << 10
@@ -69,6 +73,15 @@ func (p *pace) limit() int {
 	// Twice the path, so that the estimate can grow: half of it is flying,
 	// half is what the next acknowledgements release.
 	return bound(rate*(2*p.rtt+slack).Seconds(), minFlight, maxRing)
+}
+
+// quantum is how many bytes are sent at once: about slack's worth.
+func (p *pace) quantum() int {
+	rate := p.bandwidth()
+	if rate == 0 {
+		return minFlight / 2
+	}
+	return bound(rate*slack.Seconds(), minQuantum, maxData)
 }
 
 // ahead is how many bytes may wait to be sent.

@@ -136,6 +136,7 @@ type RefusedError struct {
 func (e *RefusedError) Error() string { return "refused: " + e.Text }
 
 var (
+	errClosed   = fmt.Errorf("link: %w", net.ErrClosed)
 	errReplaced = errors.New("replaced by a newer pipe")
 	errSilent   = fmt.Errorf("nothing heard for %v", maxSilent)
 	errSlept    = fmt.Errorf("no answer within %v after this machine slept", heartbeat)
@@ -292,7 +293,7 @@ func (p *Pipe) CloseWithReason(reason string) error {
 		p.closing, p.reason = true, reason
 		p.in.discard(p.in.end())
 		p.wake()
-		timer := time.AfterFunc(closeTime, func() { p.end(fmt.Errorf("link: %w", net.ErrClosed)) })
+		timer := time.AfterFunc(closeTime, func() { p.end(errClosed) })
 		defer timer.Stop()
 	}
 	p.closing = true // reading what is left ends as well
@@ -330,24 +331,29 @@ func (p *Pipe) wake() {
 // end ends the Pipe for good; only the first call counts.
 func (p *Pipe) end(err error) {
 	p.mu.Lock()
-	if p.err == nil {
-		p.err = err
-		s := p.cur
-		p.cur = nil
-		p.note(Gone, err)
-		p.ackLater.Stop()
-		if p.window != nil {
-			p.window.Stop()
-		}
-		if s != nil {
-			s.stop(err)
-		}
-		p.wake()
-		p.cancel()
-		close(p.done)
-	}
+	p.endLocked(err)
 	p.mu.Unlock()
 	p.tell()
+}
+
+// endLocked is end for who holds mu, and calls tell after.
+func (p *Pipe) endLocked(err error) {
+	if p.err != nil {
+		return
+	}
+	p.err = err
+	p.note(Gone, err)
+	p.ackLater.Stop()
+	if p.window != nil {
+		p.window.Stop()
+	}
+	if p.cur != nil {
+		p.cur.stop()
+		p.cur = nil
+	}
+	p.wake()
+	p.cancel()
+	close(p.done)
 }
 
 // note remembers a state to be told. mu is held.

@@ -1,26 +1,20 @@
 package resume
 
 import (
-	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
-	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 )
-
-// readBuffer is how many bytes are taken from a short pipe at once.
-const readBuffer = 64 << 10
 
 // short is one short pipe after its hellos. Its fields are guarded by the
 // Pipe's mu where nothing else is said.
 type short struct {
-	p     *Pipe
-	rw    io.ReadWriteCloser
-	br    *bufio.Reader // of the receiver
-	heard *heardReader  // below br
+	p  *Pipe
+	rw io.ReadWriteCloser
+	r  *reader // of rw
 
 	work    sync.Cond // for the sender: something to send, or dead
 	dead    bool
@@ -35,18 +29,11 @@ type short struct {
 	byeOut  bool // written
 }
 
-// newReader is what a short pipe is read through from its first byte on.
-func (p *Pipe) newReader(rw io.Reader) (*heardReader, *bufio.Reader) {
-	h := &heardReader{rw: rw, start: p.start}
-	return h, bufio.NewReaderSize(h, readBuffer)
-}
-
 // attach makes rw the current short pipe, whose other end has received so many
 // bytes, and starts serving it; greet is sent first. mu is held; out has been
 // checked to hold what follows received.
-func (p *Pipe) attach(rw io.ReadWriteCloser, br *bufio.Reader, received uint64, greet []byte) {
-	h := &heardReader{rw: rw, start: p.start}
-	s := &short{p: p, rw: rw, br: br, heard: h, quit: make(chan struct{}), greet: greet, pingDue: true, ackDue: true}
+func (p *Pipe) attach(rw io.ReadWriteCloser, r *reader, received uint64, greet []byte) {
+	s := &short{p: p, rw: rw, r: r, quit: make(chan struct{}), greet: greet, pingDue: true, ackDue: true}
 	s.work.L = &p.mu
 	again := p.cur != nil || p.window != nil
 	if p.cur != nil {
@@ -112,23 +99,7 @@ func (p *Pipe) giveUp() {
 }
 
 // receive is the goroutine that reads s.
-func (s *short) receive() { s.p.lose(s, readFrames(s.br, s)) }
-
-// heardReader notes that the other end lives, also in the middle of a frame.
-// It is below the receiver's bufio.Reader.
-type heardReader struct {
-	rw    io.Reader
-	start time.Time
-	at    atomic.Int64 // when the last byte came, since start, in ns
-}
-
-func (r *heardReader) Read(b []byte) (int, error) {
-	n, err := r.rw.Read(b)
-	if n > 0 {
-		r.at.Store(int64(time.Since(r.start)))
-	}
-	return n, err
-}
+func (s *short) receive() { s.p.lose(s, readFrames(s.r.Reader, s)) }
 
 // data, ack, ping, pong and bye implement events for receive.
 
@@ -268,9 +239,10 @@ func (s *short) sendable() int {
 		return 0
 	}
 	waiting, flight := int(p.out.end()-p.next), p.flight()
-	n := min(waiting, maxData, s.pace.limit()-flight)
+	whole := min(waiting, s.pace.quantum())
+	n := min(whole, s.pace.limit()-flight)
 	// Not in crumbs: a little later there is room for more.
-	if n <= 0 || n < min(waiting, minFlight/2) && flight > 0 {
+	if n <= 0 || n < min(whole, minFlight/2) && flight > 0 {
 		return 0
 	}
 	return n
@@ -321,26 +293,26 @@ func (s *short) watch() {
 	t := time.NewTicker(tick)
 	defer t.Stop()
 	slept := p.opts.suspended()
-	var probed time.Duration // when an answer was asked for after a suspend; 0: not
+	var probed time.Time // when an answer was asked for after a suspend; zero: not
 	for n := 1; ; n++ {
 		select {
 		case <-s.quit:
 			return
 		case <-t.C:
 		}
-		now, heard := time.Since(p.start), time.Duration(s.heard.at.Load())
+		now, heard := time.Now(), s.r.heard()
 		before := slept
 		if slept = p.opts.suspended(); slept-before > tick {
 			probed = now
 			s.beat()
 		}
 		switch {
-		case now-heard >= maxSilent:
+		case now.Sub(heard) >= maxSilent:
 			p.lose(s, errSilent)
-		case probed == 0:
-		case heard > probed:
-			probed = 0
-		case now-probed >= heartbeat:
+		case probed.IsZero():
+		case heard.After(probed):
+			probed = time.Time{}
+		case now.Sub(probed) >= heartbeat:
 			p.lose(s, errSlept)
 		}
 		if n%int(heartbeat/tick) == 0 {

@@ -28,6 +28,98 @@ func reach(version string, cfg config.Config) session.Reach {
 	}
 }
 
-func step(r session.Request, code string) func(string) {
-	return func(text string) { r.Emit(event.Event{Level: event.Step, Code: code, Text: text}) }
+func steps(r session.Request) func(string) {
+	return func(text string) { r.Emit(event.Event{Level: event.Step, Code: "agent", Text: text}) }
+}
+
+// clusterAgent is an agent in the cluster.
+type clusterAgent struct {
+	*kube.Agent
+	cluster *kube.Cluster
+}
+
+func startClusterAgent(ctx context.Context, version string, cfg config.Config, r session.Request) (session.Agent, error) {
+	reference := cfg.Agent.Image
+	if reference == "" {
+		reference = image.Reference(version)
+	}
+	cluster, err := kube.Connect(kube.Options{
+		Kubeconfig: cfg.Kubeconfig, Context: cfg.Context, Namespace: cfg.Namespace,
+		AgentNamespace: cfg.Agent.Namespace, Image: reference, Version: version,
+	})
+	if err != nil {
+		return nil, err
+	}
+	target := cfg.Target
+	if cfg.Targetless() {
+		target = ""
+	}
+	t, err := cluster.Resolve(ctx, target)
+	if err != nil {
+		cluster.Close()
+		return nil, err
+	}
+	a, err := cluster.StartAgent(ctx, t, kube.AgentSpec{
+		Session: r.Session, PublicKey: r.PublicKey, User: r.User, Features: features(cfg),
+		Owned: func(ref kube.Ref) {
+			if b, err := json.Marshal(ref); err == nil {
+				r.Owned(b)
+			}
+		},
+	}, steps(r))
+	if err != nil {
+		cluster.Close()
+		return nil, err
+	}
+	return &clusterAgent{a, cluster}, nil
+}
+
+// Key implements session.Agent.
+func (a *clusterAgent) Key() string { return a.PublicKey }
+
+// Close implements session.Agent.
+func (a *clusterAgent) Close(ctx context.Context) error {
+	defer a.cluster.Close()
+	return a.Delete(ctx)
+}
+
+// cleanUp removes the agent of a supervisor that died.
+func cleanUp(ctx context.Context, owned json.RawMessage) error {
+	var ref kube.Ref
+	if err := json.Unmarshal(owned, &ref); err != nil {
+		return fmt.Errorf("read what the supervisor owned: %w", err)
+	}
+	return kube.DeleteRef(ctx, ref)
+}
+
+// features are what the agent needs capabilities for.
+func features(cfg config.Config) []kube.Feature {
+	all := []kube.Feature{kube.FeatureNetwork, kube.FeatureFiles}
+	switch {
+	case cfg.Targetless() || cfg.Incoming == config.Off:
+	case cfg.Incoming == config.Steal:
+		all = append(all, kube.FeatureSteal)
+	default:
+		all = append(all, kube.FeatureMirror)
+	}
+	return all
+}
+
+// processAgent is an agent beside a process of this machine.
+type processAgent struct{ *process.Agent }
+
+func startProcessAgent(ctx context.Context, text string, r session.Request) (session.Agent, error) {
+	pid, err := strconv.Atoi(text)
+	if err != nil || pid <= 0 {
+		return nil, failure.Usage("target-malformed", fmt.Sprintf("process/%s is no target", text), "name a process id: mirrord exec -t process/4711 COMMAND", "%q is not a process id", text)
+	}
+	program, err := image.Agent()
+	if err != nil {
+		return nil, err
+	}
+	a, err := process.Start(ctx, pid, process.Spec{Agent: program, PublicKey: r.PublicKey, SessionID: r.Session}, steps(r))
+	if err != nil {
+		return nil, err
+	}
+	return &processAgent{a}, nil
 }

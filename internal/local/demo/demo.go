@@ -144,16 +144,18 @@ func command(mainEnd, clientEnd *os.File, stderr *tail) *exec.Cmd {
 // refused says why there is no pod, in the words of a failure.
 func refused(err error) error {
 	f := &failure.Error{
-		Code: "demo-pod",
-		What: "the demo pod could not be made",
-		Why:  err.Error(),
-		Do:   "run: mirrord doctor",
+		Code:  "demo-pod",
+		What:  "the demo pod could not be made",
+		Why:   err.Error(),
+		Do:    "run: mirrord doctor",
 		Cause: err,
 	}
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
 		f.Why = "this machine allows no more user namespaces (user.max_user_namespaces): " + err.Error()
-	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
+	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES),
+		// From inside comes text only.
+		strings.HasSuffix(err.Error(), syscall.EPERM.Error()), strings.HasSuffix(err.Error(), syscall.EACCES.Error()):
 		f.Why = "this machine does not let an ordinary user make namespaces: " + err.Error()
 	}
 	return f

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -222,12 +221,5 @@ func (r records) serveTCP(c net.Conn) {
 		if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...)); err != nil {
 			return
 		}
-	}
-}
-
-// names gives the hosts that a person may want to know.
-func names() map[string]netip.Addr {
-	return map[string]netip.Addr{
-		"db:5432": dbHost.v4(), "catalog:80": catalogHost.v4(), "echo:7001": echoHost.v4(), "shop:80": podHost.v4(),
 	}
 }

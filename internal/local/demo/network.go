@@ -37,7 +37,9 @@ const (
 
 // The networks, written in hexadecimal and decimal alike: fd00:245::20 is the
 // IPv6 address of what is 10.245.0.20.
-func (h host) v4() netip.Addr { return netip.AddrFrom4([4]byte{10, 245, 0, byte(h>>4)*10 + byte(h&15)}) }
+func (h host) v4() netip.Addr {
+	return netip.AddrFrom4([4]byte{10, 245, 0, byte(h>>4)*10 + byte(h&15)})
+}
 func (h host) v6() netip.Addr {
 	return netip.AddrFrom16([16]byte{0: 0xfd, 2: 0x02, 3: 0x45, 15: byte(h)})
 }
@@ -85,6 +87,10 @@ func linkHead(index int, flags uint32) []byte {
 // of the process pid.
 func (n *network) addVeth(name, peer string, pid int) error {
 	const vethInfoPeer = 1 // linux/veth.h
+	// Two different numbers: the kernel reports the state of a device that is
+	// its peer's equal by number as that of an ordinary one, up to a second late
+	// (linkwatch_urgent_event in net/core/link_watch.c).
+	const index, peerIndex = 2, 3
 	a := netlink.NewAttributeEncoder()
 	a.String(unix.IFLA_IFNAME, name)
 	a.Nested(unix.IFLA_LINKINFO, func(a *netlink.AttributeEncoder) error {
@@ -94,19 +100,20 @@ func (n *network) addVeth(name, peer string, pid int) error {
 			p.String(unix.IFLA_IFNAME, peer)
 			p.Uint32(unix.IFLA_NET_NS_PID, uint32(pid))
 			b, err := p.Encode()
-			a.Bytes(vethInfoPeer, append(linkHead(0, 0), b...))
+			a.Bytes(vethInfoPeer, append(linkHead(peerIndex, 0), b...))
 			return err
 		})
 		return nil
 	})
-	if err := n.do(unix.RTM_NEWLINK, netlink.Create|netlink.Excl, linkHead(0, 0), a); err != nil {
+	if err := n.do(unix.RTM_NEWLINK, netlink.Create|netlink.Excl, linkHead(index, 0), a); err != nil {
 		return fmt.Errorf("make a veth pair: %w", err)
 	}
 	return nil
 }
 
-// addAddress gives the link an address of a /24 or /64.
-func (n *network) addAddress(index int, a netip.Addr) error {
+// addAddress gives the link an address of a /24 or /64. The kernel takes a
+// secondary one as the source of a connection only where a program binds it.
+func (n *network) addAddress(index int, a netip.Addr, secondary bool) error {
 	family, bits := byte(unix.AF_INET), byte(24)
 	if a.Is6() {
 		family, bits = unix.AF_INET6, 64
@@ -121,6 +128,12 @@ func (n *network) addAddress(index int, a netip.Addr) error {
 		// Usable at once: nobody else is on this wire.
 		attrs.Uint32(unix.IFA_FLAGS, unix.IFA_F_NODAD)
 	}
+	if a.Is6() && secondary { // in IPv4 all of a network after the first are
+		const length, forever = 16, ^uint32(0) // struct ifa_cacheinfo
+		deprecated := make([]byte, length)     // preferred for 0 seconds (RFC 6724, rule 3)
+		binary.NativeEndian.PutUint32(deprecated[4:], forever)
+		attrs.Bytes(unix.IFA_CACHEINFO, deprecated)
+	}
 	if err := n.do(unix.RTM_NEWADDR, netlink.Create|netlink.Replace, head, attrs); err != nil {
 		return fmt.Errorf("add address %s: %w", a, err)
 	}
@@ -128,7 +141,7 @@ func (n *network) addAddress(index int, a netip.Addr) error {
 }
 
 // configure brings loopback and the device up, gives it the addresses of the
-// hosts and waits until packets pass. It returns the addresses: without those
+// hosts, the first as its own, and waits until packets pass. It returns the addresses: without those
 // of IPv6 where this machine has it switched off.
 func (n *network) configure(hosts ...host) ([]netip.Addr, error) {
 	lo, err := net.InterfaceByName("lo")
@@ -145,8 +158,10 @@ func (n *network) configure(hosts ...host) ([]netip.Addr, error) {
 		return nil, fmt.Errorf("open route socket: %w", err)
 	}
 	defer news.Close()
-	if err := news.JoinGroup(unix.RTNLGRP_LINK); err != nil {
-		return nil, fmt.Errorf("watch links: %w", err)
+	for _, group := range []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV6_ROUTE} {
+		if err := news.JoinGroup(group); err != nil {
+			return nil, fmt.Errorf("watch the network: %w", err)
+		}
 	}
 	// No link-local address: its own would appear only seconds later, after
 	// duplicate address detection, and nothing here needs it.
@@ -168,9 +183,9 @@ func (n *network) configure(hosts ...host) ([]netip.Addr, error) {
 		}
 	}
 	var have []netip.Addr
-	for _, h := range hosts {
+	for i, h := range hosts {
 		for _, a := range h.addrs() {
-			err := n.addAddress(eth.Index, a)
+			err := n.addAddress(eth.Index, a, i > 0)
 			// net.ipv6.conf.*.disable_ipv6 and ipv6.disable=1 answer so.
 			if a.Is6() && (errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EOPNOTSUPP)) {
 				continue
@@ -181,37 +196,72 @@ func (n *network) configure(hosts ...host) ([]netip.Addr, error) {
 			have = append(have, a)
 		}
 	}
-	return have, awaitUp(news, eth.Index)
+	return have, awaitUsable(news, eth.Index, have)
 }
 
-// awaitUp waits until the kernel says that the link is up. A device that is
-// merely switched on still drops packets, and a lost SYN costs a second.
-func awaitUp(news *netlink.Conn, index int) error {
-	const operUp = 6 // IF_OPER_UP, RFC 2863
+// awaitUsable waits until the kernel says that the link is up: a device that
+// is merely switched on still drops packets, and a lost SYN costs a second.
+// And until each address of IPv6 has its local route, which the kernel adds a
+// little later than the address.
+func awaitUsable(news *netlink.Conn, index int, addrs []netip.Addr) error {
 	if err := news.SetReadDeadline(time.Now().Add(linkTimeout)); err != nil {
 		return err
 	}
-	for {
+	missing := map[netip.Addr]bool{}
+	for _, a := range addrs {
+		if a.Is6() {
+			missing[a] = true
+		}
+	}
+	for up := false; !up || len(missing) > 0; {
 		messages, err := news.Receive()
 		if err != nil {
 			return fmt.Errorf("wait for %s: %w", device, err)
 		}
 		for _, m := range messages {
-			if m.Header.Type != unix.RTM_NEWLINK || len(m.Data) < unix.SizeofIfInfomsg ||
-				int(binary.NativeEndian.Uint32(m.Data[4:])) != index {
-				continue
-			}
-			d, err := netlink.NewAttributeDecoder(m.Data[unix.SizeofIfInfomsg:])
-			if err != nil {
-				return fmt.Errorf("wait for %s: %w", device, err)
-			}
-			for d.Next() {
-				if d.Type() == unix.IFLA_OPERSTATE && d.Uint8() == operUp {
-					return nil
-				}
+			switch m.Header.Type {
+			case unix.RTM_NEWLINK:
+				up = up || linkUp(m.Data, index)
+			case unix.RTM_NEWROUTE:
+				delete(missing, localRoute(m.Data))
 			}
 		}
 	}
+	return nil
+}
+
+// linkUp reports whether a message says that the link index is up.
+func linkUp(data []byte, index int) bool {
+	const operUp = 6 // IF_OPER_UP, RFC 2863
+	if len(data) < unix.SizeofIfInfomsg || int(binary.NativeEndian.Uint32(data[4:])) != index {
+		return false
+	}
+	state := attribute(data[unix.SizeofIfInfomsg:], unix.IFLA_OPERSTATE)
+	return len(state) == 1 && state[0] == operUp
+}
+
+// localRoute is the address that a message about a route makes this host's
+// own; the zero Addr if it is about another kind of route.
+func localRoute(data []byte) netip.Addr {
+	if len(data) < unix.SizeofRtMsg || data[7] != unix.RTN_LOCAL {
+		return netip.Addr{}
+	}
+	a, _ := netip.AddrFromSlice(attribute(data[unix.SizeofRtMsg:], unix.RTA_DST)) // none: not of a host
+	return a
+}
+
+// attribute is the value of one netlink attribute, nil if it is not there.
+func attribute(data []byte, kind uint16) []byte {
+	d, err := netlink.NewAttributeDecoder(data)
+	if err != nil {
+		return nil
+	}
+	for d.Next() {
+		if d.Type() == kind {
+			return d.Bytes()
+		}
+	}
+	return nil
 }
 
 // inventory lists links, addresses, routes, rules and nftables tables of the
@@ -268,6 +318,9 @@ func dump(name string, protocol int, get uint16, head int, drop []uint16) ([]str
 	for _, m := range messages {
 		if len(m.Data) < head {
 			continue
+		}
+		if get == unix.RTM_GETROUTE && binary.NativeEndian.Uint32(m.Data[8:])&unix.RTM_F_CLONED != 0 {
+			continue // the kernel's own notes about a path
 		}
 		line := fmt.Sprintf("%s %x", name, m.Data[:head])
 		d, err := netlink.NewAttributeDecoder(m.Data[head:])

@@ -42,9 +42,10 @@ func (p *Pod) in(kind string) ([]process, error) {
 		if got, err := os.Readlink(filepath.Join("/proc", e.Name(), "ns", kind)); err != nil || got != want {
 			continue
 		}
-		name, err := os.ReadFile(filepath.Join("/proc", e.Name(), "comm"))
+		// Not its comm: that of a program run by descriptor is a number.
+		exe, err := os.Readlink(filepath.Join("/proc", e.Name(), "exe"))
 		if err == nil {
-			list = append(list, process{pid, strings.TrimSpace(string(name))})
+			list = append(list, process{pid, filepath.Base(strings.TrimSuffix(exe, " (deleted)"))})
 		}
 	}
 	return list, nil
@@ -104,7 +105,7 @@ func (p *Pod) AwaitAlone(ctx context.Context) error {
 			return err
 		}
 		if err := awaitEnd(ctx, list[0].pid); err != nil {
-			return fmt.Errorf("%s (%d) is still in the pod: %w", list[0].name, list[0].pid, err)
+			return fmt.Errorf("%s (process %d) is still in the pod: %w", list[0].name, list[0].pid, err)
 		}
 	}
 }

@@ -2,21 +2,17 @@ package demo
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -187,98 +183,6 @@ func clientOf(remote string) string {
 	return a.Addr().Unmap().String()
 }
 
-// neighbourMain is the second process: all that the pod's cluster has besides.
-func neighbourMain() error {
-	unix.CloseOnExec(mainSocket)
-	unix.CloseOnExec(stepsSocket)
-	if err := unix.Sethostname([]byte(neighbourHost)); err != nil {
-		return fmt.Errorf("set the host name: %w", err)
-	}
-	f := os.NewFile(stepsSocket, "steps")
-	conn, err := net.FileConn(f)
-	f.Close()
-	if err != nil {
-		return fmt.Errorf("open the socket of steps: %w", err)
-	}
-	s := steps{conn}
-	if err := s.done(); err != nil { // started: the root may go
-		return err
-	}
-	if err := s.wait(); err != nil { // the device is there
-		return err
-	}
-	n, err := openNetwork()
-	if err != nil {
-		return err
-	}
-	have, err := n.configure(gatewayHost, dnsHost, dbHost, catalogHost, echoHost)
-	n.close()
-	if err != nil {
-		return err
-	}
-	var all services
-	for _, a := range have {
-		if err := all.neighbours(a); err != nil {
-			return fmt.Errorf("start the services of %s: %w", a, err)
-		}
-	}
-	defer all.close()
-	if err := s.done(); err != nil { // the services answer
-		return err
-	}
-	return serveCalls(os.NewFile(mainSocket, "calls"), func(ctx context.Context, c call) (answer, error) {
-		switch {
-		case c.Op == opRequest && c.Request != nil:
-			return request(ctx, *c.Request)
-		case c.Op == opExchange && c.Exchange != nil:
-			return c.Exchange.do(ctx)
-		}
-		return answer{}, fmt.Errorf("%q: %w", c.Op, syscall.EOPNOTSUPP)
-	})
-}
-
-// neighbours starts the services of one address.
-func (s *services) neighbours(a netip.Addr) error {
-	switch {
-	case slices.Contains(dnsHost.addrs(), a):
-		records := newRecords()
-		c, err := s.packet(a.String(), dnsPort)
-		if err != nil {
-			return err
-		}
-		s.udp(c, func(q []byte) []byte { return records.answer(q, true) })
-		l, err := s.listen(a.String(), dnsPort)
-		if err != nil {
-			return err
-		}
-		s.tcp(l, records.serveTCP)
-	case slices.Contains(dbHost.addrs(), a):
-		l, err := s.listen(a.String(), dbPort)
-		if err != nil {
-			return err
-		}
-		s.tcp(l, database)
-	case slices.Contains(catalogHost.addrs(), a):
-		l, err := s.listen(a.String(), httpPort)
-		if err != nil {
-			return err
-		}
-		s.http(l, greet("catalog", "catalog"))
-	case slices.Contains(echoHost.addrs(), a):
-		c, err := s.packet(a.String(), echoPort)
-		if err != nil {
-			return err
-		}
-		s.udp(c, slices.Clone)
-		l, err := s.listen(a.String(), echoPort)
-		if err != nil {
-			return err
-		}
-		s.tcp(l, func(c net.Conn) { _, _ = io.Copy(c, c) }) // until either side ends
-	}
-	return nil
-}
-
 // database speaks first, then answers a line with a line, until "quit" or the
 // client's end.
 func database(c net.Conn) {
@@ -298,63 +202,4 @@ func database(c net.Conn) {
 			return
 		}
 	}
-}
-
-// request makes a Request on a connection of its own.
-func request(ctx context.Context, r Request) (answer, error) {
-	req, err := http.NewRequestWithContext(ctx, r.Method, r.URL, strings.NewReader(string(r.Body)))
-	if err != nil {
-		return answer{}, err
-	}
-	for name, values := range r.Header {
-		req.Header[name] = values
-		if name == "Host" {
-			req.Host = values[0]
-		}
-	}
-	d := net.Dialer{Resolver: resolver()}
-	transport := &http.Transport{DialContext: d.DialContext, DisableKeepAlives: true, MaxResponseHeaderBytes: maxHeader}
-	defer transport.CloseIdleConnections()
-	resp, err := transport.RoundTrip(req)
-	if err != nil {
-		return answer{}, err
-	}
-	defer resp.Body.Close()
-	body, err := atMost(resp.Body)
-	if err != nil {
-		return answer{}, err
-	}
-	return answer{Response: &Response{resp.StatusCode, resp.Header, body}}, nil
-}
-
-func (e exchange) do(ctx context.Context) (answer, error) {
-	d := net.Dialer{Resolver: resolver()}
-	c, err := d.DialContext(ctx, e.Network, e.Address)
-	if err != nil {
-		return answer{}, err
-	}
-	defer c.Close()
-	defer context.AfterFunc(ctx, func() { c.Close() })()
-	if _, err := c.Write(e.Data); err != nil {
-		return answer{}, err
-	}
-	if t, ok := c.(*net.TCPConn); ok {
-		if err := t.CloseWrite(); err != nil {
-			return answer{}, err
-		}
-		b, err := atMost(t)
-		return answer{Data: b}, err
-	}
-	buf := make([]byte, maxBody)
-	n, err := c.Read(buf)
-	return answer{Data: buf[:n]}, err
-}
-
-// atMost reads all, if it is no more than maxBody.
-func atMost(r io.Reader) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxBody+1))
-	if err == nil && len(b) > maxBody {
-		err = fmt.Errorf("more than %d bytes came back: %w", maxBody, syscall.EMSGSIZE)
-	}
-	return b, err
 }

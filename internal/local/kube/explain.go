@@ -30,6 +30,12 @@ func (c *Cluster) explain(ctx context.Context, err error, verb, resource, namesp
 		if f.Why == "Unauthorized" {
 			f.Why = fmt.Sprintf("the API server %s says Unauthorized: the token or certificate is wrong or has expired", c.config.Host)
 		}
+	case apierrors.IsNotFound(err) && strings.HasPrefix(f.Why, "namespaces "):
+		f.Code, f.What = "namespace-not-found", fmt.Sprintf("there is no namespace %q", namespace)
+		f.Do = "kubectl get namespaces"
+		if c.context != "" {
+			f.Why += fmt.Sprintf(" (context %q)", c.context)
+		}
 	case badCertificate(err):
 		f.Code, f.What = "cluster-certificate", fmt.Sprintf("the certificate of the API server %s cannot be trusted", c.config.Host)
 		f.Do = "check certificate-authority and server in the kubeconfig: kubectl config view --minify"

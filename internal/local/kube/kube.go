@@ -33,6 +33,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	_ "k8s.io/client-go/plugin/pkg/client/auth/oidc" // the one login of kubectl's that is no exec plugin
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -89,7 +90,6 @@ type Cluster struct {
 // fails only for what the kubeconfig says: codes no-kubeconfig,
 // kubeconfig-invalid and context-not-found.
 func Connect(o Options) (*Cluster, error) {
-	quiet()
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = o.Kubeconfig
 	rules.Warner = func(error) {} // a missing file of several; if nothing is left, that is an error below
@@ -156,7 +156,7 @@ func (c *Cluster) restClient(path string, gv schema.GroupVersion) (*rest.RESTCli
 
 // Close ends idle connections. A Cluster needs no Close for correctness, only
 // to leave no goroutine behind.
-func (c *Cluster) Close() { c.http.CloseIdleConnections() }
+func (c *Cluster) Close() { utilnet.CloseIdleConnectionsFor(c.http.Transport) }
 
 // Context is the name of the kubeconfig's context in use; empty for a pod's
 // own account.
@@ -174,12 +174,10 @@ func (c *Cluster) place(namespace string) string {
 	return s
 }
 
-// quiet keeps client-go from writing to the user's terminal: what matters
-// comes back as an error.
-func quiet() {
-	klog.LogToStderr(false)
-	klog.SetOutput(io.Discard)
-}
+// init keeps client-go from writing to the user's terminal: what matters comes
+// back as an error. Its log is one for the whole process, and setting it later
+// would race with whoever logs.
+func init() { klog.SetLogger(klog.Logger{}) }
 
 // patience bounds how long the API server may take to begin its answer, where
 // the request's context says so. It sits below the login: a plugin that waits

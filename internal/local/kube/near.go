@@ -9,6 +9,9 @@ import (
 // maxNear is how many near names a message offers: more are not read.
 const maxNear = 3
 
+// few is how many letters may differ at most between near names.
+const few = 3
+
 // near gives those of names that someone who wrote name may have meant, best
 // first, at most maxNear. A name that begins with what was written, or with it
 // up to one of its dashes (the pod of another roll-out), is near whatever
@@ -16,7 +19,7 @@ const maxNear = 3
 func near(name string, names []string) []string {
 	type candidate struct {
 		name  string
-		score int // lower is nearer
+		score int // lower is nearer; up to few it is the number of letters that differ
 	}
 	var found []candidate
 	for _, n := range names {
@@ -24,13 +27,13 @@ func near(name string, names []string) []string {
 		switch {
 		case strings.HasPrefix(n, name+"-"):
 			found = append(found, candidate{n, 0})
-		case d <= max(1, min(3, len(name)/3)):
+		case d <= max(1, min(few, len(name)/3)):
 			found = append(found, candidate{n, d})
 		case strings.HasPrefix(n, name) && name != "":
-			found = append(found, candidate{n, 4})
+			found = append(found, candidate{n, few + 1})
 		default:
 			// The longest stem in common: web-7d4-x2 and web-9f8-k1 share "web-".
-			for i, stem := 5, name; ; i++ {
+			for i, stem := few+2, name; ; i++ {
 				cut := strings.LastIndexByte(stem, '-')
 				if cut < 0 {
 					break
@@ -51,7 +54,9 @@ func near(name string, names []string) []string {
 	})
 	var best []string
 	for _, f := range found[:min(maxNear, len(found))] {
-		best = append(best, f.name)
+		if f.score == found[0].score || f.score <= few { // what is clearly further away only distracts
+			best = append(best, f.name)
+		}
 	}
 	return best
 }

@@ -1,9 +1,308 @@
 package kube
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+
+	"github.com/mirrord-go/mirrord/internal/failure"
+)
+
+// cleanUpTime bounds the removal of an agent that did not become ready.
+const cleanUpTime = 5 * time.Second
+
+// watchPause is kept between two watches, which normally last minutes: a proxy
+// that cuts them at once must not make us ask in a loop.
+const watchPause = 200 * time.Millisecond
+
+var errStartTimeout = errors.New("the agent is not ready in time")
+
+// start is one StartAgent: what its watchers tell.
+type start struct {
+	c         *Cluster
+	ref       Ref
+	namespace string
+	session   string
+	image     string
+	progress  func(string)
+
+	created chan created      // once
+	pods    chan *corev1.Pod  // each state of the agent's pod; ends with the context
+	refused chan error        // the first reason why the Job gets no pod
+	failed  chan error        // a watch or the log cannot be had
+	ready   chan announcement // once
+	wait    sync.WaitGroup
+	nothing bool // is in the cluster; set by run
+}
+
+type created struct {
+	job  *batchv1.Job
+	err  error
+	none bool // the API server refused it: there is surely no Job of ours
+}
 
 // StartAgent starts the agent for t and returns it once it has announced
-// itself.
+// itself. On any failure, and when ctx ends, it removes what it made before it
+// returns. progress may be nil; it is called from this goroutine with one line
+// for each step.
+//
+// Codes: agent-refused (the cluster's own words), agent-image,
+// agent-unschedulable, agent-not-started, agent-ended, agent-not-ready, and
+// those of any request.
 func (c *Cluster) StartAgent(ctx context.Context, t *Target, s AgentSpec, progress func(step string)) (*Agent, error) {
-	return nil, nil
+	if c.options.Image == "" {
+		return nil, failure.New("agent-image", "this build names no image for its agent", "mirrord exec --agent-image IMAGE ...", "it was built without an agent inside")
+	}
+	if progress == nil {
+		progress = func(string) {}
+	}
+	namespace := c.options.AgentNamespace
+	if namespace == "" {
+		namespace = t.Namespace
+	}
+	ref := Ref{Kubeconfig: c.options.Kubeconfig, Context: c.options.Context, InsecureTLS: c.options.InsecureTLS,
+		Namespace: namespace, Job: jobName(s.Session)}
+	if s.Owned != nil {
+		s.Owned(ref)
+	}
+	st := &start{c: c, ref: ref, namespace: namespace, session: s.Session, image: c.options.Image, progress: progress,
+		created: make(chan created, 1), pods: make(chan *corev1.Pod), refused: make(chan error, 1),
+		failed: make(chan error, 3), ready: make(chan announcement, 1)}
+	limit := c.options.StartTimeout
+	if limit == 0 {
+		limit = DefaultStartTimeout
+	}
+	running, cancel := context.WithTimeoutCause(ctx, limit, errStartTimeout)
+	a, err := st.run(running, job(ref.Job, namespace, c.options.Image, t, s))
+	cancel()
+	st.wait.Wait()
+	if err == nil || st.nothing {
+		return a, err
+	}
+	// The request may have reached the cluster even if its answer did not
+	// reach us.
+	cleanup, done := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
+	defer done()
+	if rerr := c.remove(cleanup, st.ref); rerr != nil {
+		err = withLeftover(err, st.ref, rerr)
+	}
+	return nil, err
+}
+
+// run orders the Job and, at the same time, watches for its pod and for the
+// reasons why there is none, until the agent has announced itself.
+func (st *start) run(ctx context.Context, j *batchv1.Job) (*Agent, error) {
+	st.wait.Go(func() { st.create(ctx, j) })
+	st.wait.Go(func() { st.watchPods(ctx) })
+	st.wait.Go(func() { st.watchRefusals(ctx) })
+	var last *corev1.Pod
+	reading := false
+	step := steps{show: st.progress}
+	for {
+		select {
+		case m := <-st.created:
+			if st.nothing = m.none; m.err != nil {
+				return nil, m.err
+			}
+			st.ref.UID = string(m.job.UID)
+			step.reach(1, fmt.Sprintf("agent %s ordered in namespace %s", j.Name, st.namespace))
+		case err := <-st.refused:
+			return nil, err
+		case err := <-st.failed:
+			return nil, err
+		case p := <-st.pods:
+			last = p
+			begun, err := judge(p, st.image)
+			if err != nil {
+				return nil, err
+			}
+			if p.Spec.NodeName != "" {
+				step.reach(2, "agent's pod "+p.Name+" is on node "+p.Spec.NodeName)
+			}
+			if begun && !reading {
+				reading = true
+				step.reach(3, "agent's container has started")
+				name := p.Name
+				st.wait.Go(func() { st.readLog(ctx, name) })
+			}
+		case a := <-st.ready:
+			return &Agent{Version: a.Version, PublicKey: a.Key, Pod: last.Name, Namespace: st.namespace, Node: last.Spec.NodeName,
+				cluster: st.c, ref: st.ref, port: a.Port}, nil
+		case <-ctx.Done():
+			if !errors.Is(context.Cause(ctx), errStartTimeout) {
+				return nil, context.Cause(ctx)
+			}
+			return nil, st.late(ctx, last)
+		}
+	}
+}
+
+// create orders the Job.
+func (st *start) create(ctx context.Context, j *batchv1.Job) {
+	made := &batchv1.Job{}
+	err := st.c.batch.Post().Namespace(st.namespace).Resource("jobs").Body(j).Do(ctx).Into(made)
+	if err != nil {
+		if ctx.Err() != nil {
+			return // run says why
+		}
+		var answer apierrors.APIStatus
+		none := errors.As(err, &answer) && answer.Status().Code/100 == 4
+		st.created <- created{err: st.c.explain(ctx, err, "create", "jobs.batch", st.namespace), none: none}
+		return
+	}
+	st.created <- created{job: made}
+}
+
+// watchPods reports each state of the agent's pod. It is found by the
+// session's label, since its name is made by the cluster.
+func (st *start) watchPods(ctx context.Context) {
+	err := st.c.watch(ctx, st.c.core, st.namespace, "pods", metav1.ListOptions{LabelSelector: labelSession + "=" + st.session}, func(o runtime.Object) {
+		if p, ok := o.(*corev1.Pod); ok {
+			select {
+			case st.pods <- p:
+			case <-ctx.Done():
+			}
+		}
+	})
+	if err != nil && ctx.Err() == nil {
+		st.failed <- st.c.explain(ctx, err, "watch", "pods", st.namespace)
+	}
+}
+
+// watchRefusals reports why the cluster makes no pod for the Job. Only events
+// tell that. Who may not read events learns it after the timeout.
+func (st *start) watchRefusals(ctx context.Context) {
+	_ = st.c.watch(ctx, st.c.core, st.namespace, "events", metav1.ListOptions{FieldSelector: "involvedObject.kind=Job,involvedObject.name=" + st.ref.Job}, func(o runtime.Object) {
+		e, ok := o.(*corev1.Event)
+		if !ok || e.Type != corev1.EventTypeWarning || e.Reason != "FailedCreate" || strings.Contains(e.Message, "service account") {
+			return // a namespace just made gets its service account a moment later, and the Job is tried again
+		}
+		select {
+		case st.refused <- st.c.refused(strings.TrimPrefix(e.Message, "Error creating: "), nil, st.namespace):
+		default: // the first one was it
+		}
+	})
+}
+
+// watch calls each with every object that matches and every change of it,
+// until ctx ends or the watch cannot be had. Deletions are not reported.
+func (c *Cluster) watch(ctx context.Context, client *rest.RESTClient, namespace, resource string, o metav1.ListOptions, each func(runtime.Object)) error {
+	o.Watch = true
+	for ctx.Err() == nil {
+		// Without a resource version it begins with all objects that are there.
+		w, err := client.Get().Namespace(namespace).Resource(resource).VersionedParams(&o, c.words.parameters).Watch(ctx)
+		if err != nil {
+			return err
+		}
+		for e := range w.ResultChan() {
+			switch e.Type {
+			case "ADDED", "MODIFIED":
+				each(e.Object)
+			}
+		}
+		w.Stop()
+		pause := time.NewTimer(watchPause)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+		}
+		pause.Stop()
+	}
+	return nil
+}
+
+// steps shows each step once and none after a later one: watches overtake each
+// other.
+type steps struct {
+	show func(string)
+	at   int
+}
+
+func (s *steps) reach(n int, text string) {
+	if n > s.at {
+		s.at = n
+		s.show(text)
+	}
+}
+
+// late explains an agent that is not ready in time.
+func (st *start) late(ctx context.Context, last *corev1.Pod) error {
+	f := &failure.Error{Code: "agent-not-ready", What: "the agent did not get ready in time"}
+	if last == nil {
+		f.Why = fmt.Sprintf("the cluster made no pod for the job %s", st.ref.Job)
+		f.Do = fmt.Sprintf("see why: kubectl get events -n %s", st.namespace)
+		return f
+	}
+	f.Why = strings.Join(append([]string{fmt.Sprintf("its pod %s on node %q is %s", last.Name, last.Spec.NodeName, last.Status.Phase)}, reasons(last)...), ", ")
+	f.Do = "kubectl get events -n " + st.namespace + "; kubectl describe node " + last.Spec.NodeName
+	asked, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
+	defer cancel()
+	events := &corev1.EventList{}
+	err := st.c.core.Get().Namespace(st.namespace).Resource("events").VersionedParams(&metav1.ListOptions{
+		FieldSelector: "involvedObject.kind=Pod,involvedObject.name=" + last.Name}, st.c.words.parameters).Do(asked).Into(events)
+	if err != nil {
+		return f // without events the pod's state has to do
+	}
+	for _, e := range events.Items {
+		if e.Type == corev1.EventTypeWarning {
+			f.Why += "\n" + e.Reason + ": " + e.Message
+		}
+	}
+	return f
+}
+
+// withLeftover adds to a failure that the Job could not be removed.
+func withLeftover(err error, r Ref, cause error) error {
+	f := *failure.From(err)
+	f.Why += fmt.Sprintf("\nits job could not be removed (%v)", cause)
+	f.Do += fmt.Sprintf("; remove it: kubectl delete job %s -n %s", r.Job, r.Namespace)
+	return &f
+}
+
+// judge says what a state of the agent's pod means: whether its container has
+// begun to run, so that its log can be read, or why it never will.
+func judge(p *corev1.Pod, image string) (begun bool, err error) {
+	status := containerStatus(p, agentContainer)
+	switch w := status.State.Waiting; {
+	case status.State.Running != nil, status.State.Terminated != nil:
+		return true, nil
+	case p.DeletionTimestamp != nil:
+		return false, failure.New("agent-ended", "the agent's pod was deleted before it was ready", "try again", "somebody or something in the cluster deleted %s", p.Name)
+	case p.Status.Phase == corev1.PodFailed: // the kubelet did not take it
+		return false, failure.New("agent-not-started", fmt.Sprintf("node %q does not take the agent's pod", p.Spec.NodeName),
+			"kubectl describe node "+p.Spec.NodeName, "%s: %s", p.Status.Reason, p.Status.Message)
+	case w == nil:
+		for _, c := range p.Status.Conditions {
+			if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {
+				return false, failure.New("agent-unschedulable", "no node takes the agent's pod", "kubectl get nodes; kubectl describe nodes", "%s", c.Message)
+			}
+		}
+		return false, nil
+	default:
+		return false, waiting(w, p, image)
+	}
+}
+
+// waiting tells the states that pass from the ones that do not.
+func waiting(w *corev1.ContainerStateWaiting, p *corev1.Pod, image string) error {
+	switch w.Reason {
+	case "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError", "RegistryUnavailable":
+		return &failure.Error{Code: "agent-image", What: fmt.Sprintf("node %q cannot get the agent's image %s", p.Spec.NodeName, image),
+			Why: strings.TrimSuffix(w.Reason+": "+w.Message, ": "),
+			Do: "make the image: mirrord agent image --output agent.tar, then load it: ctr -n k8s.io images import agent.tar on each node, " +
+				"or: kind load image-archive agent.tar; or push it to a registry of yours and: mirrord exec --agent-image IMAGE ..."}
+	case "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CreatePodSandboxError", "CrashLoopBackOff":
+		return failure.New("agent-not-started", "the agent's container cannot be started", fmt.Sprintf("kubectl describe node %s", p.Spec.NodeName), "%s: %s", w.Reason, w.Message)
+	}
+	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/config"
@@ -78,7 +79,7 @@ type supervisor struct {
 // removal of its last trace. It owns ctl and initSocket. What goes wrong is
 // told to the front; Run returns when all is done.
 func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.File, start *control.Start, cfg config.Config, reach Reach) {
-	s := &supervisor{ctl: ctl, init: initSocket, start: start, cfg: cfg, reach: reach, version: version, id: rand.Text(), began: time.Now()}
+	s := &supervisor{ctl: ctl, init: initSocket, start: start, cfg: cfg, reach: reach, version: version, id: strings.ToLower(rand.Text()), began: time.Now()}
 	defer ctl.Close()
 	defer initSocket.Close()
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -59,10 +59,25 @@ func Pair() (a, b *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "sandbox-supervisor"), os.NewFile(uintptr(fds[1]), "sandbox-init"), nil
 }
 
-// NewConn owns f, an end of a Pair.
+// NewConn owns f, an end of a Pair, also on error.
 func NewConn(f *os.File) (*Conn, error) {
+	if f.SetDeadline(time.Time{}) != nil {
+		// f was made while its descriptor was in blocking mode: it does not know
+		// the poller, and a blocked call could not be ended.
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("duplicate sandbox socket: %w", err)
+		}
+		if err := unix.SetNonblock(fd, true); err != nil {
+			unix.Close(fd)
+			return nil, err
+		}
+		f = os.NewFile(uintptr(fd), "sandbox")
+	}
 	rc, err := f.SyscallConn()
 	if err != nil {
+		f.Close()
 		return nil, err
 	}
 	return &Conn{f: f, rc: rc}, nil
@@ -191,19 +206,26 @@ func (c *Conn) read(b []byte) (f *os.File, err error) {
 	return f, nil
 }
 
-// received gives the descriptor of a control message. oob has room for one
-// only, so the kernel never delivers more.
-func received(oob []byte) *os.File {
+// received gives the descriptor of a control message, and closes any others.
+func received(oob []byte) (f *os.File) {
 	msgs, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
 		return nil
 	}
 	for _, m := range msgs {
-		if fds, err := unix.ParseUnixRights(&m); err == nil && len(fds) > 0 {
-			return os.NewFile(uintptr(fds[0]), "received")
+		fds, err := unix.ParseUnixRights(&m)
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			if f == nil {
+				f = os.NewFile(uintptr(fd), "received")
+			} else {
+				unix.Close(fd)
+			}
 		}
 	}
-	return nil
+	return f
 }
 
 // SendFile passes f with a label over a socket of Pair, for processes that have

@@ -23,6 +23,13 @@ const (
 	HelperName = "mirrord-helper" // stays: makes sockets, guards the tree
 )
 
+// Environment variables of init, from the front: the ids to map, which init
+// cannot ask the kernel for before they are mapped.
+const (
+	EnvUID = "MIRRORD_INIT_UID"
+	EnvGID = "MIRRORD_INIT_GID"
+)
+
 // Device is the name of the sandbox's network device.
 const Device = "tun0"
 

@@ -1,0 +1,257 @@
+package capture
+
+import (
+	"encoding/binary"
+	"io"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+)
+
+const (
+	// maxFlows bounds connections that are followed at once.
+	maxFlows = 8192
+	// maxPending bounds the bytes of one connection that are held back behind a
+	// gap, and gapTime how long: a retransmission comes within a second or two.
+	maxPending, gapTime = 4 << 20, 5 * time.Second
+	// openTime is how long a connection may take from its first packet to its
+	// second; older ones were never accepted.
+	openTime = 10 * time.Second
+	// idleTime is how long a silent connection is remembered when room is
+	// needed.
+	idleTime = time.Hour
+)
+
+// assembler puts packets into order (RFC 9293, section 3.4). It is not safe for
+// concurrent use and does no input or output.
+type assembler struct {
+	begin func(*Conn) bool // offers a new copy; false: no room for it
+	flows map[flowKey]*flow
+	stats Stats
+}
+
+type flowKey struct{ client, server netip.AddrPort }
+
+// flow is one connection.
+type flow struct {
+	first, next uint32 // sequence numbers: of the SYN, of the next expected byte
+	seen        time.Time
+	conn        *Conn // nil: not accepted yet, or the copy has ended
+	opened      bool  // the client's acknowledgement was seen: the server has accepted
+	fin         bool
+	finAt       uint32
+	pending     []segment // behind a gap, by sequence number
+	size        int       // bytes in pending
+	gapSince    time.Time
+}
+
+type segment struct {
+	seq  uint32
+	data []byte
+}
+
+func newAssembler(begin func(*Conn) bool) *assembler {
+	return &assembler{begin: begin, flows: map[flowKey]*flow{}}
+}
+
+const (
+	flagFIN = 1 << 0
+	flagSYN = 1 << 1
+	flagRST = 1 << 2
+	flagACK = 1 << 4
+)
+
+// packet takes one IP packet that a client sent, seen at now. It copies what
+// it keeps.
+func (a *assembler) packet(b []byte, now time.Time) {
+	k, tcp, ok := parse(b)
+	if !ok {
+		return
+	}
+	flags, seq := tcp[13], binary.BigEndian.Uint32(tcp[4:])
+	data := tcp[min(max(int(tcp[12]>>4)*4, 20), len(tcp)):]
+	a.stats.Bytes += int64(len(data))
+	f := a.flows[k]
+	if flags&(flagSYN|flagACK) == flagSYN {
+		a.syn(k, f, seq, now)
+		return
+	}
+	if f == nil { // older than the tap, or refused
+		return
+	}
+	f.seen = now
+	if flags&flagRST != 0 {
+		if seq == f.next || len(f.pending) > 0 { // else: outside of the stream, a stranger's guess
+			f.end(syscall.ECONNRESET)
+			delete(a.flows, k)
+		}
+		return
+	}
+	if !f.opened && !a.open(k, f) {
+		delete(a.flows, k)
+		return
+	}
+	if flags&flagFIN != 0 {
+		f.fin, f.finAt = true, seq+uint32(len(data))
+	}
+	if len(data) > 0 {
+		a.data(f, seq, data, now)
+	}
+	switch {
+	case f.conn == nil: // ended early; what follows is of no use
+		delete(a.flows, k)
+	case f.fin && f.next == f.finAt:
+		f.end(io.EOF)
+		delete(a.flows, k)
+	}
+}
+
+// syn begins to follow a connection.
+func (a *assembler) syn(k flowKey, f *flow, seq uint32, now time.Time) {
+	if f != nil {
+		if f.first == seq { // sent again
+			return
+		}
+		a.incomplete(f) // the client uses its port again and we missed the end
+	}
+	if f == nil && len(a.flows) >= maxFlows && !a.makeRoom(now) {
+		a.stats.Refused++
+		return
+	}
+	a.flows[k] = &flow{first: seq, next: seq + 1, seen: now}
+}
+
+// makeRoom forgets connections that nobody needs any more.
+func (a *assembler) makeRoom(now time.Time) bool {
+	for k, f := range a.flows {
+		if age := now.Sub(f.seen); !f.opened && age > openTime || age > idleTime {
+			a.incomplete(f)
+			delete(a.flows, k)
+		}
+	}
+	return len(a.flows) < maxFlows
+}
+
+// open begins the copy: at the client's first packet after its SYN, so that
+// nobody is told of connections that the server does not accept.
+func (a *assembler) open(k flowKey, f *flow) bool {
+	c := newConn(k.client, k.server)
+	if !a.begin(c) {
+		a.stats.Refused++
+		return false
+	}
+	f.opened, f.conn = true, c
+	a.stats.Connections++
+	return true
+}
+
+func (a *assembler) data(f *flow, seq uint32, data []byte, now time.Time) {
+	if old := int32(f.next - seq); old > 0 { // seen before, at least in part
+		if int(old) >= len(data) {
+			return
+		}
+		data, seq = data[old:], f.next
+	}
+	data = slices.Clone(data)
+	if seq != f.next {
+		a.hold(f, seq, data, now)
+		return
+	}
+	a.deliver(f, data)
+	for len(f.pending) > 0 && f.conn != nil {
+		s := f.pending[0]
+		old := int32(f.next - s.seq)
+		if old < 0 {
+			f.gapSince = now
+			return
+		}
+		f.pending, f.size = f.pending[1:], f.size-len(s.data)
+		if int(old) < len(s.data) {
+			a.deliver(f, s.data[old:])
+		}
+	}
+}
+
+// hold keeps a segment until what comes before it has arrived.
+func (a *assembler) hold(f *flow, seq uint32, data []byte, now time.Time) {
+	if f.size == 0 {
+		f.gapSince = now
+	}
+	i, _ := slices.BinarySearchFunc(f.pending, seq, func(s segment, q uint32) int { return int(int32(s.seq - q)) })
+	f.pending = slices.Insert(f.pending, i, segment{seq, data})
+	if f.size += len(data); f.size > maxPending || now.Sub(f.gapSince) > gapTime {
+		a.incomplete(f)
+	}
+}
+
+func (a *assembler) deliver(f *flow, data []byte) {
+	f.next += uint32(len(data))
+	if !f.conn.push(data) {
+		a.stats.Slow++
+		f.end(ErrIncomplete)
+	}
+}
+
+// incomplete ends the copy of a connection of which something is missing.
+func (a *assembler) incomplete(f *flow) {
+	if f.conn != nil {
+		a.stats.Incomplete++
+		f.end(ErrIncomplete)
+	}
+}
+
+func (f *flow) end(err error) {
+	if f.conn != nil {
+		f.conn.finish(err)
+	}
+	f.conn, f.pending, f.size = nil, nil, 0
+}
+
+// forget ends the copies of one port of the target.
+func (a *assembler) forget(port uint16) {
+	for k, f := range a.flows {
+		if k.server.Port() == port {
+			f.end(ErrIncomplete)
+			delete(a.flows, k)
+		}
+	}
+}
+
+func (a *assembler) forgetAll() {
+	for k, f := range a.flows {
+		f.end(ErrIncomplete)
+		delete(a.flows, k)
+	}
+}
+
+// parse checks an IP packet and cuts it to its real length.
+func parse(b []byte) (k flowKey, tcp []byte, ok bool) {
+	const tcpHeader = 20
+	var src, dst netip.Addr
+	switch {
+	case len(b) >= 20+tcpHeader && b[0]>>4 == 4:
+		n, head := int(binary.BigEndian.Uint16(b[2:])), int(b[0]&15)*4
+		if n == 0 {
+			n = len(b)
+		}
+		if head < 20 || n > len(b) || n < head+tcpHeader || b[9] != syscall.IPPROTO_TCP {
+			return k, nil, false
+		}
+		src, dst, tcp = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20])), b[head:n]
+	case len(b) >= 40+tcpHeader && b[0]>>4 == 6:
+		n := int(binary.BigEndian.Uint16(b[4:])) + 40
+		if n == 40 {
+			n = len(b)
+		}
+		if n > len(b) || n < 40+tcpHeader || b[6] != syscall.IPPROTO_TCP {
+			return k, nil, false
+		}
+		src, dst, tcp = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40])), b[40:n]
+	default:
+		return k, nil, false
+	}
+	k.client = netip.AddrPortFrom(src, binary.BigEndian.Uint16(tcp))
+	k.server = netip.AddrPortFrom(dst, binary.BigEndian.Uint16(tcp[2:]))
+	return k, tcp, true
+}

@@ -1,0 +1,113 @@
+package capture
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+)
+
+// maxQueued bounds the bytes of one copy that its reader has not read yet: a
+// large request body ahead of a reader that has a slow link.
+const maxQueued = 4 << 20
+
+// Conn is the copy of one connection: what the client sent, in order. It can
+// be read once, by one reader; what is written to it goes nowhere.
+type Conn struct {
+	client, server netip.AddrPort
+
+	mu     sync.Mutex
+	cond   sync.Cond // of mu
+	queue  [][]byte
+	queued int   // bytes in queue
+	err    error // after the queue: io.EOF, ErrIncomplete, …
+	closed bool
+}
+
+func newConn(client, server netip.AddrPort) *Conn {
+	c := &Conn{client: client, server: server}
+	c.cond.L = &c.mu
+	return c
+}
+
+// push queues data, which it takes over; false if the reader is too slow or
+// gone.
+func (c *Conn) push(data []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.queued+len(data) > maxQueued {
+		return false
+	}
+	c.queue = append(c.queue, data)
+	c.queued += len(data)
+	c.cond.Signal()
+	return true
+}
+
+// finish says what the reader gets after what is queued.
+func (c *Conn) finish(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return
+	}
+	c.err = err
+	c.cond.Broadcast()
+}
+
+// Read implements net.Conn.
+func (c *Conn) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.queue) == 0 && c.err == nil && !c.closed {
+		c.cond.Wait()
+	}
+	switch {
+	case c.closed:
+		return 0, net.ErrClosed
+	case len(c.queue) == 0:
+		return 0, c.err
+	}
+	n := copy(p, c.queue[0])
+	if c.queue[0] = c.queue[0][n:]; len(c.queue[0]) == 0 {
+		c.queue[0] = nil
+		c.queue = c.queue[1:]
+	}
+	c.queued -= n
+	return n, nil
+}
+
+// Write implements net.Conn: a copy has nobody to answer.
+func (c *Conn) Write(p []byte) (int, error) { return 0, io.ErrClosedPipe }
+
+// CloseWrite does nothing.
+func (c *Conn) CloseWrite() error { return nil }
+
+// Close ends the copy.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	c.queue, c.queued = nil, 0
+	c.cond.Broadcast()
+	return nil
+}
+
+// LocalAddr is what the client dialed.
+func (c *Conn) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(c.server) }
+
+// RemoteAddr is the client.
+func (c *Conn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.client) }
+
+// Deadlines are not supported: Close ends a Read.
+
+// SetDeadline implements net.Conn.
+func (c *Conn) SetDeadline(time.Time) error { return os.ErrNoDeadline }
+
+// SetReadDeadline implements net.Conn.
+func (c *Conn) SetReadDeadline(time.Time) error { return os.ErrNoDeadline }
+
+// SetWriteDeadline implements net.Conn.
+func (c *Conn) SetWriteDeadline(time.Time) error { return os.ErrNoDeadline }

@@ -1,0 +1,169 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// room is a thread inside a network namespace that makes sockets on request: a
+// socket stays in the namespace that it was made in.
+type room struct {
+	work  chan func()
+	once  sync.Once     // closes quit
+	quit  chan struct{} // closed by close
+	ended chan struct{} // closed when the thread's goroutine has ended
+}
+
+// newRoom enters ns, which is not needed where it is the caller's own.
+func newRoom(ns *os.File) (*room, error) {
+	r := &room{work: make(chan func()), quit: make(chan struct{}), ended: make(chan struct{})}
+	ready := make(chan error, 1)
+	go func() {
+		defer close(r.ended)
+		if !same(ns, "net") {
+			runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+				ready <- fmt.Errorf("enter the target's network namespace: %w", err)
+				return
+			}
+		}
+		ready <- nil
+		for {
+			select {
+			case f := <-r.work:
+				f()
+			case <-r.quit:
+				return
+			}
+		}
+	}()
+	if err := <-ready; err != nil {
+		<-r.ended
+		return nil, err
+	}
+	return r, nil
+}
+
+// do runs f in the room. f must not block: everyone waits for it.
+func (r *room) do(f func() error) (err error) {
+	done := make(chan struct{})
+	select {
+	case r.work <- func() { err = f(); close(done) }:
+		<-done
+		return err
+	case <-r.quit:
+		return net.ErrClosed
+	}
+}
+
+func (r *room) close() {
+	r.once.Do(func() { close(r.quit) })
+	<-r.ended
+}
+
+// Socket makes a non-blocking socket in the target's network namespace. The
+// caller closes it.
+func (t *Target) Socket(domain, typ, protocol int) (fd int, err error) {
+	err = t.room.do(func() error {
+		fd, err = unix.Socket(domain, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
+		return err
+	})
+	return fd, err
+}
+
+// Do runs f on the thread inside the target's network namespace. f must be
+// quick and must not start goroutines that need the namespace.
+func (t *Target) Do(f func() error) error { return t.room.do(f) }
+
+// Dial connects from the target's network; network is "tcp" or "udp". Errors
+// wrap the errno of the target's kernel. The connection is a *net.TCPConn or a
+// *net.UDPConn.
+func (t *Target) Dial(ctx context.Context, network string, a netip.AddrPort) (net.Conn, error) {
+	c, err := t.dial(ctx, network, a)
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(a), Err: err}
+	}
+	return c, nil
+}
+
+func (t *Target) dial(ctx context.Context, network string, a netip.AddrPort) (net.Conn, error) {
+	typ := unix.SOCK_STREAM
+	if network == "udp" {
+		typ = unix.SOCK_DGRAM
+	}
+	a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+	domain, to := unix.AF_INET, unix.Sockaddr(nil)
+	if a.Addr().Is4() {
+		to = &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+	} else {
+		domain, to = unix.AF_INET6, &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
+	}
+	fd, err := t.Socket(domain, typ, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	err = unix.Connect(fd, to)
+	f := os.NewFile(uintptr(fd), "socket") // non-blocking: served by the runtime's poller
+	defer f.Close()
+	if errors.Is(err, unix.EINPROGRESS) {
+		err = connected(ctx, f)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c, err := net.FileConn(f)
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetNoDelay(true)
+	}
+	return c, err
+}
+
+// connected waits for the end of a connection attempt.
+func connected(ctx context.Context, f *os.File) error {
+	stop := context.AfterFunc(ctx, func() { _ = f.SetWriteDeadline(time.Unix(1, 0)) })
+	defer stop()
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var result error
+	err = rc.Write(func(fd uintptr) bool {
+		e, gerr := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+		switch {
+		case gerr != nil:
+			result = gerr
+		case e != 0:
+			result = unix.Errno(e)
+		default: // no error: connected, or not yet
+			_, perr := unix.Getpeername(int(fd))
+			return perr == nil
+		}
+		return true
+	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return errors.Join(err, result)
+}
+
+// Handle calls f with a descriptor of the target's network namespace.
+func (t *Target) Handle(f func(fd int) error) error {
+	rc, err := t.NetNS.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var ferr error
+	if err := rc.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
+		return err
+	}
+	return ferr
+}

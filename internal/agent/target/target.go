@@ -1,0 +1,279 @@
+// Package target holds the target container of a session: its process, root,
+// environment and network namespace.
+//
+// The agent's server opens one Target and gives its parts to the flows. It
+// reads /proc and enters the target's network and UTS namespaces, for which it
+// needs CAP_SYS_PTRACE and CAP_SYS_ADMIN in the namespaces' user namespace
+// (none where the target shares the agent's own). It changes nothing in the
+// target: sockets made in its network namespace are the agent's and go with
+// it.
+//
+// Hazards. A process id is used again after its process has ended: the pidfd
+// is opened first and everything else is checked against it. Threads that have
+// entered another namespace are never given back to the scheduler.
+package target
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxEnviron bounds what is read of an environment, in bytes: the kernel's
+	// own limit of arguments and environment together is a quarter of the stack
+	// limit, 2 MiB by default.
+	maxEnviron = 4 << 20
+	// maxMountinfo bounds what is read of a mount table, in bytes: nodes with
+	// thousands of mounts stay below it.
+	maxMountinfo = 8 << 20
+)
+
+// Target is one container, or one process. Its methods may be called
+// concurrently.
+type Target struct {
+	PID      int
+	UID, GID uint32
+	Groups   []int
+	Umask    uint32
+	Root     *os.File // O_PATH of its root directory; alive until Close
+	NetNS    *os.File // of its network namespace; alive until Close
+
+	self   bool // the agent's own process
+	pidfd  *os.File
+	done   chan struct{} // closed when the process has ended
+	wg     sync.WaitGroup
+	room   *room // where its sockets are made
+	closed sync.Once
+}
+
+// Open opens the process pid.
+func Open(pid int) (*Target, error) { return open(pid, false) }
+
+// Self opens the agent's own process: targetless sessions.
+func Self() (*Target, error) { return open(os.Getpid(), true) }
+
+func open(pid int, self bool) (_ *Target, err error) {
+	t := &Target{PID: pid, self: self, done: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			t.release()
+		}
+	}()
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("open process %d: %w", pid, err)
+	}
+	t.pidfd = os.NewFile(uintptr(fd), "pidfd")
+	if t.Root, err = openPath(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY); err != nil {
+		return nil, fmt.Errorf("open the target's root: %w", err)
+	}
+	if t.NetNS, err = openPath(fmt.Sprintf("/proc/%d/ns/net", pid), unix.O_RDONLY); err != nil {
+		return nil, fmt.Errorf("open the target's network namespace: %w", err)
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return nil, fmt.Errorf("read the target's credentials: %w", err)
+	}
+	if err := t.parseStatus(status); err != nil {
+		return nil, err
+	}
+	if t.room, err = newRoom(t.NetNS); err != nil {
+		return nil, err
+	}
+	if err := unix.PidfdSendSignal(int(fd), 0, nil, 0); errors.Is(err, unix.ESRCH) {
+		return nil, fmt.Errorf("process %d has ended: %w", pid, err)
+	}
+	if !self {
+		t.wg.Go(t.await)
+	}
+	return t, nil
+}
+
+func openPath(path string, flags int) (*os.File, error) {
+	fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// await closes done when the process has ended; a pidfd is readable then
+// (pidfd_open(2)).
+func (t *Target) await() {
+	rc, err := t.pidfd.SyscallConn()
+	if err != nil {
+		return
+	}
+	err = rc.Read(func(fd uintptr) bool {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, _ := unix.Poll(p, 0)
+		return n > 0
+	})
+	if err == nil {
+		close(t.done)
+	}
+}
+
+// parseStatus reads /proc/PID/status (proc_pid_status(5)): the ids that the
+// file system sees, the groups and the umask.
+func (t *Target) parseStatus(status []byte) error {
+	for line := range strings.Lines(string(status)) {
+		name, rest, _ := strings.Cut(line, ":")
+		f := strings.Fields(rest)
+		switch name {
+		case "Uid", "Gid":
+			if len(f) != 4 {
+				return fmt.Errorf("credentials of the target: %q", line)
+			}
+			id, err := strconv.ParseUint(f[3], 10, 32)
+			if err != nil {
+				return fmt.Errorf("credentials of the target: %w", err)
+			}
+			if name == "Uid" {
+				t.UID = uint32(id)
+			} else {
+				t.GID = uint32(id)
+			}
+		case "Groups":
+			for _, g := range f {
+				id, err := strconv.ParseUint(g, 10, 32)
+				if err != nil {
+					return fmt.Errorf("groups of the target: %w", err)
+				}
+				t.Groups = append(t.Groups, int(id))
+			}
+		case "Umask":
+			if len(f) == 1 {
+				m, err := strconv.ParseUint(f[0], 8, 32)
+				if err != nil {
+					return fmt.Errorf("umask of the target: %w", err)
+				}
+				t.Umask = uint32(m)
+			}
+		}
+	}
+	return nil
+}
+
+// Targetless reports whether the agent's own process stands for the target.
+func (t *Target) Targetless() bool { return t.self }
+
+// Done is closed when the target's process has ended.
+func (t *Target) Done() <-chan struct{} { return t.done }
+
+// Environ gives the environment that the process was started with, as
+// "NAME=value" strings.
+func (t *Target) Environ() ([]string, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/environ", t.PID))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxEnviron))
+	if err != nil {
+		return nil, err
+	}
+	var vars []string
+	for v := range bytes.SplitSeq(b, []byte{0}) {
+		if len(v) > 0 {
+			vars = append(vars, string(v))
+		}
+	}
+	return vars, nil
+}
+
+// Hostname is what uname(2) tells the target.
+func (t *Target) Hostname() (string, error) {
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/uts", t.PID))
+	if err != nil {
+		return "", err
+	}
+	defer ns.Close()
+	if same(ns, "uts") {
+		return os.Hostname()
+	}
+	var name string
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with its namespace
+		err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWUTS)
+		if err == nil {
+			name, err = os.Hostname()
+		}
+		result <- err
+	}()
+	if err := <-result; err == nil {
+		return name, nil
+	}
+	// Without the right to enter: what the container was given at its start.
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/root/etc/hostname", t.PID))
+	return strings.TrimSpace(string(b)), err
+}
+
+// same reports whether ns is the agent's own namespace of that kind.
+func same(ns *os.File, kind string) bool {
+	var a, b unix.Stat_t
+	return unix.Fstat(int(ns.Fd()), &a) == nil && unix.Stat("/proc/self/ns/"+kind, &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
+}
+
+// HostNetwork reports whether the target shares the network of the node.
+func (t *Target) HostNetwork() bool {
+	var a, b unix.Stat_t
+	return unix.Fstat(int(t.NetNS.Fd()), &a) == nil && unix.Stat("/proc/1/ns/net", &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
+}
+
+// Addrs gives the target's own addresses, without loopback and link-local
+// ones.
+func (t *Target) Addrs() (list []netip.Prefix, err error) {
+	err = t.room.do(func() error {
+		all, err := net.InterfaceAddrs()
+		if err != nil {
+			return err
+		}
+		for _, a := range all {
+			ipn, ok := a.(*net.IPNet)
+			if !ok {
+				continue
+			}
+			ip, ok := netip.AddrFromSlice(ipn.IP)
+			if ip = ip.Unmap(); !ok || ip.IsLoopback() || ip.IsLinkLocalUnicast() {
+				continue
+			}
+			bits, _ := ipn.Mask.Size()
+			list = append(list, netip.PrefixFrom(ip, bits))
+		}
+		return nil
+	})
+	return list, err
+}
+
+// Close lets go of everything.
+func (t *Target) Close() error {
+	t.closed.Do(func() {
+		t.release()
+		t.wg.Wait()
+	})
+	return nil
+}
+
+func (t *Target) release() {
+	for _, f := range []*os.File{t.pidfd, t.Root, t.NetNS} {
+		if f != nil {
+			f.Close()
+		}
+	}
+	if t.room != nil {
+		t.room.close()
+	}
+}

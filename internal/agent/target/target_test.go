@@ -1,0 +1,257 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+func TestInContainer(t *testing.T) {
+	for _, c := range []struct {
+		name, groups string
+		want         bool
+	}{
+		{"v1 cgroupfs", "8:pids:/kubepods/burstable/pod1234/" + id + "\n1:name=systemd:/x\n", true},
+		{"v2 cgroupfs", "0::/kubepods/besteffort/pod1234/" + id, true},
+		{"v2 containerd, systemd", "0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-" + id + ".scope", true},
+		{"v2 cri-o", "0::/kubepods.slice/crio-" + id + ".scope", true},
+		{"v2 cri-o, group below", "0::/kubepods.slice/crio-" + id + ".scope/container", true},
+		{"cri-o's monitor", "0::/kubepods.slice/crio-conmon-" + id + ".scope", false},
+		{"docker", "12:cpu:/docker/" + id, true},
+		{"docker, systemd", "0::/system.slice/docker-" + id + ".scope", true},
+		{"systemd driver without systemd", "0::/system.slice:cri-containerd:" + id, true},
+		{"seen from a cgroup namespace", "0::/../../pod1/" + id, true},
+		{"another container", "0::/kubepods/pod1/" + strings.Repeat("f", 64), false},
+		{"longer name", "0::/kubepods/x" + id, false},
+		{"prefix of a name", "0::/kubepods/" + id + "0", false},
+		{"id as a pod", "0::/", false},
+		{"garbage", "no colons here", false},
+		{"empty", "", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := inContainer(c.groups, id); got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestFindTakesTheFirst(t *testing.T) {
+	proc := t.TempDir()
+	add := func(pid, group, stat string) {
+		t.Helper()
+		dir := filepath.Join(proc, pid)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		os.WriteFile(filepath.Join(dir, "cgroup"), []byte(group), 0o644)
+		os.WriteFile(filepath.Join(dir, "stat"), []byte(stat), 0o644)
+	}
+	fields := strings.Repeat(" 0", 18) + " " // 4 to 21
+	ours := "0::/kubepods/pod1/" + id
+	add("10", ours, "10 (a) b) S"+fields+"900 0")
+	add("20", ours, "20 (sh) S"+fields+"500 0")
+	add("30", ours, "30 (dead) Z"+fields+"100 0")
+	add("40", "0::/other", "40 (x) S"+fields+"1 0")
+	add("50", ours, "50 (cut")
+	os.Mkdir(filepath.Join(proc, "net"), 0o755)
+	if got, err := Find(proc, id); got != 20 || err != nil {
+		t.Errorf("got %d, %v, want 20", got, err)
+	}
+	if _, err := Find(proc, strings.Repeat("e", 64)); !errors.Is(err, ErrNotFound) {
+		t.Errorf("got %v, want ErrNotFound", err)
+	}
+	if _, err := Find(proc, "abc"); err == nil {
+		t.Error("a short id was looked for")
+	}
+}
+
+func TestVolumes(t *testing.T) {
+	table := strings.Join([]string{
+		`1 0 0:1 / / rw - overlay overlay rw`,
+		`2 1 0:2 / /proc rw - proc proc rw`,
+		`3 1 0:3 / /dev rw - tmpfs tmpfs rw`,
+		`4 3 0:4 / /dev/shm rw - tmpfs shm rw`,
+		`5 1 8:1 /var/lib/kubelet/pods/x/etc-hosts /etc/hosts rw - ext4 /dev/sda rw`,
+		`6 1 0:6 / /etc/app ro,relatime shared:1 master:2 - ext4 /dev/sda rw`,
+		`7 1 0:7 / /run/secrets/kubernetes.io/serviceaccount ro - tmpfs tmpfs rw`,
+		`8 1 0:8 / /with\040blank rw - nfs4 server:/x rw`,
+		`9 1 0:9 / /data rw - ext4 /dev/sdb rw`,
+		`10 1 0:9 / /data rw - ext4 /dev/sdb rw`,
+		`11 1 0:9 / /sys/fs/cgroup rw - cgroup2 cgroup rw`,
+		`12 1 broken`,
+		`13 1 0:9 / relative rw - ext4 x rw`,
+	}, "\n")
+	var got []string
+	for _, m := range volumes(table) {
+		got = append(got, m.Point)
+	}
+	want := []string{"/data", "/etc/app", "/etc/hosts", "/run/secrets/kubernetes.io/serviceaccount", "/with blank"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func FuzzParsers(f *testing.F) {
+	f.Add("0::/kubepods/pod1/"+id, "1 (x) S 0", `1 0 0:1 / /a\040b rw - ext4 x rw`, "Uid:\t1\t1\t1\t1\nGroups:\t1 2\n")
+	f.Fuzz(func(t *testing.T, groups, stat, mounts, status string) {
+		inContainer(groups, id)
+		startTime(stat)
+		for _, m := range volumes(mounts) {
+			if !strings.HasPrefix(m.Point, "/") {
+				t.Errorf("volume at %q", m.Point)
+			}
+		}
+		_ = new(Target).parseStatus([]byte(status))
+	})
+}
+
+// child is a process in namespaces of its own.
+func child(t *testing.T) int {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("this test makes namespaces: run it as root")
+	}
+	cmd := exec.Command("sh", "-c", "hostname pod-0; ip link set lo up; ip addr add 192.0.2.7/24 dev lo; ip addr add 2001:db8::7/64 dev lo; echo ready; exec cat")
+	cmd.Env = []string{"COLOR=blue", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "EMPTY="}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS, Pdeathsig: syscall.SIGKILL}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stdin.Close(); cmd.Process.Kill(); cmd.Wait() })
+	if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	return cmd.Process.Pid
+}
+
+func TestOpen(t *testing.T) {
+	pid := child(t)
+	tg, err := Open(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tg.Close()
+	if name, err := tg.Hostname(); name != "pod-0" || err != nil {
+		t.Errorf("hostname is %q, %v", name, err)
+	}
+	if env, err := tg.Environ(); err != nil || !slices.Equal(env, []string{"COLOR=blue", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "EMPTY="}) {
+		t.Errorf("environment is %q, %v", env, err)
+	}
+	addrs, err := tg.Addrs()
+	if want := []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24"), netip.MustParsePrefix("2001:db8::7/64")}; err != nil || !slices.Equal(addrs, want) {
+		t.Errorf("addresses are %v, %v, want %v", addrs, err, want)
+	}
+	if tg.HostNetwork() {
+		t.Error("a namespace of its own is taken for the machine's")
+	}
+	select {
+	case <-tg.Done():
+		t.Fatal("done although it runs")
+	default:
+	}
+	syscall.Kill(pid, syscall.SIGKILL)
+	select {
+	case <-tg.Done():
+	case <-time.After(10 * time.Second):
+		t.Error("not done although it ended")
+	}
+}
+
+func TestDial(t *testing.T) {
+	tg, err := Open(child(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tg.Close()
+	var ln net.Listener
+	var udp net.PacketConn
+	err = tg.Do(func() (err error) {
+		if ln, err = net.Listen("tcp", "127.0.0.1:0"); err == nil {
+			udp, err = net.ListenPacket("udp", "[::1]:0")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	defer udp.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+
+	c, err := tg.Dial(ctx, "tcp", netip.MustParseAddrPort(ln.Addr().String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	for _, x := range []struct {
+		network, addr string
+		want          syscall.Errno
+	}{
+		{"tcp", "127.0.0.1:1", syscall.ECONNREFUSED},
+		{"tcp", "[::1]:1", syscall.ECONNREFUSED},
+		{"tcp", "203.0.113.1:80", syscall.ENETUNREACH},
+	} {
+		if _, err := tg.Dial(ctx, x.network, netip.MustParseAddrPort(x.addr)); !errors.Is(err, x.want) {
+			t.Errorf("%s %s: got %v, want %v", x.network, x.addr, err, x.want)
+		}
+	}
+	u, err := tg.Dial(ctx, "udp", netip.MustParseAddrPort(udp.LocalAddr().String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	u.Write([]byte("hi"))
+	buf := make([]byte, 8)
+	if n, _, err := udp.ReadFrom(buf); err != nil || string(buf[:n]) != "hi" {
+		t.Errorf("the peer got %q, %v", buf[:n], err)
+	}
+	udp.Close()
+	u.SetDeadline(time.Now().Add(5 * time.Second))
+	u.Write([]byte("again"))
+	if _, err := u.Read(buf); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("closed port: got %v, want ECONNREFUSED", err)
+	}
+}
+
+func TestSelf(t *testing.T) {
+	tg, err := Self()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tg.Close()
+	if !tg.Targetless() {
+		t.Error("the agent's own process is taken for a target")
+	}
+	want, _ := os.Hostname()
+	if got, err := tg.Hostname(); got != want || err != nil {
+		t.Errorf("hostname is %q, %v, want %q", got, err, want)
+	}
+}
+
+func TestOpenOfNobody(t *testing.T) {
+	if _, err := Open(1 << 22); !errors.Is(err, syscall.ESRCH) && !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("got %v, want ESRCH", err)
+	}
+}

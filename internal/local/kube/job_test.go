@@ -1,0 +1,104 @@
+package kube
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func TestJob(t *testing.T) {
+	target := &Target{Namespace: "shop", Pod: "web-1", UID: "u", Node: "node-7", Container: "app", ContainerID: "0123abcd", Runtime: "containerd"}
+	for _, c := range []struct {
+		golden string
+		target *Target
+		spec   AgentSpec
+	}{
+		{"job", target, AgentSpec{Session: "s1", PublicKey: "KEY+/=", User: "ana@laptop", Features: []Feature{FeatureNetwork, FeatureFiles, FeatureMirror}}},
+		{"job-targetless", &Target{Targetless: true, Namespace: "shop"}, AgentSpec{Session: "s1", PublicKey: "KEY+/="}},
+	} {
+		t.Run(c.golden, func(t *testing.T) {
+			got, err := json.MarshalIndent(job(jobName(c.spec.Session), "agents", "registry.example/agent:1", c.target, c.spec), "", "  ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, '\n')
+			file := "testdata/" + c.golden + ".json"
+			if *update {
+				if err := os.WriteFile(file, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(got) != string(want) {
+				t.Errorf("the job is not that of %s (see what changed with -update):\n%s", file, got)
+			}
+		})
+	}
+}
+
+func TestCapabilities(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		features []Feature
+		want     []corev1.Capability
+	}{
+		{"environment only", nil, []corev1.Capability{"SYS_PTRACE"}},
+		{"network", []Feature{FeatureNetwork}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN"}},
+		{"files", []Feature{FeatureFiles}, []corev1.Capability{"SYS_PTRACE", "SETUID", "SETGID", "DAC_READ_SEARCH"}},
+		{"network and mirror", []Feature{FeatureNetwork, FeatureMirror}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "NET_RAW"}},
+		{"steal", []Feature{FeatureSteal}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "NET_ADMIN", "BPF"}},
+	} {
+		j := job("j", "n", "i", &Target{}, AgentSpec{Features: c.features})
+		sc := j.Spec.Template.Spec.Containers[0].SecurityContext
+		if got := sc.Capabilities.Add; !slices.Equal(got, c.want) {
+			t.Errorf("%s: adds %v, want %v", c.name, got, c.want)
+		}
+		if got := sc.Capabilities.Drop; !slices.Equal(got, []corev1.Capability{"ALL"}) {
+			t.Errorf("%s: drops %v, want ALL", c.name, got)
+		}
+	}
+}
+
+// TestTargetlessIsUnprivileged: the restricted standard of Pod Security takes
+// it, whatever features the session wants.
+func TestTargetlessIsUnprivileged(t *testing.T) {
+	j := job("j", "n", "i", &Target{Targetless: true}, AgentSpec{Features: []Feature{FeatureNetwork, FeatureFiles, FeatureSteal}})
+	p := j.Spec.Template.Spec
+	sc := p.Containers[0].SecurityContext
+	switch {
+	case p.HostPID, p.HostNetwork, p.NodeName != "", len(p.Tolerations) > 0, len(p.Volumes) > 0:
+		t.Errorf("pod reaches beyond itself: %+v", p)
+	case len(sc.Capabilities.Add) > 0, *sc.AllowPrivilegeEscalation, sc.SELinuxOptions != nil, sc.AppArmorProfile != nil, !*p.SecurityContext.RunAsNonRoot:
+		t.Errorf("container is privileged: %+v", sc)
+	}
+}
+
+// TestNothingSecret: what the cluster gets can be read by many.
+func TestNothingSecret(t *testing.T) {
+	j := job("j", "n", "i", &Target{ContainerID: "0123"}, AgentSpec{Session: "s1", PublicKey: "PUBLIC"})
+	c := j.Spec.Template.Spec.Containers[0]
+	if got, want := strings.Join(c.Args, " "), "-session s1 -key PUBLIC -container 0123"; got != want {
+		t.Errorf("arguments %q, want %q", got, want)
+	}
+	if len(c.Env) != 1 || c.Env[0].Name != "GOMEMLIMIT" {
+		t.Errorf("environment %+v, want GOMEMLIMIT only", c.Env)
+	}
+}
+
+func TestJobName(t *testing.T) {
+	for session, want := range map[string]string{"a1b2": "mirrord-agent-a1b2", "A1": "mirrord-agent-a1", strings.Repeat("x", 100): "mirrord-agent-" + strings.Repeat("x", 49)} {
+		if got := jobName(session); got != want {
+			t.Errorf("jobName(%q) = %q, want %q", session, got, want)
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package kube
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/portforward"
+	"k8s.io/client-go/transport/websocket"
+	"k8s.io/streaming/pkg/httpstream"
+	"k8s.io/streaming/pkg/httpstream/spdy"
+)
+
+// tunnelPrefix marks, among WebSocket's subprotocols, SPDY inside WebSocket
+// (KEP-4006).
+const tunnelPrefix = "SPDY/3.1+"
+
+// overWebSocket asks for a port-forward by a WebSocket upgrade. A refusal by
+// the API server is an UpgradeFailureError.
+func (c *Cluster) overWebSocket(ctx context.Context, to *url.URL) (net.Conn, error) {
+	transport, holder, err := websocket.RoundTripperFor(c.config)
+	if err != nil {
+		return nil, err
+	}
+	r, err := http.NewRequestWithContext(impatient(ctx), http.MethodGet, to.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	ws, err := websocket.Negotiate(transport, holder, r, tunnelPrefix+portforward.PortForwardProtocolV1Name)
+	if err != nil {
+		return nil, err
+	}
+	return &tunnel{portforward.NewTunnelingConnection("mirrord", ws), ws.NetConn()}, nil
+}
+
+// tunnel is a byte pipe over WebSocket that knows the connection below it.
+type tunnel struct {
+	*portforward.TunnelingConnection
+	below net.Conn
+}
+
+// NetConn is the connection below.
+func (t *tunnel) NetConn() net.Conn { return t.below }
+
+// overBareSPDY asks for a port-forward by an upgrade of HTTP/1.1 to SPDY.
+func (c *Cluster) overBareSPDY(ctx context.Context, to *url.URL) (net.Conn, error) {
+	tls, err := rest.TLSConfigFor(c.config)
+	if err != nil {
+		return nil, err
+	}
+	dialer, err := spdy.NewRoundTripperWithConfig(spdy.RoundTripperConfig{TLS: tls, Proxier: c.config.Proxy})
+	if err != nil {
+		return nil, err
+	}
+	up := &upgrader{dialer: dialer}
+	transport, err := rest.HTTPWrappersForConfig(c.config, up)
+	if err != nil {
+		return nil, err
+	}
+	r, err := http.NewRequestWithContext(impatient(ctx), http.MethodPost, to.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set(httpstream.HeaderProtocolVersion, portforward.PortForwardProtocolV1Name)
+	resp, err := transport.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return up.conn, nil
+	}
+	return nil, c.answered(resp)
+}
+
+// upgrader is the transport below the login: it does what the round tripper of
+// client-go does, and gives away the connection, which that one keeps.
+type upgrader struct {
+	dialer *spdy.SpdyRoundTripper
+	conn   net.Conn // after an answer of 101; nobody else closes it
+}
+
+func (u *upgrader) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set(httpstream.HeaderConnection, httpstream.HeaderUpgrade)
+	r.Header.Set(httpstream.HeaderUpgrade, spdy.HeaderSpdy31)
+	conn, err := u.dialer.Dial(r)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(r.Context(), func() { bottom(conn).Close() })
+	defer stop()
+	in := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(in, r)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		if in.Buffered() > 0 { // the client speaks first in SPDY
+			conn.Close()
+			return nil, errors.New("the API server spoke before it was asked")
+		}
+		u.conn = conn
+		return resp, nil
+	}
+	resp.Body = &endingBody{resp.Body, func() { conn.Close() }}
+	return resp, nil
+}
+
+// maxRefusal bounds what is read of a refusal, in bytes.
+const maxRefusal = 64 << 10
+
+// answered is the error that a refused upgrade stands for.
+func (c *Cluster) answered(resp *http.Response) error {
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
+	if err != nil {
+		return fmt.Errorf("the API server answers %s: %w", resp.Status, err)
+	}
+	status := &metav1.Status{}
+	if _, _, err := c.words.codecs.UniversalDeserializer().Decode(text, nil, status); err == nil && status.Message != "" {
+		return &apierrors.StatusError{ErrStatus: *status}
+	}
+	return fmt.Errorf("the API server answers %s: %s", resp.Status, strings.TrimSpace(string(text)))
+}

@@ -1,0 +1,160 @@
+// Package netstack turns the packets of a sandbox's network device into flows
+// with addresses, and opens connections into the sandbox.
+//
+// The session gives it the TUN descriptor and two handlers. It is a user-space
+// TCP/IP stack (gVisor's) that answers for every address: each connection
+// attempt of the program becomes a TCPFlow that waits for its answer, each UDP
+// 5-tuple a UDPFlow. It touches nothing but the descriptor and needs no
+// privilege. Packets are trusted no further than a network's: what does not
+// parse is dropped.
+//
+// Hazards. An ICMP error must quote the exact sequence number of the SYN, or
+// the kernel ignores it: SYN headers are remembered until their flow is
+// answered. Silence is the only way to make connect fail with ETIMEDOUT, so a
+// flow refused with it keeps its place until the program's own timer has
+// ended. Checksums of TCP and UDP are neither filled in nor verified: packets
+// never leave this machine's memory (virtio_net_hdr, NEEDS_CSUM).
+package netstack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+)
+
+const (
+	nic = 1
+	// maxDialing bounds connection attempts that wait for their answer; more
+	// are dropped, and the program's kernel sends its SYN again.
+	maxDialing = 4096
+	// maxUDP bounds UDP flows; a program that has more loses datagrams of new
+	// ones, as on a full network.
+	maxUDP = 4096
+	// udpIdle is how long a UDP flow lives without a datagram either way;
+	// lookups are over sooner.
+	udpIdle, dnsIdle = 60 * time.Second, 10 * time.Second
+	// bufferMin, bufferSize and bufferMax are the limits in bytes of a
+	// connection's receive and send buffers, filled only by data in flight. On a
+	// path through memory a large fixed window costs nothing and saves the
+	// learning.
+	bufferMin, bufferSize, bufferMax = 4 << 10, 1 << 20, 4 << 20
+)
+
+// Handler answers flows. Each call has a goroutine of its own; ctx ends with
+// the stack.
+type Handler struct {
+	TCP func(ctx context.Context, f *TCPFlow)
+	UDP func(ctx context.Context, f *UDPFlow)
+}
+
+// Stack is the network of one sandbox. Its methods may be called concurrently.
+type Stack struct {
+	s      *stack.Stack
+	device *device
+	h      Handler
+	ctx    context.Context // alive until Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // handlers
+
+	mu     sync.Mutex
+	syns   map[stack.TransportEndpointID][]byte // headers of attempts in progress
+	udp    int                                  // flows
+	closed bool
+}
+
+// New takes over tun, opened with IFF_TUN|IFF_NO_PI|IFF_VNET_HDR and
+// TUN_F_CSUM, and serves it until Close.
+func New(tun *os.File, h Handler) (*Stack, error) {
+	d, err := newDevice(tun)
+	if err != nil {
+		return nil, err
+	}
+	t := &Stack{device: d, h: h, syns: map[stack.TransportEndpointID][]byte{}}
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	t.s = stack.New(stack.Options{
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
+	})
+	if err := t.configure(); err != nil {
+		t.cancel()
+		d.Close()
+		t.s.Destroy()
+		return nil, fmt.Errorf("set up the network stack: %w", err)
+	}
+	return t, nil
+}
+
+func (t *Stack) configure() error {
+	sack := tcpip.TCPSACKEnabled(true)
+	moderate := tcpip.TCPModerateReceiveBufferOption(false)
+	delay := tcpip.TCPDelayEnabled(false)
+	recovery := tcpip.TCPRecovery(0) // RACK's timers cost throughput, and nothing reorders here
+	congestion := tcpip.CongestionControlOption("reno")
+	for _, o := range []tcpip.SettableTransportProtocolOption{
+		&sack, &moderate, &delay, &recovery, &congestion,
+		&tcpip.TCPReceiveBufferSizeRangeOption{Min: bufferMin, Default: bufferSize, Max: bufferMax},
+		&tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: bufferSize, Max: bufferMax},
+	} {
+		if terr := t.s.SetTransportProtocolOption(tcp.ProtocolNumber, o); terr != nil {
+			return errors.New(terr.String())
+		}
+	}
+	// Handlers come before the device, whose first packets may wait already.
+	attempts := tcp.NewForwarder(t.s, 0, maxDialing, t.takeTCP)
+	t.s.SetTransportProtocolHandler(tcp.ProtocolNumber, func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+		t.rememberSYN(id, pkt)
+		return attempts.HandlePacket(id, pkt)
+	})
+	t.s.SetTransportProtocolHandler(udp.ProtocolNumber, udp.NewForwarder(t.s, t.takeUDP).HandlePacket)
+	if terr := t.s.CreateNIC(nic, t.device); terr != nil {
+		return errors.New(terr.String())
+	}
+	// The stack answers for every address and sends from every address.
+	t.s.SetPromiscuousMode(nic, true)
+	t.s.SetSpoofing(nic, true)
+	t.s.SetRouteTable([]tcpip.Route{
+		{Destination: header.IPv4EmptySubnet, NIC: nic},
+		{Destination: header.IPv6EmptySubnet, NIC: nic},
+	})
+	return nil
+}
+
+// spawn runs f unless the stack is closed.
+func (t *Stack) spawn(f func()) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	t.wg.Go(f)
+	return true
+}
+
+// Close ends every flow and returns when all handlers have returned.
+func (t *Stack) Close() error {
+	t.mu.Lock()
+	closed := t.closed
+	t.closed = true
+	t.mu.Unlock()
+	if closed {
+		return nil
+	}
+	t.cancel()
+	t.s.Close() // aborts the endpoints, so that handlers see errors
+	t.wg.Wait()
+	err := t.device.end()
+	t.s.Destroy()
+	return err
+}

@@ -1,0 +1,204 @@
+// Package boot is the code that runs inside a sandbox: as its init, which
+// prepares the fresh namespaces and then becomes the user's command by execve,
+// and as its helper, which stays.
+//
+// main calls Main before anything else. Init is the re-executed binary
+// (/proc/self/exe) with its own user, mount, network and UTS namespace, a child
+// of the front, with the caller's stdio and descriptors; its capabilities count
+// in its user namespace only. Its one partner is the supervisor, at the other
+// end of a socket (package handoff); every failure is told there, with the step
+// and the errno.
+//
+// Hazards:
+//   - The id maps, the parent-death signal, capabilities and the seccomp filter
+//     belong to the thread: init runs on one locked thread from begin to exec.
+//   - From the mount of the FUSE root on, looking up any path may need the
+//     supervisor. What must work without it (helper, /proc) is opened before.
+//   - Init keeps no copy of the FUSE descriptor: with one, the end of the
+//     supervisor would leave init waiting for an answer for ever.
+//   - After the filter is installed nothing may call a filtered system call:
+//     the supervisor does not serve them yet.
+//   - Root as a caller regains all capabilities by execve. Would that be more
+//     than init had, the kernel would clear the parent-death signal
+//     (commit_creds), so such an init is started with all of them.
+package boot
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
+)
+
+// Main becomes init or helper if that is what this process was started as, and
+// then does not return. Otherwise it returns at once, having done nothing.
+func Main() {
+	switch os.Args[0] {
+	case handoff.InitName:
+		runtime.LockOSThread()
+		os.Exit(runInit())
+	case handoff.HelperName:
+		os.Exit(runHelper())
+	}
+}
+
+// setup is init's work.
+type setup struct {
+	conn *handoff.Conn
+	spec *handoff.Spec
+}
+
+// runInit returns, with an exit code, only if the command could not be run.
+func runInit() int {
+	if len(os.Args) != 2 {
+		return handoff.CodeBroken
+	}
+	fd, err := strconv.Atoi(os.Args[1])
+	if err != nil {
+		return handoff.CodeBroken
+	}
+	unix.CloseOnExec(fd)
+	conn, err := handoff.NewConn(os.NewFile(uintptr(fd), "supervisor"))
+	if err != nil {
+		return handoff.CodeBroken
+	}
+	s := &setup{conn: conn}
+	failed := s.run()
+	// A supervisor that is gone needs no explanation.
+	_ = conn.Send(handoff.Message{Kind: handoff.KindError, Body: failed.Encode()})
+	return failed.ExitCode()
+}
+
+// run takes the steps one after another.
+func (s *setup) run() *handoff.Error {
+	if err := mapIDs(); err != nil {
+		return failure(handoff.StepMap, "", err)
+	}
+	m, err := s.conn.Receive()
+	if err != nil || m.Kind != handoff.KindSpec {
+		return failure(handoff.StepSpec, "", err)
+	}
+	if s.spec, err = handoff.DecodeSpec(m.Body); err != nil {
+		return failure(handoff.StepSpec, "", err)
+	}
+	if err := s.sendPath(handoff.UserNS, "/proc/self/ns/user"); err != nil {
+		return failure(handoff.StepSockets, "", err)
+	}
+	if s.spec.Hostname != "" {
+		if err := unix.Sethostname([]byte(s.spec.Hostname)); err != nil {
+			return failure(handoff.StepHostname, s.spec.Hostname, err)
+		}
+	}
+	for _, step := range []func() *handoff.Error{s.network, s.sockets, s.startHelper, s.mounts} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return s.command()
+}
+
+// mapIDs maps the caller onto itself, so that id(1) and the owners of the
+// caller's files are unchanged. Any process may map its own user and group,
+// with setgroups(2) denied (user_namespaces(7)). Init does it, not its parent,
+// so that a host which forbids it (AppArmor) is told from one that forbids
+// the namespace.
+func mapIDs() error {
+	// The ids as the parent namespace has them: until they are mapped, getuid
+	// knows only the overflow id. The front passes them by the environment.
+	uid, gid := os.Getenv(handoff.EnvUID), os.Getenv(handoff.EnvGID)
+	for _, w := range [][2]string{
+		{"setgroups", "deny"}, {"uid_map", uid + " " + uid + " 1"}, {"gid_map", gid + " " + gid + " 1"},
+	} {
+		if err := os.WriteFile("/proc/self/"+w[0], []byte(w[1]), 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// failure gives err the form for the supervisor.
+func failure(step handoff.Step, path string, err error) *handoff.Error {
+	var already *handoff.Error
+	if errors.As(err, &already) {
+		return already
+	}
+	e := &handoff.Error{Step: step, Path: path}
+	if errors.As(err, &e.Errno) {
+		return e
+	}
+	e.Text = "the supervisor sent something else"
+	if err != nil {
+		e.Text = err.Error()
+	}
+	return e
+}
+
+// send hands a descriptor to the supervisor and closes it here.
+func (s *setup) send(label handoff.Label, fd int, body ...byte) error {
+	f := os.NewFile(uintptr(fd), "descriptor")
+	defer f.Close()
+	return s.conn.Send(handoff.Message{Kind: handoff.KindFile, Body: append([]byte{byte(label)}, body...), File: f})
+}
+
+func (s *setup) sendPath(label handoff.Label, path string) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	return s.send(label, fd)
+}
+
+// command waits for the supervisor's word and becomes the command.
+func (s *setup) command() *handoff.Error {
+	if err := os.Chdir(s.spec.Dir); err != nil {
+		return failure(handoff.StepChdir, s.spec.Dir, err)
+	}
+	name := s.spec.Argv[0]
+	path, err := lookPath(name, s.spec.Env)
+	if err != nil {
+		return failure(handoff.StepLookup, name, err)
+	}
+	if err := s.conn.Send(handoff.Message{Kind: handoff.KindReady}); err != nil {
+		return failure(handoff.StepSpec, "", err)
+	}
+	m, err := s.conn.Receive()
+	if err != nil || m.Kind != handoff.KindGo {
+		return failure(handoff.StepSpec, "", err)
+	}
+	// The signal was set for the thread that init began as; execve keeps that
+	// of the calling thread.
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return failure(handoff.StepExec, name, err)
+	}
+	// execve gives the command no capability of the sandbox's namespaces
+	// (unless it is root, who has them all); this thread keeps its own until
+	// then, which is why the filter needs no no_new_privs.
+	if err := clearInheritable(); err != nil {
+		return failure(handoff.StepExec, name, err)
+	}
+	if err := s.installFilter(); err != nil {
+		return failure(handoff.StepSeccomp, "", err)
+	}
+	err = syscall.Exec(path, s.spec.Argv, s.spec.Env)
+	if errors.Is(err, unix.ENOEXEC) { // a script without "#!": as shells and execvp(3) do
+		err = syscall.Exec("/bin/sh", append([]string{"sh", path}, s.spec.Argv[1:]...), s.spec.Env)
+	}
+	return failure(handoff.StepExec, path, err)
+}
+
+// clearInheritable empties the thread's inheritable capabilities, and with them
+// the ambient ones (capabilities(7)).
+func clearInheritable() error {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&head, &data[0]); err != nil {
+		return err
+	}
+	data[0].Inheritable, data[1].Inheritable = 0, 0
+	return unix.Capset(&head, &data[0])
+}

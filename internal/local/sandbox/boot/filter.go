@@ -1,0 +1,95 @@
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
+)
+
+// Kernel interface of seccomp(2) that x/sys does not have.
+const (
+	seccompSetModeFilter = 1
+	flagNewListener      = 1 << 3
+	// flagWaitKillable (Linux 5.19): only a fatal signal interrupts a call that
+	// the supervisor has taken. Go programs signal their threads all the time,
+	// and would begin the call again and again.
+	flagWaitKillable = 1 << 5
+
+	retAllow     = 0x7fff0000
+	retUserNotif = 0x7fc00000
+
+	offsetNR, offsetArch = 0, 4 // in struct seccomp_data
+)
+
+// filter is the program that sends the calls which can make a listener to the
+// supervisor and lets all others pass: listen, bind, and io_uring_setup, whose
+// operations no filter sees. Programs with another set of numbers (32 bit) are
+// sent too, where they could make one; the supervisor tells by the
+// architecture.
+func filter(goarch string) []unix.SockFilter {
+	arch := uint32(unix.AUDIT_ARCH_X86_64)
+	foreign := []uint32{102, 363} // i386: socketcall, listen
+	native := []uint32{50, 49, 425,
+		0x40000000 | 50} // x32: listen
+	if goarch == "arm64" {
+		arch = unix.AUDIT_ARCH_AARCH64
+		foreign = []uint32{284} // arm: listen
+		native = []uint32{201, 200, 425}
+	}
+	const (
+		load = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
+		jeq  = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+		ret  = unix.BPF_RET | unix.BPF_K
+	)
+	one := func(nrs []uint32) (p []unix.SockFilter) {
+		p = append(p, unix.SockFilter{Code: load, K: offsetNR})
+		for _, nr := range nrs {
+			p = append(p, unix.SockFilter{Code: jeq, K: nr, Jt: 0, Jf: 1}, unix.SockFilter{Code: ret, K: retUserNotif})
+		}
+		return append(p, unix.SockFilter{Code: ret, K: retAllow})
+	}
+	others := one(foreign)
+	p := []unix.SockFilter{
+		{Code: load, K: offsetArch},
+		{Code: jeq, K: arch, Jt: uint8(len(others)), Jf: 0},
+	}
+	return append(append(p, others...), one(native)...)
+}
+
+// installFilter puts the filter on this thread and hands its listener to the
+// supervisor. It must be the last step before execve.
+func (s *setup) installFilter() error {
+	if s.spec.Poll {
+		return s.conn.Send(handoff.Message{Kind: handoff.KindFile, Body: []byte{byte(handoff.Notify), 0}})
+	}
+	prog := filter(runtime.GOARCH)
+	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
+	install := func(flags uintptr) (int, unix.Errno) {
+		fd, _, e := unix.Syscall(unix.SYS_SECCOMP, seccompSetModeFilter, flags, uintptr(unsafe.Pointer(&fprog)))
+		runtime.KeepAlive(prog)
+		return int(fd), e
+	}
+	fd, e := install(flagNewListener | flagWaitKillable)
+	if e == unix.EINVAL { // an older kernel
+		fd, e = install(flagNewListener)
+	}
+	switch {
+	// EBUSY: another listener watches this tree already, a sandbox in a sandbox.
+	// EINVAL, ENOSYS: a kernel without notification (before Linux 5.0).
+	// The supervisor looks for listeners then.
+	case e == unix.EBUSY, e == unix.EINVAL, e == unix.ENOSYS:
+		return s.conn.Send(handoff.Message{Kind: handoff.KindFile, Body: []byte{byte(handoff.Notify), byte(e)}})
+	case e != 0:
+		return e
+	}
+	// The supervisor waits for it with its poller.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return errors.Join(fmt.Errorf("listener: %w", err), unix.Close(fd))
+	}
+	return s.send(handoff.Notify, fd)
+}

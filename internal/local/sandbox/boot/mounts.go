@@ -1,0 +1,93 @@
+package boot
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
+)
+
+// base is where the FUSE file system is mounted before it becomes the root: the
+// one directory that surely exists, since init could not have been started
+// without it. What it hides has been copied before.
+const base = "/proc"
+
+// mounts makes the FUSE file system the root, with the local directories bound
+// over it.
+//
+// Propagation is left alone: in a new user namespace the copied mounts are
+// slaves (mount_namespaces(7)), so nothing that happens here reaches the host,
+// and what the host mounts later still appears here.
+func (s *setup) mounts() *handoff.Error {
+	if !s.spec.FUSE {
+		return nil
+	}
+	// Detached copies are taken before the pivot and attached after it, so that
+	// a symbolic link in the target's tree can never lead a mount out of the
+	// new root. Recursive: a copy without the locked submounts is refused in a
+	// user namespace.
+	copies := make([]int, len(s.spec.Binds))
+	for i, p := range s.spec.Binds {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, p, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+		if err != nil {
+			return failure(handoff.StepBind, p, err)
+		}
+		defer unix.Close(fd)
+		copies[i] = fd
+	}
+	if err := s.mountFUSE(); err != nil {
+		return failure(handoff.StepFUSE, "/dev/fuse", err)
+	}
+	if err := pivot(base); err != nil {
+		return failure(handoff.StepMount, "/", err)
+	}
+	for i, p := range s.spec.Binds {
+		err := unix.MoveMount(copies[i], "", unix.AT_FDCWD, path.Clean("/"+p), unix.MOVE_MOUNT_F_EMPTY_PATH)
+		if err != nil {
+			return failure(handoff.StepBind, p, err)
+		}
+	}
+	return nil
+}
+
+// mountFUSE opens the device in the user namespace that mounts it (the kernel
+// insists), and hands it to the supervisor, which must serve it from now on.
+func (s *setup) mountFUSE() error {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	options := []string{fmt.Sprintf("fd=%d", fd), "rootmode=40000",
+		fmt.Sprintf("user_id=%d", os.Getuid()), fmt.Sprintf("group_id=%d", os.Getgid())}
+	if s.spec.DefaultPermissions {
+		options = append(options, "default_permissions")
+	}
+	if s.spec.MaxRead > 0 {
+		options = append(options, fmt.Sprintf("max_read=%d", s.spec.MaxRead))
+	}
+	err = unix.Mount("mirrord", base, "fuse.mirrord", unix.MS_NOSUID|unix.MS_NODEV, strings.Join(options, ","))
+	if err != nil {
+		unix.Close(fd)
+		return err
+	}
+	return s.send(handoff.FUSE, fd)
+}
+
+// pivot makes the mount at dir the root and lets go of the old one, which
+// pivot_root(2) stacks upon the new one when both arguments are ".".
+func pivot(dir string) error {
+	if err := unix.Chdir(dir); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return err
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return err
+	}
+	return unix.Chdir("/")
+}

@@ -1,0 +1,5 @@
+package sandbox
+
+import "os"
+
+func serveRoot(binds []string) (func(*os.File) error, func()) { return nil, func() {} }

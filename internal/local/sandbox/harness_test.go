@@ -1,0 +1,681 @@
+package sandbox
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/local/sandbox/boot"
+	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
+)
+
+// The tests play the product: this process starts a front, which launches the
+// sandbox and starts a supervisor, both as the user under test. The supervisor
+// reports on a pipe and takes orders from another. All are this test binary,
+// and so are most of the programs in the sandbox (programs_test.go).
+
+const (
+	roleVar    = "SANDBOX_TEST_ROLE"
+	specVar    = "SANDBOX_TEST_SPEC"
+	programVar = "SANDBOX_TEST_PROGRAM"
+
+	eventsFD, ordersFD = 3, 4 // of front and supervisor
+	initFD, frontFD    = 5, 6 // of the supervisor
+
+	userUID = 1000
+
+	// patience bounds every wait; nothing comes near it.
+	patience = 20 * time.Second
+)
+
+// scenario is what front and supervisor do.
+type scenario struct {
+	Spec   handoff.Spec
+	Refuse map[uint16]syscall.Errno // what the Listen hook says, by port
+	Hold   bool                     // the Listen hook waits for the order "release"
+	Served bool                     // serve a FUSE root (fuse_test.go)
+}
+
+// event is a report of the supervisor or the front.
+type event struct {
+	Name  string
+	Text  string        `json:",omitempty"`
+	Step  handoff.Step  `json:",omitempty"`
+	Errno syscall.Errno `json:",omitempty"`
+	L     Listener
+	Data  []byte `json:",omitempty"`
+	N     int    `json:",omitempty"`
+}
+
+// order is for the supervisor.
+type order struct {
+	Do       string
+	Src, Dst netip.AddrPort
+	Data     []byte
+}
+
+func TestMain(m *testing.M) {
+	boot.Main()
+	switch os.Getenv(roleVar) {
+	case "front":
+		os.Exit(frontRole())
+	case "supervisor":
+		os.Exit(supervisorRole())
+	}
+	if p := os.Getenv(programVar); p != "" {
+		os.Exit(program(p))
+	}
+	if os.Getuid() != 0 {
+		fmt.Fprintln(os.Stderr, "these tests run the sandbox as root and as an ordinary user: run them as root")
+		os.Exit(1)
+	}
+	inherited, err := inheritedFiles() // of whoever runs the tests
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	for _, fd := range inherited {
+		syscall.CloseOnExec(fd)
+	}
+	for _, dev := range []string{"/dev/fuse", "/dev/net/tun"} { // as on every desktop
+		if err := os.Chmod(dev, 0o666); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	code := m.Run()
+	if path, err := testBinary(); err == nil {
+		os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
+// reporter writes events; safe for concurrent use.
+type reporter struct {
+	mu sync.Mutex
+	f  *os.File
+}
+
+func (r *reporter) say(e event) {
+	b, _ := json.Marshal(e)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.f.Write(append(b, '\n'))
+}
+
+func failed(name string, err error) event {
+	e := event{Name: name, Text: err.Error()}
+	var h *handoff.Error
+	if errors.As(err, &h) {
+		e.Step, e.Errno = h.Step, h.Errno
+	}
+	errors.As(err, &e.Errno)
+	return e
+}
+
+// ---- front -------------------------------------------------------------------
+
+func frontRole() int {
+	syscall.CloseOnExec(eventsFD)
+	syscall.CloseOnExec(ordersFD)
+	events, orders := os.NewFile(eventsFD, "events"), os.NewFile(ordersFD, "orders")
+	r := &reporter{f: events}
+	p, sock, err := Launch()
+	if err != nil {
+		r.say(failed("launch", err))
+		return 99
+	}
+	down, up, err := os.Pipe()
+	if err != nil {
+		r.say(failed("launch", err))
+		return 99
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{"supervisor"}
+	cmd.Dir = "/"
+	cmd.Env = append(os.Environ(), roleVar+"=supervisor")
+	cmd.ExtraFiles = []*os.File{events, orders, sock, down}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		r.say(failed("launch", err))
+		return 99
+	}
+	sock.Close()
+	down.Close()
+	r.say(event{Name: "front", N: os.Getpid()})
+	go cmd.Wait()
+	code := p.Wait()
+	up.Write([]byte{1}) // an orderly end
+	return code
+}
+
+// ---- supervisor ----------------------------------------------------------------
+
+func supervisorRole() int {
+	for fd := eventsFD; fd <= frontFD; fd++ {
+		syscall.CloseOnExec(fd)
+	}
+	r := &reporter{f: os.NewFile(eventsFD, "events")}
+	r.say(event{Name: "supervisor", N: os.Getpid()})
+	var sc scenario
+	text, err := os.ReadFile(os.Getenv(specVar))
+	if err == nil {
+		err = json.Unmarshal(text, &sc)
+	}
+	if err != nil {
+		r.say(failed("broken", err))
+		return 1
+	}
+	orders := make(chan order)
+	go func() { // ends with the process
+		for in := bufio.NewScanner(os.NewFile(ordersFD, "orders")); in.Scan(); {
+			var o order
+			if err := json.Unmarshal(in.Bytes(), &o); err != nil {
+				r.say(failed("broken", err))
+				continue
+			}
+			orders <- o
+		}
+	}()
+	if a, b, err := os.Pipe(); err == nil { // the poller's own descriptors
+		a.Close()
+		b.Close()
+	}
+	fds := countFDs() - 2 // initFD is closed by Attach, frontFD by supervise
+	goroutines := runtime.NumGoroutine()
+	if err := supervise(r, sc, orders); err != nil {
+		r.say(failed("failed", err))
+	}
+	r.say(event{Name: "left", Text: fmt.Sprintf("%d descriptors, %d goroutines", countFDs()-fds, max(0, settledGoroutines(goroutines)-goroutines))})
+	return 0
+}
+
+func settledGoroutines(want int) int {
+	for end := time.Now().Add(time.Second); runtime.NumGoroutine() > want && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	return runtime.NumGoroutine()
+}
+
+func countFDs() int {
+	all, _ := os.ReadDir("/proc/self/fd")
+	return len(all)
+}
+
+func supervise(r *reporter, sc scenario, orders <-chan order) error {
+	ctx := context.Background()
+	front := os.NewFile(frontFD, "front")
+	defer front.Close()
+	options := Options{}
+	if sc.Served {
+		var stop func()
+		options.OnFUSE, stop = serveRoot(sc.Spec.Binds)
+		defer stop()
+	}
+	b, err := Attach(ctx, os.NewFile(initFD, "init"), sc.Spec, options)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	if err := b.Go(); err != nil {
+		return err
+	}
+	var ns unix.Stat_t
+	control(b.files[handoff.UserNS], func(fd int) error { return unix.Fstat(fd, &ns) })
+	r.say(event{Name: "running", N: int(ns.Ino)})
+
+	release := make(chan struct{})
+	hooks := Hooks{
+		Listen: func(ctx context.Context, l Listener) error {
+			r.say(event{Name: "listen", L: l})
+			if sc.Hold {
+				select {
+				case <-release:
+				case <-ctx.Done():
+					r.say(event{Name: "cancelled", L: l})
+					return ctx.Err()
+				}
+			}
+			if e := sc.Refuse[l.Addr.Port()]; e != 0 {
+				return e
+			}
+			return nil
+		},
+		BindUDP: func(ctx context.Context, l Listener) error {
+			r.say(event{Name: "udp", L: l})
+			if e := sc.Refuse[l.Addr.Port()]; e != 0 {
+				return e
+			}
+			return nil
+		},
+		Closed: func(id uint64) { r.say(event{Name: "closed", L: Listener{ID: id}}) },
+	}
+	watched := make(chan error, 1)
+	go func() { watched <- b.Watch(ctx, hooks) }()
+	go tunRole(r, b)
+	go func() {
+		for {
+			select {
+			case o := <-orders:
+				go obey(r, b, o, release)
+			case <-b.Done():
+				return
+			}
+		}
+	}()
+	go func() {
+		if n, _ := front.Read(make([]byte, 1)); n == 0 {
+			r.say(event{Name: "front-gone"})
+			if err := b.End(ctx); err != nil {
+				r.say(failed("broken", err))
+			}
+			return
+		}
+		r.say(event{Name: "front-done"})
+	}()
+	<-b.Done()
+	r.say(event{Name: "done"})
+	if err := <-watched; err != nil {
+		return err
+	}
+	return nil
+}
+
+func obey(r *reporter, b *Box, o order, release chan struct{}) {
+	switch o.Do {
+	case "release":
+		close(release)
+	case "end":
+		if err := b.End(context.Background()); err != nil {
+			r.say(failed("broken", err))
+		}
+		r.say(event{Name: "ended"})
+	case "dial":
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		c, err := b.DialLocal(ctx, o.Src, o.Dst)
+		if err != nil {
+			r.say(failed("dialed", err))
+			return
+		}
+		defer c.Close()
+		line, err := bufio.NewReader(c).ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			r.say(failed("dialed", err))
+			return
+		}
+		r.say(event{Name: "dialed", Text: strings.TrimSpace(line)})
+	case "packet":
+		if _, err := b.TUN().Write(append(make([]byte, 10), o.Data...)); err != nil {
+			r.say(failed("broken", err))
+		}
+	}
+}
+
+// tunRole reports each packet that leaves the sandbox. It ends with the Box.
+func tunRole(r *reporter, b *Box) {
+	buf := make([]byte, 1<<16+10)
+	for {
+		n, err := b.TUN().Read(buf)
+		if err != nil {
+			return
+		}
+		r.say(event{Name: "packet", Data: buf[10:n]})
+	}
+}
+
+// ---- the test's side -------------------------------------------------------------
+
+// run is a session under test.
+type run struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	events chan event
+	orders *os.File
+	output *output
+	seen   []event // taken from events
+	next   int     // first of seen that await has not looked at
+	ns     int
+}
+
+// output collects what the command prints.
+type output struct {
+	mu   sync.Mutex
+	text strings.Builder
+	more chan struct{} // holds one
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.text.Write(b)
+	select {
+	case o.more <- struct{}{}:
+	default:
+	}
+	return len(b), nil
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// testBinary is this test binary at a place where every user may execute it.
+var testBinary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "sandbox-test-")
+	if err != nil {
+		return "", err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", err
+	}
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return "", err
+	}
+	defer self.Close()
+	f, err := os.OpenFile(filepath.Join(dir, "sandbox.test"), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o755)
+	if err != nil {
+		return "", err
+	}
+	_, err = io.Copy(f, self)
+	return f.Name(), errors.Join(err, f.Close())
+})
+
+func binaryPath(t *testing.T) string {
+	t.Helper()
+	path, err := testBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// asBoth runs a test as root and as an ordinary user.
+func asBoth(t *testing.T, f func(t *testing.T, uid int)) {
+	t.Run("root", func(t *testing.T) { f(t, 0) })
+	t.Run("user", func(t *testing.T) { f(t, userUID) })
+}
+
+// prog is the command line of one of this binary's programs.
+func (sc scenario) prog(t *testing.T, args ...string) scenario {
+	sc.Spec.Argv = append([]string{binaryPath(t)}, args[1:]...)
+	sc.Spec.Env = append(sc.Spec.Env, programVar+"="+args[0])
+	return sc
+}
+
+func (sc scenario) sh(script string) scenario {
+	sc.Spec.Argv = []string{"/bin/sh", "-c", script}
+	return sc
+}
+
+// adjust changes how the front is started.
+type adjust func(*exec.Cmd)
+
+// start starts a session.
+func start(t *testing.T, uid int, sc scenario, how ...adjust) *run {
+	t.Helper()
+	if sc.Spec.Dir == "" {
+		sc.Spec.Dir = "/"
+	}
+	if sc.Spec.Addrs == nil {
+		sc.Spec.Addrs = []netip.Prefix{netip.MustParsePrefix("10.1.2.3/24"), netip.MustParsePrefix("fd00:1::3/64")}
+	}
+	sc.Spec.Env = append(sc.Spec.Env, "PATH=/usr/bin:/bin:/usr/sbin:/sbin")
+	text, err := json.Marshal(sc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec, err := os.CreateTemp(filepath.Dir(binaryPath(t)), "spec-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(spec.Name()) })
+	_, err = spec.Write(text)
+	if err = errors.Join(err, spec.Chmod(0o644), spec.Close()); err != nil {
+		t.Fatal(err)
+	}
+	eventsR, eventsW, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ordersR, ordersW, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &run{t: t, events: make(chan event), orders: ordersW, output: &output{more: make(chan struct{}, 1)}}
+	r.cmd = exec.Command(binaryPath(t))
+	r.cmd.Dir = "/"
+	r.cmd.Env = []string{roleVar + "=front", specVar + "=" + spec.Name(), "PATH=/usr/bin:/bin"}
+	r.cmd.Stdout, r.cmd.Stderr = r.output, r.output
+	r.cmd.ExtraFiles = []*os.File{eventsW, ordersR}
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{}
+	if uid != 0 {
+		r.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
+	}
+	for _, f := range how {
+		f(r.cmd)
+	}
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventsW.Close()
+	ordersR.Close()
+	go func() {
+		defer close(r.events)
+		defer eventsR.Close()
+		in := bufio.NewScanner(eventsR)
+		in.Buffer(nil, 1<<20)
+		for in.Scan() {
+			var e event
+			if json.Unmarshal(in.Bytes(), &e) == nil {
+				r.events <- e
+			}
+		}
+	}()
+	t.Cleanup(r.clean)
+	return r
+}
+
+// clean ends whatever is left, and complains about it.
+func (r *run) clean() {
+	r.orders.Close()
+	if r.cmd.ProcessState == nil {
+		r.cmd.Process.Kill()
+		r.cmd.Wait()
+	}
+	r.drain()
+	left := ""
+	for _, e := range r.seen {
+		switch e.Name {
+		case "broken":
+			r.t.Errorf("supervisor: %s", e.Text)
+		case "left":
+			left = e.Text
+		}
+	}
+	if left != "" && left != "0 descriptors, 0 goroutines" {
+		r.t.Errorf("supervisor leaks %s", left)
+	}
+	if r.ns != 0 {
+		pids := inNamespace(r.ns)
+		for end := time.Now().Add(time.Second); len(pids) > 0 && time.Now().Before(end); pids = inNamespace(r.ns) {
+			time.Sleep(5 * time.Millisecond) // the helper is on its way
+		}
+		if len(pids) > 0 {
+			r.t.Errorf("processes left in the sandbox: %v", pids)
+			for _, pid := range pids {
+				unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+	}
+	if r.t.Failed() {
+		r.t.Logf("output: %s", r.output)
+		for _, e := range r.seen {
+			if e.Name != "packet" {
+				r.t.Logf("event: %+v", e)
+			}
+		}
+	}
+}
+
+// drain takes events until the supervisor has ended.
+func (r *run) drain() {
+	timeout := time.After(patience)
+	for {
+		select {
+		case e, ok := <-r.events:
+			if !ok {
+				return
+			}
+			r.take(e)
+		case <-timeout:
+			r.t.Errorf("the supervisor does not end")
+			return
+		}
+	}
+}
+
+func (r *run) take(e event) {
+	r.seen = append(r.seen, e)
+	if e.Name == "running" {
+		r.ns = e.N
+	}
+}
+
+// await waits for an event that matches.
+func (r *run) await(name string, match ...func(event) bool) event {
+	r.t.Helper()
+	timeout := time.After(patience)
+next:
+	for {
+		if r.next < len(r.seen) {
+			e := r.seen[r.next]
+			r.next++
+			if e.Name != name {
+				continue
+			}
+			for _, m := range match {
+				if !m(e) {
+					continue next
+				}
+			}
+			return e
+		}
+		select {
+		case e, ok := <-r.events:
+			if !ok {
+				r.t.Fatalf("no event %q came; output: %s", name, r.output)
+			}
+			r.take(e)
+		case <-timeout:
+			r.t.Fatalf("no event %q within %v; output: %s", name, patience, r.output)
+		}
+	}
+}
+
+func (r *run) order(o order) {
+	r.t.Helper()
+	b, _ := json.Marshal(o)
+	if _, err := r.orders.Write(append(b, '\n')); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// prints waits until the command's output contains text.
+func (r *run) prints(text string) {
+	r.t.Helper()
+	timeout := time.After(patience)
+	for !strings.Contains(r.output.String(), text) {
+		select {
+		case <-r.output.more:
+		case e, ok := <-r.events:
+			if ok {
+				r.take(e)
+			} else {
+				r.events = nil
+			}
+		case <-timeout:
+			r.t.Fatalf("output lacks %q: %q", text, r.output)
+		}
+	}
+}
+
+// code waits for the front's end and gives its exit code.
+func (r *run) code() int {
+	r.t.Helper()
+	ended := make(chan error, 1)
+	go func() { ended <- r.cmd.Wait() }()
+	timeout := time.After(patience)
+	for {
+		select {
+		case e, ok := <-r.events:
+			if ok {
+				r.take(e)
+			} else {
+				r.events = nil
+			}
+		case <-ended:
+			if r.events == nil {
+				done := make(chan event)
+				close(done)
+				r.events = done
+			}
+			return r.cmd.ProcessState.ExitCode()
+		case <-timeout:
+			r.t.Fatalf("the front does not end; output: %s", r.output)
+		}
+	}
+}
+
+// inNamespace lists living processes of a user namespace.
+func inNamespace(ino int) (pids []int) {
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		link, _ := os.Readlink("/proc/" + e.Name() + "/ns/user")
+		if link != fmt.Sprintf("user:[%d]", ino) {
+			continue
+		}
+		stat, _ := os.ReadFile("/proc/" + e.Name() + "/stat")
+		if !strings.Contains(string(stat), ") Z ") {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// vanish waits until nobody is left in the sandbox.
+func (r *run) vanish(limit time.Duration) {
+	r.t.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
+		pids := inNamespace(r.ns)
+		if len(pids) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			r.t.Fatalf("still in the sandbox after %v: %v", limit, pids)
+		}
+	}
+}

@@ -1,0 +1,203 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
+)
+
+// Process is the command (until execve: its init), a child of the caller.
+type Process struct {
+	pid     int
+	pidfd   int            // until Wait returns
+	resumed chan time.Time // when the last SIGCONT came; holds one
+	exited  chan struct{}  // closed when code is set
+	code    int
+	signals *forwarding
+}
+
+// Launch starts the init of a sandbox as a child of this process and gives the
+// other end of its socket, which the caller passes to the supervisor and then
+// closes. Init waits for a Spec.
+//
+// Stdio and every other descriptor that this process was started with pass to
+// the command; descriptors above 2 are then closed here, as they would be in a
+// program that became the command. Init dies with this process. Wait must be
+// called.
+func Launch() (*Process, *os.File, error) {
+	ours, theirs, err := handoff.Pair()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer theirs.Close()
+	p := &Process{pidfd: -1, resumed: make(chan time.Time, 1), exited: make(chan struct{})}
+	// Before the start: no signal may fall between. Its handlers do not pass
+	// execve.
+	p.signals = forward()
+	started := make(chan error)
+	go func() {
+		// The kernel sends the parent-death signal when the *thread* that
+		// started the child ends: this one stays until the child has ended.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := p.start(theirs)
+		started <- err
+		if err == nil {
+			p.keep()
+		}
+	}()
+	if err := <-started; err != nil {
+		p.signals.stop()
+		ours.Close()
+		return nil, nil, err
+	}
+	p.signals.to(p)
+	return p, ours, nil
+}
+
+// start runs on the thread that stays.
+func (p *Process) start(sock *os.File) error {
+	inherited, err := inheritedFiles()
+	if err != nil {
+		return fmt.Errorf("find the caller's descriptors: %w", err)
+	}
+	return control(sock, func(fd int) error {
+		// The child's descriptors up to the socket's, each at its own number;
+		// those beyond are inherited as they are.
+		files := make([]uintptr, fd+1)
+		for i := range files {
+			files[i] = ^uintptr(0) // close-on-exec, or unused
+		}
+		for i := range min(3, fd) {
+			files[i] = uintptr(i)
+		}
+		for _, n := range inherited {
+			if n < fd {
+				files[n] = uintptr(n)
+			}
+		}
+		files[fd] = uintptr(fd)
+		caps, err := capabilities()
+		if err != nil {
+			return err
+		}
+		p.pid, _, err = syscall.StartProcess("/proc/self/exe", []string{handoff.InitName, strconv.Itoa(fd)}, &syscall.ProcAttr{
+			Env: []string{
+				handoff.EnvUID + "=" + strconv.Itoa(os.Geteuid()),
+				handoff.EnvGID + "=" + strconv.Itoa(os.Getegid()),
+			},
+			Files: files,
+			Sys: &syscall.SysProcAttr{
+				Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS,
+				AmbientCaps: caps,
+				Pdeathsig:   syscall.SIGKILL,
+				PidFD:       &p.pidfd,
+			},
+		})
+		if err != nil {
+			e := &handoff.Error{Step: handoff.StepUserNS}
+			if !errors.As(err, &e.Errno) {
+				e.Text = err.Error()
+			}
+			return e
+		}
+		for _, n := range inherited {
+			unix.Close(n)
+		}
+		return nil
+	})
+}
+
+// capabilities are what init keeps over its own execve, in its namespaces.
+// Root gets all, or its last execve would be a gain (see package boot).
+func capabilities() ([]uintptr, error) {
+	if os.Geteuid() != 0 {
+		return []uintptr{unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_KILL}, nil
+	}
+	b, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
+	if err != nil {
+		return nil, err
+	}
+	last, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return nil, err
+	}
+	var all []uintptr
+	for c := range last + 1 {
+		all = append(all, uintptr(c))
+	}
+	return all, nil
+}
+
+// inheritedFiles lists the descriptors above 2 that this process was started
+// with: everything that Go opens is close-on-exec.
+func inheritedFiles() ([]int, error) {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return nil, err
+	}
+	var fds []int
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd <= 2 {
+			continue
+		}
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err == nil && flags&unix.FD_CLOEXEC == 0 {
+			fds = append(fds, fd)
+		}
+	}
+	return fds, nil
+}
+
+// Pid is the command's process id.
+func (p *Process) Pid() int { return p.pid }
+
+// Kill ends the command at once. The rest of its tree is the supervisor's.
+// Not after Wait.
+func (p *Process) Kill() { p.kill(unix.SIGKILL) }
+
+// Exited is closed when the command has ended.
+func (p *Process) Exited() <-chan struct{} { return p.exited }
+
+// Wait returns when the command has ended, with its exit code in the manner of
+// a shell: 128+n when signal n ended it. It is called once. Meanwhile signals are forwarded and
+// job control works as if the command had been started directly.
+func (p *Process) Wait() int {
+	<-p.exited
+	p.signals.stop()
+	unix.Close(p.pidfd)
+	return p.code
+}
+
+// keep waits for the command on the thread that started it.
+func (p *Process) keep() {
+	defer close(p.exited)
+	for {
+		var ws unix.WaitStatus
+		_, err := unix.Wait4(p.pid, &ws, unix.WUNTRACED, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil: // somebody else has reaped it
+			p.code = handoff.CodeBroken
+			return
+		case ws.Stopped():
+			p.stopped()
+		case ws.Signaled():
+			p.code = 128 + int(ws.Signal())
+			return
+		default:
+			p.code = ws.ExitStatus()
+			return
+		}
+	}
+}

@@ -1,0 +1,169 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/local/files"
+	"github.com/mirrord-go/mirrord/internal/local/fusefs"
+	"github.com/mirrord-go/mirrord/internal/local/incoming"
+	"github.com/mirrord-go/mirrord/internal/local/netstack"
+	"github.com/mirrord-go/mirrord/internal/local/outgoing"
+	"github.com/mirrord-go/mirrord/internal/local/sandbox"
+	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/rules"
+)
+
+// built is what serves the sandbox of a session.
+type built struct {
+	box   *sandbox.Box
+	stack *netstack.Stack
+	ports *incoming.Ports
+	tree  *files.Tree
+	fuse  *fusefs.Server
+
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// build makes the sandbox ready: after it, only Go is missing.
+func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
+	remote, err := s.environment(ctx)
+	if err != nil {
+		return nil, err
+	}
+	in, err := s.cfg.IncomingRules()
+	if err != nil {
+		return nil, err
+	}
+	b := &built{}
+	ctx, b.cancel = context.WithCancel(ctx)
+	defer func() {
+		if err != nil {
+			b.close()
+		}
+	}()
+
+	spec := handoff.Spec{
+		Argv: s.start.Argv, Env: rules.Env{}.Merge(s.start.Env, remote), Dir: s.start.Dir,
+		Hostname: s.pod.Hostname, Addrs: s.pod.Addrs, FUSE: true,
+	}
+	if err := s.openTree(b, &spec); err != nil {
+		return nil, err
+	}
+	b.box, err = sandbox.Attach(ctx, s.init, spec, sandbox.Options{OnFUSE: func(fd *os.File) error {
+		b.fuse, err = fusefs.Serve(fd, b.tree, fusefs.Options{Mounts: spec.Binds})
+		return err
+	}})
+	if err != nil {
+		return nil, sandboxFailure(err)
+	}
+	out := &outgoing.Router{Link: s.link, Translate: s.translate, Emit: s.emit}
+	b.stack, err = netstack.New(b.box.TUN(), netstack.Handler{
+		TCP: func(ctx context.Context, f *netstack.TCPFlow) { out.TCP(ctx, f) },
+		UDP: func(ctx context.Context, f *netstack.UDPFlow) { out.UDP(ctx, f) },
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start the network stack: %w", err)
+	}
+	b.ports = incoming.New(incoming.Options{
+		Link: s.link, Rules: in, Host: s.host(), Emit: s.emit, Listen: net.Listen,
+		Dial: func(ctx context.Context, a incoming.Attempt) (net.Conn, error) {
+			if a.Way == incoming.Inside {
+				return b.box.DialLocal(ctx, a.Src, a.Dst)
+			}
+			return b.stack.Dial(ctx, a.Src, a.Dst)
+		},
+	})
+	b.wg.Go(func() {
+		err := b.box.Watch(ctx, sandbox.Hooks{
+			Listen: func(ctx context.Context, l sandbox.Listener) error { return b.ports.Listening(ctx, l.ID, l.Addr) },
+			Closed: b.ports.Closed,
+		})
+		if err != nil && ctx.Err() == nil {
+			s.emit(event.Event{Level: event.Warning, Code: "no-watch", Flow: "incoming", Text: fmt.Sprintf("new listeners are not noticed any more: %v", err)})
+		}
+	})
+	b.wg.Go(func() { s.acceptStreams(ctx, b) })
+	return b, nil
+}
+
+// acceptStreams hands the agent's streams to their flow until the link ends.
+func (s *supervisor) acceptStreams(ctx context.Context, b *built) {
+	for {
+		stream, m, err := s.link.Accept(ctx)
+		if err != nil {
+			return
+		}
+		in, ok := m.(*protocol.Incoming)
+		if !ok {
+			stream.Close() // a newer agent's request
+			continue
+		}
+		b.wg.Go(func() { b.ports.Serve(ctx, stream, in) })
+	}
+}
+
+// close ends everything in the opposite order of build.
+func (b *built) close() {
+	b.cancel()
+	if b.ports != nil {
+		b.ports.Close()
+	}
+	if b.box != nil {
+		b.box.Close()
+	}
+	b.wg.Wait()
+	if b.stack != nil {
+		b.stack.Close()
+	}
+	if b.fuse != nil {
+		b.fuse.Close()
+	}
+	if b.tree != nil {
+		b.tree.Close()
+	}
+}
+
+// host is what the sandbox's addresses are.
+func (s *supervisor) host() incoming.Host {
+	h := incoming.Host{Localhost4: handoff.Localhost4, Localhost6: handoff.Localhost6}
+	h.Pod4, h.Pod6 = s.podAddrs()
+	return h
+}
+
+// podAddrs gives the pod's first address of each family.
+func (s *supervisor) podAddrs() (v4, v6 netip.Addr) {
+	for _, p := range s.pod.Addrs {
+		switch a := p.Addr(); {
+		case a.Is4() && !v4.IsValid():
+			v4 = a
+		case a.Is6() && !v6.IsValid():
+			v6 = a
+		}
+	}
+	return v4, v6
+}
+
+// translate gives the addresses that the sandbox's rules use their meaning in
+// the target.
+func (s *supervisor) translate(a netip.AddrPort) netip.AddrPort {
+	v4, v6 := s.podAddrs()
+	switch a.Addr() {
+	case handoff.Localhost4:
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), a.Port())
+	case handoff.Localhost6:
+		return netip.AddrPortFrom(netip.IPv6Loopback(), a.Port())
+	case handoff.Self4:
+		return netip.AddrPortFrom(v4, a.Port())
+	case handoff.Self6:
+		return netip.AddrPortFrom(v6, a.Port())
+	}
+	return a
+}
