@@ -20,8 +20,9 @@ type wire struct {
 	queued int       // bytes that have not left the queue
 	busy   time.Time // until then the queue is leaving
 	writes int
-	closed bool // what is in it arrives, then EOF
-	cut    bool // what is in it is lost
+	closed bool  // what is in it arrives, then EOF
+	cut    bool  // what is in it is lost
+	left   int64 // bytes until it is cut; 0: never
 }
 
 type part struct {
@@ -80,11 +81,16 @@ func (w *wire) Write(p []byte) (n int, err error) {
 				room -= len(p.b)
 			}
 		}
-		if room <= 0 {
+		if room < min(len(p)-n, w.size/8) { // not in crumbs
 			w.wait(next)
 			continue
 		}
-		k := min(len(p)-n, room, 4096) // arrives in pieces
+		// It arrives in pieces, as in packets, but not more often than every
+		// half millisecond, or the tests take long.
+		k := min(len(p)-n, room, max(1460, int(w.rate/2000)))
+		if w.rate == 0 {
+			k = min(len(p)-n, room)
+		}
 		leaves := time.Now()
 		if w.rate > 0 {
 			if w.busy.After(leaves) {
@@ -93,6 +99,12 @@ func (w *wire) Write(p []byte) (n int, err error) {
 			leaves = leaves.Add(time.Duration(float64(k) / w.rate * float64(time.Second)))
 			w.busy = leaves
 			w.queued += k
+		}
+		if w.left > 0 {
+			if k = min(k, int(w.left)); k == int(w.left) {
+				w.cut = true
+			}
+			w.left -= int64(k)
 		}
 		w.parts = append(w.parts, part{append([]byte(nil), p[n:n+k]...), leaves, w.rate > 0})
 		n += k

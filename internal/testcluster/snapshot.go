@@ -3,7 +3,6 @@ package testcluster
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,10 +12,14 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unsafe"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
+
+// maxPrograms is how many BPF programs of one kind a network namespace can have
+// (netns_bpf_max_progs in the kernel's kernel/bpf/net_namespace.c).
+const maxPrograms = 64
 
 // againEvery is how often Unchanged looks: the kernel announces no change of a
 // network namespace as a whole.
@@ -187,16 +190,24 @@ func programs(netns string) ([]string, error) {
 	}
 	defer f.Close()
 	var all []string
-	for attach, name := range map[ebpf.AttachType]string{ebpf.AttachSkLookup: "sk_lookup", ebpf.AttachFlowDissector: "flow_dissector"} {
-		found, err := link.QueryPrograms(link.QueryOptions{Target: int(f.Fd()), Attach: attach})
-		if errors.Is(err, ebpf.ErrNotSupported) { // nothing can be attached then
+	for attach, name := range map[uint32]string{unix.BPF_SK_LOOKUP: "sk_lookup", unix.BPF_FLOW_DISSECTOR: "flow_dissector"} {
+		var ids [maxPrograms]uint32
+		// The part of union bpf_attr (linux/bpf.h) that BPF_PROG_QUERY uses.
+		query := struct {
+			fd, attach, queryFlags, attachFlags uint32
+			ids                                 unsafe.Pointer
+			count                               uint32
+		}{fd: uint32(f.Fd()), attach: attach, ids: unsafe.Pointer(&ids), count: maxPrograms}
+		_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_QUERY, uintptr(unsafe.Pointer(&query)), unsafe.Sizeof(query))
+		switch errno {
+		case 0:
+		case unix.EINVAL, unix.ENOSYS: // a kernel without such programs, so there are none
 			continue
+		default:
+			return nil, fmt.Errorf("bpf programs of kind %s: %w", name, errno)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("bpf programs of kind %s: %w", name, err)
-		}
-		for _, p := range found.Programs {
-			all = append(all, fmt.Sprintf("%s program %d", name, p.ID))
+		for _, id := range ids[:query.count] {
+			all = append(all, fmt.Sprintf("%s program %d", name, id))
 		}
 	}
 	slices.Sort(all)

@@ -4,15 +4,12 @@ NODES ?= 2
 IMAGES ?= debian
 CLUSTER := test/cluster/cluster
 
-.PHONY: cluster-up cluster-load cluster-down cluster-smoke
-cluster-up: ## a real cluster (NODES=2), the images loaded; prints the kubeconfig's path last
+.PHONY: cluster-up cluster-down cluster-smoke
+cluster-up: ## a real cluster (NODES=2), this build's agent image loaded; prints the kubeconfig's path last
 	@$(CLUSTER) up $(NODES)
-	@$(MAKE) --no-print-directory cluster-load >&2
+	@[ ! -x bin/mirrord ] || { bin/mirrord agent image --output bin/agent-image.tar && $(CLUSTER) load bin/agent-image.tar; } >&2
+	@[ -z "$(IMAGES)" ] || $(CLUSTER) load $(IMAGES) >&2
 	@$(CLUSTER) kubeconfig
-
-cluster-load: # the agent of this build, and what tests run in pods
-	@if [ -x bin/mirrord ]; then bin/mirrord agent image --output bin/agent-image.tar && $(CLUSTER) load bin/agent-image.tar; fi
-	@[ -z "$(IMAGES)" ] || $(CLUSTER) load $(IMAGES)
 
 cluster-down: ## stops it; nothing stays but the build cache
 	@$(CLUSTER) down

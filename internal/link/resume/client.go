@@ -56,7 +56,7 @@ func Dial(ctx context.Context, connect Connect, opts Options) (*Pipe, error) {
 		if err == nil {
 			break
 		}
-		if final(err) || time.Now().After(until) || pause(p.ctx, wait) != nil {
+		if p.final(err) || time.Now().After(until) || pause(p.ctx, wait) != nil {
 			return fail(err)
 		}
 		rw, err = p.dial(connect)
@@ -70,9 +70,9 @@ func Dial(ctx context.Context, connect Connect, opts Options) (*Pipe, error) {
 }
 
 // final reports whether another attempt would end like this one.
-func final(err error) bool {
+func (p *Pipe) final(err error) bool {
 	var refused *RefusedError
-	return errors.As(err, &refused)
+	return errors.As(err, &refused) || p.opts.Fatal != nil && p.opts.Fatal(err)
 }
 
 // keep finds a new short pipe whenever the current one is lost.
@@ -80,7 +80,6 @@ func (p *Pipe) keep(connect Connect) {
 	for p.waitLost() {
 		for wait := firstBackoff; ; wait = min(2*wait, maxBackoff) {
 			rw, err := p.dial(connect)
-			fatal := err != nil && p.opts.Fatal != nil && p.opts.Fatal(err)
 			if err == nil {
 				err = p.join(p.ctx, rw, false)
 			}
@@ -89,7 +88,7 @@ func (p *Pipe) keep(connect Connect) {
 			}
 			p.mu.Lock()
 			p.cause = err
-			if fatal || final(err) {
+			if p.final(err) {
 				if p.closing { // forgotten there means closed
 					err = errClosed
 				}

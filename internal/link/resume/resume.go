@@ -62,9 +62,10 @@ type Options struct {
 	// OnState is told every change, in order, never twice at the same time. It
 	// must neither block nor call the Pipe. May be nil.
 	OnState func(State, error)
-	// Fatal reports whether an error of connect makes trying again useless
-	// (the agent's pod is deleted). May be nil: everything is tried again.
-	// Dial only.
+	// Fatal reports whether an error of connect, or of the first bytes of its
+	// short pipe, makes trying again useless: the agent's pod is deleted, the
+	// agent does not know the key. May be nil: everything is tried again. Dial
+	// only.
 	Fatal func(error) bool
 	// Sessions is how many sessions a Server serves at once; 0 means 1.
 	Sessions int

@@ -143,7 +143,7 @@ func cuts(t *testing.T, r *rand.Rand) {
 			at += n
 		}
 	}
-	wg.Go(func() { write(near, up, r.Uint64()) })
+	wg.Go(func() { write(near, up, 6) })
 	wg.Go(func() { write(far, down, 7) })
 	wg.Go(func() { read(far, up, 8) })
 	wg.Go(func() { read(near, down, 9) })
@@ -483,6 +483,13 @@ func TestDial(t *testing.T) {
 		}
 		near.Close()
 		far.Close()
+		// Unless the caller knows that it is of no use.
+		l.n = 0
+		l.set(func(int) (a, b end, err error) { a, b = pair(1000, -1, 20); return a, b, nil })
+		_, err := Dial(t.Context(), l.connect, Options{Fatal: func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }})
+		if !errors.Is(err, io.ErrUnexpectedEOF) || l.n != 1 {
+			t.Errorf("got %v after %d attempts, want the first error", err, l.n)
+		}
 		// An agent that says nothing does not hold a caller who gives up.
 		l.set(func(int) (a, b end, err error) {
 			a, b = pair(1000, -1, -1)

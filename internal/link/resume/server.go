@@ -90,6 +90,11 @@ func readHello(r *reader) (hello, error) {
 func (s *Server) admit(h hello, rw io.ReadWriteCloser, r *reader) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for id, p := range s.sessions {
+		if p.ctx.Err() != nil { // ended, and forget is late
+			delete(s.sessions, id)
+		}
+	}
 	p := s.sessions[h.session]
 	isNew := p == nil
 	switch {
@@ -123,8 +128,10 @@ func (s *Server) admit(h hello, rw io.ReadWriteCloser, r *reader) error {
 
 func (s *Server) forget(p *Pipe) {
 	s.mu.Lock()
-	delete(s.sessions, p.session)
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	if s.sessions[p.session] == p {
+		delete(s.sessions, p.session)
+	}
 }
 
 // take makes rw the short pipe of h's epoch, and ends an older one.

@@ -44,7 +44,7 @@ type api struct {
 	// hang names requests that are never answered.
 	hang map[string]bool
 	// serve is what the agent's port does with a connection; nil: it refuses.
-	serve    func(httpstream.Stream)
+	serve    func(*api, httpstream.Stream)
 	wordless bool // the node closes without saying why
 
 	mu      sync.Mutex
@@ -290,7 +290,7 @@ func (a *api) forward(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return
 		}
-		if conn, err = spdy.NewServerConnection(portforward.NewTunnelingConnection("server", ws), accept); err != nil {
+		if conn, err = spdy.NewServerConnection(&framed{Conn: portforward.NewTunnelingConnection("server", ws)}, accept); err != nil {
 			return
 		}
 	} else {
@@ -324,7 +324,7 @@ func (a *api) forward(w http.ResponseWriter, r *http.Request) {
 		}
 	default:
 		served := make(chan struct{})
-		go func() { defer close(served); a.serve(data) }()
+		go func() { defer close(served); a.serve(a, data) }()
 		select {
 		case <-served:
 		case <-conn.CloseChan():

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -17,8 +18,8 @@ import (
 // explain turns the error of a request (verb and resource as RBAC names them)
 // into a failure. If ctx has ended, that is the reason, and is returned.
 func (c *Cluster) explain(ctx context.Context, err error, verb, resource, namespace string) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	if err := ended(ctx); err != nil {
+		return err
 	}
 	f := &failure.Error{Cause: err, Why: message(err)}
 	switch {
@@ -50,6 +51,18 @@ func (c *Cluster) explain(ctx context.Context, err error, verb, resource, namesp
 		f.Do = "try again; see what kubectl says: kubectl get pods -n " + namespace
 	}
 	return f
+}
+
+// ended gives the reason if ctx has ended. A socket with the deadline of ctx
+// may notice it a moment earlier.
+func ended(ctx context.Context) error {
+	if d, ok := ctx.Deadline(); ok && !time.Now().Before(d) {
+		<-ctx.Done()
+	}
+	if ctx.Err() == nil {
+		return nil
+	}
+	return context.Cause(ctx)
 }
 
 // forbidden tells a lack of permission from the refusal of a policy: only the

@@ -50,8 +50,8 @@ func (a *Agent) Dial(ctx context.Context) (io.ReadWriteCloser, error) {
 	}
 	p, err := newPipe(ctx, conn, a.port)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+		if err := ended(ctx); err != nil {
+			return nil, err
 		}
 		return nil, fmt.Errorf("forward port %d of pod %s: %w", a.port, a.Pod, err)
 	}
@@ -76,7 +76,7 @@ func (c *Cluster) upgrade(ctx context.Context, namespace, pod string) (net.Conn,
 		switch {
 		case apierrors.IsNotFound(err):
 			return nil, fmt.Errorf("%w: %w", ErrGone, err)
-		case ctx.Err() != nil, !ok && !httpstream.IsHTTPSProxyError(err):
+		case ended(ctx) != nil, !ok && !httpstream.IsHTTPSProxyError(err):
 			return nil, c.explain(ctx, err, "get and create", "pods/portforward", namespace)
 		}
 		refusal = err
@@ -154,13 +154,15 @@ const maxFault = 4 << 10
 // watchFaults ends the pipe when the node says that it cannot forward: "the
 // port refuses", for instance, if the agent has ended.
 func (p *pipe) watchFaults(faults io.Reader) {
-	defer close(p.faultsEnd)
 	text, err := io.ReadAll(io.LimitReader(faults, maxFault))
-	if err != nil || len(text) == 0 {
-		return // its orderly end says nothing; a cut shows at the data stream
+	failed := err == nil && len(text) > 0 // its orderly end says nothing; a cut shows at the data stream
+	if failed {
+		p.fault = fmt.Errorf("port-forward: %s", text)
 	}
-	p.fault = fmt.Errorf("port-forward: %s", text)
-	p.cut()
+	close(p.faultsEnd) // before the cut, so that who sees the cut sees the reason
+	if failed {
+		p.cut()
+	}
 }
 
 func (p *pipe) Read(b []byte) (int, error) {
@@ -195,7 +197,6 @@ func (p *pipe) explained(err error) error {
 		if p.fault != nil {
 			return p.fault
 		}
-	case <-p.spdy.CloseChan():
 	case <-timer.C:
 	}
 	if p.closed.Load() {

@@ -18,10 +18,10 @@ import (
 	"k8s.io/streaming/pkg/httpstream"
 )
 
-func echo(s httpstream.Stream) { io.Copy(s, s) }
+func echo(_ *api, s httpstream.Stream) { io.Copy(s, s) }
 
 // bothWays runs test once over WebSocket and once where only SPDY is allowed.
-func bothWays(t *testing.T, serve func(httpstream.Stream), test func(t *testing.T, a *api, agent *Agent)) {
+func bothWays(t *testing.T, serve func(*api, httpstream.Stream), test func(t *testing.T, a *api, agent *Agent)) {
 	for _, name := range []string{"websocket", "spdy"} {
 		t.Run(name, func(t *testing.T) {
 			a := &api{agent: []corev1.Pod{agentRuns()}, log: readyLog, serve: serve}
@@ -96,7 +96,7 @@ func TestDialTwoAtOnce(t *testing.T) {
 
 // TestAgentCloses: what it sent before arrives, then io.EOF.
 func TestAgentCloses(t *testing.T) {
-	bothWays(t, func(s httpstream.Stream) { io.WriteString(s, "bye") }, func(t *testing.T, _ *api, agent *Agent) {
+	bothWays(t, func(_ *api, s httpstream.Stream) { io.WriteString(s, "bye") }, func(t *testing.T, _ *api, agent *Agent) {
 		p := dial(t, agent)
 		if got, err := io.ReadAll(p); string(got) != "bye" || err != nil {
 			t.Errorf("read %q, %v; want bye and the end", got, err)
@@ -107,7 +107,7 @@ func TestAgentCloses(t *testing.T) {
 // TestLastWordsArrive: Close does not overtake what was written.
 func TestLastWordsArrive(t *testing.T) {
 	heard := make(chan string, 1)
-	listen := func(s httpstream.Stream) {
+	listen := func(_ *api, s httpstream.Stream) {
 		b, _ := io.ReadAll(s)
 		heard <- string(b)
 	}
@@ -149,20 +149,9 @@ func TestNodeClosesWithoutAWord(t *testing.T) {
 
 // TestCloseEndsReadAndWrite, also where nobody takes what is written.
 func TestCloseEndsReadAndWrite(t *testing.T) {
-	ends := make(chan struct{})
-	defer close(ends)
-	silent := func(s httpstream.Stream) {
-		b := make([]byte, 1)
-		for {
-			if _, err := s.Read(b); err != nil {
-				return
-			}
-			select {
-			case <-time.After(time.Millisecond): // slower than anybody writes
-			case <-ends:
-				return
-			}
-		}
+	silent := func(a *api, s httpstream.Stream) {
+		<-a.ends
+		io.Copy(io.Discard, s)
 	}
 	bothWays(t, silent, func(t *testing.T, _ *api, agent *Agent) {
 		p := dial(t, agent)

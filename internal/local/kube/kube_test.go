@@ -74,12 +74,12 @@ func TestUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed.Close()
-	any := secure(nil)
-	defer any.Close()
+	other := secure(nil)
+	defer other.Close()
 	for name, address := range map[string]string{"nobody listens": closed.Addr().String(), "nobody answers": ln.Addr().String()} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, err := Connect(Options{Kubeconfig: kubeconfig(t, "https://"+address, any.Certificate())})
+			c, err := Connect(Options{Kubeconfig: kubeconfig(t, "https://"+address, other.Certificate())})
 			if err != nil {
 				t.Fatal(err)
 			}

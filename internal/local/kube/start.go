@@ -108,7 +108,10 @@ func (st *start) run(ctx context.Context, j *batchv1.Job) (*Agent, error) {
 	var last *corev1.Pod
 	reading := false
 	step := steps{show: st.progress}
-	for {
+	var a announcement
+	// The answer to the order may come last, and without it the Job's UID is
+	// not known.
+	for a.Port == 0 || st.ref.UID == "" {
 		select {
 		case m := <-st.created:
 			if st.nothing = m.none; m.err != nil {
@@ -135,9 +138,7 @@ func (st *start) run(ctx context.Context, j *batchv1.Job) (*Agent, error) {
 				name := p.Name
 				st.wait.Go(func() { st.readLog(ctx, name) })
 			}
-		case a := <-st.ready:
-			return &Agent{Version: a.Version, PublicKey: a.Key, Pod: last.Name, Namespace: st.namespace, Node: last.Spec.NodeName,
-				cluster: st.c, ref: st.ref, port: a.Port}, nil
+		case a = <-st.ready:
 		case <-ctx.Done():
 			if !errors.Is(context.Cause(ctx), errStartTimeout) {
 				return nil, context.Cause(ctx)
@@ -145,6 +146,8 @@ func (st *start) run(ctx context.Context, j *batchv1.Job) (*Agent, error) {
 			return nil, st.late(ctx, last)
 		}
 	}
+	return &Agent{Version: a.Version, PublicKey: a.Key, Pod: last.Name, Namespace: st.namespace, Node: last.Spec.NodeName,
+		cluster: st.c, ref: st.ref, port: a.Port}, nil
 }
 
 // create orders the Job.

@@ -199,21 +199,21 @@ func container(pod *corev1.Pod, named string) (name string, notes []string, err 
 		}
 	}
 	if named != "" {
-		any := slices.Clone(all)
+		nameable := slices.Clone(all)
 		for _, c := range pod.Spec.InitContainers {
 			if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways { // Kubernetes' own sidecars
-				any = append(any, c.Name)
+				nameable = append(nameable, c.Name)
 			}
 		}
 		for _, c := range pod.Spec.EphemeralContainers {
-			any = append(any, c.Name)
+			nameable = append(nameable, c.Name)
 		}
-		if slices.Contains(any, named) {
+		if slices.Contains(nameable, named) {
 			return named, nil, nil
 		}
 		return "", nil, failure.New("container-not-found", fmt.Sprintf("pod %q has no container %q", pod.Name, named),
-			suggest(named, any, "mirrord exec -t pod/"+pod.Name+"/container/%s ...", "mirrord exec -t pod/"+pod.Name+"/container/"+any[0]+" ..."),
-			"its containers are %s", strings.Join(any, ", "))
+			suggest(named, nameable, "mirrord exec -t pod/"+pod.Name+"/container/%s ...", "mirrord exec -t pod/"+pod.Name+"/container/"+nameable[0]+" ..."),
+			"its containers are %s", strings.Join(nameable, ", "))
 	}
 	if slices.Contains(all, "traffic-agent") {
 		notes = append(notes, "the pod has a traffic-agent of Telepresence: an intercept of it and a session may disturb each other")

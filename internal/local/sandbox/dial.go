@@ -35,9 +35,23 @@ func (b *Box) SetLocal(proto int, port uint16, on bool) error {
 }
 
 // Socket makes a socket inside the sandbox's network namespace: family
-// unix.AF_INET or AF_INET6, type SOCK_STREAM or SOCK_DGRAM. It is in
+// unix.AF_INET or AF_INET6, type SOCK_STREAM or SOCK_DGRAM. What it sends to
+// localhost or the pod's own addresses stays in the sandbox. It is in
 // non-blocking mode. The caller closes it.
 func (b *Box) Socket(family, typ int) (*os.File, error) {
+	f, err := b.request(family, typ)
+	if err != nil {
+		return nil, err
+	}
+	if err := control(f, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, handoff.Mark) }); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("mark a socket inside: %w", err)
+	}
+	return f, nil
+}
+
+// request asks the helper for a socket.
+func (b *Box) request(family, typ int) (*os.File, error) {
 	b.helper.Lock()
 	defer b.helper.Unlock()
 	rc, err := b.files[handoff.Helper].SyscallConn()

@@ -152,8 +152,13 @@ func TestBackground(t *testing.T) {
 func TestHelperIsInvisible(t *testing.T) {
 	asBoth(t, func(t *testing.T, uid int) {
 		r := start(t, uid, scenario{}.sh(`cat /proc/$$/task/*/children; echo "children end"; sleep 1000 >/dev/null 2>&1 </dev/null &`))
-		if got := r.code(); got != 0 { // Wait waits for the output pipes too
+		if got := r.code(); got != 0 {
 			t.Errorf("exit code: got %d, want 0", got)
+		}
+		select {
+		case <-r.printed:
+		case <-time.After(patience):
+			t.Error("somebody holds the command's output")
 		}
 		if got, want := r.output.String(), "children end\n"; !strings.HasSuffix(got, want) || strings.Count(got, " ") > 2 {
 			t.Errorf("output: got %q, want %q and cat's own number", got, want)

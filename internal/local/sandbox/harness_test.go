@@ -40,6 +40,11 @@ const (
 
 	userUID = 1000
 
+	// With the race detector every program would wait a second at its end; the
+	// helper, which has no such variable, does.
+	quickExit = "GORACE=atexit_sleep_ms=0"
+	raceExit  = 2 * time.Second
+
 	// patience bounds every wait; nothing comes near it.
 	patience = 20 * time.Second
 )
@@ -233,13 +238,11 @@ func supervise(r *reporter, sc scenario, orders <-chan order) error {
 		return err
 	}
 	defer b.Close()
-	if err := b.Go(); err != nil {
-		return err
-	}
 	var ns unix.Stat_t
 	control(b.files[handoff.UserNS], func(fd int) error { return unix.Fstat(fd, &ns) })
-	r.say(event{Name: "running", N: int(ns.Ino)})
 
+	watching, stopWatching := context.WithCancel(ctx)
+	defer stopWatching()
 	release := make(chan struct{})
 	hooks := Hooks{
 		Listen: func(ctx context.Context, l Listener) error {
@@ -267,7 +270,13 @@ func supervise(r *reporter, sc scenario, orders <-chan order) error {
 		Closed: func(id uint64) { r.say(event{Name: "closed", L: Listener{ID: id}}) },
 	}
 	watched := make(chan error, 1)
-	go func() { watched <- b.Watch(ctx, hooks) }()
+	go func() { watched <- b.Watch(watching, hooks) }()
+	if err := b.Go(); err != nil {
+		stopWatching()
+		<-watched
+		return err
+	}
+	r.say(event{Name: "running", N: int(ns.Ino)})
 	go tunRole(r, b)
 	go func() {
 		for {
@@ -279,7 +288,9 @@ func supervise(r *reporter, sc scenario, orders <-chan order) error {
 			}
 		}
 	}()
+	frontEnded := make(chan struct{})
 	go func() {
+		defer close(frontEnded)
 		if n, _ := front.Read(make([]byte, 1)); n == 0 {
 			r.say(event{Name: "front-gone"})
 			if err := b.End(ctx); err != nil {
@@ -291,10 +302,8 @@ func supervise(r *reporter, sc scenario, orders <-chan order) error {
 	}()
 	<-b.Done()
 	r.say(event{Name: "done"})
-	if err := <-watched; err != nil {
-		return err
-	}
-	return nil
+	<-frontEnded // its descriptor is in use until then
+	return <-watched
 }
 
 func obey(r *reporter, b *Box, o order, release chan struct{}) {
@@ -344,14 +353,16 @@ func tunRole(r *reporter, b *Box) {
 
 // run is a session under test.
 type run struct {
-	t      *testing.T
-	cmd    *exec.Cmd
-	events chan event
-	orders *os.File
-	output *output
-	seen   []event // taken from events
-	next   int     // first of seen that await has not looked at
-	ns     int
+	t       *testing.T
+	cmd     *exec.Cmd
+	events  chan event
+	orders  *os.File
+	output  *output
+	printed chan struct{} // closed when nobody holds the output any more
+	seen    []event       // taken from events
+	used    map[int]bool  // of seen, by await
+	ns      int
+	exited  bool
 }
 
 // output collects what the command prints.
@@ -411,8 +422,12 @@ func binaryPath(t *testing.T) string {
 
 // asBoth runs a test as root and as an ordinary user.
 func asBoth(t *testing.T, f func(t *testing.T, uid int)) {
-	t.Run("root", func(t *testing.T) { f(t, 0) })
-	t.Run("user", func(t *testing.T) { f(t, userUID) })
+	for name, uid := range map[string]int{"root": 0, "user": userUID} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f(t, uid)
+		})
+	}
 }
 
 // prog is the command line of one of this binary's programs.
@@ -439,7 +454,7 @@ func start(t *testing.T, uid int, sc scenario, how ...adjust) *run {
 	if sc.Spec.Addrs == nil {
 		sc.Spec.Addrs = []netip.Prefix{netip.MustParsePrefix("10.1.2.3/24"), netip.MustParsePrefix("fd00:1::3/64")}
 	}
-	sc.Spec.Env = append(sc.Spec.Env, "PATH=/usr/bin:/bin:/usr/sbin:/sbin")
+	sc.Spec.Env = append(sc.Spec.Env, "PATH=/usr/bin:/bin:/usr/sbin:/sbin", quickExit)
 	text, err := json.Marshal(sc)
 	if err != nil {
 		t.Fatal(err)
@@ -461,11 +476,15 @@ func start(t *testing.T, uid int, sc scenario, how ...adjust) *run {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &run{t: t, events: make(chan event), orders: ordersW, output: &output{more: make(chan struct{}, 1)}}
+	r := &run{t: t, used: map[int]bool{}, printed: make(chan struct{}), events: make(chan event), orders: ordersW, output: &output{more: make(chan struct{}, 1)}}
 	r.cmd = exec.Command(binaryPath(t))
 	r.cmd.Dir = "/"
-	r.cmd.Env = []string{roleVar + "=front", specVar + "=" + spec.Name(), "PATH=/usr/bin:/bin"}
-	r.cmd.Stdout, r.cmd.Stderr = r.output, r.output
+	r.cmd.Env = []string{roleVar + "=front", specVar + "=" + spec.Name(), "PATH=/usr/bin:/bin", quickExit}
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.cmd.Stdout, r.cmd.Stderr = outW, outW
 	r.cmd.ExtraFiles = []*os.File{eventsW, ordersR}
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{}
 	if uid != 0 {
@@ -479,6 +498,12 @@ func start(t *testing.T, uid int, sc scenario, how ...adjust) *run {
 	}
 	eventsW.Close()
 	ordersR.Close()
+	outW.Close()
+	go func() {
+		defer close(r.printed)
+		defer outR.Close()
+		io.Copy(r.output, outR)
+	}()
 	go func() {
 		defer close(r.events)
 		defer eventsR.Close()
@@ -498,6 +523,11 @@ func start(t *testing.T, uid int, sc scenario, how ...adjust) *run {
 // clean ends whatever is left, and complains about it.
 func (r *run) clean() {
 	r.orders.Close()
+	for _, e := range r.seen {
+		if e.Name == "front" && !r.exited && e.N != r.cmd.Process.Pid { // a shell lies between
+			unix.Kill(e.N, unix.SIGKILL)
+		}
+	}
 	if r.cmd.ProcessState == nil {
 		r.cmd.Process.Kill()
 		r.cmd.Wait()
@@ -517,7 +547,7 @@ func (r *run) clean() {
 	}
 	if r.ns != 0 {
 		pids := inNamespace(r.ns)
-		for end := time.Now().Add(time.Second); len(pids) > 0 && time.Now().Before(end); pids = inNamespace(r.ns) {
+		for end := time.Now().Add(raceExit); len(pids) > 0 && time.Now().Before(end); pids = inNamespace(r.ns) {
 			time.Sleep(5 * time.Millisecond) // the helper is on its way
 		}
 		if len(pids) > 0 {
@@ -565,20 +595,17 @@ func (r *run) take(e event) {
 func (r *run) await(name string, match ...func(event) bool) event {
 	r.t.Helper()
 	timeout := time.After(patience)
-next:
-	for {
-		if r.next < len(r.seen) {
-			e := r.seen[r.next]
-			r.next++
-			if e.Name != name {
-				continue
-			}
+	for i := 0; ; {
+		for ; i < len(r.seen); i++ {
+			e := r.seen[i]
+			good := e.Name == name && !r.used[i]
 			for _, m := range match {
-				if !m(e) {
-					continue next
-				}
+				good = good && m(e)
 			}
-			return e
+			if good {
+				r.used[i] = true
+				return e
+			}
 		}
 		select {
 		case e, ok := <-r.events:
@@ -639,6 +666,7 @@ func (r *run) code() int {
 				close(done)
 				r.events = done
 			}
+			r.exited = true
 			return r.cmd.ProcessState.ExitCode()
 		case <-timeout:
 			r.t.Fatalf("the front does not end; output: %s", r.output)
@@ -669,7 +697,7 @@ func inNamespace(ino int) (pids []int) {
 // vanish waits until nobody is left in the sandbox.
 func (r *run) vanish(limit time.Duration) {
 	r.t.Helper()
-	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(limit + raceExit); ; time.Sleep(10 * time.Millisecond) {
 		pids := inNamespace(r.ns)
 		if len(pids) == 0 {
 			return

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -18,7 +19,8 @@ import (
 // Process is the command (until execve: its init), a child of the caller.
 type Process struct {
 	pid     int
-	pidfd   int            // until Wait returns
+	mu      sync.Mutex     // guards pidfd
+	pidfd   int            // -1 after Wait
 	resumed chan time.Time // when the last SIGCONT came; holds one
 	exited  chan struct{}  // closed when code is set
 	code    int
@@ -163,7 +165,7 @@ func inheritedFiles() ([]int, error) {
 func (p *Process) Pid() int { return p.pid }
 
 // Kill ends the command at once. The rest of its tree is the supervisor's.
-// Not after Wait.
+// It may have ended already.
 func (p *Process) Kill() { p.kill(unix.SIGKILL) }
 
 // Exited is closed when the command has ended.
@@ -175,7 +177,10 @@ func (p *Process) Exited() <-chan struct{} { return p.exited }
 func (p *Process) Wait() int {
 	<-p.exited
 	p.signals.stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	unix.Close(p.pidfd)
+	p.pidfd = -1
 	return p.code
 }
 

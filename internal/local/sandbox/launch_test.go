@@ -41,6 +41,7 @@ func TestContext(t *testing.T) {
 		if got := r.code(); got != 0 {
 			t.Errorf("exit code: got %d, want 0", got)
 		}
+		<-r.printed
 		caps := "0000000000000000"
 		if uid == 0 { // whatever root has here
 			caps = ""
@@ -129,6 +130,7 @@ func TestStdin(t *testing.T) {
 		if got := r.code(); got != 0 {
 			t.Errorf("exit code: got %d, want 0", got)
 		}
+		<-r.printed
 		if got, want := r.output.String(), "some words\nend\n"; got != want {
 			t.Errorf("output: got %q, want %q", got, want)
 		}

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 )
 
 // program is what runs in the sandbox; its arguments are in os.Args.
@@ -42,6 +45,10 @@ func program(name string) int {
 		unix.Kill(os.Getpid(), unix.SIGSTOP)
 		fmt.Println("continued")
 		return 5
+	case "root":
+		return rootProgram(os.Args[1])
+	case "nested":
+		err = nestedProgram(os.Args[1])
 	case "uring":
 		err = uringProgram()
 	default:
@@ -199,4 +206,55 @@ func countSignals() int {
 		}
 	}
 	return 1
+}
+
+// rootProgram looks at the FUSE root and writes below dir, a local one.
+func rootProgram(dir string) int {
+	var st unix.Statfs_t
+	if err := unix.Statfs("/", &st); err == nil && st.Type == unix.FUSE_SUPER_MAGIC {
+		fmt.Println("root fuse")
+	}
+	if _, err := os.Stat("/root"); errors.Is(err, os.ErrNotExist) {
+		fmt.Println("home gone")
+	}
+	wd, err := os.Getwd()
+	fmt.Println("wd", wd, err)
+	err = os.WriteFile(dir+"/file", []byte("word"), 0o644)
+	b, rerr := os.ReadFile("file")
+	fmt.Printf("%s %v %v\n", b, err, rerr)
+	return 3
+}
+
+// nestedProgram runs a sandbox inside of the sandbox: front and supervisor in
+// one process. The inner program listens at addr.
+func nestedProgram(addr string) error {
+	p, sock, err := Launch()
+	if err != nil {
+		return err
+	}
+	b, err := Attach(context.Background(), sock, handoff.Spec{
+		Argv: []string{"/proc/self/exe", addr}, Env: []string{programVar + "=listen"}, Dir: "/",
+		Addrs: []netip.Prefix{netip.MustParsePrefix("10.9.9.9/24")},
+	}, Options{})
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	if err := b.Go(); err != nil {
+		return err
+	}
+	fmt.Println("inner filter:", b.Filtered())
+	watched := make(chan error)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		watched <- b.Watch(ctx, Hooks{Listen: func(ctx context.Context, l Listener) error {
+			fmt.Println("inner listener", l.Addr)
+			p.Kill()
+			return nil
+		}})
+	}()
+	fmt.Println("inner code", p.Wait())
+	<-b.Done()
+	cancel()
+	return <-watched
 }

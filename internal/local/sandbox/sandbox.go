@@ -51,13 +51,15 @@ type Options struct {
 // Box is a sandbox seen from the supervisor. Its methods may be called
 // concurrently.
 type Box struct {
-	conn   *handoff.Conn // to init; closed by Go
-	files  map[handoff.Label]*os.File
-	tree   *tree.Tree
-	proc   *os.File
-	nft    *nft.Conn // owns its file
-	net    netID     // the sandbox's network namespace
-	notify *os.File  // nil: there is no filter, look for listeners
+	conn  *handoff.Conn // to init; closed by Go
+	files map[handoff.Label]*os.File
+	tree  *tree.Tree
+	proc  *os.File
+	nft   *nft.Conn // owns its file
+	net   netID     // the sandbox's network namespace
+
+	started chan struct{} // closed by Go; then notify is set
+	notify  *os.File      // nil: there is no filter, look for listeners
 
 	helper  sync.Mutex // one request at a time
 	dumping sync.Mutex // one dump at a time
@@ -75,14 +77,15 @@ func Attach(ctx context.Context, sock *os.File, spec handoff.Spec, o Options) (*
 	if err != nil {
 		return nil, err
 	}
-	b := &Box{conn: conn, files: map[handoff.Label]*os.File{}, done: make(chan struct{})}
+	b := &Box{conn: conn, files: map[handoff.Label]*os.File{}, started: make(chan struct{}), done: make(chan struct{})}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := b.attach(&spec, o); err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
-		return nil, errors.Join(err, b.Close())
+		_ = b.Close() // there is a better error already
+		return nil, err
 	}
 	return b, nil
 }
@@ -134,6 +137,9 @@ func (b *Box) receive() (handoff.Message, error) {
 		if err != nil {
 			return m, err
 		}
+		// Init ends next. The caller's Close would have it killed by the helper,
+		// and its exit code, which the front returns, would be lost.
+		_, _ = b.conn.Receive()
 		return m, failed
 	case handoff.KindReady:
 		return m, nil
@@ -190,7 +196,7 @@ func (b *Box) ready() error {
 }
 
 // Go lets the command run. It returns when execve has succeeded, or with what
-// failed. Watch must be called next.
+// failed. It is called once; Watch must be running, or be called next.
 func (b *Box) Go() error {
 	if err := b.conn.Send(handoff.Message{Kind: handoff.KindGo}); err != nil {
 		return err
@@ -201,6 +207,7 @@ func (b *Box) Go() error {
 		var failed *handoff.Error
 		switch {
 		case errors.As(err, &failed) && failed.Step == handoff.StepLost && filtered:
+			close(b.started)
 			return b.conn.Close() // close-on-exec: the command runs
 		case err != nil:
 			return err
@@ -220,8 +227,8 @@ func (b *Box) Go() error {
 func (b *Box) Filtered() bool { return b.notify != nil }
 
 // TUN is the network device: raw IP packets, each after a virtio_net_hdr
-// (IFF_VNET_HDR, TUN_F_CSUM), in non-blocking mode. The Box owns it; whoever
-// needs it longer duplicates it.
+// (IFF_VNET_HDR, TUN_F_CSUM), in non-blocking mode. Close closes it, unless
+// its user has already.
 func (b *Box) TUN() *os.File { return b.files[handoff.TUN] }
 
 // Done is closed when the last process of the tree has ended.
@@ -240,19 +247,22 @@ func (b *Box) End(ctx context.Context) error { return b.tree.End(ctx) }
 // Close lets go of the sandbox. What still runs in it is ended by the helper,
 // which goes too. Watch must have returned, or its ctx be ended.
 func (b *Box) Close() error {
-	err := b.conn.Close()
-	if errors.Is(err, os.ErrClosed) {
-		err = nil
-	}
+	all := []io.Closer{b.conn}
 	if b.nft != nil {
-		err = errors.Join(err, b.nft.Close())
+		all = append(all, b.nft)
 	}
 	for _, f := range append(slices.Collect(maps.Values(b.files)), b.proc, b.notify) {
 		if f != nil {
-			err = errors.Join(err, f.Close())
+			all = append(all, f)
 		}
 	}
-	return err
+	var result error
+	for _, c := range all {
+		if err := c.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+			result = errors.Join(result, err)
+		}
+	}
+	return result
 }
 
 // control runs do with f's descriptor, which stays open meanwhile.

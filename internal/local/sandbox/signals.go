@@ -95,7 +95,11 @@ func (p *Process) signal(s syscall.Signal) {
 }
 
 // kill sends s to the command; that it may have ended is no error.
-func (p *Process) kill(s syscall.Signal) { _ = unix.PidfdSendSignal(p.pidfd, s, nil, 0) }
+func (p *Process) kill(s syscall.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_ = unix.PidfdSendSignal(p.pidfd, s, nil, 0) // -1: EBADF
+}
 
 // stopped deals with a stop of the command. When it stopped by itself, this
 // process stops too, so that the shell sees its job stopped. Without a terminal

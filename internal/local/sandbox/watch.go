@@ -49,8 +49,13 @@ type watch struct {
 
 // Watch serves the program's calls that make listeners, and tells hooks of
 // them, until the last process of the tree has ended (nil, and Done is closed)
-// or ctx ends (its error). It must be called once, after Go.
+// or ctx ends (its error). It waits for Go, and is called once.
 func (b *Box) Watch(ctx context.Context, hooks Hooks) error {
+	select {
+	case <-b.started:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	w := &watch{b: b, hooks: hooks, reg: newRegistry(b.SetLocal), slots: make(chan struct{}, maxParked)}
 	w.sweeps.of = map[int]bool{}

@@ -271,3 +271,24 @@ func TestPolling(t *testing.T) {
 		r.await("done")
 	})
 }
+
+// TestSandboxInSandbox: the kernel has one listener per tree of filters, so the
+// inner supervisor looks for listeners, and the outer one is not confused by a
+// listener of another network.
+func TestSandboxInSandbox(t *testing.T) {
+	asBoth(t, func(t *testing.T, uid int) {
+		r := start(t, uid, scenario{}.prog(t, "nested", ":8091"))
+		r.prints("inner filter: false")
+		r.prints("inner listener [::]:8091")
+		r.prints("inner code 137")
+		if got := r.code(); got != 0 {
+			t.Errorf("exit code: got %d, want 0", got)
+		}
+		r.await("done")
+		for _, e := range r.seen {
+			if e.Name == "listen" {
+				t.Errorf("the outer sandbox took the inner listener for its own: %+v", e)
+			}
+		}
+	})
+}

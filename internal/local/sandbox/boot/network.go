@@ -184,7 +184,8 @@ func loopbackRules(addrs []netip.Prefix) []nft.Change {
 	output := nft.Chain{Table: table, Name: "output", Hook: nft.NATOutput}
 	postrouting := nft.Chain{Table: table, Name: "postrouting", Hook: nft.NATPostrouting}
 	prerouting := nft.Chain{Table: table, Name: "prerouting", Hook: nft.NATPrerouting}
-	changes := []nft.Change{table.Create(), output.Create(), postrouting.Create(), prerouting.Create()}
+	changes := []nft.Change{table.Create(), output.Create(), postrouting.Create(), prerouting.Create(),
+		output.Rule(nft.Mark(handoff.Mark), nft.Accept())}
 
 	loop4, loop6 := netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")
 	source4, source6 := handoff.Source4, handoff.Source6

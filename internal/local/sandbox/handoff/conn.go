@@ -83,7 +83,7 @@ func NewConn(f *os.File) (*Conn, error) {
 	return &Conn{f: f, rc: rc}, nil
 }
 
-// Close ends both directions; a blocked call returns os.ErrClosed.
+// Close ends both directions; a blocked call fails.
 func (c *Conn) Close() error { return c.f.Close() }
 
 // SetDeadline makes blocked and later calls fail with os.ErrDeadlineExceeded

@@ -69,6 +69,11 @@ const (
 	SetUDP = "local_udp"
 )
 
+// Mark is the mark (SO_MARK) of sockets that the supervisor has made inside:
+// the loopback rules leave them alone, so they reach the sandbox's own
+// listeners or nobody, never the pod.
+const Mark = 0x6d72
+
 // Spec is what init needs to know.
 type Spec struct {
 	Argv []string // Argv[0] is looked up in Env's PATH when it has no slash

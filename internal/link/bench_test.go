@@ -1,0 +1,159 @@
+package link
+
+import (
+	"context"
+	"crypto/ed25519"
+	"io"
+	"net"
+	"testing"
+
+	"github.com/mirrord-go/mirrord/internal/link/resume"
+	"github.com/mirrord-go/mirrord/internal/link/seal"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+)
+
+// stacks are the ways to build a link over a TCP connection on loopback.
+var stacks = []struct {
+	name          string
+	link, resumed bool
+	sealed        bool
+}{
+	{name: "tcp"},
+	{name: "link", link: true},
+	{name: "link+resume", link: true, resumed: true},
+	{name: "link+resume+seal", link: true, resumed: true, sealed: true},
+}
+
+func tcpPair(b testing.TB) (near, far net.Conn) {
+	b.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer ln.Close()
+	near, err = net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	far, err = ln.Accept()
+	if err != nil {
+		b.Fatal(err)
+	}
+	return near, far
+}
+
+// overTCP makes the pipes below a link.
+func overTCP(b testing.TB, resumed, sealed bool) (near, far io.ReadWriteCloser) {
+	b.Helper()
+	x, y := tcpPair(b)
+	if !resumed {
+		return x, y
+	}
+	ck, _ := seal.NewKey()
+	sk, _ := seal.NewKey()
+	server := resume.NewServer(resume.Options{})
+	go func() {
+		var rw io.ReadWriteCloser = y
+		if sealed {
+			var err error
+			if rw, err = seal.Server(context.Background(), y, sk, ck.Public().(ed25519.PublicKey)); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+		if err := server.Attach(context.Background(), rw); err != nil {
+			b.Error(err)
+		}
+	}()
+	p, err := resume.Dial(b.Context(), func(ctx context.Context) (io.ReadWriteCloser, error) {
+		if sealed {
+			return seal.Client(ctx, x, ck, sk.Public().(ed25519.PublicKey))
+		}
+		return x, nil
+	}, resume.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	q, err := server.Accept(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	return p, q
+}
+
+func BenchmarkThroughput(b *testing.B) {
+	for _, s := range stacks {
+		b.Run(s.name, func(b *testing.B) {
+			var w io.WriteCloser
+			var r io.Reader
+			if s.link {
+				x, y := overTCP(b, s.resumed, s.sealed)
+				near, far := New(x, Local, Options{}), New(y, Agent, Options{})
+				defer far.Close("")
+				defer near.Close("")
+				out, err := near.Open(b.Context(), Bulk, &protocol.Dial{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				in, _, err := far.Accept(b.Context())
+				if err != nil {
+					b.Fatal(err)
+				}
+				w, r = out, in
+			} else {
+				x, y := tcpPair(b)
+				defer y.Close()
+				w, r = x, y
+			}
+			const part = 64 << 10
+			b.SetBytes(part)
+			b.ReportAllocs()
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				buf := make([]byte, part)
+				for {
+					if _, err := r.Read(buf); err != nil {
+						return
+					}
+				}
+			}()
+			buf := make([]byte, part)
+			for b.Loop() {
+				if _, err := w.Write(buf); err != nil {
+					b.Fatal(err)
+				}
+			}
+			w.Close()
+			<-done
+		})
+	}
+}
+
+func BenchmarkCall(b *testing.B) {
+	for _, s := range stacks[1:] {
+		b.Run(s.name, func(b *testing.B) {
+			x, y := overTCP(b, s.resumed, s.sealed)
+			near, far := New(x, Local, Options{}), New(y, Agent, Options{})
+			defer far.Close("")
+			defer near.Close("")
+			go func() {
+				reply := &protocol.Data{Bytes: make([]byte, 4<<10)}
+				for {
+					s, _, err := far.Accept(context.Background())
+					if err != nil {
+						return
+					}
+					_ = s.Send(reply)
+					s.Close()
+				}
+			}()
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := near.Call(b.Context(), question("/")); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

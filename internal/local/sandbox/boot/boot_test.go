@@ -1,0 +1,92 @@
+package boot
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestMainReturnsAtOnce(t *testing.T) {
+	Main() // in any other role
+}
+
+func TestLookPath(t *testing.T) {
+	a, b := t.TempDir(), t.TempDir()
+	for file, mode := range map[string]os.FileMode{a + "/plain": 0o644, a + "/both": 0o644, b + "/both": 0o755, b + "/tool": 0o755} {
+		if err := os.WriteFile(file, nil, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	os.Mkdir(filepath.Join(a, "tool"), 0o755)
+	env := []string{"OTHER=x", "PATH=" + a + ":/nowhere:" + b, "PATH=/later"}
+	t.Chdir(b)
+	for _, c := range []struct {
+		name string
+		env  []string
+		want string
+		err  error
+	}{
+		{"tool", env, b + "/tool", nil},
+		{"both", env, b + "/both", nil},
+		{"plain", env, "", unix.EACCES},
+		{"none", env, "", unix.ENOENT},
+		{"", env, "", unix.ENOENT},
+		{"./none", env, "./none", nil},
+		{"tool", []string{"PATH=:" + a}, "./tool", nil},
+		{"sh", nil, "/bin/sh", nil},
+	} {
+		got, err := lookPath(c.name, c.env)
+		if got != c.want || !errors.Is(err, c.err) {
+			t.Errorf("%q in %v: got %q, %v; want %q, %v", c.name, c.env, got, err, c.want, c.err)
+		}
+	}
+}
+
+// evaluate runs a filter as the kernel does (the few instructions that it has).
+func evaluate(t *testing.T, p []unix.SockFilter, nr, arch uint32) uint32 {
+	t.Helper()
+	var acc uint32
+	for pc := 0; pc < len(p); pc++ {
+		switch i := p[pc]; i.Code {
+		case unix.BPF_LD | unix.BPF_W | unix.BPF_ABS:
+			acc = map[uint32]uint32{offsetNR: nr, offsetArch: arch}[i.K]
+		case unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K:
+			if acc == i.K {
+				pc += int(i.Jt)
+			} else {
+				pc += int(i.Jf)
+			}
+		case unix.BPF_RET | unix.BPF_K:
+			return i.K
+		default:
+			t.Fatalf("instruction %#x", i.Code)
+		}
+	}
+	t.Fatal("the filter does not return")
+	return 0
+}
+
+func TestFilter(t *testing.T) {
+	const (
+		x86, i386, arm64, arm = unix.AUDIT_ARCH_X86_64, unix.AUDIT_ARCH_I386, unix.AUDIT_ARCH_AARCH64, unix.AUDIT_ARCH_ARM
+		yes, no               = uint32(retUserNotif), uint32(retAllow)
+	)
+	for _, c := range []struct {
+		goarch   string
+		nr, arch uint32
+		want     uint32
+	}{
+		{"amd64", 50, x86, yes}, {"amd64", 49, x86, yes}, {"amd64", 425, x86, yes}, {"amd64", 0x40000032, x86, yes},
+		{"amd64", 0, x86, no}, {"amd64", 42, x86, no}, {"amd64", 102, x86, no}, {"amd64", 363, x86, no},
+		{"amd64", 102, i386, yes}, {"amd64", 363, i386, yes}, {"amd64", 50, i386, no}, {"amd64", 425, i386, no},
+		{"arm64", 201, arm64, yes}, {"arm64", 200, arm64, yes}, {"arm64", 425, arm64, yes}, {"arm64", 50, arm64, no},
+		{"arm64", 284, arm, yes}, {"arm64", 201, arm, no},
+	} {
+		if got := evaluate(t, filter(c.goarch), c.nr, c.arch); got != c.want {
+			t.Errorf("%s: call %d of architecture %#x: got %#x, want %#x", c.goarch, c.nr, c.arch, got, c.want)
+		}
+	}
+}
