@@ -5,9 +5,9 @@ IMAGES ?= debian
 CLUSTER := test/cluster/cluster
 
 .PHONY: cluster-up cluster-down cluster-smoke
-cluster-up: ## a real cluster (NODES=2), this build's agent image loaded; prints the kubeconfig's path last
+cluster-up: build ## a real cluster (NODES=2), this build's agent image loaded; prints the kubeconfig's path last
 	@$(CLUSTER) up $(NODES)
-	@[ ! -x bin/mirrord ] || { bin/mirrord agent image --output bin/agent-image.tar && $(CLUSTER) load bin/agent-image.tar; } >&2
+	@{ bin/mirrord agent image --output bin/agent-image.tar && $(CLUSTER) load bin/agent-image.tar; } >&2
 	@[ -z "$(IMAGES)" ] || $(CLUSTER) load $(IMAGES) >&2
 	@$(CLUSTER) kubeconfig
 

@@ -31,6 +31,7 @@ type session struct {
 
 	mu    sync.Mutex
 	hello *link.Stream // the control stream, once greeted
+	user  string       // who the session belongs to, once greeted
 }
 
 // serve owns pipe and returns when the link, the target or ctx has ended.
@@ -48,7 +49,7 @@ func (s *session) serve(ctx context.Context, pipe io.ReadWriteCloser) error {
 			protocol.ModeSteal: redirects, protocol.ModeMirror: taps}, nil)
 		wg.Go(func() { s.hub.Run(ctx) })
 		var err error
-		if s.files, err = newFiles(s.t); err != nil {
+		if s.files, err = files.New(s.t.Root, files.As{UID: s.t.UID, GID: s.t.GID, Groups: s.t.Groups}); err != nil {
 			s.o.Log.Warn("no files", "error", err)
 		} else {
 			defer s.files.Close()
@@ -131,6 +132,9 @@ func (s *session) greet(ctx context.Context, stream *link.Stream, hello *protoco
 		_ = stream.Send(&protocol.Answer{Errno: syscall.ESRCH, Cause: protocol.CauseTarget, Text: s.targetErr.Error()})
 		return
 	}
+	s.mu.Lock()
+	s.user = hello.User
+	s.mu.Unlock()
 	w, err := welcome(s.t)
 	if err != nil {
 		_ = stream.Send(&protocol.Answer{Errno: syscall.EIO, Cause: protocol.CauseTarget, Text: err.Error()})
@@ -162,7 +166,7 @@ func welcome(t *target.Target) (*protocol.Welcome, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the target's mounts: %w", err)
 	}
-	w := &protocol.Welcome{Hostname: hostname, Addrs: addrs, UID: t.UID, GID: t.GID, Targetless: t.PID == os.Getpid(),
+	w := &protocol.Welcome{Hostname: hostname, Addrs: addrs, UID: t.UID, GID: t.GID, Targetless: t.Targetless(),
 		Features: []string{protocol.FeatureFiles, protocol.FeatureMirror, protocol.FeatureSteal}}
 	for _, m := range mounts {
 		w.Mounts = append(w.Mounts, m.Point)

@@ -5,8 +5,22 @@ import (
 	"net"
 	"sync"
 
+	"github.com/mirrord-go/mirrord/internal/agent/capture"
 	"github.com/mirrord-go/mirrord/internal/agent/incoming"
+	"github.com/mirrord-go/mirrord/internal/agent/redirect"
 )
+
+// sources are where stolen and mirrored connections come from.
+func (s *session) sources() (steal, mirror *lazySource) {
+	return newLazySource(func() (closableSource, error) {
+			s.mu.Lock()
+			holder := s.user
+			s.mu.Unlock()
+			return redirect.New(s.t, holder)
+		}), newLazySource(func() (closableSource, error) {
+			return capture.Open(s.t.Do)
+		})
+}
 
 // closableSource is what redirect and capture offer.
 type closableSource interface {

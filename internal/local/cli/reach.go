@@ -3,9 +3,10 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"strconv"
+	"syscall"
 
 	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/event"
@@ -41,7 +42,10 @@ type clusterAgent struct {
 func startClusterAgent(ctx context.Context, version string, cfg config.Config, r session.Request) (session.Agent, error) {
 	reference := cfg.Agent.Image
 	if reference == "" {
-		reference = image.Reference(version)
+		var err error
+		if reference, err = image.Reference(version); err != nil {
+			return nil, err
+		}
 	}
 	cluster, err := kube.Connect(kube.Options{
 		Kubeconfig: cfg.Kubeconfig, Context: cfg.Context, Namespace: cfg.Namespace,
@@ -59,23 +63,30 @@ func startClusterAgent(ctx context.Context, version string, cfg config.Config, r
 		cluster.Close()
 		return nil, err
 	}
+	for _, note := range t.Notes {
+		r.Emit(event.Event{Level: event.Info, Code: "target", Text: note})
+	}
+	owned := func(ref kube.Ref) {
+		if b, err := json.Marshal(ref); err == nil {
+			r.Owned(b)
+		}
+	}
 	a, err := cluster.StartAgent(ctx, t, kube.AgentSpec{
-		Session: r.Session, PublicKey: r.PublicKey, User: r.User, Features: features(cfg),
-		Owned: func(ref kube.Ref) {
-			if b, err := json.Marshal(ref); err == nil {
-				r.Owned(b)
-			}
-		},
+		Session: r.Session, PublicKey: r.PublicKey, User: r.User, Features: features(cfg), Owned: owned,
 	}, steps(r))
 	if err != nil {
 		cluster.Close()
 		return nil, err
 	}
+	owned(a.Ref()) // now with the identity of what was made
 	return &clusterAgent{a, cluster}, nil
 }
 
 // Key implements session.Agent.
 func (a *clusterAgent) Key() string { return a.PublicKey }
+
+// Gone implements session.Agent.
+func (a *clusterAgent) Gone(err error) bool { return errors.Is(err, kube.ErrGone) }
 
 // Close implements session.Agent.
 func (a *clusterAgent) Close(ctx context.Context) error {
@@ -108,6 +119,9 @@ func features(cfg config.Config) []kube.Feature {
 // processAgent is an agent beside a process of this machine.
 type processAgent struct{ *process.Agent }
 
+// Gone implements session.Agent: the socket that the agent inherited is closed.
+func (a processAgent) Gone(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
+
 func startProcessAgent(ctx context.Context, text string, r session.Request) (session.Agent, error) {
 	pid, err := strconv.Atoi(text)
 	if err != nil || pid <= 0 {
@@ -121,5 +135,5 @@ func startProcessAgent(ctx context.Context, text string, r session.Request) (ses
 	if err != nil {
 		return nil, err
 	}
-	return &processAgent{a}, nil
+	return processAgent{a}, nil
 }

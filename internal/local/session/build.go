@@ -52,13 +52,11 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 
 	spec := handoff.Spec{
 		Argv: s.start.Argv, Env: rules.Env{}.Merge(s.start.Env, remote), Dir: s.start.Dir,
-		Hostname: s.pod.Hostname, Addrs: s.pod.Addrs, FUSE: true,
+		Hostname: s.pod.Hostname, Addrs: s.pod.Addrs, FUSE: true, MaxRead: fusefs.MaxRead,
 	}
-	if err := s.openTree(b, &spec); err != nil {
-		return nil, err
-	}
+	s.openTree(b, &spec)
 	b.box, err = sandbox.Attach(ctx, s.init, spec, sandbox.Options{OnFUSE: func(fd *os.File) error {
-		b.fuse, err = fusefs.Serve(fd, b.tree, fusefs.Options{Mounts: spec.Binds})
+		b.fuse, err = fusefs.Serve(fd, b.tree)
 		return err
 	}})
 	if err != nil {
@@ -124,7 +122,7 @@ func (b *built) close() {
 		b.stack.Close()
 	}
 	if b.fuse != nil {
-		b.fuse.Close()
+		_ = b.fuse.Close() // too late only for a process that cannot be killed; the end of this one aborts the mount
 	}
 	if b.tree != nil {
 		b.tree.Close()

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/link/resume"
 	"github.com/mirrord-go/mirrord/internal/link/seal"
+	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -24,7 +26,7 @@ func (s *supervisor) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make the session's key: %w", err)
 	}
-	s.agent, err = s.reach(ctx, Request{PublicKey: seal.PublicKey(key), Session: s.id, Owned: s.owned, Emit: s.emit})
+	s.agent, err = s.reach(ctx, Request{PublicKey: seal.PublicKey(key), Session: s.id, User: userName(), Owned: s.owned, Emit: s.emit})
 	if err != nil {
 		return err
 	}
@@ -43,7 +45,9 @@ func (s *supervisor) connect(ctx context.Context) error {
 			return nil, err
 		}
 		return sealed, nil
-	}, resume.Options{})
+	}, resume.Options{Fatal: func(err error) bool {
+		return errors.Is(err, seal.ErrRefused) || errors.Is(err, seal.ErrWrongKey) || s.agent.Gone(err)
+	}})
 	if err != nil {
 		return failure.Wrap(err, "agent-unreachable", "the agent was started but cannot be reached", "try: kubectl port-forward to any pod of the namespace; it needs the same permissions")
 	}
@@ -72,7 +76,8 @@ func (s *supervisor) greet(ctx context.Context) error {
 	}
 	switch m := m.(type) {
 	case *protocol.Welcome:
-		s.pod, s.hello = m, stream
+		s.pod, s.hello, s.said = m, stream, &notices{}
+		s.said.wg.Go(func() { s.said.read(stream, s.emit) })
 		return nil
 	case *protocol.Answer:
 		f := &failure.Error{Code: "agent-refuses", What: "the agent refuses the session", Why: m.Text, Do: "try again", Cause: m.Err()}
@@ -94,6 +99,9 @@ func (s *supervisor) disconnect() {
 		s.hello.Close()
 	}
 	_ = s.link.Close("the session has ended")
+	if s.said != nil {
+		s.said.wg.Wait()
+	}
 }
 
 // environment asks for the target's variables.
@@ -111,8 +119,8 @@ func (s *supervisor) environment(ctx context.Context) ([]string, error) {
 	return nil, fmt.Errorf("read the target's environment: the agent answered with %T", m)
 }
 
-func (s *supervisor) owned(description []byte) {
-	_ = s.ctl.Send(ownedMessage(description))
+func (s *supervisor) owned(description json.RawMessage) {
+	_ = s.ctl.Send(control.Message{Owned: description})
 }
 
 // userName tells others on the same target who is there.
@@ -125,16 +133,19 @@ func userName() string {
 	return name + "@" + host
 }
 
-// byeError is a goodbye of the agent.
-type byeError struct{ Code, Text string }
-
-func (e *byeError) Error() string { return e.Text }
-
 // notices reads what the agent says on the control stream until it ends, and
 // keeps its goodbye.
 type notices struct {
+	wg  sync.WaitGroup // the reader, which ends with the stream
 	mu  sync.Mutex
-	bye *byeError
+	bye *protocol.Bye
+}
+
+// goodbye is how the agent took its leave; nil if it did not.
+func (n *notices) goodbye() *protocol.Bye {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.bye
 }
 
 func (n *notices) read(s *link.Stream, emit event.Sink) {
@@ -152,7 +163,7 @@ func (n *notices) read(s *link.Stream, emit event.Sink) {
 			emit(event.Event{Level: event.Info, Code: m.Code, Text: m.Text})
 		case *protocol.Bye:
 			n.mu.Lock()
-			n.bye = &byeError{m.Code, m.Text}
+			n.bye = m
 			n.mu.Unlock()
 			return
 		}

@@ -30,9 +30,10 @@ import (
 type Request struct {
 	PublicKey string // of the session, as text
 	Session   string
-	// Owned is called, at most once, as soon as something exists that must be
-	// removed again, with a description that any process of this version can
-	// remove it by.
+	User      string // who the agent is for, for a person
+	// Owned is called as soon as something may exist that must be removed
+	// again, with a description that any process of this version can remove it
+	// by. A later call replaces an earlier one.
 	Owned func(json.RawMessage)
 	Emit  event.Sink
 }
@@ -43,6 +44,9 @@ type Agent interface {
 	Key() string
 	// Dial gives a fresh byte pipe to it, again and again.
 	Dial(ctx context.Context) (io.ReadWriteCloser, error)
+	// Gone reports whether an error of Dial says that there is no agent any
+	// more.
+	Gone(err error) bool
 	// Close removes the agent and everything that belongs to it.
 	Close(ctx context.Context) error
 }
@@ -71,6 +75,7 @@ type supervisor struct {
 	agent Agent
 	link  *link.Conn
 	hello *link.Stream // the control stream
+	said  *notices     // what the agent says on it
 	pod   *protocol.Welcome
 	began time.Time
 }
@@ -176,11 +181,13 @@ func (s *supervisor) linkLost() error {
 	err := s.link.Err()
 	f := &failure.Error{Code: "agent-lost", What: "the session has ended: the agent is gone", Cause: err,
 		Why: "its pod was deleted, or the connection to the cluster was lost for too long", Do: "start the command again"}
-	var bye *byeError
-	if errors.As(err, &bye) || s.sawBye(&bye) {
-		f.Code, f.What, f.Why = "target-ended", "the session has ended: "+bye.Text, "the target's container ended or was restarted"
+	if bye := s.said.goodbye(); bye != nil {
+		f.Code, f.What, f.Why = "target-ended", "the session has ended: the target's process has ended", "its container ended or was restarted"
+		if bye.Code != "target-ended" {
+			f.Why = fmt.Sprintf("the agent said %q", bye.Text)
+		}
 	} else if err != nil {
-		f.Why += fmt.Sprintf(" (%v)", err)
+		f.Why += fmt.Sprintf(" (%q)", err.Error())
 	}
 	return f
 }

@@ -51,6 +51,12 @@ func (s *setup) mounts() *handoff.Error {
 			return failure(handoff.StepBind, p, err)
 		}
 	}
+	for _, p := range s.spec.Hides {
+		err := unix.Mount("mirrord", p, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=4k,nr_inodes=1,mode=555")
+		if err != nil {
+			return failure(handoff.StepBind, p, err)
+		}
+	}
 	return nil
 }
 

@@ -27,7 +27,7 @@ func (s *Spec) Encode() []byte {
 	b = binary.AppendUvarint(b, uint64(s.MTU))
 	b = binary.AppendUvarint(b, uint64(s.MaxRead))
 	b = appendBools(b, s.FUSE, s.DefaultPermissions, s.Poll)
-	return appendList(b, s.Binds)
+	return appendList(appendList(b, s.Binds), s.Hides)
 }
 
 // DecodeSpec reads what Encode made.
@@ -47,7 +47,7 @@ func DecodeSpec(b []byte) (*Spec, error) {
 	}
 	s.MTU, s.MaxRead = int(mtu), uint32(maxRead)
 	s.FUSE, s.DefaultPermissions, s.Poll = d.bools()
-	s.Binds = d.list()
+	s.Binds, s.Hides = d.list(), d.list()
 	if err := d.end(); err != nil {
 		return nil, fmt.Errorf("decode sandbox spec: %w", err)
 	}

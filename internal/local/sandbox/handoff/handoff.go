@@ -87,9 +87,13 @@ type Spec struct {
 	FUSE               bool   // the root is a FUSE file system; else the caller's root
 	DefaultPermissions bool   // the kernel checks modes of the FUSE root
 	MaxRead            uint32 // bytes of one FUSE read; 0: the kernel's own choice
-	// Binds are absolute paths of local directories, attached to the FUSE root
-	// in this order, each with everything mounted below it. Ignored without FUSE.
+	// Binds are absolute paths of local directories and files, attached to the
+	// FUSE root in this order, each with everything mounted below it. Ignored
+	// without FUSE.
 	Binds []string
+	// Hides are directories below Binds to cover with an empty one that cannot
+	// be written. Ignored without FUSE.
+	Hides []string
 
 	Poll bool // do not install the seccomp filter, look for listeners instead
 }

@@ -17,7 +17,7 @@ func full() *Spec {
 	return &Spec{
 		Argv: []string{"a", ""}, Env: []string{"BYTES=\xff\x00\xfe", "B=" + strings.Repeat("x", 300<<10)}, Dir: "/d", Hostname: "h",
 		Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("fd00::1/64")},
-		MTU:   1500, FUSE: true, Poll: true, MaxRead: 1 << 20, Binds: []string{"/usr", "/proc"},
+		MTU:   1500, FUSE: true, Poll: true, MaxRead: 1 << 20, Binds: []string{"/usr", "/proc"}, Hides: []string{"/home/u/.kube"},
 	}
 }
 

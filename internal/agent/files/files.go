@@ -1,0 +1,341 @@
+// Package files is the agent's half of the file flow: it reads the target's
+// files as the target's own process would.
+//
+// The server hands it the requests of a link. Every path is resolved below the
+// target's root by openat2(2) with RESOLVE_IN_ROOT, so symbolic links mean
+// what they mean in the target and none leads out of it. Threads of its own
+// carry the ids of the target's process for files, so permission is what the
+// target's kernel says. Nothing here writes.
+//
+// Hazards. Opening a FIFO or a device could block for ever or do something:
+// everything is opened with O_NONBLOCK, and only regular files and directories
+// are read.
+package files
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/relay"
+)
+
+const (
+	// maxHandles bounds the files that a session has open at once, each a
+	// descriptor of the agent's.
+	maxHandles = 4096
+	// maxRead bounds one ReadAt, in bytes: what docs/protocol-messages.md allows.
+	maxRead = 512 << 10
+	// maxPrefetch bounds the content that comes with an answer, in bytes: it
+	// goes before other streams' data.
+	maxPrefetch = 128 << 10
+	// batchBytes is about the size of one message of a listing.
+	batchBytes = 32 << 10
+)
+
+// As says in whose name files are read.
+type As struct {
+	UID, GID uint32
+	Groups   []int
+}
+
+// Server answers file requests. Its methods may be called concurrently.
+type Server struct {
+	root *os.File
+	pool *pool
+
+	mu      sync.Mutex
+	handles map[uint64]*handle
+	last    uint64 // the newest handle's number
+}
+
+// handle is an open regular file; busy counts the calls that use it.
+type handle struct {
+	f    *os.File
+	busy sync.WaitGroup
+}
+
+// New serves what is below root, which the caller keeps open until Close. It
+// fails if the agent may not act as the target's process.
+func New(root *os.File, as As) (*Server, error) {
+	p, err := newPool(as)
+	if err != nil {
+		return nil, err
+	}
+	return &Server{root: root, pool: p, handles: map[uint64]*handle{}}, nil
+}
+
+// Close ends all handles. Calls under way end first.
+func (s *Server) Close() error {
+	s.pool.close()
+	s.mu.Lock()
+	all := s.handles
+	s.handles = nil
+	s.mu.Unlock()
+	for _, h := range all {
+		h.busy.Wait()
+		h.f.Close()
+	}
+	return nil
+}
+
+// Serve answers m on stream, which it then owns. It returns false, and owns
+// nothing, when m is no file request.
+func (s *Server) Serve(ctx context.Context, stream *link.Stream, m protocol.Message) bool {
+	var reply protocol.Message
+	var err error
+	switch m := m.(type) {
+	case *protocol.Stat:
+		reply, err = do(ctx, s, func() (*protocol.Attr, error) { return s.stat(m) })
+	case *protocol.Open:
+		reply, err = do(ctx, s, func() (*protocol.Opened, error) { return s.open(m) })
+	case *protocol.ReadAt:
+		reply, err = do(ctx, s, func() (*protocol.Data, error) { return s.readAt(m) })
+	case *protocol.CloseHandle:
+		reply, err = s.closeHandle(m)
+	case *protocol.Readlink:
+		reply, err = do(ctx, s, func() (*protocol.Data, error) { return s.readlink(m) })
+	case *protocol.Statfs:
+		reply, err = do(ctx, s, func() (*protocol.Fsinfo, error) { return s.statfs(m) })
+	case *protocol.ReadDir:
+		err = s.readDir(ctx, stream, m)
+	default:
+		return false
+	}
+	if err != nil {
+		reply = &protocol.Answer{Errno: relay.Errno(err)}
+	}
+	if reply != nil {
+		_ = stream.Send(reply)
+	}
+	stream.Close()
+	return true
+}
+
+// do runs f on a thread with the target's ids.
+func do[T any](ctx context.Context, s *Server, f func() (T, error)) (v T, err error) {
+	perr := s.pool.do(ctx, func() { v, err = f() })
+	if perr != nil {
+		return v, perr
+	}
+	return v, err
+}
+
+// at opens p below the root.
+func (s *Server) at(p string, flags uint64) (int, error) {
+	if !strings.HasPrefix(p, "/") || strings.ContainsRune(p, 0) {
+		return -1, fmt.Errorf("path %q: %w", p, syscall.EINVAL)
+	}
+	rel := strings.TrimPrefix(path.Clean(p), "/")
+	if rel == "" {
+		rel = "."
+	}
+	how := &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
+	for {
+		fd, err := unix.Openat2(int(s.root.Fd()), rel, how)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN): // a rename or mount raced with the walk (openat2(2))
+		default:
+			return fd, err
+		}
+	}
+}
+
+func (s *Server) stat(m *protocol.Stat) (*protocol.Attr, error) {
+	flags := uint64(unix.O_PATH | unix.O_NOFOLLOW)
+	if m.Follow {
+		flags = unix.O_PATH
+	}
+	fd, err := s.at(m.Path, flags)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	attr, err := statAt(fd, "")
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case attr.Mode&unix.S_IFMT == unix.S_IFLNK:
+		attr.Link, err = linkAt(fd, "")
+	case attr.Mode&unix.S_IFMT == unix.S_IFREG && attr.Size <= uint64(min(m.Prefetch, maxPrefetch)):
+		s.content(m.Path, attr)
+	}
+	return attr, err
+}
+
+// content adds a small file's content to its attributes. What cannot be read
+// is left out: opening it will tell why.
+func (s *Server) content(p string, attr *protocol.Attr) {
+	fd, err := s.at(p, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	now, err := statAt(fd, "")
+	if err != nil || now.Mode&unix.S_IFMT != unix.S_IFREG || now.Size > maxPrefetch {
+		return
+	}
+	// One byte more than the size: files that say 0 and have content (procfs)
+	// or have grown must not look complete.
+	buf := make([]byte, now.Size+1)
+	n, err := readFull(fd, buf, 0)
+	if err != nil || uint64(n) != now.Size {
+		return
+	}
+	*attr = *now
+	attr.Data, attr.HasData = buf[:n], true
+}
+
+func (s *Server) open(m *protocol.Open) (*protocol.Opened, error) {
+	if m.Flags&unix.O_ACCMODE != unix.O_RDONLY || m.Flags&(unix.O_CREAT|unix.O_TRUNC) != 0 {
+		return nil, syscall.EROFS
+	}
+	fd, err := s.at(m.Path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|uint64(m.Flags&unix.O_NOFOLLOW))
+	if err != nil {
+		return nil, err
+	}
+	h := &handle{f: os.NewFile(uintptr(fd), "")}
+	attr, err := statAt(fd, "")
+	switch {
+	case err != nil:
+	case attr.Mode&unix.S_IFMT == unix.S_IFDIR:
+		err = syscall.EISDIR
+	case attr.Mode&unix.S_IFMT != unix.S_IFREG:
+		err = syscall.ENXIO
+	}
+	if err != nil {
+		h.f.Close()
+		return nil, err
+	}
+	reply := &protocol.Opened{Attr: *attr}
+	if n := min(m.Prefetch, maxPrefetch); n > 0 {
+		buf := make([]byte, n)
+		got, err := readFull(fd, buf, 0)
+		if err == nil {
+			reply.Data, reply.EOF = buf[:got], got < len(buf)
+		}
+	}
+	if reply.Handle, err = s.keep(h); err != nil {
+		h.f.Close()
+		return nil, err
+	}
+	return reply, nil
+}
+
+func (s *Server) keep(h *handle) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.handles == nil {
+		return 0, errEnded
+	}
+	if len(s.handles) >= maxHandles {
+		return 0, syscall.ENFILE
+	}
+	s.last++
+	s.handles[s.last] = h
+	return s.last, nil
+}
+
+// errEnded is what requests get that come after Close.
+var errEnded = fmt.Errorf("the file server has ended: %w", syscall.EIO)
+
+func (s *Server) readAt(m *protocol.ReadAt) (*protocol.Data, error) {
+	s.mu.Lock()
+	h := s.handles[m.Handle]
+	if h != nil {
+		h.busy.Add(1)
+	}
+	s.mu.Unlock()
+	if h == nil {
+		return nil, syscall.EBADF
+	}
+	defer h.busy.Done()
+	if m.Off < 0 {
+		return nil, syscall.EINVAL
+	}
+	buf := make([]byte, min(m.N, maxRead))
+	n, err := readFull(int(h.f.Fd()), buf, m.Off)
+	if err != nil {
+		return nil, err
+	}
+	return &protocol.Data{Bytes: buf[:n]}, nil
+}
+
+func (s *Server) closeHandle(m *protocol.CloseHandle) (protocol.Message, error) {
+	s.mu.Lock()
+	h := s.handles[m.Handle]
+	delete(s.handles, m.Handle)
+	s.mu.Unlock()
+	if h == nil {
+		return nil, syscall.EBADF
+	}
+	h.busy.Wait()
+	h.f.Close()
+	return &protocol.Answer{}, nil
+}
+
+func (s *Server) readlink(m *protocol.Readlink) (*protocol.Data, error) {
+	fd, err := s.at(m.Path, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	to, err := linkAt(fd, "")
+	if err != nil {
+		return nil, err
+	}
+	return &protocol.Data{Bytes: []byte(to)}, nil
+}
+
+func (s *Server) statfs(m *protocol.Statfs) (*protocol.Fsinfo, error) {
+	fd, err := s.at(m.Path, unix.O_PATH)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return nil, err
+	}
+	return &protocol.Fsinfo{Type: uint64(st.Type), Bsize: uint64(st.Bsize), Blocks: st.Blocks, Bfree: st.Bfree, Bavail: st.Bavail,
+		Files: st.Files, Ffree: st.Ffree, Namelen: uint64(st.Namelen), Frsize: uint64(st.Frsize), Flags: uint64(st.Flags)}, nil
+}
+
+// readDir sends a listing in batches. The thread is given back between them:
+// whoever is slow to take a listing holds up nobody.
+func (s *Server) readDir(ctx context.Context, stream *link.Stream, m *protocol.ReadDir) error {
+	dir, err := do(ctx, s, func() (*os.File, error) {
+		fd, err := s.at(m.Path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK)
+		if err != nil {
+			return nil, err
+		}
+		return os.NewFile(uintptr(fd), m.Path), nil
+	})
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	for {
+		batch, err := do(ctx, s, func() ([]protocol.Entry, error) { return entries(dir) })
+		if err != nil {
+			return err
+		}
+		if len(batch) == 0 {
+			return nil
+		}
+		if err := stream.Send(&protocol.Entries{List: batch}); err != nil {
+			return nil // nobody listens any more
+		}
+	}
+}

@@ -1,0 +1,93 @@
+package files
+
+import (
+	"errors"
+	"io"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/protocol"
+)
+
+// statAt is statx(2) of name in the directory fd; of fd itself if name is "".
+func statAt(fd int, name string) (*protocol.Attr, error) {
+	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_STATX_SYNC_AS_STAT
+	if name == "" {
+		flags |= unix.AT_EMPTY_PATH
+	}
+	var x unix.Statx_t
+	if err := unix.Statx(fd, name, flags, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &x); err != nil {
+		return nil, err
+	}
+	a := &protocol.Attr{Ino: x.Ino, Size: x.Size, Blocks: x.Blocks,
+		Dev: unix.Mkdev(x.Dev_major, x.Dev_minor), Rdev: unix.Mkdev(x.Rdev_major, x.Rdev_minor),
+		Mode: uint32(x.Mode), Nlink: x.Nlink, UID: x.Uid, GID: x.Gid, Blksize: x.Blksize,
+		Atime: nanos(x.Atime), Mtime: nanos(x.Mtime), Ctime: nanos(x.Ctime)}
+	if x.Mask&unix.STATX_BTIME != 0 {
+		a.Btime = nanos(x.Btime)
+	}
+	return a, nil
+}
+
+func nanos(t unix.StatxTimestamp) int64 { return t.Sec*1e9 + int64(t.Nsec) }
+
+// linkAt is where the symbolic link name in the directory fd points; fd itself
+// if name is "".
+func linkAt(fd int, name string) (string, error) {
+	buf := make([]byte, unix.PathMax) // a link is never longer
+	n, err := unix.Readlinkat(fd, name, buf)
+	if err != nil {
+		return "", err
+	}
+	return string(buf[:n]), nil
+}
+
+// readFull reads until p is full or the file ends.
+func readFull(fd int, p []byte, off int64) (n int, err error) {
+	for n < len(p) {
+		got, err := unix.Pread(fd, p[n:], off+int64(n))
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil && n == 0:
+			return 0, err
+		case err != nil || got == 0:
+			return n, nil
+		}
+		n += got
+	}
+	return n, nil
+}
+
+// entries reads the next names of a listing, about batchBytes of them; none at
+// its end.
+func entries(dir *os.File) ([]protocol.Entry, error) {
+	const perName = 120 // attributes on the wire, about
+	var list []protocol.Entry
+	for size := 0; size < batchBytes; {
+		names, err := dir.Readdirnames(64)
+		for _, name := range names {
+			fd := int(dir.Fd())
+			attr, err := statAt(fd, name)
+			if errors.Is(err, syscall.ENOENT) {
+				continue // removed meanwhile
+			}
+			if err != nil { // listed all the same, as ls does
+				attr = &protocol.Attr{}
+			} else if attr.Mode&unix.S_IFMT == unix.S_IFLNK {
+				attr.Link, _ = linkAt(fd, name)
+			}
+			list = append(list, protocol.Entry{Name: name, Attr: *attr})
+			size += len(name) + len(attr.Link) + perName
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}

@@ -1,0 +1,451 @@
+// Package files is the local half of the file flow: the tree of files that the
+// program sees, made of the target's and the developer's own.
+//
+// The session serves it by FUSE and mounts over it what is local as a whole.
+// For every other path package rules says whose it is; the developer's files
+// are read here, the target's through the link. What the target told is
+// remembered for a short life. In mode read nothing is changed in the target:
+// a path becomes the developer's own, for the session, when it is first
+// written.
+//
+// Errors carry the errno of whoever was asked. A signal for the waiting
+// process ends a remote call after a moment, the end of the link at once, and
+// nothing waits for ever.
+//
+// Hazard: nothing here may touch a path of the sandbox's own mount. All local
+// paths are those of the namespace that the supervisor lives in.
+package files
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/local/fusefs"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/rules"
+)
+
+const (
+	// viewDir shows the target's tree whatever the rules say: that is where
+	// the target's symbolic links lead that cross to a path which is local by
+	// rule. It is not listed.
+	viewDir = "/.mirrord/remote"
+	// life is how long the target's names, attributes and small contents are
+	// remembered.
+	life = time.Second
+	// maxCopy bounds what is copied of a remote file that is written in place,
+	// in bytes.
+	maxCopy = 256 << 20
+)
+
+// Peer is the link.
+type Peer interface {
+	Call(ctx context.Context, m protocol.Message) (protocol.Message, error)
+	Open(ctx context.Context, lane link.Lane, m protocol.Message) (*link.Stream, error)
+}
+
+// Options of New.
+type Options struct {
+	Peer  Peer
+	Rules *rules.Files
+	Plan  rules.Plan // what is mounted over the tree
+	// UID and GID are those of the target's process, for access(2).
+	UID, GID uint32
+	// Served are files with a content of the session's own.
+	Served map[string][]byte
+	Emit   event.Sink
+}
+
+// Tree is the view of one session. It implements fusefs.Tree.
+type Tree struct {
+	o      Options
+	remote *remote
+	born   time.Time
+	fixed  map[string]uint32 // mode of mount points and of what leads there
+	absent map[string]bool   // see rules.Plan
+
+	mu       sync.Mutex
+	switched map[string]bool // remote by rule, local since the program wrote there
+	parents  map[string]bool // directories of these
+	said     map[string]bool // events that are told once
+}
+
+var _ fusefs.Tree = (*Tree)(nil)
+
+// New makes the view.
+func New(o Options) *Tree {
+	t := &Tree{o: o, remote: newRemote(o.Peer), born: time.Now(), fixed: map[string]uint32{}, absent: map[string]bool{},
+		switched: map[string]bool{}, parents: map[string]bool{}, said: map[string]bool{}}
+	lead := func(p string) {
+		for d := path.Dir(p); d != "/"; d = path.Dir(d) {
+			t.fixed[d] = unix.S_IFDIR | 0o755
+		}
+	}
+	lead(viewDir)
+	t.fixed[viewDir] = unix.S_IFDIR | 0o755
+	for _, p := range slices.Concat(o.Plan.Binds, o.Plan.Pins) {
+		lead(p)
+		t.fixed[p] = unix.S_IFREG | 0o644 // sockets too: only a mount point
+		if fi, err := os.Lstat(p); err == nil && fi.IsDir() {
+			t.fixed[p] = unix.S_IFDIR | 0o755
+		}
+	}
+	for _, p := range o.Plan.Absent {
+		t.absent[p] = true
+	}
+	// Local links in the root (/lib -> usr/lib) are on the way to every program.
+	for _, name := range []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32"} {
+		if fi, err := os.Lstat("/" + name); err == nil && fi.Mode()&fs.ModeSymlink != 0 {
+			t.fixed["/"+name] = unix.S_IFLNK | 0o777
+		}
+	}
+	return t
+}
+
+// Close ends what runs for the view: nothing is read ahead any more.
+func (t *Tree) Close() error { return t.remote.close() }
+
+// inView reports whether p is below viewDir, and what it is in the target.
+func inView(p string) (remote string, ok bool) {
+	if p == viewDir {
+		return "/", true
+	}
+	rest, ok := strings.CutPrefix(p, viewDir+"/")
+	return "/" + rest, ok
+}
+
+// where says whose p is now.
+func (t *Tree) where(p string) rules.Where {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for d := p; len(t.switched) > 0 && d != "/"; d = path.Dir(d) {
+		if t.switched[d] {
+			return rules.Local
+		}
+	}
+	if _, ok := t.o.Served[p]; ok {
+		return rules.Local
+	}
+	return t.o.Rules.Decide(p, rules.Read).Where
+}
+
+// becomeLocal makes p the developer's own from now on.
+func (t *Tree) becomeLocal(p string) {
+	t.mu.Lock()
+	t.switched[p], t.parents[path.Dir(p)] = true, true
+	t.mu.Unlock()
+	t.remote.forget(p)
+}
+
+// say tells something about key once.
+func (t *Tree) say(level event.Level, code, key, text string) {
+	t.mu.Lock()
+	first := !t.said[code+key]
+	t.said[code+key] = true
+	t.mu.Unlock()
+	if first && t.o.Emit != nil {
+		t.o.Emit(event.Event{Level: level, Code: code, Flow: "files", Text: text, Facts: map[string]string{"path": key}})
+	}
+}
+
+// Lookup implements fusefs.Tree.
+func (t *Tree) Lookup(ctx context.Context, p string) (fusefs.Node, error) {
+	if mode, ok := t.fixed[p]; ok {
+		return t.fixedNode(p, mode), nil
+	}
+	if r, ok := inView(p); ok {
+		return t.lookupView(ctx, r)
+	}
+	if p == "/" {
+		return t.rootNode(), nil
+	}
+	if content, ok := t.o.Served[p]; ok {
+		return t.servedNode(p, content), nil
+	}
+	switch t.where(p) {
+	case rules.Local:
+		n, err := localNode(p)
+		if errors.Is(err, syscall.ENOENT) && t.o.Rules.Reaches(p, rules.Remote) {
+			return t.directory(t.lookupRemote(ctx, p))
+		}
+		if t.absent[p] && err != nil {
+			n.Keep = fusefs.Ever
+		}
+		return n, err
+	case rules.Remote:
+		n, err := t.lookupRemote(ctx, p)
+		if errors.Is(err, syscall.ENOENT) && t.shows(p) {
+			if l, err := t.directory(localNode(p)); err == nil {
+				return l, nil
+			}
+		}
+		return n, err
+	}
+	return fusefs.Node{Keep: life}, syscall.ENOENT
+}
+
+// shows reports whether a local directory is shown at p, which is the
+// target's, when the target has none.
+func (t *Tree) shows(p string) bool {
+	return t.o.Rules.HasCode(p) || t.o.Rules.Reaches(p, rules.Local)
+}
+
+// directory lets a lookup through if it found a directory.
+func (t *Tree) directory(n fusefs.Node, err error) (fusefs.Node, error) {
+	if err == nil && n.Attr.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return fusefs.Node{Keep: life}, syscall.ENOENT
+	}
+	return n, err
+}
+
+func (t *Tree) lookupRemote(ctx context.Context, p string) (fusefs.Node, error) {
+	a, err := t.remote.stat(ctx, p)
+	if err != nil {
+		return fusefs.Node{Keep: life}, err
+	}
+	return remoteNode(a), nil
+}
+
+// lookupView finds p, a path of the target, below viewDir. What the target
+// does not have and is local by rule may be a place of sockets (/var/run in
+// the target leads to /run): such a name leads out of the view again.
+func (t *Tree) lookupView(ctx context.Context, p string) (fusefs.Node, error) {
+	a, err := t.remote.stat(ctx, p)
+	if err == nil {
+		n := remoteNode(a)
+		n.Key = key(sideView, a.Dev, a.Ino)
+		return n, nil
+	}
+	if errors.Is(err, syscall.ENOENT) && t.leadsOut(p) {
+		return fusefs.Node{Key: pathKey("out:" + p), Keep: life, KeepAttr: life,
+			Attr: protocol.Attr{Mode: unix.S_IFLNK | 0o777, Size: uint64(len(p)), Nlink: 1, Link: p}}, nil
+	}
+	return fusefs.Node{Keep: life}, err
+}
+
+func (t *Tree) leadsOut(p string) bool {
+	if t.where(p) != rules.Local {
+		return false
+	}
+	fi, err := os.Lstat(p)
+	return err == nil && (fi.IsDir() || fi.Mode()&fs.ModeSocket != 0)
+}
+
+// List implements fusefs.Tree.
+func (t *Tree) List(ctx context.Context, p string) ([]fusefs.Entry, error) {
+	if r, ok := inView(p); ok {
+		list, err := t.remote.list(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		all := make([]fusefs.Entry, 0, len(list))
+		for i := range list {
+			n := remoteNode(&list[i].Attr)
+			n.Key = key(sideView, list[i].Attr.Dev, list[i].Attr.Ino)
+			all = append(all, fusefs.Entry{Name: list[i].Name, Node: n})
+		}
+		return all, nil
+	}
+	all := map[string]fusefs.Node{}
+	err := t.listRemote(ctx, p, all)
+	if lerr := t.listLocal(p, all); lerr == nil && errors.Is(err, syscall.ENOENT) {
+		err = nil
+	}
+	mounts := 0
+	for f, mode := range t.fixed {
+		if path.Dir(f) == p && !strings.HasPrefix(viewDir, f) {
+			all[path.Base(f)] = t.fixedNode(f, mode)
+			mounts++
+		}
+	}
+	for f, content := range t.o.Served {
+		if path.Dir(f) == p {
+			all[path.Base(f)] = t.servedNode(f, content)
+		}
+	}
+	if err != nil && (mounts == 0 || !errors.Is(err, syscall.ENOENT)) {
+		return nil, err
+	}
+	entries := make([]fusefs.Entry, 0, len(all))
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		entries = append(entries, fusefs.Entry{Name: name, Node: all[name]})
+	}
+	return entries, nil
+}
+
+// listRemote adds the target's names that a lookup would find.
+func (t *Tree) listRemote(ctx context.Context, p string, all map[string]fusefs.Node) error {
+	if t.where(p) != rules.Remote && !t.o.Rules.Reaches(p, rules.Remote) {
+		return syscall.ENOENT
+	}
+	list, err := t.remote.list(ctx, p)
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		c, a := path.Join(p, list[i].Name), &list[i].Attr
+		reached := a.Mode&unix.S_IFMT == unix.S_IFDIR && t.o.Rules.Reaches(c, rules.Remote)
+		if w := t.where(c); w == rules.Remote || w == rules.Local && reached {
+			all[list[i].Name] = remoteNode(a)
+		}
+	}
+	return nil
+}
+
+// listLocal adds the developer's names that a lookup would find.
+func (t *Tree) listLocal(p string, all map[string]fusefs.Node) error {
+	d, err := os.Open(p)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	for _, name := range names {
+		c := path.Join(p, name)
+		w := t.where(c)
+		_, taken := all[name]
+		if w == rules.NotFound || w == rules.Remote && (taken || !t.shows(c)) {
+			continue
+		}
+		n, err := localNode(c)
+		if err != nil || w == rules.Remote && n.Attr.Mode&unix.S_IFMT != unix.S_IFDIR {
+			continue
+		}
+		all[name] = n
+	}
+	return err
+}
+
+// Mixed implements fusefs.Tree.
+func (t *Tree) Mixed(p string) bool {
+	if _, ok := inView(p); ok {
+		return false
+	}
+	if _, ok := t.fixed[p]; ok || p == "/" || t.where(p) == rules.Local {
+		return true
+	}
+	t.mu.Lock()
+	parent := t.parents[p]
+	t.mu.Unlock()
+	if parent {
+		return true
+	}
+	_, err := os.Lstat(p)
+	return err == nil
+}
+
+// Readlink implements fusefs.Tree.
+func (t *Tree) Readlink(ctx context.Context, p string, k uint64) (string, error) {
+	if t.fixed[p]&unix.S_IFMT == unix.S_IFLNK || sideOf(k) == sideLocal {
+		return os.Readlink(p)
+	}
+	r, view := inView(p)
+	if view {
+		p = r
+		if sideOf(k) == sideOther { // see lookupView
+			return p, nil
+		}
+	}
+	a, err := t.remote.stat(ctx, p)
+	switch {
+	case err != nil:
+		return "", err
+	case a.Mode&unix.S_IFMT != unix.S_IFLNK:
+		return "", syscall.ESTALE
+	}
+	return t.cross(ctx, p, a.Link, view), nil
+}
+
+// cross gives the target's link at p a meaning here: what it leads to is to be
+// found in the target. The text is not cleaned where it is used: "x/.." means
+// something else when x is a link.
+func (t *Tree) cross(ctx context.Context, p, to string, view bool) string {
+	if view && !path.IsAbs(to) {
+		return to // stays in the view
+	}
+	full := to
+	if !path.IsAbs(to) {
+		full = path.Dir(p) + "/" + to
+	}
+	if t.where(path.Clean(full)) == rules.Remote {
+		if view {
+			return full // out of the view, where it is the target's as well
+		}
+		return to
+	}
+	if _, err := t.remote.follow(ctx, path.Clean(full)); err != nil {
+		return to // leads nowhere in the target
+	}
+	return viewDir + full
+}
+
+// Access implements fusefs.Tree.
+func (t *Tree) Access(ctx context.Context, p string, mask uint32) error {
+	if _, ok := t.fixed[p]; ok || p == "/" {
+		return nil
+	}
+	n, err := t.Lookup(ctx, p)
+	if err != nil {
+		return err
+	}
+	switch side := sideOf(n.Key); {
+	case side == sideLocal:
+		return unix.Faccessat(unix.AT_FDCWD, p, mask, unix.AT_EACCESS)
+	case side == sideView && mask&unix.W_OK != 0:
+		return syscall.EROFS
+	}
+	return allowed(&n.Attr, mask, t.o.UID, t.o.GID)
+}
+
+// allowed is what the target's kernel would say to its process. Of groups only
+// the first is known, so where another one could help it is taken to.
+func allowed(a *protocol.Attr, mask, uid, gid uint32) error {
+	bits := a.Mode
+	switch {
+	case uid == 0:
+		if mask&unix.X_OK == 0 || a.Mode&0o111 != 0 || a.Mode&unix.S_IFMT == unix.S_IFDIR {
+			return nil
+		}
+		return syscall.EACCES
+	case a.UID == uid:
+		bits >>= 6
+	case a.GID == gid:
+		bits >>= 3
+	default:
+		bits |= bits >> 3
+	}
+	if mask&^bits&7 != 0 {
+		return syscall.EACCES
+	}
+	return nil
+}
+
+// Statfs implements fusefs.Tree.
+func (t *Tree) Statfs(ctx context.Context, p string) (protocol.Fsinfo, error) {
+	if r, ok := inView(p); ok {
+		return t.remote.statfs(ctx, r)
+	}
+	if t.where(p) == rules.Remote {
+		return t.remote.statfs(ctx, p)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(p, &st); err != nil {
+		return protocol.Fsinfo{}, fmt.Errorf("statfs %q: %w", p, err)
+	}
+	return protocol.Fsinfo{Type: uint64(st.Type), Bsize: uint64(st.Bsize), Blocks: st.Blocks, Bfree: st.Bfree, Bavail: st.Bavail,
+		Files: st.Files, Ffree: st.Ffree, Namelen: uint64(st.Namelen), Frsize: uint64(st.Frsize), Flags: uint64(st.Flags)}, nil
+}

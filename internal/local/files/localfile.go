@@ -1,0 +1,77 @@
+package files
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/protocol"
+)
+
+// localFile is an open file of the developer's.
+type localFile struct{ f *os.File }
+
+// openLocal opens p as the supervisor, who is the developer.
+func openLocal(p string, flags int, mode uint32) (*localFile, error) {
+	// The kernel gives the offset of every write, also of those that append.
+	fd, err := unix.Open(p, flags&^unix.O_APPEND|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, mode)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: p, Err: err}
+	}
+	return &localFile{os.NewFile(uintptr(fd), p)}, nil
+}
+
+// Fd implements fusefs.Lender.
+func (l *localFile) Fd() int { return int(l.f.Fd()) }
+
+func (l *localFile) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
+	n, err := l.f.ReadAt(p, off)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
+}
+
+func (l *localFile) WriteAt(_ context.Context, p []byte, off int64) (int, error) {
+	return l.f.WriteAt(p, off)
+}
+
+func (l *localFile) Truncate(_ context.Context, size int64) error { return l.f.Truncate(size) }
+
+func (l *localFile) Stat(context.Context) (protocol.Attr, time.Duration, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(l.Fd(), &st); err != nil {
+		return protocol.Attr{}, 0, err
+	}
+	return localAttr(&st), 0, nil
+}
+
+func (l *localFile) Sync(context.Context) error { return l.f.Sync() }
+func (l *localFile) Close() error               { return l.f.Close() }
+
+// madeFile is a file of the session's own.
+type madeFile struct {
+	attr    protocol.Attr
+	content []byte
+}
+
+func (m *madeFile) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
+	if off >= int64(len(m.content)) {
+		return 0, nil
+	}
+	return copy(p, m.content[off:]), nil
+}
+
+func (m *madeFile) WriteAt(context.Context, []byte, int64) (int, error) { return 0, syscall.EROFS }
+func (m *madeFile) Truncate(context.Context, int64) error               { return syscall.EROFS }
+func (m *madeFile) Sync(context.Context) error                          { return nil }
+func (m *madeFile) Close() error                                        { return nil }
+
+func (m *madeFile) Stat(context.Context) (protocol.Attr, time.Duration, error) {
+	return m.attr, life, nil
+}

@@ -1,0 +1,93 @@
+package files
+
+import (
+	"hash/fnv"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/local/fusefs"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+)
+
+// side says where an inode comes from. It is the top two bits of its key: when
+// a path changes sides it gets another inode, and whoever has the old one open
+// keeps what he sees.
+type side uint64
+
+const (
+	sideOther  side = iota // neither: mount points, the session's own files
+	sideLocal              // the developer's
+	sideRemote             // the target's
+	sideView               // the target's, below viewDir
+)
+
+func sideOf(key uint64) side { return side(key >> 62) }
+
+// key makes a number of 62 bits from a file's identity. The multiplier is the
+// one of splitmix64, which maps different numbers to different ones; devices
+// are few, so two files meet with a chance of 2^-62 a pair.
+func key(s side, dev, ino uint64) uint64 {
+	h := (ino ^ dev<<40 ^ dev>>24) * 0x9e3779b97f4a7c15
+	h ^= h >> 29
+	return h>>2 | uint64(s)<<62
+}
+
+// pathKey is the key of what has no other identity than its path.
+func pathKey(p string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(p))
+	return h.Sum64()>>2 | 2 // never 0, nor the root's
+}
+
+func remoteNode(a *protocol.Attr) fusefs.Node {
+	return fusefs.Node{Attr: *a, Key: key(sideRemote, a.Dev, a.Ino), Keep: life, KeepAttr: life}
+}
+
+// localNode is lstat(2). Another program may change a local file at any time,
+// and the developer looks at once: attributes are not remembered.
+func localNode(p string) (fusefs.Node, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(p, &st); err != nil {
+		return fusefs.Node{}, &os.PathError{Op: "lstat", Path: p, Err: err}
+	}
+	return fusefs.Node{Attr: localAttr(&st), Key: key(sideLocal, st.Dev, st.Ino), Keep: life}, nil
+}
+
+func localAttr(st *unix.Stat_t) protocol.Attr {
+	return protocol.Attr{Ino: st.Ino, Size: uint64(st.Size), Blocks: uint64(st.Blocks), Dev: st.Dev, Rdev: st.Rdev,
+		Mode: st.Mode, Nlink: uint32(st.Nlink), UID: st.Uid, GID: st.Gid, Blksize: uint32(st.Blksize),
+		Atime: st.Atim.Nano(), Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano()}
+}
+
+// fixedNode is what something is mounted on, or leads there. It never changes.
+func (t *Tree) fixedNode(p string, mode uint32) fusefs.Node {
+	n := t.made(p, mode)
+	n.Fixed = true
+	if mode&unix.S_IFMT == unix.S_IFLNK {
+		if to, err := os.Readlink(p); err == nil {
+			n.Attr.Size = uint64(len(to))
+		}
+	}
+	return n
+}
+
+func (t *Tree) rootNode() fusefs.Node { return t.fixedNode("/", unix.S_IFDIR|0o755) }
+
+func (t *Tree) servedNode(p string, content []byte) fusefs.Node {
+	n := t.made(p, unix.S_IFREG|0o644)
+	n.Attr.Size = uint64(len(content))
+	n.Keep, n.KeepAttr = life, life
+	return n
+}
+
+// made is a file that exists nowhere else.
+func (t *Tree) made(p string, mode uint32) fusefs.Node {
+	const block = 4096 // bytes
+	at := t.born.UnixNano()
+	return fusefs.Node{Key: pathKey(p), Attr: protocol.Attr{Mode: mode, Nlink: 1, Blksize: block, Atime: at, Mtime: at, Ctime: at}}
+}
+
+// fresh reports whether something fetched at that time may still be used.
+func fresh(at time.Time) bool { return time.Since(at) < life }

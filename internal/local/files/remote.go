@@ -1,0 +1,283 @@
+package files
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+)
+
+const (
+	// prefetch is how much of a small file's content comes with its attributes,
+	// in bytes: what a program looks up it mostly reads.
+	prefetch = 64 << 10
+	// maxRecent bounds the contents that are kept for a moment, in bytes.
+	maxRecent = 16 << 20
+	// patience is how long a process that got a signal still waits for the
+	// answer that is on its way. Ordinary signals (a child's end, a timer) then
+	// go unnoticed, as on a local disk; whoever wants to end the process waits
+	// no longer than this.
+	patience = time.Second
+	// callTime bounds a call: longer than the link tries to come back.
+	callTime = 90 * time.Second
+)
+
+// remote asks the agent.
+type remote struct {
+	peer   Peer
+	ctx    context.Context // ends with close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // reading ahead
+	ahead  chan struct{}  // a place for each chunk being read ahead
+
+	mu     sync.Mutex
+	recent map[string]recent
+	order  []string // paths in recent by age, some of them gone
+	size   int      // bytes of content in recent
+}
+
+// recent is what was told about a path.
+type recent struct {
+	attr *protocol.Attr
+	at   time.Time
+}
+
+func newRemote(p Peer) *remote {
+	r := &remote{peer: p, recent: map[string]recent{}, ahead: make(chan struct{}, maxAhead)}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	return r
+}
+
+func (r *remote) close() error {
+	r.cancel()
+	r.wg.Wait()
+	return nil
+}
+
+// bound gives the context of a call: the end of ctx, which is a signal, ends
+// it after the patience. The caller calls done.
+func (r *remote) bound(ctx context.Context) (_ context.Context, done func()) {
+	calling, cancel := context.WithTimeoutCause(r.ctx, callTime, syscall.ETIMEDOUT)
+	var mu sync.Mutex
+	var timer *time.Timer
+	stop := context.AfterFunc(ctx, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		timer = time.AfterFunc(patience, cancel)
+	})
+	return calling, func() {
+		stop()
+		mu.Lock()
+		defer mu.Unlock()
+		if timer != nil {
+			timer.Stop()
+		}
+		cancel()
+	}
+}
+
+// call asks one question and gives the reply if it is a T.
+func call[T protocol.Message](ctx context.Context, r *remote, m protocol.Message) (reply T, err error) {
+	calling, done := r.bound(ctx)
+	defer done()
+	got, err := r.peer.Call(calling, m)
+	if err != nil {
+		return reply, r.explain(ctx, calling, err)
+	}
+	return as[T](got)
+}
+
+// as tells the expected reply from a refusal.
+func as[T protocol.Message](m protocol.Message) (T, error) {
+	switch m := m.(type) {
+	case T:
+		return m, nil
+	case *protocol.Answer:
+		var none T
+		if err := m.Err(); err != nil {
+			return none, err
+		}
+	}
+	var none T
+	return none, fmt.Errorf("the agent answered with %T instead of %T: %w", m, none, syscall.EIO)
+}
+
+// explain gives the error of a call the errno that a program expects of a
+// disk: a lost link is EIO, not a reset connection.
+func (r *remote) explain(ctx, calling context.Context, err error) error {
+	var closed *link.ClosedError
+	switch {
+	case ctx.Err() != nil && calling.Err() != nil:
+		return fmt.Errorf("interrupted: %w", syscall.EINTR)
+	case calling.Err() != nil:
+		return fmt.Errorf("%w: %w", context.Cause(calling), syscall.ETIMEDOUT)
+	case errors.As(err, &closed):
+		return fmt.Errorf("%v: %w", err, syscall.EIO)
+	}
+	return err
+}
+
+// stat gives a path's attributes, and the content of a small file with them.
+func (r *remote) stat(ctx context.Context, p string) (*protocol.Attr, error) {
+	if a := r.remembered(p); a != nil {
+		return a, nil
+	}
+	a, err := call[*protocol.Attr](ctx, r, &protocol.Stat{Path: p, Prefetch: prefetch})
+	if err != nil {
+		return nil, err
+	}
+	r.remember(p, a)
+	return a, nil
+}
+
+// follow gives the attributes of what a path leads to.
+func (r *remote) follow(ctx context.Context, p string) (*protocol.Attr, error) {
+	return call[*protocol.Attr](ctx, r, &protocol.Stat{Path: p, Follow: true})
+}
+
+func (r *remote) remembered(p string) *protocol.Attr {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e, ok := r.recent[p]; ok && fresh(e.at) {
+		return e.attr
+	}
+	return nil
+}
+
+// remember keeps a for its life; what is old or too much goes, oldest first.
+func (r *remote) remember(p string, a *protocol.Attr) {
+	const maxEntries = 4096
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.drop(p)
+	r.recent[p] = recent{a, time.Now()}
+	r.order = append(r.order, p)
+	r.size += len(a.Data)
+	for len(r.order) > 0 {
+		old, ok := r.recent[r.order[0]]
+		if ok && fresh(old.at) && r.size <= maxRecent && len(r.order) <= maxEntries {
+			break
+		}
+		if ok && (!fresh(old.at) || r.size > maxRecent || len(r.order) > maxEntries) {
+			r.drop(r.order[0])
+		}
+		r.order = r.order[1:]
+	}
+}
+
+// drop is for holders of the lock.
+func (r *remote) drop(p string) {
+	if e, ok := r.recent[p]; ok {
+		r.size -= len(e.attr.Data)
+		delete(r.recent, p)
+	}
+}
+
+func (r *remote) forget(p string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.drop(p)
+}
+
+// list gives a directory's entries.
+func (r *remote) list(ctx context.Context, p string) ([]protocol.Entry, error) {
+	calling, done := r.bound(ctx)
+	defer done()
+	s, err := r.peer.Open(calling, link.Interactive, &protocol.ReadDir{Path: p})
+	if err != nil {
+		return nil, r.explain(ctx, calling, err)
+	}
+	defer s.Close()
+	stop := context.AfterFunc(calling, func() { s.Reset(syscall.ECANCELED) })
+	defer stop()
+	var all []protocol.Entry
+	for {
+		m, err := s.Receive()
+		if errors.Is(err, io.EOF) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, r.explain(ctx, calling, err)
+		}
+		part, err := as[*protocol.Entries](m)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range part.List {
+			if validName(e.Name) {
+				all = append(all, e)
+			}
+		}
+	}
+}
+
+// validName refuses what the kernel would take for an attack.
+func validName(name string) bool {
+	const nameMax = 255 // NAME_MAX, linux/limits.h
+	if name == "" || name == "." || name == ".." || len(name) > nameMax {
+		return false
+	}
+	for i := range len(name) {
+		if name[i] == '/' || name[i] == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *remote) statfs(ctx context.Context, p string) (protocol.Fsinfo, error) {
+	i, err := call[*protocol.Fsinfo](ctx, r, &protocol.Statfs{Path: p})
+	if err != nil {
+		return protocol.Fsinfo{}, err
+	}
+	return *i, nil
+}
+
+// read reads from a handle. Large answers go with the bulk of the link, so
+// that they hold up no question.
+func (r *remote) read(ctx context.Context, handle uint64, off int64, n int) ([]byte, error) {
+	const small = 64 << 10 // bytes
+	m := &protocol.ReadAt{Handle: handle, Off: off, N: uint32(n)}
+	if n <= small {
+		d, err := call[*protocol.Data](ctx, r, m)
+		if err != nil {
+			return nil, err
+		}
+		return d.Bytes, nil
+	}
+	calling, done := r.bound(ctx)
+	defer done()
+	s, err := r.peer.Open(calling, link.Bulk, m)
+	if err != nil {
+		return nil, r.explain(ctx, calling, err)
+	}
+	defer s.Close()
+	stop := context.AfterFunc(calling, func() { s.Reset(syscall.ECANCELED) })
+	defer stop()
+	reply, err := s.Receive()
+	if err != nil {
+		return nil, r.explain(ctx, calling, err)
+	}
+	d, err := as[*protocol.Data](reply)
+	if err != nil {
+		return nil, err
+	}
+	if len(d.Bytes) > n {
+		return nil, fmt.Errorf("the agent sent %d bytes for %d: %w", len(d.Bytes), n, syscall.EIO)
+	}
+	return d.Bytes, nil
+}
+
+// closeHandle does not wait for the answer: nobody could do anything about it.
+func (r *remote) closeHandle(handle uint64) {
+	s, err := r.peer.Open(r.ctx, link.Interactive, &protocol.CloseHandle{Handle: handle})
+	if err == nil {
+		s.Close()
+	}
+}

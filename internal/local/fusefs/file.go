@@ -1,0 +1,46 @@
+package fusefs
+
+import (
+	"context"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// file is an open file.
+type file struct{ f File }
+
+var (
+	_ fs.FileReader   = (*file)(nil)
+	_ fs.FileWriter   = (*file)(nil)
+	_ fs.FileFsyncer  = (*file)(nil)
+	_ fs.FileFlusher  = (*file)(nil)
+	_ fs.FileReleaser = (*file)(nil)
+)
+
+func (h *file) Read(ctx context.Context, p []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	if l, ok := h.f.(Lender); ok {
+		return fuse.ReadResultFd(uintptr(l.Fd()), off, len(p)), 0
+	}
+	n, err := h.f.ReadAt(ctx, p, off)
+	if err != nil && n == 0 {
+		return nil, toErrno(err)
+	}
+	return fuse.ReadResultData(p[:n]), 0
+}
+
+func (h *file) Write(ctx context.Context, p []byte, off int64) (uint32, syscall.Errno) {
+	n, err := h.f.WriteAt(ctx, p, off)
+	if err != nil && n == 0 {
+		return 0, toErrno(err)
+	}
+	return uint32(n), 0
+}
+
+func (h *file) Fsync(ctx context.Context, _ uint32) syscall.Errno { return toErrno(h.f.Sync(ctx)) }
+
+// Flush is close(2) of one descriptor: everything is written already.
+func (h *file) Flush(context.Context) syscall.Errno { return 0 }
+
+func (h *file) Release(context.Context) syscall.Errno { return toErrno(h.f.Close()) }

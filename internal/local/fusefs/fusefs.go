@@ -1,0 +1,190 @@
+// Package fusefs serves a Tree as a FUSE file system.
+//
+// The session gives it the descriptor that the sandbox's init opened and
+// mounted. It turns the kernel's requests about inodes into questions about
+// paths, and decides what the kernel may remember and for how long; whose a
+// path is and how to get at it is the Tree's affair.
+//
+// It fails with the errno that the Tree gives, EIO where it gives none, and
+// EINTR when the waiting process got a signal and the Tree heeds that.
+//
+// Hazards. When a lookup answers with another inode than before the kernel
+// forgets the name and silently unmounts everything below it: what is mounted
+// on must be Fixed in every answer. An inode whose owner is not mapped in the
+// sandbox cannot be written, so every owner is shown as the caller.
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/protocol"
+)
+
+// Node is what there is at a path.
+type Node struct {
+	Attr protocol.Attr // Ino, UID, GID, Data and HasData are not looked at
+	// Key is the same for the same file and different for every other; it is
+	// the inode number that programs see.
+	Key uint64
+	// Keep is how long the kernel may take the name for granted, KeepAttr how
+	// long the attributes.
+	Keep, KeepAttr time.Duration
+	// Fixed says that nothing else will ever be there: a directory or file that
+	// something is mounted on, or that leads there.
+	Fixed bool
+}
+
+// Ever is long enough for Node.Keep.
+const Ever = 1000 * time.Hour
+
+// Entry is a name in a directory.
+type Entry struct {
+	Name string
+	Node Node
+}
+
+// Change is what is to be changed of a file's attributes; nil stays as it is.
+type Change struct {
+	Mode         *uint32
+	Size         *uint64
+	Atime, Mtime *time.Time
+}
+
+// Tree is the file system. Paths are absolute and clean. Errors wrap the errno
+// for the program. Methods are called concurrently; the end of ctx means that
+// the waiting process got a signal.
+//
+// ESTALE from a method makes the kernel look the path up again and repeat the
+// operation.
+type Tree interface {
+	Lookup(ctx context.Context, path string) (Node, error)
+	// List gives the names in a directory without "." and "..".
+	List(ctx context.Context, path string) ([]Entry, error)
+	// Mixed reports whether a directory's listing may change without a sign in
+	// its attributes.
+	Mixed(path string) bool
+	Readlink(ctx context.Context, path string, key uint64) (string, error)
+	// Open opens the file that Lookup gave the key for.
+	Open(ctx context.Context, path string, key uint64, flags uint32) (File, error)
+	Create(ctx context.Context, path string, flags, mode uint32) (File, error)
+	Setattr(ctx context.Context, path string, key uint64, c Change) error
+	Mkdir(ctx context.Context, path string, mode uint32) error
+	Mknod(ctx context.Context, path string, mode, rdev uint32) error
+	Symlink(ctx context.Context, to, path string) error
+	Link(ctx context.Context, old, path string) error
+	Unlink(ctx context.Context, path string) error
+	Rmdir(ctx context.Context, path string) error
+	Rename(ctx context.Context, old, path string, flags uint32) error
+	Access(ctx context.Context, path string, mask uint32) error
+	Statfs(ctx context.Context, path string) (protocol.Fsinfo, error)
+}
+
+// File is an open file.
+type File interface {
+	// ReadAt reads up to len(p) bytes, fewer only at the end of the file.
+	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
+	WriteAt(ctx context.Context, p []byte, off int64) (int, error)
+	// Truncate sets the file's length in bytes.
+	Truncate(ctx context.Context, size int64) error
+	// Stat is fstat(2); keep is how long the kernel may take it for granted.
+	Stat(ctx context.Context) (attr protocol.Attr, keep time.Duration, err error)
+	Sync(ctx context.Context) error
+	Close() error
+}
+
+// Lender is a File that is also a descriptor of this machine: the kernel then
+// reads it without a copy in between.
+type Lender interface {
+	// Fd is valid until Close.
+	Fd() int
+}
+
+const (
+	// maxIO is the largest single read or write in bytes, the kernel's bound.
+	maxIO = 1 << 20
+	// background is how many reads ahead and the like the kernel may have under
+	// way: each may take a round trip.
+	background = 64
+	// closeTime bounds the wait for the last user of the mount.
+	closeTime = 3 * time.Second
+)
+
+// MaxRead is the size in bytes of the largest read request, for the mount's
+// option max_read.
+const MaxRead = maxIO
+
+// Server serves one mount.
+type Server struct {
+	fuse *fuse.Server
+	done chan struct{}
+}
+
+// Serve serves t on f, /dev/fuse already mounted, which it owns. It returns
+// when the kernel's greeting is answered; from then on the mount works.
+func Serve(f *os.File, t Tree) (*Server, error) {
+	defer f.Close()
+	// The library owns the number that it is given.
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, fmt.Errorf("serve files: %w", err)
+	}
+	negative := time.Duration(0) // each lookup says so itself
+	srv, err := fs.Mount(fmt.Sprintf("/dev/fd/%d", fd), newRoot(t), &fs.Options{
+		NegativeTimeout: &negative,
+		NullPermissions: true,
+		RootStableAttr:  &fs.StableAttr{Ino: rootKey},
+		MountOptions: fuse.MountOptions{
+			MaxWrite: maxIO, MaxReadAhead: maxIO, MaxBackground: background,
+			// ENOSYS once, or every exec and every write would ask.
+			DisableXAttrs: true,
+			// Open with O_TRUNC in one call: what is emptied need not be copied.
+			ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC,
+			Logger:            log.New(io.Discard, "", 0),
+		}})
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("serve files: %w", err)
+	}
+	s := &Server{fuse: srv, done: make(chan struct{})}
+	go func() { defer close(s.done); srv.Wait() }() // ends with the mount
+	return s, nil
+}
+
+// Close waits until the mount is gone, which it is when the last process of
+// the sandbox has ended. It fails if that takes too long; the end of this
+// process then aborts the mount.
+func (s *Server) Close() error {
+	select {
+	case <-s.done:
+		return nil
+	case <-time.After(closeTime):
+		return errors.New("the sandbox's files are still in use")
+	}
+}
+
+// toErrno is what the program gets for err.
+func toErrno(err error) syscall.Errno {
+	var e syscall.Errno
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &e) && e != 0:
+		return e
+	case errors.Is(err, context.Canceled):
+		return syscall.EINTR
+	case errors.Is(err, context.DeadlineExceeded):
+		return syscall.ETIMEDOUT
+	}
+	return syscall.EIO
+}

@@ -1,0 +1,181 @@
+package session
+
+import (
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/local/files"
+	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
+	"github.com/mirrord-go/mirrord/internal/rules"
+)
+
+// nsswitch makes the C library ask hosts and the name server only: other
+// services (mdns, resolved, myhostname) would answer for this machine
+// (nsswitch.conf(5)).
+const nsswitch = `# served by mirrord: names resolve as in the target
+passwd:     files
+group:      files
+shadow:     files
+hosts:      files dns
+networks:   files
+protocols:  files
+services:   files
+ethers:     files
+rpc:        files
+netgroup:   files
+`
+
+// openTree makes the view of files for spec, and plans its mounts.
+func (s *supervisor) openTree(b *built, spec *handoff.Spec) {
+	r := ownPlaces(s.start.Argv, s.start.Env, s.start.Dir)
+	r.Volumes = s.pod.Mounts
+	plan := r.Plan(disk{})
+	for _, v := range s.pod.Mounts {
+		if d := r.Decide(v, rules.Read); d.Where == rules.Local {
+			s.emit(event.Event{Level: event.Detail, Code: "volume-local", Flow: "files",
+				Text: "the target has a volume at " + v + "; here it is local: " + d.Why})
+		}
+	}
+	b.tree = files.New(files.Options{
+		Peer: s.link, Rules: r, Plan: plan, UID: s.pod.UID, GID: s.pod.GID, Emit: s.emit,
+		Served: map[string][]byte{"/etc/nsswitch.conf": []byte(nsswitch)},
+	})
+	spec.Binds = slices.Concat(plan.Binds, plan.Pins)
+	spec.Hides = plan.Hides
+}
+
+// ownPlaces are the places of this machine that a command needs: where it
+// works, its home, and the toolchain that the environment names.
+func ownPlaces(argv, env []string, dir string) *rules.Files {
+	get := func(name string) string {
+		value := ""
+		for _, kv := range env {
+			if n, v, ok := strings.Cut(kv, "="); ok && n == name {
+				value = v
+			}
+		}
+		return value
+	}
+	r := &rules.Files{}
+	own := func(p string) {
+		for _, p := range []string{p, real(p)} {
+			if path.IsAbs(p) && path.Clean(p) != "/" {
+				r.Own = append(r.Own, path.Clean(p))
+			}
+		}
+	}
+	if home := get("HOME"); path.IsAbs(home) && path.Clean(home) != "/" {
+		r.Home = real(home)
+		if real(home) != path.Clean(home) {
+			own(home)
+		}
+	}
+	own(dir)
+	own(repository(dir))
+	for _, name := range []string{"TMPDIR", "VIRTUAL_ENV", "GOROOT", "JAVA_HOME", "CONDA_PREFIX", "XDG_RUNTIME_DIR"} {
+		own(get(name))
+	}
+	for _, name := range []string{"PATH", "PYTHONPATH", "NODE_PATH", "GOPATH", "LD_LIBRARY_PATH"} {
+		for _, p := range filepath.SplitList(get(name)) {
+			own(installation(p))
+		}
+	}
+	if len(argv) > 0 {
+		program := lookup(argv[0], get("PATH"), dir)
+		if fi, err := os.Stat(program); err == nil && fi.Mode().IsRegular() {
+			own(installation(path.Dir(real(program))))
+		}
+		for _, arg := range argv[1:] {
+			if p := under(arg, dir); r.Decide(p, rules.Read).Where == rules.Local && isFile(p) {
+				r.Code = append(r.Code, path.Dir(p))
+			}
+		}
+	}
+	slices.Sort(r.Own)
+	r.Own = slices.Compact(r.Own)
+	return r
+}
+
+// installation is what a directory of programs belongs to: /opt/go/bin to
+// /opt/go, if there is more than bin in it.
+func installation(p string) string {
+	prefix := path.Dir(path.Clean(p))
+	if prefix == "/" || prefix == "." || path.Base(p) != "bin" {
+		return p
+	}
+	for _, sign := range []string{"lib", "lib64", "pyvenv.cfg", "share", "pkg", "jre"} {
+		if _, err := os.Lstat(path.Join(prefix, sign)); err == nil {
+			return prefix
+		}
+	}
+	return p
+}
+
+// repository is the top of the git repository that dir is in; empty if it is
+// in none.
+func repository(dir string) string {
+	for d := path.Clean(dir); path.IsAbs(d) && d != "/"; d = path.Dir(d) {
+		if _, err := os.Lstat(path.Join(d, ".git")); err == nil {
+			return d
+		}
+	}
+	return ""
+}
+
+// lookup finds a program as execvp(3) does; empty if there is none.
+func lookup(name, list, dir string) string {
+	if strings.Contains(name, "/") {
+		return under(name, dir)
+	}
+	for _, d := range filepath.SplitList(list) {
+		if p := under(path.Join(d, name), dir); isFile(p) {
+			return p
+		}
+	}
+	return ""
+}
+
+func under(p, dir string) string {
+	if path.IsAbs(p) {
+		return path.Clean(p)
+	}
+	return path.Join(dir, p)
+}
+
+func isFile(p string) bool {
+	fi, err := os.Stat(p)
+	return err == nil && fi.Mode().IsRegular()
+}
+
+// real resolves symbolic links as far as that is possible.
+func real(p string) string {
+	if r, err := filepath.EvalSymlinks(p); err == nil {
+		return r
+	}
+	return path.Clean(p)
+}
+
+// disk is this machine's file system.
+type disk struct{}
+
+func (disk) Lstat(p string) (fs.FileMode, bool) {
+	fi, err := os.Lstat(p)
+	if err != nil {
+		return 0, false
+	}
+	return fi.Mode(), true
+}
+
+func (disk) List(dir string) []string {
+	list, _ := os.ReadDir(dir)
+	names := make([]string, len(list))
+	for i, e := range list {
+		names[i] = e.Name()
+	}
+	return names
+}
