@@ -9,14 +9,15 @@ import (
 
 func TestOutgoingTCP(t *testing.T) {
 	ip, ip6 := podIP(t, "app"), strings.Trim(podIP6(t, "app"), "[]")
+	echo4 := kubectl(t, "get", "service", "echo", "-o", "jsonpath={.spec.clusterIP}")
 	for name, c := range map[string]struct {
 		argv []string
 		want string
 	}{
 		"static Go":      {[]string{"probe", "tcp", "echo:7000", "hi"}, "echo hi from " + ip},
 		"IPv6":           {[]string{"probe", "tcp", podIP6(t, "echo") + ":7000", "hi"}, "echo hi from " + ip6},
-		"python":         {[]string{"python3", "-c", "import socket; s = socket.create_connection(('echo', 7000)); s.sendall(b'hi\\n'); print(s.makefile().readline(), end='')"}, "echo hi from " + ip},
-		"shell built-in": {[]string{"bash", "-c", "exec 3<>/dev/tcp/echo/7000; echo hi >&3; head -n 1 <&3"}, "echo hi from " + ip},
+		"python":         {[]string{"python3", "-c", "import socket; s = socket.create_connection(('" + echo4 + "', 7000)); s.sendall(b'hi\\n'); print(s.makefile().readline(), end='')"}, "echo hi from " + ip},
+		"shell built-in": {[]string{"bash", "-c", "exec 3<>/dev/tcp/" + echo4 + "/7000; echo hi >&3; head -n 1 <&3"}, "echo hi from " + ip},
 		"java":           {[]string{"java", "-XX:TieredStopAtLevel=1", "-cp", "../bin", "Ask", "echo", "7000"}, "echo hi from " + ip},
 	} {
 		t.Run(name, func(t *testing.T) {

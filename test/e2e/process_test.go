@@ -107,15 +107,15 @@ func TestShellWithChildren(t *testing.T) {
 
 func TestBackgroundChildKeepsTheSession(t *testing.T) {
 	pidFile := filepath.Join(w.dir, "work", "background")
-	r := start(t, "-t", "pod/app", "bash", "-c", "setsid python3 ../bin/server.py 8019 >/dev/null 2>&1 </dev/null & echo $! >"+pidFile+
-		"; until curl -s localhost:8019 >/dev/null; do :; done; echo left")
+	r := start(t, "-t", "pod/app", "bash", "-c", "setsid python3 ../bin/server.py 8119 >/dev/null 2>&1 </dev/null & echo $! >"+pidFile+
+		"; until curl -s localhost:8119 >/dev/null; do :; done; echo left")
 	if code := r.end(); code != 0 {
 		t.Fatalf("exit code %d", code)
 	}
 	if !strings.Contains(r.stderr.String(), "keep the session") {
 		t.Errorf("nobody said that the session goes on:\n%s", r.stderr)
 	}
-	if got, err := httpGet("http://127.0.0.1:8019/still"); err != nil || !strings.HasPrefix(got, "local python /still") {
+	if got, err := httpGet("http://127.0.0.1:8119/still"); err != nil || !strings.HasPrefix(got, "local python /still") {
 		t.Errorf("after the command: %q, %v", got, err)
 	}
 	b, err := os.ReadFile(pidFile)

@@ -129,12 +129,24 @@ func (d *device) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 			head[0] = unix.VIRTIO_NET_HDR_F_NEEDS_CSUM // the kernel trusts the payload then
 			binary.NativeEndian.PutUint16(head[6:], uint16(len(pkt.NetworkHeader().Slice())))
 			binary.NativeEndian.PutUint16(head[8:], off)
+			if pkt.TransportProtocolNumber == header.UDPProtocolNumber {
+				partialUDP(pkt)
+			}
 		}
 		if err := d.write(append(append(parts[:0], head[:]), pkt.AsSlices()...)); err != nil {
 			return n, &tcpip.ErrAborted{}
 		}
 	}
 	return pkts.Len(), nil
+}
+
+// partialUDP fills in the checksum's part over the addresses, which gVisor
+// leaves at 0: over IPv6 the kernel takes that for no checksum and drops the
+// datagram (RFC 8200, 8.1).
+func partialUDP(pkt *stack.PacketBuffer) {
+	h := header.UDP(pkt.TransportHeader().Slice())
+	net := pkt.Network()
+	h.SetChecksum(header.PseudoHeaderChecksum(header.UDPProtocolNumber, net.SourceAddress(), net.DestinationAddress(), h.Length()))
 }
 
 // write sends one packet. A full queue loses it, as a wire would.

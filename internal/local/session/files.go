@@ -77,6 +77,8 @@ func ownPlaces(argv, env []string, dir string) *rules.Files {
 	}
 	own(dir)
 	own(repository(dir))
+	own("/tmp")
+	own("/var/tmp")
 	for _, name := range []string{"TMPDIR", "VIRTUAL_ENV", "GOROOT", "JAVA_HOME", "CONDA_PREFIX", "XDG_RUNTIME_DIR"} {
 		own(get(name))
 	}

@@ -1,0 +1,176 @@
+package rules
+
+import (
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var someone = &Files{
+	Home:    "/home/ana",
+	Own:     []string{"/work/shop", "/data/tmp"},
+	Volumes: []string{"/etc/app", "/run/secrets/app", "/work/shop/config", "/tmp", "/home/ana", "/data/tmp/volume", "/proc/odd", "/"},
+	Code:    []string{"/srv/tool"},
+}
+
+func TestFilesDecide(t *testing.T) {
+	for _, c := range []struct {
+		path        string
+		read, write Where
+	}{
+		{"/", Remote, Remote},
+		{"/app/config.yaml", Remote, Local},
+		{"/data", Remote, Local},
+		{"/var/lib/thing", Remote, Local},
+		{"/var/run/secrets/kubernetes.io/serviceaccount/token", Remote, Local},
+		{"/usr/bin/python3", Local, Local},
+		{"/usrlocal", Remote, Local},
+		{"/lib64/ld-linux-x86-64.so.2", Local, Local},
+		{"/opt/tool/x", Local, Local},
+		{"/etc/passwd", Local, Local},
+		{"/etc/resolv.conf", Remote, Local},
+		{"/etc/resolv.conf.d", Local, Local},
+		{"/etc/hosts", Remote, Local},
+		{"/etc/ssl/certs/ca.pem", Remote, Local},
+		{"/etc/ssl/private", Local, Local},
+		// Program code, wherever it is, whatever its case.
+		{"/app/main.py", Local, Local},
+		{"/app/MAIN.PY", Local, Local},
+		{"/app/main.pyx", Remote, Local},
+		{"/app/libx.so", Local, Local},
+		{"/app/libx.so.6", Remote, Local},
+		{"/app/node_modules/x/data.bin", Local, Local},
+		{"/app/package.json", Local, Local},
+		{"/app/a.so/config", Remote, Local},
+		{"/app/lib/jvm.cfg", Local, Local},
+		// Places.
+		{"/work/shop/main.go", Local, Local},
+		{"/work/other", Remote, Local},
+		{"/home/ana/x", Local, Local},
+		{"/home/bob/x", Local, Local},
+		{"/home/ana/.kube/config", NotFound, NotFound},
+		{"/home/ana/.kubeconfig", Local, Local},
+		{"/home/ana/.config/gcloud", NotFound, NotFound},
+		{"/home/ana/.azure/token", NotFound, NotFound},
+		// Volumes are remote for reads, also where code and system files are.
+		{"/etc/app/config.yaml", Remote, Local},
+		{"/etc/app/init.sh", Remote, Local},
+		{"/run/secrets/app/token", Remote, Local},
+		{"/run/secrets", Local, Local},
+		// The more specific place wins; on a tie the developer's own.
+		{"/work/shop/config/a.yaml", Remote, Local},
+		{"/data/tmp/x", Local, Local},
+		{"/data/tmp/volume/x", Remote, Local},
+		{"/tmp/x", Remote, Local}, // decided by the session: it makes /tmp its own
+		{"/proc/odd", Local, Local},
+	} {
+		if got := someone.Decide(c.path, Read); got.Where != c.read || got.Why == "" {
+			t.Errorf("reading %s is %v (%q), want %v", c.path, got.Where, got.Why, c.read)
+		}
+		if got := someone.Decide(c.path, Write); got.Where != c.write || got.Why == "" {
+			t.Errorf("writing %s is %v (%q), want %v", c.path, got.Where, got.Why, c.write)
+		}
+	}
+}
+
+func TestFilesReaches(t *testing.T) {
+	for _, c := range []struct {
+		dir           string
+		local, remote bool
+	}{
+		{"/", true, true},
+		{"/etc", false, true},
+		{"/etc/ssl", false, true},
+		{"/etc/app", false, false},
+		{"/run", false, true},
+		{"/run/secrets", false, true},
+		{"/var", true, false}, // /var/tmp
+		{"/work", true, true},
+		{"/work/shop", false, true},
+		{"/srv", true, false}, // code
+		{"/usr", false, false},
+		{"/data", true, true},
+	} {
+		if got := someone.Reaches(c.dir, Local); got != c.local {
+			t.Errorf("something local below %s: %v, want %v", c.dir, got, c.local)
+		}
+		if got := someone.Reaches(c.dir, Remote); got != c.remote {
+			t.Errorf("something remote below %s: %v, want %v", c.dir, got, c.remote)
+		}
+	}
+	if !someone.HasCode("/srv/tool/lib") || someone.HasCode("/srv") || someone.HasCode("/srv/tools") {
+		t.Error("HasCode")
+	}
+}
+
+// listed is a disk of paths: "/" at the end is a directory, "=" a socket, "@" a
+// symbolic link.
+type listed []string
+
+func (l listed) Lstat(p string) (fs.FileMode, bool) {
+	for _, e := range l {
+		if strings.TrimRight(e, "/=@") != p {
+			continue
+		}
+		switch e[len(e)-1] {
+		case '/':
+			return fs.ModeDir, true
+		case '=':
+			return fs.ModeSocket, true
+		case '@':
+			return fs.ModeSymlink, true
+		}
+		return 0, true
+	}
+	return 0, false
+}
+
+func (l listed) List(dir string) (names []string) {
+	for _, e := range l {
+		if p := strings.TrimRight(e, "/=@"); path.Dir(p) == dir {
+			names = append(names, path.Base(p))
+		}
+	}
+	return names
+}
+
+func TestPlan(t *testing.T) {
+	d := listed{"/usr/", "/bin@", "/tmp/", "/etc/", "/etc/passwd", "/etc/ld.so.cache", "/home/", "/home/ana/", "/home/ana/.kube/", "/home/ana/.azure/",
+		"/run/", "/run/docker.sock=", "/run/user/", "/run/secrets/", "/run/utmp", "/run/nscd/", "/var/tmp/", "/work/shop/", "/work/shop/config/", "/work/shop/src/", "/proc/"}
+	for _, c := range []struct {
+		name  string
+		files Files
+		want  Plan
+	}{
+		{"no target", Files{Home: "/home/ana", Own: []string{"/work/shop"}}, Plan{
+			Binds: []string{"/home", "/proc", "/run", "/tmp", "/usr", "/var/tmp", "/work/shop"},
+			Hides: []string{"/home/ana/.azure", "/home/ana/.kube", "/run/nscd"}}},
+		{"volumes split a directory", Files{Home: "/home/ana", Own: []string{"/work/shop"}, Volumes: []string{"/run/secrets/app", "/work/shop/config"}}, Plan{
+			Binds: []string{"/home", "/proc", "/run/docker.sock", "/run/nscd", "/run/user", "/tmp", "/usr", "/var/tmp", "/work/shop/src"},
+			Hides: []string{"/home/ana/.azure", "/home/ana/.kube", "/run/nscd"}}},
+		{"a volume over a place that is not one's own", Files{Home: "/home/ana", Volumes: []string{"/tmp", "/usr"}}, Plan{
+			Binds: []string{"/home", "/proc", "/run", "/var/tmp"},
+			Hides: []string{"/home/ana/.azure", "/home/ana/.kube", "/run/nscd"}}},
+		{"a volume over a place of one's own", Files{Home: "/home/ana", Own: []string{"/tmp"}, Volumes: []string{"/tmp"}}, Plan{
+			Binds: []string{"/home", "/proc", "/run", "/tmp", "/usr", "/var/tmp"},
+			Hides: []string{"/home/ana/.azure", "/home/ana/.kube", "/run/nscd"}}},
+		{"working in what is hidden", Files{Home: "/home/ana", Own: []string{"/home/ana/.kube"}}, Plan{
+			Binds: []string{"/home", "/proc", "/run", "/tmp", "/usr", "/var/tmp"},
+			Hides: []string{"/home/ana/.azure", "/run/nscd"}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := c.files.Plan(d)
+			if !slices.Equal(got.Binds, c.want.Binds) {
+				t.Errorf("binds\ngot  %q\nwant %q", got.Binds, c.want.Binds)
+			}
+			if !slices.Equal(got.Hides, c.want.Hides) {
+				t.Errorf("hides\ngot  %q\nwant %q", got.Hides, c.want.Hides)
+			}
+			if !slices.Equal(got.Pins, []string{"/etc/ld.so.cache"}) || !slices.Equal(got.Absent, []string{"/etc/ld.so.preload"}) {
+				t.Errorf("pins %q, absent %q", got.Pins, got.Absent)
+			}
+		})
+	}
+}
