@@ -13,9 +13,5 @@ var version = "0.1.0-dev"
 
 func main() {
 	boot.Main() // does not return in the roles that live inside a sandbox
-	if os.Args[0] == cli.SupervisorName {
-		cli.Supervise(version)
-		return
-	}
-	os.Exit(cli.Main(version, os.Args[1:]))
+	os.Exit(cli.Main(version, os.Args))
 }

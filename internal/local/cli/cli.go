@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/local/demo"
 	"github.com/mirrord-go/mirrord/internal/local/monitor"
 )
 
@@ -33,10 +34,20 @@ type app struct {
 	code    int // of the command that ran, for Main
 }
 
-// Main runs a command line, without the program's name, and returns the exit
-// code.
+// Main runs a command line, which begins with the program's name, and returns
+// the exit code. By other names the program plays its own hidden roles.
 func Main(version string, args []string) int {
-	a := &app{version: version}
+	switch args[0] {
+	case supervisorName:
+		supervise(version)
+		return 0
+	case demo.Name:
+		demo.Main()
+	}
+	return (&app{version: version}).run(args[1:])
+}
+
+func (a *app) run(args []string) int {
 	root := &cobra.Command{
 		Use:   "mirrord",
 		Short: "Run a local process in the context of a Kubernetes pod",
@@ -49,7 +60,7 @@ here nor in the cluster.`,
   mirrord demo`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Version:       version,
+		Version:       a.version,
 	}
 	root.SetVersionTemplate("mirrord {{.Version}}\n")
 	root.AddCommand(a.execCommand(), a.agentCommand(), a.demoCommand(), a.versionCommand())

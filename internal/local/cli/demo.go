@@ -33,11 +33,10 @@ no root and no network, and leaves nothing behind.`,
 		},
 	}
 	c.Flags().BoolVar(&keep, "keep", false, "keep the pod until Ctrl-C, for commands of your own")
-	c.AddCommand(&cobra.Command{
-		Use:                "serve",
-		Hidden:             true, // the local server of the demo's own steps
-		DisableFlagParsing: true,
-		RunE:               func(_ *cobra.Command, args []string) error { return demo.Serve(args) },
-	})
+	// The local programs of the demo's own steps, for machines without any.
+	for name, run := range map[string]func([]string) error{"serve": demo.Serve, "ask": demo.Ask} {
+		c.AddCommand(&cobra.Command{Use: name, Hidden: true, DisableFlagParsing: true,
+			RunE: func(_ *cobra.Command, args []string) error { return run(args) }})
+	}
 	return c
 }

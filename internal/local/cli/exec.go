@@ -87,6 +87,6 @@ func (a *app) exec(f *execFlags, argv []string) (int, error) {
 	m := a.monitor(f.quiet, f.verbose)
 	return front.Run(front.Options{
 		Argv: argv, Env: os.Environ(), Dir: dir, Config: options,
-		SupervisorName: SupervisorName, Show: m.Show, CleanUp: cleanUp,
+		SupervisorName: supervisorName, Show: m.Show, CleanUp: cleanUp,
 	})
 }

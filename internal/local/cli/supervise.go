@@ -15,13 +15,13 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/session"
 )
 
-// SupervisorName is argv[0] of the supervisor, the process that serves a
+// supervisorName is argv[0] of the supervisor, the process that serves a
 // session.
-const SupervisorName = "mirrord-supervisor"
+const supervisorName = "mirrord-supervisor"
 
-// Supervise is the supervisor's main. It returns when the session has ended
+// supervise is the supervisor's main. It returns when the session has ended
 // and nothing of it is left.
-func Supervise(version string) {
+func supervise(version string) {
 	ctl, err := control.Open(os.NewFile(front.ControlFD, "control"))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mirrord-supervisor: this program is started by mirrord exec:", err)
