@@ -36,7 +36,7 @@ const layers = `
 
 	# The developer's machine: mechanisms, then ways to an agent.
 	WORDS < local/netstack, local/fusefs, local/control, local/image;
-	WORDS, KERNEL < local/sandbox/handoff < local/sandbox, local/sandbox/boot;
+	WORDS, KERNEL < local/sandbox/handoff, local/sandbox/tree < local/sandbox, local/sandbox/boot;
 	local/netstack, local/fusefs, local/sandbox < LOCALMECH;
 	WORDS, KERNEL, link/seal < local/kube, local/process, local/demo < REACH;
 
@@ -45,6 +45,7 @@ const layers = `
 
 	# The flows.
 	WORDS, rules, link < FLOWBASE;
+	local/fusefs < local/files; # the flow is the Tree that the mechanism serves
 	FLOWBASE < local/files, local/outgoing, local/incoming < LOCALFLOW;
 	FLOWBASE < agent/env, agent/files, agent/outgoing, agent/incoming < AGENTFLOW;
 

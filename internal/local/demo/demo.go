@@ -147,7 +147,7 @@ func refused(err error) error {
 		Code:  "demo-pod",
 		What:  "the demo pod could not be made",
 		Why:   err.Error(),
-		Do:    "run: mirrord doctor",
+		Do:    "see docs/errors.md, demo-pod: what it needs",
 		Cause: err,
 	}
 	switch {

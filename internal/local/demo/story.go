@@ -68,7 +68,7 @@ func Run(ctx context.Context, out io.Writer, self string, o Options) error {
 		}
 	}
 	if s.failed > 0 {
-		return failure.New("demo-failed", "the demo shows a fault", "run: mirrord doctor", "%d of %d steps failed", s.failed, total)
+		return failure.New("demo-failed", "the demo shows a fault", "see the steps above; and docs/errors.md, demo-failed", "%d of %d steps failed", s.failed, total)
 	}
 	return nil
 }

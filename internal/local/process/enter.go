@@ -215,7 +215,7 @@ func (t target) denied(err error) error {
 func (t target) notStarted(err error, entered bool) error {
 	f := &failure.Error{
 		Code: "agent-start", What: fmt.Sprintf("no agent could be started for process %d (%s)", t.pid, t.name),
-		Why: err.Error(), Do: "try again; if it stays: mirrord doctor", Cause: err,
+		Why: err.Error(), Do: "try again; if it stays, see docs/errors.md, agent-start", Cause: err,
 	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):

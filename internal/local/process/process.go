@@ -98,12 +98,12 @@ func Start(ctx context.Context, pid int, spec Spec, progress func(string)) (*Age
 	}
 	program, err := inMemory(spec.Agent)
 	if err != nil {
-		return nil, failure.Wrap(err, "agent-start", "the agent's program could not be put into memory", "run: mirrord doctor")
+		return nil, failure.Wrap(err, "agent-start", "the agent's program could not be put into memory", "see docs/errors.md, agent-start: what it needs")
 	}
 	defer program.Close()
 	sock, listener, err := newSocket()
 	if err != nil {
-		return nil, failure.Wrap(err, "agent-start", "no socket could be made for the agent", "run: mirrord doctor")
+		return nil, failure.Wrap(err, "agent-start", "no socket could be made for the agent", "see docs/errors.md, agent-start: what it needs")
 	}
 	defer listener.Close()
 	argv := append(enter, fmt.Sprintf("/proc/self/fd/%d", programFD),
