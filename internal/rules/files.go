@@ -44,9 +44,7 @@ var systemDirs = []string{
 // kernelDirs are the kernel's own: nothing of the target's is ever there.
 var kernelDirs = []string{"/proc", "/sys", "/dev"}
 
-// etc is local by default and yet decided path by path: single files of it are
-// the target's, and a directory that is mounted shows root's files as nobody's,
-// which ssh refuses.
+// etc is local by default, with single files of the target's in it.
 const etc = "/etc"
 
 // remoteByDefault are the files of /etc that say how names resolve and whom to

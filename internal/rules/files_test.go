@@ -137,7 +137,7 @@ func (l listed) List(dir string) (names []string) {
 }
 
 func TestPlan(t *testing.T) {
-	d := listed{"/usr/", "/bin@", "/tmp/", "/etc/", "/etc/passwd", "/etc/ld.so.cache", "/home/", "/home/ana/", "/home/ana/.kube/", "/home/ana/.azure/",
+	d := listed{"/usr/", "/bin@", "/tmp/", "/etc/", "/etc/passwd", "/etc/shadow", "/etc/ssh/", "/etc/ssl/", "/etc/ssl/certs/", "/etc/ssl/private/", "/etc/alternatives/", "/etc/ld.so.cache", "/etc/localtime@", "/home/", "/home/ana/", "/home/ana/.kube/", "/home/ana/.azure/",
 		"/run/", "/run/docker.sock=", "/run/user/", "/run/secrets/", "/run/utmp", "/run/nscd/", "/var/tmp/", "/work/shop/", "/work/shop/config/", "/work/shop/src/", "/proc/"}
 	for _, c := range []struct {
 		name  string
@@ -145,20 +145,21 @@ func TestPlan(t *testing.T) {
 		want  Plan
 	}{
 		{"no target", Files{Home: "/home/ana", Own: []string{"/work/shop"}}, Plan{
-			Binds: []string{"/home", "/proc", "/run", "/tmp", "/usr", "/var/tmp", "/work/shop"},
+			Binds: []string{"/etc/alternatives", "/etc/ssl/private", "/home", "/proc", "/run", "/tmp", "/usr", "/var/tmp", "/work/shop"},
 			Hides: []string{"/home/ana/.azure", "/home/ana/.kube", "/run/nscd"}}},
 		{"volumes split a directory", Files{Home: "/home/ana", Own: []string{"/work/shop"}, Volumes: []string{"/run/secrets/app", "/work/shop/config"}}, Plan{
-			Binds: []string{"/home", "/proc", "/run/docker.sock", "/run/nscd", "/run/user", "/tmp", "/usr", "/var/tmp", "/work/shop/src"},
+			Binds: []string{"/etc/alternatives", "/etc/ssl/private", "/home", "/proc", "/run/docker.sock", "/run/nscd", "/run/user", "/tmp", "/usr", "/var/tmp", "/work/shop/src"},
 			Hides: []string{"/home/ana/.azure", "/home/ana/.kube", "/run/nscd"}}},
 		{"a volume over a place that is not one's own", Files{Home: "/home/ana", Volumes: []string{"/tmp", "/usr"}}, Plan{
-			Binds: []string{"/home", "/proc", "/run", "/var/tmp"},
+			Binds: []string{"/etc/alternatives", "/etc/ssl/private", "/home", "/proc", "/run", "/var/tmp"},
 			Hides: []string{"/home/ana/.azure", "/home/ana/.kube", "/run/nscd"}}},
 		{"a volume over a place of one's own", Files{Home: "/home/ana", Own: []string{"/tmp"}, Volumes: []string{"/tmp"}}, Plan{
-			Binds: []string{"/home", "/proc", "/run", "/tmp", "/usr", "/var/tmp"},
+			Binds: []string{"/etc/alternatives", "/etc/ssl/private", "/home", "/proc", "/run", "/tmp", "/usr", "/var/tmp"},
 			Hides: []string{"/home/ana/.azure", "/home/ana/.kube", "/run/nscd"}}},
-		{"working in what is hidden", Files{Home: "/home/ana", Own: []string{"/home/ana/.kube"}}, Plan{
-			Binds: []string{"/home", "/proc", "/run", "/tmp", "/usr", "/var/tmp"},
-			Hides: []string{"/home/ana/.azure", "/run/nscd"}}},
+		{"working in what is hidden", Files{Home: "/home/ana", Own: []string{"/home/ana/.kube", "/root/bin"}}, Plan{
+			Binds:  []string{"/etc/alternatives", "/etc/ssl/private", "/home", "/proc", "/run", "/tmp", "/usr", "/var/tmp"},
+			Hides:  []string{"/home/ana/.azure", "/run/nscd"},
+			Absent: []string{"/root/bin"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := c.files.Plan(d)
@@ -168,8 +169,16 @@ func TestPlan(t *testing.T) {
 			if !slices.Equal(got.Hides, c.want.Hides) {
 				t.Errorf("hides\ngot  %q\nwant %q", got.Hides, c.want.Hides)
 			}
-			if !slices.Equal(got.Pins, []string{"/etc/ld.so.cache"}) || !slices.Equal(got.Absent, []string{"/etc/ld.so.preload"}) {
+			if !slices.Equal(got.Pins, []string{"/etc/ld.so.cache", "/etc/passwd"}) || !slices.Contains(got.Absent, "/etc/ld.so.preload") {
 				t.Errorf("pins %q, absent %q", got.Pins, got.Absent)
+			}
+			for _, p := range append(c.want.Absent, "/selinux") {
+				if !slices.Contains(got.Absent, p) {
+					t.Errorf("%s is not among the absent: %q", p, got.Absent)
+				}
+			}
+			if want := []string{"/etc/localtime", "/bin"}; !slices.Equal(got.Links, want) {
+				t.Errorf("links %q, want %q", got.Links, want)
 			}
 		})
 	}

@@ -4,7 +4,6 @@ import (
 	"io/fs"
 	"path"
 	"slices"
-	"strings"
 )
 
 // Plan is what is local as a whole, so that the kernel can show it by mounts,
@@ -13,11 +12,14 @@ type Plan struct {
 	// Binds are directories; and sockets, which are nothing but a name that only
 	// the real one answers to.
 	Binds []string
-	// Pins are single files that every program reads at its start. A mounted
-	// file stays the one that it was when the session began.
+	// Pins are single files that every program reads. A mounted file stays the
+	// one that it was when the session began.
 	Pins []string
-	// Absent are names that every program looks for at its start and does not
-	// find; what was absent at the session's start stays so.
+	// Links are symbolic links that lead to where every program is; they stay
+	// as they were when the session began.
+	Links []string
+	// Absent are names that programs look for all the time and do not find; what
+	// was absent when the session began stays so.
 	Absent []string
 	// Hides are directories below Binds to cover with nothing.
 	Hides []string
@@ -31,8 +33,13 @@ type Disk interface {
 	List(dir string) []string
 }
 
-// pinned are the files of the dynamic loader (ld.so(8)).
-var pinned = []string{"/etc/ld.so.cache", "/etc/ld.so.preload"}
+// pinned are what every program reads: the files of the dynamic loader
+// (ld.so(8)) and of the C library's start, times and names of users.
+var pinned = []string{"/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/locale.alias", "/etc/localtime", "/etc/passwd", "/etc/group"}
+
+// strict is a directory whose reader, ssh(1), refuses files that belong neither
+// to root nor to the caller: in a mount root's would be nobody's.
+const strict = "/etc/ssh"
 
 // daemons are directories of sockets of name service daemons, which would
 // answer for the developer's machine instead of the target (nscd(8)).
@@ -41,7 +48,7 @@ var daemons = []string{"/run/nscd"}
 // Plan plans the mounts.
 func (f *Files) Plan(disk Disk) Plan {
 	var p Plan
-	candidates := slices.Concat(f.Own, systemDirs)
+	candidates := slices.Concat(f.Own, systemDirs, []string{etc})
 	if f.Home != "" {
 		candidates = append(candidates, f.Home)
 	}
@@ -50,8 +57,13 @@ func (f *Files) Plan(disk Disk) Plan {
 		return slices.ContainsFunc(p.Binds, func(b string) bool { return within(dir, b) })
 	}
 	for _, dir := range slices.Compact(candidates) { // parents come before children
-		if dir != "/" && !bound(dir) {
+		if dir == "/" || bound(dir) {
+			continue
+		}
+		if _, ok := disk.Lstat(dir); ok {
 			f.bind(disk, dir, &p)
+		} else { // a PATH often names what is not there
+			p.Absent = append(p.Absent, dir)
 		}
 	}
 	for _, file := range pinned {
@@ -60,6 +72,13 @@ func (f *Files) Plan(disk Disk) Plan {
 			p.Absent = append(p.Absent, file)
 		case mode.IsRegular():
 			p.Pins = append(p.Pins, file)
+		case mode&fs.ModeSymlink != 0:
+			p.Links = append(p.Links, file)
+		}
+	}
+	for _, dir := range systemDirs { // /lib -> usr/lib
+		if mode, ok := disk.Lstat(dir); ok && mode&fs.ModeSymlink != 0 && f.Decide(dir, Read).Where == Local {
+			p.Links = append(p.Links, dir)
 		}
 	}
 	hide := slices.Clone(daemons)
@@ -92,7 +111,7 @@ func (f *Files) bind(disk Disk, dir string, p *Plan) {
 	case !mode.IsDir(): // a symbolic link to a directory has its own place
 		return
 	}
-	if dir != etc && !strings.HasPrefix(dir, etc+"/") && !f.Reaches(dir, Remote) {
+	if !f.Reaches(dir, Remote) && dir != strict {
 		p.Binds = append(p.Binds, dir)
 		return
 	}

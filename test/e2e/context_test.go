@@ -5,7 +5,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // The context that a program gets: environment, hostname, files, names.
@@ -127,6 +129,37 @@ func TestLocalPathsStayLocal(t *testing.T) {
 	}
 	if got := in(t, "pod/app", "sh", "-c", "echo 'int main(){return 0;}' >x.c && gcc -o x x.c && ./x && echo compiled"); got != "compiled" {
 		t.Errorf("the toolchain: %q", got)
+	}
+}
+
+// What is local as a whole is the kernel's own: it works at native speed, and
+// also while nobody serves anything.
+func TestLocalPathsNeedNobody(t *testing.T) {
+	if err := os.WriteFile(filepath.Join(w.dir, "work", "x.c"), []byte("int main(void) { return 0; }\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, "-t", "pod/app", "bash", "-c", `
+		cat /data/hello.txt >/dev/null
+		work() { for c in "ls -a" "touch $HOME/x" "python3 -c 'import json'" "gcc -o y x.c" ./y date "dash -c 'ls /usr/bin >/dev/null'" "echo z >/tmp/mirrord-z" "rm /tmp/mirrord-z"; do
+			timeout 10 bash -c "$c" >/dev/null && echo "ok: $c" || echo "stuck: $c"
+		done; }
+		work >/dev/null; echo ready; read -r line; work; echo end`)
+	r.waitFor("ready")
+	pid := supervisor(t)
+	time.Sleep(2 * time.Second) // the life of what the kernel remembers: it is to be over
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(pid, syscall.SIGCONT)
+	fmt.Fprintln(r.stdin, "go")
+	if !r.stdout.waitFor("end", 60*time.Second) || strings.Contains(r.stdout.String(), "stuck") {
+		t.Error("not everything works while the supervisor is stopped")
+	}
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if code := r.end(); code != 0 {
+		t.Errorf("exit code %d", code)
 	}
 }
 

@@ -242,7 +242,7 @@ func startCommand(t testing.TB, argv []string, prepare func(*exec.Cmd)) *run {
 
 func environment() []string {
 	return []string{
-		"HOME=" + filepath.Join(w.dir, "home"), "KUBECONFIG=" + filepath.Join(w.dir, "kubeconfig"), "USER=dev", "LANG=C.UTF-8",
+		"HOME=" + filepath.Join(w.dir, "home"), "KUBECONFIG=" + filepath.Join(w.dir, "kubeconfig"), "USER=dev", "SHELL=/bin/bash", "LANG=C.UTF-8",
 		"PATH=" + filepath.Join(w.dir, "bin") + ":" + os.Getenv("PATH"), "COLOR=local", "ONLY_LOCAL=yes", "MIRRORD_VERBOSE=true",
 	}
 }

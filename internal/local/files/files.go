@@ -105,13 +105,12 @@ func New(o Options) *Tree {
 		}
 	}
 	for _, p := range o.Plan.Absent {
+		lead(p)
 		t.absent[p] = true
 	}
-	// Local links in the root (/lib -> usr/lib) are on the way to every program.
-	for _, name := range []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32"} {
-		if fi, err := os.Lstat("/" + name); err == nil && fi.Mode()&fs.ModeSymlink != 0 {
-			t.fixed["/"+name] = unix.S_IFLNK | 0o777
-		}
+	for _, p := range o.Plan.Links {
+		lead(p)
+		t.fixed[p] = unix.S_IFLNK | 0o777
 	}
 	return t
 }
@@ -182,8 +181,8 @@ func (t *Tree) Lookup(ctx context.Context, p string) (fusefs.Node, error) {
 		if errors.Is(err, syscall.ENOENT) && t.o.Rules.Reaches(p, rules.Remote) {
 			return t.directory(t.lookupRemote(ctx, p))
 		}
-		if t.absent[p] && err != nil {
-			n.Keep = fusefs.Ever
+		if t.absent[p] && err != nil { // only that there is nothing can be remembered
+			return fusefs.Node{Keep: fusefs.Ever}, syscall.ENOENT
 		}
 		return n, err
 	case rules.Remote:
@@ -227,7 +226,7 @@ func (t *Tree) lookupView(ctx context.Context, p string) (fusefs.Node, error) {
 	a, err := t.remote.stat(ctx, p)
 	if err == nil {
 		n := remoteNode(a)
-		n.Key = key(sideView, a.Dev, a.Ino)
+		n.Key = attrKey(sideView, a)
 		return n, nil
 	}
 	if errors.Is(err, syscall.ENOENT) && t.leadsOut(p) {
@@ -255,7 +254,7 @@ func (t *Tree) List(ctx context.Context, p string) ([]fusefs.Entry, error) {
 		all := make([]fusefs.Entry, 0, len(list))
 		for i := range list {
 			n := remoteNode(&list[i].Attr)
-			n.Key = key(sideView, list[i].Attr.Dev, list[i].Attr.Ino)
+			n.Key = attrKey(sideView, &list[i].Attr)
 			all = append(all, fusefs.Entry{Name: list[i].Name, Node: n})
 		}
 		return all, nil

@@ -34,6 +34,17 @@ func key(s side, dev, ino uint64) uint64 {
 	return h>>2 | uint64(s)<<62
 }
 
+// attrKey is the key of the file with these attributes. The kernel keeps where
+// a symbolic link points as long as the inode is known, and never changes it;
+// the number of a removed inode is soon used again, so a link's time of birth
+// is part of its identity.
+func attrKey(s side, a *protocol.Attr) uint64 {
+	if a.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return key(s, a.Dev, a.Ino^uint64(a.Mtime)<<16)
+	}
+	return key(s, a.Dev, a.Ino)
+}
+
 // pathKey is the key of what has no other identity than its path.
 func pathKey(p string) uint64 {
 	h := fnv.New64a()
@@ -42,7 +53,7 @@ func pathKey(p string) uint64 {
 }
 
 func remoteNode(a *protocol.Attr) fusefs.Node {
-	return fusefs.Node{Attr: *a, Key: key(sideRemote, a.Dev, a.Ino), Keep: life, KeepAttr: life}
+	return fusefs.Node{Attr: *a, Key: attrKey(sideRemote, a), Keep: life, KeepAttr: life}
 }
 
 // localNode is lstat(2). Another program may change a local file at any time,
@@ -52,7 +63,8 @@ func localNode(p string) (fusefs.Node, error) {
 	if err := unix.Lstat(p, &st); err != nil {
 		return fusefs.Node{}, &os.PathError{Op: "lstat", Path: p, Err: err}
 	}
-	return fusefs.Node{Attr: localAttr(&st), Key: key(sideLocal, st.Dev, st.Ino), Keep: life}, nil
+	a := localAttr(&st)
+	return fusefs.Node{Attr: a, Key: attrKey(sideLocal, &a), Keep: life}, nil
 }
 
 func localAttr(st *unix.Stat_t) protocol.Attr {

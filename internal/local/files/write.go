@@ -35,9 +35,9 @@ func (t *Tree) Open(ctx context.Context, p string, k uint64, flags uint32) (fuse
 		return notNil(openLocal(p, int(flags)&^unix.O_CREAT, 0))
 	case sideView:
 		r, _ := inView(p)
-		return notNil(t.remote.open(ctx, r, func(a *protocol.Attr) uint64 { return key(sideView, a.Dev, a.Ino) }, k))
+		return notNil(t.remote.open(ctx, r, func(a *protocol.Attr) uint64 { return attrKey(sideView, a) }, k))
 	}
-	return notNil(t.remote.open(ctx, p, func(a *protocol.Attr) uint64 { return key(sideRemote, a.Dev, a.Ino) }, k))
+	return notNil(t.remote.open(ctx, p, func(a *protocol.Attr) uint64 { return attrKey(sideRemote, a) }, k))
 }
 
 // notNil keeps a nil pointer from becoming an interface that is not nil.
@@ -104,7 +104,7 @@ func (t *Tree) bring(ctx context.Context, p string, empty bool) error {
 }
 
 func (t *Tree) copyInto(ctx context.Context, dst *os.File, p string) error {
-	src, err := t.remote.open(ctx, p, func(a *protocol.Attr) uint64 { return key(sideRemote, a.Dev, a.Ino) }, 0)
+	src, err := t.remote.open(ctx, p, func(a *protocol.Attr) uint64 { return attrKey(sideRemote, a) }, 0)
 	if err != nil {
 		return err
 	}

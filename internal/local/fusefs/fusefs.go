@@ -34,8 +34,9 @@ import (
 // Node is what there is at a path.
 type Node struct {
 	Attr protocol.Attr // Ino, UID, GID, Data and HasData are not looked at
-	// Key is the same for the same file and different for every other; it is
-	// the inode number that programs see.
+	// Key is the same for the same file and different for every other, also for
+	// another symbolic link at the same place; it is the inode number that
+	// programs see.
 	Key uint64
 	// Keep is how long the kernel may take the name for granted, KeepAttr how
 	// long the attributes.
@@ -126,8 +127,7 @@ const MaxRead = maxIO
 
 // Server serves one mount.
 type Server struct {
-	fuse *fuse.Server
-	done chan struct{}
+	done chan struct{} // closed when the mount is gone
 }
 
 // Serve serves t on f, /dev/fuse already mounted, which it owns. It returns
@@ -139,26 +139,38 @@ func Serve(f *os.File, t Tree) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("serve files: %w", err)
 	}
-	negative := time.Duration(0) // each lookup says so itself
-	srv, err := fs.Mount(fmt.Sprintf("/dev/fd/%d", fd), newRoot(t), &fs.Options{
-		NegativeTimeout: &negative,
-		NullPermissions: true,
-		RootStableAttr:  &fs.StableAttr{Ino: rootKey},
-		MountOptions: fuse.MountOptions{
-			MaxWrite: maxIO, MaxReadAhead: maxIO, MaxBackground: background,
-			// ENOSYS once, or every exec and every write would ask.
-			DisableXAttrs: true,
-			// Open with O_TRUNC in one call: what is emptied need not be copied.
-			ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC,
-			Logger:            log.New(io.Discard, "", 0),
-		}})
+	raw := fs.NewNodeFS(newRoot(t), &fs.Options{NullPermissions: true, RootStableAttr: &fs.StableAttr{Ino: rootKey}})
+	srv, err := fuse.NewServer(negative{raw}, fmt.Sprintf("/dev/fd/%d", fd), &fuse.MountOptions{
+		MaxWrite: maxIO, MaxReadAhead: maxIO, MaxBackground: background,
+		// ENOSYS once, or every exec and every write would ask.
+		DisableXAttrs: true,
+		// A link is on the way to every program (/lib64). A Tree gives another
+		// link another key.
+		EnableSymlinkCaching: true,
+		// Open with O_TRUNC in one call: what is emptied need not be copied.
+		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC,
+		Logger:            log.New(io.Discard, "", 0),
+	})
 	if err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("serve files: %w", err)
 	}
-	s := &Server{fuse: srv, done: make(chan struct{})}
-	go func() { defer close(s.done); srv.Wait() }() // ends with the mount
+	s := &Server{done: make(chan struct{})}
+	go func() { defer close(s.done); srv.Serve() }() // ends with the mount; Close waits for it
 	return s, nil
+}
+
+// negative lets the kernel remember for a time of its own that there is nothing
+// at a name, for which the answer must be an entry without an inode (struct
+// fuse_entry_out, linux/fuse.h).
+type negative struct{ fuse.RawFileSystem }
+
+func (n negative) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	status := n.RawFileSystem.Lookup(cancel, header, name, out)
+	if status == fuse.ENOENT && out.EntryTimeout() > 0 {
+		return fuse.OK
+	}
+	return status
 }
 
 // Close waits until the mount is gone, which it is when the last process of
