@@ -58,7 +58,7 @@ const layers = `
 	link/resume, link/seal, AGENTMECH, AGENTFLOW < agent/server < cmd/mirrord-agent;
 
 	# Houses for tests.
-	NONE < house, testcluster, test/summary, test/e2e/programs/goserver, test/e2e/programs/probe;
+	NONE < house, leak, testcluster, test/summary, test/e2e/programs/goserver, test/e2e/programs/probe;
 	KERNEL < testnet;
 `
 

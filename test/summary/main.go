@@ -105,6 +105,9 @@ func show(line []byte, logs map[string]*strings.Builder, n *counts) {
 	}
 	log := logs[id]
 	delete(logs, id)
+	if e.Test == "" && e.Action == "skip" { // a package without tests
+		return
+	}
 	if e.Test == "" { // a package
 		fmt.Printf("%-5s %s %.1fs\n", e.Action, e.Package, e.Elapsed)
 		if e.Action == "fail" && log != nil {

@@ -4,7 +4,8 @@
 //
 // It knows no kernel: a Source brings connections, stolen or copied, and the
 // link carries them. A subscription lives as long as its stream: when that
-// ends, however, the port goes back to the target.
+// ends, by whatever, the port goes back to the target, and what was taken
+// before goes on. A port that is asked for twice goes back after the last.
 package incoming
 
 import (
@@ -97,13 +98,12 @@ func (h *Hub) Subscribe(ctx context.Context, s *link.Stream, m *protocol.Subscri
 
 func (h *Hub) add(k key, filter string) *protocol.Answer {
 	src := h.sources[k.mode]
-	switch {
-	case src == nil:
-		why := h.missing[k.mode]
-		if why == "" {
-			why = fmt.Sprintf("mode %d is not known to this agent", k.mode)
-		}
+	switch why := h.missing[k.mode]; {
+	case src == nil && why != "":
 		return &protocol.Answer{Errno: syscall.EOPNOTSUPP, Cause: protocol.CauseDenied, Text: why}
+	case src == nil:
+		return &protocol.Answer{Errno: syscall.EINVAL, Cause: protocol.CauseUnsupported,
+			Text: fmt.Sprintf("mode %d is not known to this agent", k.mode)}
 	case filter != "":
 		return &protocol.Answer{Errno: syscall.EINVAL, Cause: protocol.CauseUnsupported, Text: "this agent knows no filters"}
 	case k.port == 0:
@@ -113,15 +113,25 @@ func (h *Hub) add(k key, filter string) *protocol.Answer {
 	defer h.mu.Unlock()
 	if h.ports[k] == 0 {
 		if err := src.Add(k.port); err != nil {
-			a := &protocol.Answer{Errno: syscall.EIO, Text: err.Error()}
-			if errors.As(err, &a.Errno) && a.Errno == syscall.EADDRINUSE {
-				a.Cause = protocol.CauseHeld
-			}
-			return a
+			return refusal(err)
 		}
 	}
 	h.ports[k]++
 	return &protocol.Answer{}
+}
+
+// refusal says why a source did not take a port.
+func refusal(err error) *protocol.Answer {
+	a := &protocol.Answer{Errno: syscall.EIO, Text: err.Error()}
+	if errors.As(err, &a.Errno) {
+		switch a.Errno {
+		case syscall.EADDRINUSE:
+			a.Cause = protocol.CauseHeld
+		case syscall.EPERM, syscall.EACCES:
+			a.Cause = protocol.CauseDenied
+		}
+	}
+	return a
 }
 
 func (h *Hub) remove(k key) {

@@ -1,0 +1,115 @@
+package outgoing
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+
+	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+)
+
+// maxDatagram is the largest UDP payload in bytes: its length field counts the
+// header of 8 (RFC 768). IPv4 allows 20 less.
+const maxDatagram = 1<<16 - 1 - 8
+
+var datagramBuffers = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
+
+// datagrams carries datagrams both ways until local ends s, or ctx ends: how
+// long an idle flow lives is for local to decide.
+func datagrams(ctx context.Context, s *link.Stream, c net.Conn) {
+	stop := context.AfterFunc(ctx, func() { c.Close(); s.Close() })
+	defer stop()
+	back := make(chan struct{})
+	go func() {
+		defer close(back)
+		defer s.Close()
+		toLocal(s, c)
+	}()
+	for {
+		m, err := s.Receive()
+		var newer *protocol.UnknownKindError
+		if errors.As(err, &newer) {
+			continue
+		}
+		d, ok := m.(*protocol.Datagram)
+		if err != nil || !ok {
+			break
+		}
+		if send(s, c, d.Data) != nil {
+			break
+		}
+	}
+	c.Close()
+	<-back
+}
+
+// toLocal sends what the socket receives, and the ICMP errors that it tells,
+// until either end is closed.
+func toLocal(s *link.Stream, c net.Conn) {
+	for {
+		buf, n, err := receive(c)
+		m := &protocol.Datagram{}
+		switch {
+		case err == nil:
+			m.Data = buf[:n]
+		case !errors.As(err, &m.Errno): // closed; after an ICMP error a socket goes on
+			return
+		}
+		err = s.Send(m) // copies
+		if buf != nil {
+			datagramBuffers.Put(buf)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// receive waits for one datagram of c; whoever calls it gives the buffer back.
+// While it waits it holds none: an agent has thousands of flows, most of them
+// idle, and 64 KiB each would be more than it may use.
+func receive(c net.Conn) (buf *[maxDatagram]byte, n int, err error) {
+	take := func() { buf = datagramBuffers.Get().(*[maxDatagram]byte) }
+	drop := func() {
+		datagramBuffers.Put(buf)
+		buf = nil
+	}
+	if sc, ok := c.(syscall.Conn); ok {
+		if raw, rawErr := sc.SyscallConn(); rawErr == nil {
+			waited := raw.Read(func(fd uintptr) bool {
+				take()
+				if n, err = syscall.Read(int(fd), buf[:]); err != nil {
+					drop()
+				}
+				return err != syscall.EAGAIN
+			})
+			if waited != nil {
+				return nil, 0, net.ErrClosed
+			}
+			return buf, n, err
+		}
+	}
+	take()
+	if n, err = c.Read(buf[:]); err != nil {
+		drop()
+	}
+	return buf, n, err
+}
+
+// send writes one datagram. A socket that has an ICMP error to tell does so
+// instead of sending (udp(7)): that is passed on, and the datagram tried again.
+// The error is that of s.
+func send(s *link.Stream, c net.Conn, p []byte) error {
+	var e syscall.Errno
+	if _, err := c.Write(p); !errors.As(err, &e) {
+		return nil
+	}
+	if err := s.Send(&protocol.Datagram{Errno: e}); err != nil {
+		return err
+	}
+	_, _ = c.Write(p)
+	return nil
+}

@@ -1,0 +1,163 @@
+package outgoing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+
+	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/rules"
+)
+
+const (
+	// maxDatagram is the largest UDP payload in bytes: its length field counts
+	// the header of 8 (RFC 768). IPv4 allows 20 less.
+	maxDatagram = 1<<16 - 1 - 8
+	dnsPort     = 53
+)
+
+// datagramBuffers outlive flows: most of these are one lookup.
+var datagramBuffers = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
+
+var (
+	broadcast    = netip.MustParseAddr("255.255.255.255")
+	errBroadcast = fmt.Errorf("multicast and broadcast do not leave the sandbox: %w", syscall.ENETUNREACH)
+)
+
+// UDP carries f until it has been idle or either side ends, or until the end
+// of ctx. It closes f.
+func (r *Router) UDP(ctx context.Context, f UDPFlow) {
+	defer f.Close()
+	dst := r.Translate(f.Dst())
+	d := r.Rules.Decide("udp", dst)
+	err := errNoAddress
+	switch {
+	case !dst.IsValid():
+	case dst.Addr().IsMulticast() || dst.Addr() == broadcast:
+		err = errBroadcast
+	case d.Where == rules.Local:
+		var c net.Conn
+		if c, err = (&net.Dialer{}).DialContext(ctx, "udp", dst.String()); err == nil {
+			r.report("udp", f.Dst(), dst, d, nil)
+			localDatagrams(ctx, f, c)
+			return
+		}
+	default:
+		lane := link.Bulk
+		if dst.Port() == dnsPort {
+			lane = link.Interactive // a lookup never waits behind a transfer
+		}
+		var s *link.Stream
+		if s, err = r.Link.Open(ctx, lane, &protocol.Dial{Network: protocol.NetworkUDP, Addr: dst}); err == nil {
+			remoteDatagrams(ctx, f, s, func(err error) { r.report("udp", f.Dst(), dst, d, err) })
+			return
+		}
+	}
+	f.Unreachable(dialErrno(err))
+	r.report("udp", f.Dst(), dst, d, err)
+}
+
+// remoteDatagrams owns s. It does not wait for the agent's answer before it
+// sends: a lookup costs one round trip, not two.
+func remoteDatagrams(ctx context.Context, f UDPFlow, s *link.Stream, report func(error)) {
+	stop := context.AfterFunc(ctx, func() { s.Close(); f.Close() })
+	defer stop()
+	back := make(chan struct{})
+	go func() {
+		defer close(back)
+		defer f.Close()
+		limit, cancel := context.WithTimeout(ctx, dialTime)
+		err := answered(limit, s)
+		cancel()
+		if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
+			return // the flow ended first
+		}
+		report(err)
+		if err != nil {
+			f.Unreachable(dialErrno(err))
+			return
+		}
+		fromAgent(f, s)
+	}()
+	buf := datagramBuffers.Get().(*[maxDatagram]byte)
+	for {
+		n, err := f.Read(buf[:])
+		if err != nil || s.Send(&protocol.Datagram{Data: buf[:n]}) != nil {
+			break
+		}
+	}
+	datagramBuffers.Put(buf)
+	s.Close()
+	<-back
+}
+
+// fromAgent gives the program what the agent sends until s ends.
+func fromAgent(f UDPFlow, s *link.Stream) {
+	for {
+		m, err := s.Receive()
+		var newer *protocol.UnknownKindError
+		if errors.As(err, &newer) {
+			continue
+		}
+		d, ok := m.(*protocol.Datagram)
+		switch {
+		case err != nil || !ok:
+			return
+		case d.Errno != 0:
+			f.Unreachable(d.Errno)
+		default:
+			_, _ = f.Write(d.Data) // a datagram may be lost; a closed flow shows in Read
+		}
+	}
+}
+
+// localDatagrams owns c.
+func localDatagrams(ctx context.Context, f UDPFlow, c net.Conn) {
+	stop := context.AfterFunc(ctx, func() { c.Close(); f.Close() })
+	defer stop()
+	back := make(chan struct{})
+	go func() {
+		defer close(back)
+		defer f.Close()
+		buf := datagramBuffers.Get().(*[maxDatagram]byte)
+		defer datagramBuffers.Put(buf)
+		for {
+			n, err := c.Read(buf[:])
+			var e syscall.Errno
+			switch {
+			case errors.As(err, &e): // an ICMP error; the socket goes on
+				f.Unreachable(e)
+			case err != nil:
+				return
+			default:
+				_, _ = f.Write(buf[:n])
+			}
+		}
+	}()
+	buf := datagramBuffers.Get().(*[maxDatagram]byte)
+	for {
+		n, err := f.Read(buf[:])
+		if err != nil {
+			break
+		}
+		send(c, buf[:n], f.Unreachable)
+	}
+	datagramBuffers.Put(buf)
+	c.Close()
+	<-back
+}
+
+// send writes one datagram. A socket that has an ICMP error to tell does so
+// instead of sending (udp(7)): that is passed on, and the datagram tried again.
+func send(c net.Conn, p []byte, unreachable func(syscall.Errno)) {
+	var e syscall.Errno
+	if _, err := c.Write(p); errors.As(err, &e) {
+		unreachable(e)
+		_, _ = c.Write(p)
+	}
+}
