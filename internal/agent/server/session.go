@@ -73,7 +73,8 @@ func (s *session) serve(ctx context.Context, pipe io.ReadWriteCloser) error {
 
 // ended tells an orderly end, which is none of an error, from a loss.
 func (s *session) ended(err error) error {
-	if errors.Is(err, io.EOF) {
+	var closed *link.ClosedError
+	if errors.As(err, &closed) && closed.Remote && closed.Cause == nil {
 		return nil
 	}
 	return err
@@ -93,7 +94,7 @@ func (s *session) bye(cause error) {
 // answer owns stream.
 func (s *session) answer(ctx context.Context, stream *link.Stream, m protocol.Message) {
 	if hello, ok := m.(*protocol.Hello); ok {
-		s.greet(ctx, stream, hello)
+		s.greet(stream, hello)
 		return
 	}
 	if s.t == nil {
@@ -119,7 +120,7 @@ func (s *session) answer(ctx context.Context, stream *link.Stream, m protocol.Me
 }
 
 // greet answers Hello and keeps the control stream open until local ends it.
-func (s *session) greet(ctx context.Context, stream *link.Stream, hello *protocol.Hello) {
+func (s *session) greet(stream *link.Stream, hello *protocol.Hello) {
 	defer stream.Close()
 	version := min(hello.Max, protocol.Version)
 	software := fmt.Sprintf("mirrord-agent %s %s/%s", s.o.Version, runtime.GOOS, runtime.GOARCH)
@@ -147,9 +148,7 @@ func (s *session) greet(ctx context.Context, stream *link.Stream, hello *protoco
 	s.mu.Lock()
 	s.hello = stream
 	s.mu.Unlock()
-	stop := context.AfterFunc(ctx, func() { stream.Close() })
-	defer stop()
-	_, _ = io.Copy(io.Discard, stream) // until local closes it
+	_, _ = io.Copy(io.Discard, stream) // until local closes it, or bye the link
 }
 
 // welcome describes t.
