@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/mirrord-go/mirrord/internal/agent/server"
@@ -23,6 +24,11 @@ import (
 
 // version is set by the linker.
 var version = "0.1.0-dev"
+
+// init keeps the main thread to main: a thread that has entered a namespace of
+// the target ends with its goroutine, which the main thread cannot, and
+// /proc/self shows the main thread's namespaces.
+func init() { runtime.LockOSThread() }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)

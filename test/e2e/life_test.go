@@ -140,7 +140,9 @@ func TestTargetEnds(t *testing.T) {
 
 func TestInterruptedWhileStarting(t *testing.T) {
 	r := start(t, "-t", "pod/app", "sleep", "1000")
-	time.Sleep(300 * time.Millisecond) // anywhere between the first API call and the agent's start
+	if !r.stderr.waitFor("ordered", runTime) { // the Job is there, its pod is not
+		t.Fatal("no agent was ordered")
+	}
 	r.signal(syscall.SIGINT)
 	if code := r.end(); code != 128+int(syscall.SIGINT) {
 		t.Errorf("exit code %d, want 130; stderr:\n%s", code, r.stderr)

@@ -91,7 +91,8 @@ func (h *Hub) Subscribe(ctx context.Context, s *link.Stream, m *protocol.Subscri
 	if s.Send(&protocol.Answer{}) != nil {
 		return
 	}
-	stop := context.AfterFunc(ctx, func() { s.Close() })
+	// ESHUTDOWN: not this port but the whole session ends.
+	stop := context.AfterFunc(ctx, func() { _ = s.Reset(syscall.ESHUTDOWN) })
 	defer stop()
 	_, _ = io.Copy(io.Discard, s)
 }

@@ -5,21 +5,27 @@
 //
 // The session tells it of listeners as they come and go, gives it the link
 // and a way into the sandbox. It knows neither kernel nor Kubernetes.
+//
+// A port is one thing however many listeners it has: it is begun with the
+// first, ended with the last, and whoever listens on it again meanwhile waits
+// for the end, so that a program which restarts its server finds the same port
+// published.
 package incoming
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
-	"github.com/mirrord-go/mirrord/internal/relay"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
@@ -33,31 +39,46 @@ type Options struct {
 	Link  Opener
 	Rules rules.Incoming
 	Host  Host
-	// Dial makes one attempt to connect into the sandbox.
+	// Dial makes one attempt to connect into the sandbox. The connection has a
+	// CloseWrite.
 	Dial func(ctx context.Context, a Attempt) (net.Conn, error)
 	// Listen opens a listener on this machine; net.Listen in the product.
 	Listen func(network, address string) (net.Listener, error)
 	Emit   event.Sink
 }
 
-// Ports keeps what a session's program listens on.
+// subscribeTime bounds how long listen(2) waits for the agent: longer than a
+// lost link may take to be resumed (60 s), so that only an agent that is stuck
+// meets it.
+const subscribeTime = 75 * time.Second
+
+// Ports keeps what a session's program listens on. Its methods may be called
+// concurrently.
 type Ports struct {
 	o      Options
 	ctx    context.Context // alive until Close
 	cancel context.CancelFunc
-	wg     sync.WaitGroup // every goroutine of Ports
+	wg     sync.WaitGroup // calls under way and every goroutine of Ports
 
 	mu        sync.Mutex
-	listeners map[uint64]netip.AddrPort // by the sandbox's id
+	closed    bool
+	listeners map[uint64]listener // by the sandbox's id
 	open      map[uint16]*port
+}
+
+type listener struct {
+	addr netip.AddrPort
+	port *port
 }
 
 // port is one port number with at least one listener.
 type port struct {
-	count int
-	ready chan struct{} // closed when the first listener has been dealt with
-	err   error         // then: why it failed
+	count  int           // listeners; guarded by Ports.mu
+	ending bool          // nobody joins any more; guarded by Ports.mu
+	ready  chan struct{} // closed when the fields below are set
+	ended  chan struct{} // closed when nothing is left of it
 
+	err          error        // why it could not be begun
 	subscription *link.Stream // nil: not subscribed
 	published    []net.Listener
 }
@@ -65,70 +86,133 @@ type port struct {
 // New makes the ports of a session; Close ends them.
 func New(o Options) *Ports {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Ports{o: o, ctx: ctx, cancel: cancel, listeners: map[uint64]netip.AddrPort{}, open: map[uint16]*port{}}
+	return &Ports{o: o, ctx: ctx, cancel: cancel, listeners: map[uint64]listener{}, open: map[uint16]*port{}}
+}
+
+// enter counts a call, so that Close waits for it. After Close it is false.
+func (p *Ports) enter() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.wg.Add(1)
+	return true
 }
 
 // Listening tells that the program listens on addr. It returns once the
 // target's traffic for the port flows here and the port is published, or with
-// the errno that listen(2) must fail with. ids are never used twice.
+// the errno that listen(2) must fail with; then the listener is forgotten. It
+// fails with EINTR when ctx ends. ids are never used twice.
 func (p *Ports) Listening(ctx context.Context, id uint64, addr netip.AddrPort) error {
-	p.mu.Lock()
-	if p.ctx.Err() != nil {
-		p.mu.Unlock()
+	if !p.enter() {
 		return syscall.ESHUTDOWN
 	}
-	p.listeners[id] = addr
-	pt := p.open[addr.Port()]
-	if pt != nil { // SO_REUSEPORT, or another address
-		pt.count++
-		p.mu.Unlock()
-		select {
-		case <-pt.ready:
-			return pt.err
-		case <-ctx.Done():
-			return syscall.EINTR
+	defer p.wg.Done()
+	pt, first, err := p.join(ctx, id, addr)
+	if err != nil {
+		return err
+	}
+	if first {
+		pt.err = p.begin(ctx, pt, addr)
+		if pt.err != nil {
+			p.mu.Lock()
+			delete(p.open, addr.Port()) // the next one asks anew
+			p.mu.Unlock()
+			close(pt.ended)
 		}
+		close(pt.ready)
 	}
-	pt = &port{count: 1, ready: make(chan struct{})}
-	p.open[addr.Port()] = pt
-	p.mu.Unlock()
-
-	pt.err = p.begin(ctx, pt, addr)
-	close(pt.ready)
-	if pt.err != nil {
-		p.Closed(id)
+	select {
+	case <-pt.ready:
+		if pt.err != nil {
+			p.forget(id)
+		}
+		return pt.err
+	case <-ctx.Done():
+		p.withdraw(id)
+		return syscall.EINTR
 	}
-	return pt.err
 }
 
-// begin subscribes and publishes.
+// join enters a listener; first is who has to begin the port.
+func (p *Ports) join(ctx context.Context, id uint64, addr netip.AddrPort) (_ *port, first bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		pt := p.open[addr.Port()]
+		switch {
+		case p.closed:
+			return nil, false, syscall.ESHUTDOWN
+		case pt == nil:
+			pt = &port{count: 1, ready: make(chan struct{}), ended: make(chan struct{})}
+			p.open[addr.Port()] = pt
+			p.listeners[id] = listener{addr, pt}
+			return pt, true, nil
+		case !pt.ending: // SO_REUSEPORT, or another address
+			pt.count++
+			p.listeners[id] = listener{addr, pt}
+			return pt, false, nil
+		}
+		p.mu.Unlock()
+		select {
+		case <-pt.ended:
+		case <-ctx.Done():
+			err = syscall.EINTR
+		}
+		p.mu.Lock()
+		if err != nil {
+			return nil, false, err
+		}
+	}
+}
+
+func (p *Ports) forget(id uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.listeners, id)
+}
+
+// begin subscribes and publishes, and says so.
 func (p *Ports) begin(ctx context.Context, pt *port, addr netip.AddrPort) error {
 	mode, d := p.o.Rules.Decide(addr)
+	number := addr.Port()
+	facts := map[string]string{"port": fmt.Sprint(number), "why": d.Why}
+	text := fmt.Sprintf("port %d", number)
 	if d.Where == rules.Remote {
-		s, err := p.subscribe(ctx, addr.Port(), mode)
+		s, err := p.subscribe(ctx, number, mode)
 		switch {
+		case p.ctx.Err() != nil:
+			return syscall.ESHUTDOWN
+		case ctx.Err() != nil:
+			return syscall.EINTR
 		case errors.Is(err, syscall.EADDRINUSE):
 			p.o.Emit(event.Event{Level: event.Warning, Code: "port-held", Flow: "incoming",
-				Text: fmt.Sprintf("port %d of the target is taken: %v", addr.Port(), err)})
+				Text:  fmt.Sprintf("port %d of the target is taken: %v", number, err),
+				Facts: map[string]string{"port": fmt.Sprint(number)}})
 			return syscall.EADDRINUSE
 		case err != nil:
 			p.o.Emit(event.Event{Level: event.Warning, Code: "port-not-" + modeName(mode), Flow: "incoming",
-				Text: fmt.Sprintf("port %d is open on this machine only: %v", addr.Port(), err)})
+				Text:  fmt.Sprintf("port %d is open on this machine only: %v", number, err),
+				Facts: map[string]string{"port": fmt.Sprint(number)}})
 		default:
 			pt.subscription = s
+			facts["mode"] = modeName(mode)
+			text += ": the target's traffic is " + map[uint8]string{protocol.ModeSteal: "stolen", protocol.ModeMirror: "mirrored"}[mode]
 		}
 	}
-	pt.published = p.publish(addr.Port())
-	facts := map[string]string{"port": fmt.Sprint(addr.Port()), "why": d.Why}
-	text := fmt.Sprintf("port %d", addr.Port())
-	if pt.subscription != nil {
-		facts["mode"] = modeName(mode)
-		text += ": the target's traffic is " + map[uint8]string{protocol.ModeSteal: "stolen", protocol.ModeMirror: "mirrored"}[mode]
-	}
-	if len(pt.published) > 0 {
+	var busy error
+	pt.published, busy = p.publish(number)
+	switch {
+	case len(pt.published) == 0:
+		text += fmt.Sprintf(", not open on this machine (%v)", busy)
+	default:
 		at := pt.published[0].Addr().String()
 		facts["published"] = at
 		text += ", open here at " + at
+		if busy != nil {
+			text += fmt.Sprintf(" (%d is not free here: %v)", number, busy)
+		}
 	}
 	p.o.Emit(event.Event{Level: event.Info, Code: "port-open", Flow: "incoming", Text: text, Facts: facts})
 	return nil
@@ -141,173 +225,123 @@ func modeName(mode uint8) string {
 	return "mirror"
 }
 
-func (p *Ports) subscribe(ctx context.Context, port uint16, mode uint8) (*link.Stream, error) {
-	s, err := p.o.Link.Open(p.ctx, link.Interactive, &protocol.Subscribe{Port: port, Mode: mode})
+// subscribe asks the agent for a port. An error leaves nothing behind; it is
+// not to be told from another's when ctx has ended.
+func (p *Ports) subscribe(ctx context.Context, number uint16, mode uint8) (*link.Stream, error) {
+	s, err := p.o.Link.Open(p.ctx, link.Interactive, &protocol.Subscribe{Port: number, Mode: mode})
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { s.Close() })
-	defer stop()
-	m, err := s.Receive()
-	if err == nil {
-		a, ok := m.(*protocol.Answer)
-		if !ok {
-			err = fmt.Errorf("the agent answered a subscription with %T: %w", m, syscall.EPROTO)
-		} else {
-			err = a.Err()
-		}
-	}
-	if err != nil {
+	if err := p.answered(ctx, s); err != nil {
 		s.Close()
 		return nil, err
 	}
+	p.wg.Go(func() { p.follow(s, number) })
 	return s, nil
 }
 
-// publish opens the port on this machine's loopback, both families: the same
-// number where it is free, another where not, none if the machine refuses.
-func (p *Ports) publish(number uint16) []net.Listener {
-	var all []net.Listener
-	for _, want := range []uint16{number, 0} {
-		for _, host := range []string{"127.0.0.1", "::1"} {
-			if want == 0 && len(all) > 0 { // the second family follows the first's number
-				want = addrPort(all[0].Addr()).Port()
-			}
-			ln, err := p.o.Listen("tcp", net.JoinHostPort(host, fmt.Sprint(want)))
-			if err != nil {
-				continue
-			}
-			all = append(all, ln)
-		}
-		if len(all) > 0 {
-			break
-		}
+// answered waits for the agent's yes.
+func (p *Ports) answered(ctx context.Context, s *link.Stream) error {
+	_ = s.SetReadDeadline(time.Now().Add(subscribeTime))
+	for _, end := range []context.Context{ctx, p.ctx} {
+		stop := context.AfterFunc(end, func() { s.Close() })
+		defer stop()
 	}
-	for _, ln := range all {
-		p.wg.Go(func() {
-			for {
-				c, err := ln.Accept()
-				if err != nil {
-					return
-				}
-				p.wg.Go(func() { p.deliver(p.ctx, c.(relay.Conn), addrPort(c.RemoteAddr()), number, relayBoth) })
-			}
-		})
+	m, err := s.Receive()
+	if err != nil {
+		return fmt.Errorf("wait for the agent's answer: %w", err)
 	}
-	return all
+	a, ok := m.(*protocol.Answer)
+	if !ok {
+		return fmt.Errorf("the agent answered a subscription with message %d: %w", m.Kind(), syscall.EPROTO)
+	}
+	if a.Err() == nil {
+		return s.SetReadDeadline(time.Time{})
+	}
+	return a.Err()
 }
 
-// Closed tells that the listener id is gone.
+// follow waits for the end of a subscription, which says nothing more, and
+// tells if the agent has ended it. The end of the whole session is for others
+// to tell: ESHUTDOWN, and the end of the link.
+func (p *Ports) follow(s *link.Stream, number uint16) {
+	_, err := io.Copy(io.Discard, s)
+	var closed *link.ClosedError
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ESHUTDOWN) || errors.As(err, &closed) {
+		return
+	}
+	s.Close()
+	p.o.Emit(event.Event{Level: event.Warning, Code: "port-lost", Flow: "incoming",
+		Text:  fmt.Sprintf("the target's traffic for port %d does not come here any more: the agent gave it back", number),
+		Facts: map[string]string{"port": fmt.Sprint(number)}})
+}
+
+// Closed tells that the listener id is gone: with the last of a port the
+// target has its traffic back. Connections that were delivered go on.
 func (p *Ports) Closed(id uint64) {
+	if !p.enter() {
+		return
+	}
+	defer p.wg.Done()
+	p.withdraw(id)
+}
+
+func (p *Ports) withdraw(id uint64) {
 	p.mu.Lock()
-	addr, ok := p.listeners[id]
+	l, ok := p.listeners[id]
 	delete(p.listeners, id)
-	pt := p.open[addr.Port()]
-	if !ok || pt == nil {
+	if ok {
+		l.port.count--
+	}
+	if !ok || l.port.count > 0 || l.port.ending {
 		p.mu.Unlock()
 		return
 	}
-	if pt.count--; pt.count > 0 {
-		p.mu.Unlock()
-		return
-	}
-	delete(p.open, addr.Port())
+	l.port.ending = true
 	p.mu.Unlock()
-	<-pt.ready
-	pt.end()
-	if pt.err == nil {
-		p.o.Emit(event.Event{Level: event.Detail, Code: "port-closed", Flow: "incoming", Text: fmt.Sprintf("port %d is closed", addr.Port()),
-			Facts: map[string]string{"port": fmt.Sprint(addr.Port())}})
+	if p.end(l.addr.Port(), l.port) {
+		p.o.Emit(event.Event{Level: event.Detail, Code: "port-closed", Flow: "incoming",
+			Text: fmt.Sprintf("port %d is closed", l.addr.Port()), Facts: map[string]string{"port": fmt.Sprint(l.addr.Port())}})
 	}
 }
 
-func (pt *port) end() {
+// end ends pt, which nobody joins any more. It is false for one that was never
+// begun.
+func (p *Ports) end(number uint16, pt *port) bool {
+	<-pt.ready
+	if pt.err != nil {
+		return false
+	}
 	if pt.subscription != nil {
 		pt.subscription.Close()
 	}
 	for _, ln := range pt.published {
 		ln.Close()
 	}
-}
-
-// Serve hands one connection of the target to the program. It owns s and
-// returns when the connection has ended.
-func (p *Ports) Serve(ctx context.Context, s *link.Stream, m *protocol.Incoming) {
-	how := relayBoth
-	if m.Mode == protocol.ModeMirror {
-		how = relayThere
-	}
-	p.deliver(ctx, s, m.Peer, m.Port, how)
-}
-
-type direction uint8
-
-const (
-	relayBoth  direction = iota
-	relayThere           // what the program says goes nowhere
-)
-
-// deliver owns far.
-func (p *Ports) deliver(ctx context.Context, far relay.Conn, client netip.AddrPort, port uint16, how direction) {
-	near, err := p.dial(ctx, client, port)
-	if err != nil {
-		p.o.Emit(event.Event{Level: event.Detail, Code: "not-delivered", Flow: "incoming",
-			Text: fmt.Sprintf("a connection of %v to port %d reached nobody: %v", client, port, err)})
-		relay.Reset(far, err)
-		return
-	}
-	if how == relayThere {
-		_, _ = relay.Drain(ctx, near, far)
-		return
-	}
-	_, _ = relay.Join(ctx, far, near)
-}
-
-// dial tries the ways to each listener of port.
-func (p *Ports) dial(ctx context.Context, client netip.AddrPort, port uint16) (relay.Conn, error) {
 	p.mu.Lock()
-	var listeners []netip.AddrPort
-	for _, a := range p.listeners {
-		if a.Port() == port {
-			listeners = append(listeners, a)
-		}
-	}
+	delete(p.open, number)
 	p.mu.Unlock()
-	var err error = syscall.ECONNREFUSED
-	for _, l := range listeners {
-		for _, try := range p.o.Host.Reach(client, l) {
-			var c net.Conn
-			if c, err = p.o.Dial(ctx, try); err == nil {
-				if rc, ok := c.(relay.Conn); ok {
-					return rc, nil
-				}
-				c.Close()
-				err = syscall.EPROTO
-			}
-		}
-	}
-	return nil, err
+	close(pt.ended)
+	return true
 }
 
 // Close ends every subscription and publication, resets what is still being
 // delivered, and returns when all of it is gone.
 func (p *Ports) Close() {
 	p.mu.Lock()
-	open := p.open
-	p.open = map[uint16]*port{}
-	p.cancel()
+	p.closed = true
+	ports := map[uint16]*port{}
+	for number, pt := range p.open {
+		if !pt.ending {
+			pt.ending = true
+			ports[number] = pt
+		}
+	}
+	clear(p.listeners)
 	p.mu.Unlock()
-	for _, pt := range open {
-		<-pt.ready
-		pt.end()
+	p.cancel()
+	for number, pt := range ports {
+		p.end(number, pt)
 	}
 	p.wg.Wait()
-}
-
-func addrPort(a net.Addr) netip.AddrPort {
-	p, err := netip.ParseAddrPort(a.String())
-	if err != nil {
-		return netip.AddrPort{}
-	}
-	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
 }

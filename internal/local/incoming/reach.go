@@ -31,12 +31,12 @@ type Host struct {
 // Reach lists, in order, how to connect client to a listener of the sandbox
 // that is bound to listener. A listener of the other address family than the
 // client's is reached from loopback, as such a program could not be shown the
-// client's address in any case.
+// client's address in any case; so is everything for a client that is unknown.
 func (h Host) Reach(client, listener netip.AddrPort) []Attempt {
 	ip, port := listener.Addr().Unmap(), listener.Port()
 	src := netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
 	v6 := src.Addr().Is6()
-	own := src.Addr().IsLoopback() || src.Addr() == h.Pod4 || src.Addr() == h.Pod6
+	own := !src.Addr().IsValid() || src.Addr().IsLoopback() || src.Addr() == h.Pod4 || src.Addr() == h.Pod6
 
 	dst := ip // where the listener is
 	if ip.IsUnspecified() {

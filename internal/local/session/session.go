@@ -182,7 +182,7 @@ func (s *supervisor) linkLost() error {
 	f := &failure.Error{Code: "agent-lost", What: "the session has ended: the agent is gone", Cause: err,
 		Why: "its pod was deleted, or the connection to the cluster was lost for too long", Do: "start the command again"}
 	if bye := s.said.goodbye(); bye != nil {
-		f.Code, f.What, f.Why = "target-ended", "the session has ended: the target's process has ended", "its container ended or was restarted"
+		f.Code, f.What, f.Why = "target-ended", "the session has ended: the target has ended", "its container ended or was restarted"
 		if bye.Code != "target-ended" {
 			f.Why = fmt.Sprintf("the agent said %q", bye.Text)
 		}

@@ -1,0 +1,139 @@
+package incoming
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/relay"
+)
+
+// deliverTime bounds the way of one connection to the program: a listener
+// whose queue is full answers no SYN, and a client does not wait longer than
+// this for long (the kernel's own patience is 127 s).
+const deliverTime = 60 * time.Second
+
+// arrival is a connection for the program.
+type arrival struct {
+	client netip.AddrPort
+	dialed netip.Addr // the address that the client dialed
+	port   uint16
+	copied bool // what the program says goes nowhere
+}
+
+// Serve hands one connection of the target to the program. It owns s and
+// returns when the connection has ended, or ctx or the ports, which reset it.
+func (p *Ports) Serve(ctx context.Context, s *link.Stream, m *protocol.Incoming) {
+	if !p.enter() {
+		relay.Reset(s, syscall.ECONNREFUSED)
+		return
+	}
+	defer p.wg.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(p.ctx, cancel)
+	defer stop()
+	p.deliver(ctx, s, arrival{client: m.Peer, dialed: m.Local.Addr(), port: m.Port, copied: m.Mode == protocol.ModeMirror})
+}
+
+// deliver owns far.
+func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
+	near, err := p.dial(ctx, a)
+	if err != nil {
+		relay.Reset(far, err)
+		p.o.Emit(event.Event{Level: event.Detail, Code: "not-delivered", Flow: "incoming",
+			Text:  fmt.Sprintf("a connection of %v to port %d reached nobody: %v", a.client, a.port, err),
+			Facts: map[string]string{"port": fmt.Sprint(a.port), "client": a.client.String()}})
+		return
+	}
+	if a.copied {
+		_, _ = relay.Drain(ctx, near, far)
+		return
+	}
+	_, _ = relay.Join(ctx, far, near)
+}
+
+// dial tries the ways to each listener of the port, the likeliest first. The
+// error is that of the first try.
+func (p *Ports) dial(ctx context.Context, a arrival) (relay.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, deliverTime)
+	defer cancel()
+	var first error
+	for _, l := range order(p.listening(a.port), a) {
+		for _, try := range p.o.Host.Reach(a.client, l) {
+			c, err := p.o.Dial(ctx, try)
+			if err == nil {
+				if conn, ok := c.(relay.Conn); ok {
+					return conn, nil
+				}
+				c.Close()
+				err = fmt.Errorf("a connection of type %T cannot be half-closed: %w", c, syscall.EPROTO)
+			}
+			if first == nil {
+				first = err
+			}
+			if ctx.Err() != nil {
+				return nil, first
+			}
+		}
+	}
+	if first == nil {
+		first = syscall.ECONNREFUSED // nobody listens any more
+	}
+	return nil, first
+}
+
+// listening gives the addresses that the program listens on at a port.
+func (p *Ports) listening(number uint16) (all []netip.AddrPort) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.listeners {
+		if l.addr.Port() == number {
+			all = append(all, netip.AddrPortFrom(l.addr.Addr().Unmap(), number))
+		}
+	}
+	return all
+}
+
+// order sorts listeners by how surely the connection is theirs, as a kernel
+// would choose: the address that was dialed, then any address of the client's
+// family, then any address (a socket of both families), then what is left.
+// Listeners that share an address (SO_REUSEPORT) are one; the sandbox's kernel
+// chooses among them.
+func order(all []netip.AddrPort, a arrival) []netip.AddrPort {
+	dialed, v4 := a.dialed.Unmap(), a.client.Addr().Unmap().Is4()
+	rank := func(l netip.AddrPort) int {
+		ip := l.Addr()
+		switch {
+		case ip == dialed:
+			return 0
+		case ip.IsUnspecified() && ip.Is4() == v4:
+			return 1
+		case ip.IsUnspecified():
+			return 2
+		case ip.Is4() == v4:
+			return 3
+		}
+		return 4
+	}
+	slices.SortFunc(all, func(x, y netip.AddrPort) int {
+		return cmp.Or(cmp.Compare(rank(x), rank(y)), x.Compare(y))
+	})
+	return slices.Compact(all)
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	p, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+}
