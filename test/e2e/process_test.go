@@ -141,3 +141,33 @@ func TestNotRoot(t *testing.T) {
 		t.Errorf("the command has capabilities: %s", got)
 	}
 }
+
+func TestChoosingTheCluster(t *testing.T) {
+	context := kubectl(t, "config", "current-context")
+	r := start(t, "--context", context, "-t", "pod/app", "hostname")
+	if code := r.end(); code != 0 || strings.TrimSpace(r.stdout.String()) != "app" {
+		t.Errorf("--context %s: exit code %d, %q", context, code, r.stdout)
+	}
+	for _, c := range []struct {
+		name string
+		args []string
+		says []string
+	}{
+		{"no such context", []string{"--context", "nowhere", "-t", "pod/app", "true"}, []string{"nowhere", context, "context-not-found"}},
+		{"no such pod", []string{"-t", "pod/no-such-pod", "true"}, []string{"no-such-pod", w.namespace, "target-not-found"}},
+		{"no such container", []string{"-t", "pod/app/container/x", "true"}, []string{"app", "side", "container-not-found"}},
+		{"no such kubeconfig", []string{"--kubeconfig", "/nowhere", "-t", "pod/app", "true"}, []string{"/nowhere"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := start(t, c.args...)
+			if code := r.end(); code == 0 {
+				t.Error("exit code 0")
+			}
+			for _, want := range c.says {
+				if !strings.Contains(r.stderr.String(), want) {
+					t.Errorf("the error does not name %q:\n%s", want, r.stderr)
+				}
+			}
+		})
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -16,7 +17,11 @@ import (
 )
 
 const (
-	mtu = 65520
+	// mtu is what the stack may send in one packet: an IPv6 header and the
+	// largest payload, more than the device's own MTU, which the kernel heeds in
+	// its direction only. So no datagram is ever cut into fragments, whose
+	// checksum nobody could leave to the kernel.
+	mtu = header.IPv6MinimumSize + header.IPv6MaximumPayloadSize
 	// vnetHeader is the length in bytes of struct virtio_net_hdr, which stands
 	// before each packet (IFF_VNET_HDR, linux/virtio_net.h).
 	vnetHeader = 10
@@ -32,7 +37,7 @@ type device struct {
 	file *os.File
 	raw  syscall.RawConn
 	disp atomic.Pointer[stack.NetworkDispatcher]
-	done chan struct{} // closed when the read loop has ended
+	wg   sync.WaitGroup // the read loop
 }
 
 // newDevice takes over tun.
@@ -52,7 +57,7 @@ func newDevice(tun *os.File) (*device, error) {
 		f.Close()
 		return nil, err
 	}
-	return &device{file: f, raw: raw, done: make(chan struct{})}, nil
+	return &device{file: f, raw: raw}, nil
 }
 
 // Attach implements stack.LinkEndpoint.
@@ -61,20 +66,21 @@ func (d *device) Attach(disp stack.NetworkDispatcher) {
 		d.disp.Store(nil)
 		return
 	}
-	if d.disp.Swap(&disp) == nil {
-		go d.read() // end waits for it
-	}
+	d.disp.Store(&disp)
 }
 
-// end stops the read loop.
+// serve starts the read loop. The stack must be complete: packets may have
+// been waiting for long.
+func (d *device) serve() { d.wg.Go(d.read) }
+
+// end stops the read loop and closes the descriptor.
 func (d *device) end() error {
 	err := d.file.Close()
-	<-d.done
+	d.wg.Wait()
 	return err
 }
 
 func (d *device) read() {
-	defer close(d.done)
 	view := buffer.NewViewSize(largest)
 	for {
 		var n int
@@ -113,6 +119,9 @@ func (d *device) deliver(disp stack.NetworkDispatcher, v *buffer.View) {
 	case 6:
 		proto = header.IPv6ProtocolNumber
 	default:
+		return
+	}
+	if d.refuseEcho(v.AsSlice()) {
 		return
 	}
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})

@@ -1,10 +1,11 @@
 package netstack
 
 import (
+	"syscall"
+
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
 // icmpCode is one reason of "destination unreachable" in both families.
@@ -22,13 +23,22 @@ var (
 	icmpProhibited = icmpCode{header.ICMPv4AdminProhibited, header.ICMPv6Prohibited}         // EHOSTUNREACH, EACCES
 )
 
+// icmpFor is the code that comes closest to errno, and whether there is one.
+func icmpFor(errno syscall.Errno) (icmpCode, bool) {
+	switch errno {
+	case syscall.EHOSTUNREACH, syscall.EHOSTDOWN:
+		return icmpHost, true
+	case syscall.ENETUNREACH, syscall.ENETDOWN, syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT, syscall.EINVAL:
+		return icmpNet, true
+	case syscall.EACCES, syscall.EPERM:
+		return icmpProhibited, true
+	}
+	return icmpPort, false
+}
+
 // unreachable sends "destination unreachable" from the destination to the
 // program, quoting its packet.
-func (t *Stack) unreachable(id stack.TransportEndpointID, quoted []byte, code icmpCode) {
-	if quoted == nil {
-		return
-	}
-	program, dst := id.RemoteAddress, id.LocalAddress
+func (d *device) unreachable(program, dst tcpip.Address, quoted []byte, code icmpCode) {
 	if program.Len() == header.IPv4AddressSize {
 		pkt := make([]byte, header.IPv4MinimumSize+header.ICMPv4MinimumSize+len(quoted))
 		ip := header.IPv4(pkt)
@@ -40,7 +50,7 @@ func (t *Stack) unreachable(id stack.TransportEndpointID, quoted []byte, code ic
 		ic.SetCode(code.v4)
 		copy(ic[header.ICMPv4MinimumSize:], quoted)
 		ic.SetChecksum(^checksum.Checksum(ic, 0))
-		t.device.writeRaw(pkt)
+		d.writeRaw(pkt)
 		return
 	}
 	pkt := make([]byte, header.IPv6MinimumSize+header.ICMPv6MinimumSize+len(quoted))
@@ -51,7 +61,7 @@ func (t *Stack) unreachable(id stack.TransportEndpointID, quoted []byte, code ic
 	ic.SetCode(code.v6)
 	copy(ic[header.ICMPv6MinimumSize:], quoted)
 	ic.SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{Header: ic, Src: dst, Dst: program}))
-	t.device.writeRaw(pkt)
+	d.writeRaw(pkt)
 }
 
 // ipHeader is a header to quote.
@@ -67,4 +77,34 @@ func ipHeader(src, dst tcpip.Address, payload int) []byte {
 	ip.Encode(&header.IPv6Fields{PayloadLength: uint16(payload), HopLimit: 64,
 		TransportProtocol: header.UDPProtocolNumber, SrcAddr: src, DstAddr: dst})
 	return ip
+}
+
+// echoQuote is how much of an echo request is quoted, in bytes after the IP
+// header: identifier and number are what ping(8) knows its request by.
+const echoQuote = 8
+
+// refuseEcho answers an ICMP echo request with "prohibited". Nobody has asked
+// the target's network whether the address answers, so a reply would be a lie,
+// and silence one as well.
+func (d *device) refuseEcho(pkt []byte) bool {
+	if ip := header.IPv4(pkt); pkt[0]>>4 == 4 {
+		if !ip.IsValid(len(pkt)) || ip.TransportProtocol() != header.ICMPv4ProtocolNumber || ip.FragmentOffset() != 0 {
+			return false
+		}
+		quote := min(len(pkt), int(ip.HeaderLength())+echoQuote)
+		if body := ip.Payload(); len(body) < header.ICMPv4MinimumSize || header.ICMPv4(body).Type() != header.ICMPv4Echo {
+			return false
+		}
+		d.unreachable(ip.SourceAddress(), ip.DestinationAddress(), pkt[:quote], icmpProhibited)
+		return true
+	}
+	ip := header.IPv6(pkt)
+	if !ip.IsValid(len(pkt)) || ip.TransportProtocol() != header.ICMPv6ProtocolNumber {
+		return false
+	}
+	if body := ip.Payload(); len(body) < header.ICMPv6MinimumSize || header.ICMPv6(body).Type() != header.ICMPv6EchoRequest {
+		return false
+	}
+	d.unreachable(ip.SourceAddress(), ip.DestinationAddress(), pkt[:header.IPv6MinimumSize+echoQuote], icmpProhibited)
+	return true
 }

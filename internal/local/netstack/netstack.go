@@ -17,6 +17,7 @@
 package netstack
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -39,8 +40,9 @@ const (
 	// maxDialing bounds connection attempts that wait for their answer; more
 	// are dropped, and the program's kernel sends its SYN again.
 	maxDialing = 4096
-	// maxUDP bounds UDP flows; a program that has more loses datagrams of new
-	// ones, as on a full network.
+	// maxUDP bounds UDP flows; one more ends the one that has been idle longest,
+	// as address translators do. Nothing tells when the program has closed its
+	// socket, and each lookup is a flow.
 	maxUDP = 4096
 	// udpIdle is how long a UDP flow lives without a datagram either way;
 	// lookups are over sooner.
@@ -50,6 +52,9 @@ const (
 	// path through memory a large fixed window costs nothing and saves the
 	// learning.
 	bufferMin, bufferSize, bufferMax = 4 << 10, 1 << 20, 4 << 20
+	// timeWait is none: no packet wanders on a path through memory, and the
+	// stack would leave the next connection from the same port unanswered.
+	timeWait = 0
 )
 
 // Handler answers flows. Each call has a goroutine of its own; ctx ends with
@@ -61,27 +66,28 @@ type Handler struct {
 
 // Stack is the network of one sandbox. Its methods may be called concurrently.
 type Stack struct {
-	s      *stack.Stack
-	device *device
+	s         *stack.Stack
+	device    *device
+	forwarder *tcp.Forwarder
 	h      Handler
 	ctx    context.Context // alive until Close
 	cancel context.CancelFunc
-	wg     sync.WaitGroup // handlers
+	wg     sync.WaitGroup // handlers and dials
 
-	mu     sync.Mutex
-	syns   map[stack.TransportEndpointID][]byte // headers of attempts in progress
-	udp    int                                  // flows
-	closed bool
+	mu       sync.Mutex                           // guards what follows
+	attempts map[stack.TransportEndpointID][]byte // connections that wait for their answer: headers of the SYN
+	udp      list.List                            // of *UDPFlow; the front has been idle longest
+	closed   bool
 }
 
 // New takes over tun, opened with IFF_TUN|IFF_NO_PI|IFF_VNET_HDR and
-// TUN_F_CSUM, and serves it until Close.
+// TUN_F_CSUM, and serves it until Close. It closes tun when it fails, too.
 func New(tun *os.File, h Handler) (*Stack, error) {
 	d, err := newDevice(tun)
 	if err != nil {
 		return nil, err
 	}
-	t := &Stack{device: d, h: h, syns: map[stack.TransportEndpointID][]byte{}}
+	t := &Stack{device: d, h: h, attempts: map[stack.TransportEndpointID][]byte{}}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.s = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
@@ -89,10 +95,11 @@ func New(tun *os.File, h Handler) (*Stack, error) {
 	})
 	if err := t.configure(); err != nil {
 		t.cancel()
-		d.Close()
+		_ = d.end()
 		t.s.Destroy()
 		return nil, fmt.Errorf("set up the network stack: %w", err)
 	}
+	d.serve()
 	return t, nil
 }
 
@@ -102,8 +109,9 @@ func (t *Stack) configure() error {
 	delay := tcpip.TCPDelayEnabled(false)
 	recovery := tcpip.TCPRecovery(0) // RACK's timers cost throughput, and nothing reorders here
 	congestion := tcpip.CongestionControlOption("reno")
+	linger := tcpip.TCPTimeWaitTimeoutOption(timeWait)
 	for _, o := range []tcpip.SettableTransportProtocolOption{
-		&sack, &moderate, &delay, &recovery, &congestion,
+		&sack, &moderate, &delay, &recovery, &congestion, &linger,
 		&tcpip.TCPReceiveBufferSizeRangeOption{Min: bufferMin, Default: bufferSize, Max: bufferMax},
 		&tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: bufferSize, Max: bufferMax},
 	} {
@@ -111,12 +119,8 @@ func (t *Stack) configure() error {
 			return errors.New(terr.String())
 		}
 	}
-	// Handlers come before the device, whose first packets may wait already.
-	attempts := tcp.NewForwarder(t.s, 0, maxDialing, t.takeTCP)
-	t.s.SetTransportProtocolHandler(tcp.ProtocolNumber, func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
-		t.rememberSYN(id, pkt)
-		return attempts.HandlePacket(id, pkt)
-	})
+	t.forwarder = tcp.NewForwarder(t.s, bufferSize, maxDialing, t.takeTCP)
+	t.s.SetTransportProtocolHandler(tcp.ProtocolNumber, t.takeSegment)
 	t.s.SetTransportProtocolHandler(udp.ProtocolNumber, udp.NewForwarder(t.s, t.takeUDP).HandlePacket)
 	if terr := t.s.CreateNIC(nic, t.device); terr != nil {
 		return errors.New(terr.String())
@@ -131,18 +135,32 @@ func (t *Stack) configure() error {
 	return nil
 }
 
-// spawn runs f unless the stack is closed.
-func (t *Stack) spawn(f func()) bool {
+// begin tells whether the stack is open, and keeps Close waiting until
+// wg.Done if so.
+func (t *Stack) begin() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
 		return false
 	}
-	t.wg.Go(f)
+	t.wg.Add(1)
 	return true
 }
 
-// Close ends every flow and returns when all handlers have returned.
+// spawn runs f unless the stack is closed.
+func (t *Stack) spawn(f func()) bool {
+	if !t.begin() {
+		return false
+	}
+	go func() {
+		defer t.wg.Done()
+		f()
+	}()
+	return true
+}
+
+// Close resets every connection, those of Dial too, ends every flow, and
+// returns when all handlers have returned.
 func (t *Stack) Close() error {
 	t.mu.Lock()
 	closed := t.closed

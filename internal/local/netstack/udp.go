@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"container/list"
 	"net"
 	"net/netip"
 	"sync"
@@ -15,27 +16,20 @@ import (
 )
 
 // UDPFlow is the datagrams between one socket of the program and one peer. It
-// ends when it has been idle for a minute (ten seconds for lookups), or by
-// Close. Read may be called concurrently with the others.
+// ends when it has been idle for a minute (ten seconds for lookups), when too
+// many others have been busier, or by Close. Its methods may be called
+// concurrently.
 type UDPFlow struct {
 	t    *Stack
 	id   stack.TransportEndpointID
 	c    *gonet.UDPConn
 	idle time.Duration
 	once sync.Once
+	at   *list.Element // in t.udp, guarded by t.mu; nil when closed
 }
 
 // takeUDP runs in the device's read loop.
 func (t *Stack) takeUDP(r *udp.ForwarderRequest) bool {
-	t.mu.Lock()
-	room := t.udp < maxUDP
-	if room {
-		t.udp++
-	}
-	t.mu.Unlock()
-	if !room {
-		return true // dropped
-	}
 	f := &UDPFlow{t: t, id: r.ID(), idle: udpIdle}
 	if f.id.LocalPort == 53 {
 		f.idle = dnsIdle
@@ -43,20 +37,23 @@ func (t *Stack) takeUDP(r *udp.ForwarderRequest) bool {
 	var wq waiter.Queue
 	ep, terr := r.CreateEndpoint(&wq)
 	if terr != nil {
-		t.udpEnded()
-		return true
+		return true // dropped
 	}
 	f.c = gonet.NewUDPConn(&wq, ep)
+	var longest *UDPFlow
+	t.mu.Lock()
+	if t.udp.Len() >= maxUDP {
+		longest = t.udp.Front().Value.(*UDPFlow)
+	}
+	f.at = t.udp.PushBack(f)
+	t.mu.Unlock()
+	if longest != nil {
+		longest.Close()
+	}
 	if !t.spawn(func() { t.h.UDP(t.ctx, f); f.Close() }) {
 		f.Close()
 	}
 	return true
-}
-
-func (t *Stack) udpEnded() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.udp--
 }
 
 // Src is the program's end.
@@ -65,34 +62,59 @@ func (f *UDPFlow) Src() netip.AddrPort { return addrPort(f.id.RemoteAddress, f.i
 // Dst is the peer that the program sends to.
 func (f *UDPFlow) Dst() netip.AddrPort { return addrPort(f.id.LocalAddress, f.id.LocalPort) }
 
-// Read waits for the program's next datagram. It fails with a timeout when the
-// flow has been idle both ways.
-func (f *UDPFlow) Read(p []byte) (int, error) {
+// busy begins the idle time anew.
+func (f *UDPFlow) busy() {
 	_ = f.c.SetReadDeadline(time.Now().Add(f.idle))
-	return f.c.Read(p)
+	f.t.mu.Lock()
+	defer f.t.mu.Unlock()
+	if f.at != nil {
+		f.t.udp.MoveToBack(f.at)
+	}
+}
+
+// Read waits for the program's next datagram. It fails with a timeout when the
+// flow has been idle both ways, and with net.ErrClosed after its end.
+func (f *UDPFlow) Read(p []byte) (int, error) {
+	f.busy()
+	n, err := f.c.Read(p)
+	return n, f.ended(err)
 }
 
 // Write sends a datagram to the program.
 func (f *UDPFlow) Write(p []byte) (int, error) {
-	_ = f.c.SetReadDeadline(time.Now().Add(f.idle))
-	return f.c.Write(p)
+	f.busy()
+	n, err := f.c.Write(p)
+	return n, f.ended(err)
+}
+
+// ended gives the errors of a closed flow their name: gonet reads an end of
+// stream there, which datagrams do not have.
+func (f *UDPFlow) ended(err error) error {
+	if err == nil {
+		return nil
+	}
+	if ne, ok := err.(net.Error); ok && ne.Timeout() {
+		return err
+	}
+	f.t.mu.Lock()
+	defer f.t.mu.Unlock()
+	if f.at == nil || f.t.closed {
+		return net.ErrClosed
+	}
+	return err
 }
 
 // Unreachable tells the program that errno is what its datagrams meet: on a
 // connected socket its next call fails with it.
 func (f *UDPFlow) Unreachable(errno syscall.Errno) {
-	code := icmpPort
-	switch errno {
-	case syscall.EHOSTUNREACH, syscall.EHOSTDOWN, syscall.ETIMEDOUT:
+	code, _ := icmpFor(errno) // else port unreachable, ECONNREFUSED
+	if errno == syscall.ETIMEDOUT {
 		code = icmpHost
-	case syscall.ENETUNREACH, syscall.ENETDOWN, syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT, syscall.EINVAL:
-		code = icmpNet
-	case syscall.EACCES, syscall.EPERM:
-		code = icmpProhibited
 	}
 	h := make(header.UDP, header.UDPMinimumSize)
 	h.Encode(&header.UDPFields{SrcPort: f.id.RemotePort, DstPort: f.id.LocalPort, Length: header.UDPMinimumSize})
-	f.t.unreachable(f.id, append(ipHeader(f.id.RemoteAddress, f.id.LocalAddress, len(h)), h...), code)
+	quote := append(ipHeader(f.id.RemoteAddress, f.id.LocalAddress, len(h)), h...)
+	f.t.device.unreachable(f.id.RemoteAddress, f.id.LocalAddress, quote, code)
 }
 
 // Close ends the flow. The program's next datagram begins a new one.
@@ -100,7 +122,10 @@ func (f *UDPFlow) Close() error {
 	err := net.ErrClosed
 	f.once.Do(func() {
 		err = f.c.Close()
-		f.t.udpEnded()
+		f.t.mu.Lock()
+		defer f.t.mu.Unlock()
+		f.t.udp.Remove(f.at)
+		f.at = nil
 	})
 	return err
 }
