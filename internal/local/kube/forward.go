@@ -171,6 +171,13 @@ func (p *pipe) Read(b []byte) (int, error) {
 }
 
 func (p *pipe) Write(b []byte) (int, error) {
+	select {
+	case <-p.faultsEnd: // what the socket still takes reaches nobody
+		if p.fault != nil {
+			return 0, p.explained(p.fault)
+		}
+	default:
+	}
 	for n := 0; n < len(b); {
 		m, err := p.data.Write(b[n:min(len(b), n+maxFrame)])
 		n += m
