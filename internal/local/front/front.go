@@ -103,7 +103,7 @@ func Run(o Options) (int, error) {
 			if f.failed != nil {
 				process.Kill()
 				<-ended
-				return 0, f.failed
+				return f.verdict(code)
 			}
 		case <-ended:
 			return f.commandEnded(code)
@@ -182,7 +182,15 @@ func (f *front) commandEnded(code int) (int, error) {
 	}
 	_ = f.control.Send(control.Message{Exited: &control.Exited{Code: code}}) // it may just have gone, which is no news now
 	f.until(releaseTime, func() bool { return f.failed != nil })
-	if f.failed != nil {
+	return f.verdict(code)
+}
+
+// verdict is the result of a run that ended with code: the user's own Ctrl-C
+// while the session was being made is no failure of it, though the supervisor
+// finds the sandbox gone.
+func (f *front) verdict(code int) (int, error) {
+	interrupted := code == 128+int(syscall.SIGINT) || code == 128+int(syscall.SIGTERM) || code == 128+int(syscall.SIGHUP) || code == 128+int(syscall.SIGQUIT)
+	if f.failed != nil && (f.running || !interrupted) {
 		return 0, f.failed
 	}
 	return code, nil
