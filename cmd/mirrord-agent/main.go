@@ -62,14 +62,11 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	}
 	return server.Run(ctx, server.Options{
 		Version: version, ClientKey: ed25519.PublicKey(client), Session: *session, Listener: ln, Announce: os.Stdout, Log: log,
+		Ready: dropCapabilities,
 		Target: func() (*target.Target, error) {
 			switch {
 			case *container != "":
-				found, err := target.Find("/proc", *container)
-				if err != nil {
-					return nil, err
-				}
-				return target.Open(found)
+				return target.OpenContainer("/proc", *container)
 			case *pid != 0:
 				return target.Open(*pid)
 			case *self:

@@ -7,9 +7,11 @@
 // carry the ids of the target's process for files, so permission is what the
 // target's kernel says. Nothing here writes.
 //
-// Hazards. Opening a FIFO or a device could block for ever or do something:
-// everything is opened with O_NONBLOCK, and only regular files and directories
-// are read.
+// Hazards. Opening a FIFO or a device does something: it blocks, wakes a writer
+// of the target's, rewinds a tape. So every path is first opened with O_PATH,
+// and what that turns out to be is opened for reading only if it is a regular
+// file or a directory. A disk that never answers (a dead NFS server) keeps its
+// thread, and Close, for as long.
 package files
 
 import (
@@ -26,7 +28,6 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
-	"github.com/mirrord-go/mirrord/internal/relay"
 )
 
 const (
@@ -112,13 +113,21 @@ func (s *Server) Serve(ctx context.Context, stream *link.Stream, m protocol.Mess
 		return false
 	}
 	if err != nil {
-		reply = &protocol.Answer{Errno: relay.Errno(err)}
+		reply = &protocol.Answer{Errno: errnoOf(err)}
 	}
 	if reply != nil {
 		_ = stream.Send(reply)
 	}
 	stream.Close()
 	return true
+}
+
+// errnoOf is what the program gets for err.
+func errnoOf(err error) syscall.Errno {
+	if e := syscall.Errno(0); errors.As(err, &e) && e != 0 {
+		return e
+	}
+	return syscall.EIO
 }
 
 // do runs f on a thread with the target's ids.
@@ -130,8 +139,11 @@ func do[T any](ctx context.Context, s *Server, f func() (T, error)) (v T, err er
 	return v, err
 }
 
-// at opens p below the root.
+// at finds p below the root and opens it with O_PATH, which does nothing to it.
 func (s *Server) at(p string, flags uint64) (int, error) {
+	// A rename or a mount anywhere may race with the walk, which then has to be
+	// tried again (openat2(2)); a target that does nothing else shall not keep us.
+	const tries = 100
 	if !strings.HasPrefix(p, "/") || strings.ContainsRune(p, 0) {
 		return -1, fmt.Errorf("path %q: %w", p, syscall.EINVAL)
 	}
@@ -139,22 +151,20 @@ func (s *Server) at(p string, flags uint64) (int, error) {
 	if rel == "" {
 		rel = "."
 	}
-	how := &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
-	for {
+	how := &unix.OpenHow{Flags: flags | unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
+	for range tries {
 		fd, err := unix.Openat2(int(s.root.Fd()), rel, how)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EAGAIN): // a rename or mount raced with the walk (openat2(2))
-		default:
+		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
 			return fd, err
 		}
 	}
+	return -1, syscall.EAGAIN
 }
 
 func (s *Server) stat(m *protocol.Stat) (*protocol.Attr, error) {
-	flags := uint64(unix.O_PATH | unix.O_NOFOLLOW)
+	flags := uint64(unix.O_NOFOLLOW)
 	if m.Follow {
-		flags = unix.O_PATH
+		flags = 0
 	}
 	fd, err := s.at(m.Path, flags)
 	if err != nil {
@@ -165,25 +175,26 @@ func (s *Server) stat(m *protocol.Stat) (*protocol.Attr, error) {
 	if err != nil {
 		return nil, err
 	}
+	limit := uint64(min(m.Prefetch, maxPrefetch))
 	switch {
 	case attr.Mode&unix.S_IFMT == unix.S_IFLNK:
 		attr.Link, err = linkAt(fd, "")
-	case attr.Mode&unix.S_IFMT == unix.S_IFREG && attr.Size <= uint64(min(m.Prefetch, maxPrefetch)):
-		s.content(m.Path, attr)
+	case attr.Mode&unix.S_IFMT == unix.S_IFREG && attr.Size <= limit && limit > 0:
+		addContent(fd, attr, limit)
 	}
 	return attr, err
 }
 
-// content adds a small file's content to its attributes. What cannot be read
-// is left out: opening it will tell why.
-func (s *Server) content(p string, attr *protocol.Attr) {
-	fd, err := s.at(p, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+// addContent adds a small file's content to its attributes. What cannot be
+// read is left out: opening it will tell why.
+func addContent(path int, attr *protocol.Attr, limit uint64) {
+	fd, err := reopen(path, unix.O_RDONLY)
 	if err != nil {
 		return
 	}
 	defer unix.Close(fd)
 	now, err := statAt(fd, "")
-	if err != nil || now.Mode&unix.S_IFMT != unix.S_IFREG || now.Size > maxPrefetch {
+	if err != nil || now.Size > limit {
 		return
 	}
 	// One byte more than the size: files that say 0 and have content (procfs)
@@ -198,31 +209,41 @@ func (s *Server) content(p string, attr *protocol.Attr) {
 }
 
 func (s *Server) open(m *protocol.Open) (*protocol.Opened, error) {
+	const noFollow = 0o400000 // O_NOFOLLOW of x86-64, which all systems send
 	if m.Flags&unix.O_ACCMODE != unix.O_RDONLY || m.Flags&(unix.O_CREAT|unix.O_TRUNC) != 0 {
 		return nil, syscall.EROFS
 	}
-	fd, err := s.at(m.Path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|uint64(m.Flags&unix.O_NOFOLLOW))
+	flags := uint64(0)
+	if m.Flags&noFollow != 0 {
+		flags = unix.O_NOFOLLOW
+	}
+	found, err := s.at(m.Path, flags)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(found)
+	attr, err := statAt(found, "")
+	if err != nil {
+		return nil, err
+	}
+	switch attr.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+	case unix.S_IFDIR:
+		return nil, syscall.EISDIR
+	case unix.S_IFLNK:
+		return nil, syscall.ELOOP
+	default:
+		return nil, syscall.ENXIO
+	}
+	fd, err := reopen(found, unix.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
 	h := &handle{f: os.NewFile(uintptr(fd), "")}
-	attr, err := statAt(fd, "")
-	switch {
-	case err != nil:
-	case attr.Mode&unix.S_IFMT == unix.S_IFDIR:
-		err = syscall.EISDIR
-	case attr.Mode&unix.S_IFMT != unix.S_IFREG:
-		err = syscall.ENXIO
-	}
-	if err != nil {
-		h.f.Close()
-		return nil, err
-	}
 	reply := &protocol.Opened{Attr: *attr}
 	if n := min(m.Prefetch, maxPrefetch); n > 0 {
 		buf := make([]byte, n)
-		got, err := readFull(fd, buf, 0)
-		if err == nil {
+		if got, err := readFull(fd, buf, 0); err == nil {
 			reply.Data, reply.EOF = buf[:got], got < len(buf)
 		}
 	}
@@ -286,7 +307,7 @@ func (s *Server) closeHandle(m *protocol.CloseHandle) (protocol.Message, error) 
 }
 
 func (s *Server) readlink(m *protocol.Readlink) (*protocol.Data, error) {
-	fd, err := s.at(m.Path, unix.O_PATH|unix.O_NOFOLLOW)
+	fd, err := s.at(m.Path, unix.O_NOFOLLOW)
 	if err != nil {
 		return nil, err
 	}
@@ -299,7 +320,7 @@ func (s *Server) readlink(m *protocol.Readlink) (*protocol.Data, error) {
 }
 
 func (s *Server) statfs(m *protocol.Statfs) (*protocol.Fsinfo, error) {
-	fd, err := s.at(m.Path, unix.O_PATH)
+	fd, err := s.at(m.Path, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -316,7 +337,12 @@ func (s *Server) statfs(m *protocol.Statfs) (*protocol.Fsinfo, error) {
 // whoever is slow to take a listing holds up nobody.
 func (s *Server) readDir(ctx context.Context, stream *link.Stream, m *protocol.ReadDir) error {
 	dir, err := do(ctx, s, func() (*os.File, error) {
-		fd, err := s.at(m.Path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK)
+		found, err := s.at(m.Path, unix.O_DIRECTORY)
+		if err != nil {
+			return nil, err
+		}
+		defer unix.Close(found)
+		fd, err := reopen(found, unix.O_RDONLY|unix.O_DIRECTORY)
 		if err != nil {
 			return nil, err
 		}

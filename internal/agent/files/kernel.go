@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -11,9 +12,21 @@ import (
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
+// reopen opens what an O_PATH descriptor stands for. The file system checks
+// permission as in any open; there is no walk that could lead elsewhere.
+func reopen(path int, flags int) (int, error) {
+	for {
+		fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(path), flags|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
+}
+
 // statAt is statx(2) of name in the directory fd; of fd itself if name is "".
+// To look mounts nothing (autofs), as with stat(2).
 func statAt(fd int, name string) (*protocol.Attr, error) {
-	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_STATX_SYNC_AS_STAT
+	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT | unix.AT_STATX_SYNC_AS_STAT
 	if name == "" {
 		flags |= unix.AT_EMPTY_PATH
 	}
@@ -44,16 +57,17 @@ func linkAt(fd int, name string) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// readFull reads until p is full or the file ends.
+// readFull reads until p is full or the file ends. What comes before an error
+// is not given: less than was asked for means the end of the file.
 func readFull(fd int, p []byte, off int64) (n int, err error) {
 	for n < len(p) {
 		got, err := unix.Pread(fd, p[n:], off+int64(n))
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
-		case err != nil && n == 0:
+		case err != nil:
 			return 0, err
-		case err != nil || got == 0:
+		case got == 0:
 			return n, nil
 		}
 		n += got

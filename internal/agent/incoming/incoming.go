@@ -46,8 +46,9 @@ type Hub struct {
 	sources map[uint8]Source // by mode; absent: this agent cannot
 	missing map[uint8]string // by mode: why it is absent
 
-	mu    sync.Mutex
-	ports map[key]int // subscriptions by mode and port
+	mu        sync.Mutex
+	ports     map[key]map[*link.Stream]bool // subscriptions by mode and port
+	suspended bool
 }
 
 type key struct {
@@ -58,7 +59,7 @@ type key struct {
 // New makes a hub. sources are by mode (protocol.ModeSteal, …); missing says,
 // for a person, why a mode has none.
 func New(open Opener, sources map[uint8]Source, missing map[uint8]string) *Hub {
-	return &Hub{open: open, sources: sources, missing: missing, ports: map[key]int{}}
+	return &Hub{open: open, sources: sources, missing: missing, ports: map[key]map[*link.Stream]bool{}}
 }
 
 // Run carries connections until ctx ends and every one of them is done.
@@ -83,11 +84,11 @@ func (h *Hub) Run(ctx context.Context) {
 func (h *Hub) Subscribe(ctx context.Context, s *link.Stream, m *protocol.Subscribe) {
 	defer s.Close()
 	k := key{m.Mode, m.Port}
-	if a := h.add(k, m.Filter); a.Err() != nil {
+	if a := h.add(k, s, m.Filter); a.Err() != nil {
 		_ = s.Send(a)
 		return
 	}
-	defer h.remove(k)
+	defer h.remove(k, s)
 	if s.Send(&protocol.Answer{}) != nil {
 		return
 	}
@@ -97,7 +98,7 @@ func (h *Hub) Subscribe(ctx context.Context, s *link.Stream, m *protocol.Subscri
 	_, _ = io.Copy(io.Discard, s)
 }
 
-func (h *Hub) add(k key, filter string) *protocol.Answer {
+func (h *Hub) add(k key, s *link.Stream, filter string) *protocol.Answer {
 	src := h.sources[k.mode]
 	switch why := h.missing[k.mode]; {
 	case src == nil && why != "":
@@ -112,13 +113,46 @@ func (h *Hub) add(k key, filter string) *protocol.Answer {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.ports[k] == 0 {
+	if len(h.ports[k]) == 0 && !h.idle(k) {
 		if err := src.Add(k.port); err != nil {
 			return refusal(err)
 		}
 	}
-	h.ports[k]++
+	if h.ports[k] == nil {
+		h.ports[k] = map[*link.Stream]bool{}
+	}
+	h.ports[k][s] = true
 	return &protocol.Answer{}
+}
+
+// idle reports whether the port is with the target for the time being. mu is
+// held.
+func (h *Hub) idle(k key) bool { return h.suspended && k.mode == protocol.ModeSteal }
+
+// Suspend gives the target its stolen ports back, or takes them again, without
+// an end of the subscriptions. One that another session has taken meanwhile
+// ends with EADDRINUSE.
+func (h *Hub) Suspend(yes bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.suspended == yes {
+		return
+	}
+	h.suspended = yes
+	for k, streams := range h.ports {
+		switch {
+		case k.mode != protocol.ModeSteal:
+		case yes:
+			_ = h.sources[k.mode].Remove(k.port)
+		default:
+			if err := h.sources[k.mode].Add(k.port); err != nil {
+				for s := range streams {
+					_ = s.Reset(relay.Errno(err))
+				}
+				delete(h.ports, k)
+			}
+		}
+	}
 }
 
 // refusal says why a source did not take a port.
@@ -135,11 +169,17 @@ func refusal(err error) *protocol.Answer {
 	return a
 }
 
-func (h *Hub) remove(k key) {
+func (h *Hub) remove(k key, s *link.Stream) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.ports[k]--; h.ports[k] == 0 {
-		delete(h.ports, k)
+	if !h.ports[k][s] {
+		return // lost already
+	}
+	if delete(h.ports[k], s); len(h.ports[k]) > 0 {
+		return
+	}
+	delete(h.ports, k)
+	if !h.idle(k) {
 		_ = h.sources[k.mode].Remove(k.port)
 	}
 }
@@ -160,10 +200,25 @@ func (h *Hub) carry(ctx context.Context, mode uint8, c net.Conn) {
 		conn = readOnly{c}
 	}
 	if mode == protocol.ModeMirror {
-		_, _ = relay.Drain(ctx, s, conn)
+		_, _ = relay.Drain(ctx, unwanted{s, conn}, conn)
 		return
 	}
 	_, _ = relay.Join(ctx, s, conn)
+}
+
+// unwanted is local's side of a copy. When local resets it the copy ends at
+// once, not with the client's next word.
+type unwanted struct {
+	*link.Stream
+	copied io.Closer
+}
+
+func (u unwanted) Read(p []byte) (int, error) {
+	n, err := u.Stream.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		u.copied.Close()
+	}
+	return n, err
 }
 
 // readOnly is a copy of a connection, which has nothing to half-close.

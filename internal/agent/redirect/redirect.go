@@ -36,6 +36,9 @@ const backlog = 128
 // for connections whose handshake was under way.
 const lingerTime = 300 * time.Millisecond
 
+// acceptPause is how long an agent without free descriptors waits for one.
+const acceptPause = 100 * time.Millisecond
+
 // Namespace is the target's network namespace.
 type Namespace interface {
 	// Do runs f on a thread inside it.
@@ -142,8 +145,13 @@ func (r *Redirect) accept(ln *net.TCPListener) {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil {
-			continue // the client was faster: ECONNABORTED
+		if err != nil { // out of descriptors, for the moment
+			select {
+			case <-time.After(acceptPause):
+				continue
+			case <-r.quit:
+				return
+			}
 		}
 		local, ok := r.steering.original(c)
 		if !ok {

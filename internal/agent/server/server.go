@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/agent/files"
 	"github.com/mirrord-go/mirrord/internal/agent/target"
 	"github.com/mirrord-go/mirrord/internal/link/resume"
 	"github.com/mirrord-go/mirrord/internal/link/seal"
@@ -31,6 +32,8 @@ const (
 	// handshakeTime bounds the sealing of one pipe, so that a stranger who
 	// connects and says nothing costs little.
 	handshakeTime = 10 * time.Second
+	// acceptPause is how long an agent without free descriptors waits for one.
+	acceptPause = 100 * time.Millisecond
 	// maxHandshakes bounds how many strangers are listened to at once.
 	maxHandshakes = 8
 )
@@ -43,6 +46,9 @@ type Options struct {
 	Listener  net.Listener // on loopback or private to the session; Run closes it
 	// Target finds the target; its error is told to the session.
 	Target func() (*target.Target, error)
+	// Ready is called when all is open that takes more rights than serving the
+	// session. May be nil.
+	Ready func(*target.Target) error
 	// Announce gets the agent's first line: its own key and port.
 	Announce io.Writer
 	Log      *slog.Logger
@@ -64,23 +70,35 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("make a key: %w", err)
 	}
-	t, targetErr := o.Target()
-	if targetErr != nil {
-		o.Log.Warn("no target", "error", targetErr)
+	var wg sync.WaitGroup
+	s := &session{o: o}
+	if s.t, s.targetErr = o.Target(); s.targetErr != nil {
+		o.Log.Warn("no target", "error", s.targetErr)
 	} else {
-		defer t.Close()
-		go func() { // ends with Run
+		defer s.t.Close()
+		wg.Go(func() { // ends with Run
 			select {
-			case <-t.Done():
+			case <-s.t.Done():
 				cancel(errTargetEnded)
 			case <-ctx.Done():
 			}
-		}()
+		})
+		if s.files, err = files.New(s.t.Root, files.As{UID: s.t.UID, GID: s.t.GID, Groups: s.t.Groups}); err != nil {
+			o.Log.Warn("no files", "error", err)
+		} else {
+			defer s.files.Close()
+		}
+		if o.Ready != nil {
+			if err := o.Ready(s.t); err != nil {
+				return err
+			}
+		}
 	}
 
-	pipes := resume.NewServer(resume.Options{})
-	var wg sync.WaitGroup
+	s.states = make(chan resume.State, 1)
+	pipes := resume.NewServer(resume.Options{OnState: s.note})
 	defer wg.Wait()
+	defer cancel(nil)
 	defer pipes.Close()
 	defer o.Listener.Close()
 	wg.Go(func() { acceptPipes(ctx, o, key, pipes) })
@@ -100,7 +118,7 @@ func Run(ctx context.Context, o Options) error {
 		return errors.Join(err, context.Cause(waiting))
 	}
 	o.Log.Info("session begins")
-	return (&session{o: o, t: t, targetErr: targetErr}).serve(ctx, pipe)
+	return s.serve(ctx, pipe)
 }
 
 var (
@@ -118,8 +136,13 @@ func acceptPipes(ctx context.Context, o Options, key ed25519.PrivateKey, pipes *
 	defer stop()
 	for {
 		c, err := o.Listener.Accept()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil { // out of descriptors, for the moment
+			o.Log.Warn("accept", "error", err)
+			pause(ctx)
+			continue
 		}
 		select {
 		case slots <- struct{}{}:
@@ -138,6 +161,16 @@ func acceptPipes(ctx context.Context, o Options, key ed25519.PrivateKey, pipes *
 				o.Log.Info("pipe ended", "error", err)
 			}
 		})
+	}
+}
+
+// pause waits a moment for what passes by itself.
+func pause(ctx context.Context) {
+	timer := time.NewTimer(acceptPause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 

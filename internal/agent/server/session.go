@@ -16,6 +16,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/agent/outgoing"
 	"github.com/mirrord-go/mirrord/internal/agent/target"
 	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/link/resume"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -25,9 +26,10 @@ type session struct {
 	t         *target.Target // nil: see targetErr
 	targetErr error
 
-	link  *link.Conn
-	hub   *incoming.Hub
-	files *files.Server
+	link   *link.Conn
+	hub    *incoming.Hub
+	files  *files.Server     // nil: this agent may not
+	states chan resume.State // the newest of the pipe; capacity 1
 
 	mu    sync.Mutex
 	hello *link.Stream // the control stream, once greeted
@@ -43,17 +45,17 @@ func (s *session) serve(ctx context.Context, pipe io.ReadWriteCloser) error {
 	defer cancel(nil)
 	if s.t != nil {
 		redirects, taps := s.sources()
-		defer redirects.Close()
-		defer taps.Close()
-		s.hub = incoming.New(s.link, map[uint8]incoming.Source{
-			protocol.ModeSteal: redirects, protocol.ModeMirror: taps}, nil)
-		wg.Go(func() { s.hub.Run(ctx) })
-		var err error
-		if s.files, err = files.New(s.t.Root, files.As{UID: s.t.UID, GID: s.t.GID, Groups: s.t.Groups}); err != nil {
-			s.o.Log.Warn("no files", "error", err)
-		} else {
-			defer s.files.Close()
+		sources, missing := map[uint8]incoming.Source{protocol.ModeSteal: redirects, protocol.ModeMirror: taps}, map[uint8]string{}
+		if s.t.HostNetwork() {
+			delete(sources, protocol.ModeSteal)
+			missing[protocol.ModeSteal] = "the target uses the network of its node: stealing its ports would take the node's"
 		}
+		s.hub = incoming.New(s.link, sources, missing)
+		wg.Go(func() { s.hub.Run(ctx) })
+		wg.Go(func() { s.follow(ctx) })
+		// Whatever hangs afterwards, the target has its ports back.
+		defer taps.Close()
+		defer redirects.Close()
 	}
 	stop := context.AfterFunc(ctx, func() { s.bye(context.Cause(ctx)) })
 	defer stop()
@@ -68,6 +70,34 @@ func (s *session) serve(ctx context.Context, pipe io.ReadWriteCloser) error {
 			return s.ended(err)
 		}
 		wg.Go(func() { s.answer(ctx, stream, m) })
+	}
+}
+
+// note keeps the newest state of the pipe for follow.
+func (s *session) note(state resume.State, _ error) {
+	for {
+		select {
+		case s.states <- state:
+			return
+		default:
+		}
+		select {
+		case <-s.states: // nobody has looked; it is old now
+		default:
+		}
+	}
+}
+
+// follow gives the target its ports back while the link is lost: nobody would
+// answer what was stolen.
+func (s *session) follow(ctx context.Context) {
+	for {
+		select {
+		case state := <-s.states:
+			s.hub.Suspend(state == resume.Lost)
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -16,9 +16,20 @@ type Mount struct {
 }
 
 // Mounts gives the target's volumes: what is mounted in its container beside
-// the root and the kernel's own file systems.
-func (t *Target) Mounts() ([]Mount, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", t.PID))
+// the root and the kernel's own file systems. A process that has no mounts of
+// its own has no volumes.
+func (t *Target) Mounts() ([]Mount, error) { return t.mounts.value, t.mounts.err }
+
+func readMounts(pid int) ([]Mount, error) {
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	if same(ns, "mnt") {
+		return nil, nil
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", pid))
 	if err != nil {
 		return nil, err
 	}

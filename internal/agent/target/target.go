@@ -49,12 +49,49 @@ type Target struct {
 	Root     *os.File // O_PATH of its root directory; alive until Close
 	NetNS    *os.File // of its network namespace; alive until Close
 
-	self   bool // the agent's own process
+	self     bool // the agent's own process
+	hostNet  bool
+	environ  told[[]string]
+	hostname told[string]
+	mounts   told[[]Mount]
+
 	pidfd  *os.File
 	done   chan struct{} // closed when the process has ended
 	wg     sync.WaitGroup
 	room   *room // where its sockets are made
 	closed sync.Once
+}
+
+// told is what was read when the target was opened: later its process id may
+// be another's, and the agent without the right to look.
+type told[T any] struct {
+	value T
+	err   error
+}
+
+func tell[T any](value T, err error) told[T] { return told[T]{value, err} }
+
+// OpenContainer opens the first process of the container id, in the process
+// list at proc ("/proc").
+func OpenContainer(proc, id string) (*Target, error) {
+	pid, err := Find(proc, id)
+	if err != nil {
+		return nil, err
+	}
+	t, err := Open(pid)
+	if err != nil {
+		return nil, err
+	}
+	// The id could have become another's between the look and the opening.
+	groups, err := os.ReadFile(fmt.Sprintf("%s/%d/cgroup", proc, pid))
+	if err == nil && (!inContainer(string(groups), id) || !t.alive()) {
+		err = fmt.Errorf("container %s: %w", id, ErrNotFound)
+	}
+	if err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
 }
 
 // Open opens the process pid.
@@ -91,8 +128,10 @@ func open(pid int, self bool) (_ *Target, err error) {
 	if t.room, err = newRoom(t.NetNS); err != nil {
 		return nil, err
 	}
-	if err := unix.PidfdSendSignal(int(fd), 0, nil, 0); errors.Is(err, unix.ESRCH) {
-		return nil, fmt.Errorf("process %d has ended: %w", pid, err)
+	t.hostNet = t.readHostNetwork()
+	t.environ, t.hostname, t.mounts = tell(readEnviron(pid)), tell(readHostname(pid)), tell(readMounts(pid))
+	if !t.alive() {
+		return nil, fmt.Errorf("process %d has ended: %w", pid, unix.ESRCH)
 	}
 	if !self {
 		t.wg.Go(t.await)
@@ -169,13 +208,20 @@ func (t *Target) parseStatus(status []byte) error {
 // Targetless reports whether the agent's own process stands for the target.
 func (t *Target) Targetless() bool { return t.self }
 
+// alive reports whether the process has not been waited for: its id is its own.
+func (t *Target) alive() bool {
+	return !errors.Is(unix.PidfdSendSignal(int(t.pidfd.Fd()), 0, nil, 0), unix.ESRCH)
+}
+
 // Done is closed when the target's process has ended.
 func (t *Target) Done() <-chan struct{} { return t.done }
 
 // Environ gives the environment that the process was started with, as
 // "NAME=value" strings.
-func (t *Target) Environ() ([]string, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/environ", t.PID))
+func (t *Target) Environ() ([]string, error) { return t.environ.value, t.environ.err }
+
+func readEnviron(pid int) ([]string, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/environ", pid))
 	if err != nil {
 		return nil, err
 	}
@@ -194,8 +240,10 @@ func (t *Target) Environ() ([]string, error) {
 }
 
 // Hostname is what uname(2) tells the target.
-func (t *Target) Hostname() (string, error) {
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/uts", t.PID))
+func (t *Target) Hostname() (string, error) { return t.hostname.value, t.hostname.err }
+
+func readHostname(pid int) (string, error) {
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/uts", pid))
 	if err != nil {
 		return "", err
 	}
@@ -217,7 +265,7 @@ func (t *Target) Hostname() (string, error) {
 		return name, nil
 	}
 	// Without the right to enter: what the container was given at its start.
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/root/etc/hostname", t.PID))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/root/etc/hostname", pid))
 	return strings.TrimSpace(string(b)), err
 }
 
@@ -228,7 +276,9 @@ func same(ns *os.File, kind string) bool {
 }
 
 // HostNetwork reports whether the target shares the network of the node.
-func (t *Target) HostNetwork() bool {
+func (t *Target) HostNetwork() bool { return t.hostNet }
+
+func (t *Target) readHostNetwork() bool {
 	var a, b unix.Stat_t
 	return unix.Fstat(int(t.NetNS.Fd()), &a) == nil && unix.Stat("/proc/1/ns/net", &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
 }

@@ -31,7 +31,8 @@ const (
 // app is what all commands share.
 type app struct {
 	version string
-	code    int // of the command that ran, for Main
+	code    int  // of the command that ran, for Main
+	ran     bool // the command line was understood
 }
 
 // Main runs a command line, which begins with the program's name, and returns
@@ -58,9 +59,10 @@ here nor in the cluster.`,
 		Example: `  mirrord exec -t pod/shop-7d4b9 python main.py
   mirrord exec psql postgresql://dbmaster:5433/mydb
   mirrord demo`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Version:       a.version,
+		PersistentPreRun: func(*cobra.Command, []string) { a.ran = true },
+		SilenceErrors:    true,
+		SilenceUsage:     true,
+		Version:          a.version,
 	}
 	root.SetVersionTemplate("mirrord {{.Version}}\n")
 	root.AddCommand(a.execCommand(), a.agentCommand(), a.demoCommand(), a.versionCommand())
@@ -72,7 +74,10 @@ here nor in the cluster.`,
 		return a.code
 	}
 	var f *failure.Error
-	if !errors.As(err, &f) {
+	if !errors.As(err, &f) && a.ran {
+		f = failure.From(err)
+	}
+	if f == nil {
 		fmt.Fprintf(os.Stderr, "mirrord: %v\n  see: mirrord --help\n", err)
 		return exitUsage
 	}

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -76,17 +78,34 @@ func (a *app) exec(f *execFlags, argv []string) (int, error) {
 		return 0, &failure.Error{Code: "steal-without-target", What: "--steal needs a target", Exit: exitUsage,
 			Why: "without a target there is no traffic that could be taken", Do: "name one: mirrord exec -t pod/NAME --steal COMMAND"}
 	}
-	options, err := json.Marshal(f.Config)
-	if err != nil {
-		return 0, err
-	}
 	dir, err := os.Getwd()
 	if err != nil {
 		return 0, failure.Wrap(err, "no-working-directory", "the working directory cannot be told", "cd to a directory that exists")
 	}
+	env := os.Environ() // the command's: as it is
+	// The supervisor works elsewhere.
+	f.Kubeconfig = absolute(f.Kubeconfig, dir)
+	if list := os.Getenv("KUBECONFIG"); list != "" {
+		os.Setenv("KUBECONFIG", absolute(list, dir))
+	}
+	options, err := json.Marshal(f.Config)
+	if err != nil {
+		return 0, err
+	}
 	m := a.monitor(f.quiet, f.verbose)
 	return front.Run(front.Options{
-		Argv: argv, Env: os.Environ(), Dir: dir, Config: options,
+		Argv: argv, Env: env, Dir: dir, Config: options,
 		SupervisorName: supervisorName, Show: m.Show, CleanUp: cleanUp,
 	})
+}
+
+// absolute makes each path of a list as in PATH absolute.
+func absolute(list, dir string) string {
+	paths := filepath.SplitList(list)
+	for i, p := range paths {
+		if p != "" && !filepath.IsAbs(p) {
+			paths[i] = filepath.Join(dir, p)
+		}
+	}
+	return strings.Join(paths, string(filepath.ListSeparator))
 }

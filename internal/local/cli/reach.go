@@ -63,6 +63,12 @@ func startClusterAgent(ctx context.Context, version string, cfg config.Config, r
 		cluster.Close()
 		return nil, err
 	}
+	if t.HostNetwork && cfg.Incoming == config.Steal {
+		cluster.Close()
+		return nil, &failure.Error{Code: "steal-host-network", What: fmt.Sprintf("the traffic of %s cannot be stolen", t),
+			Why: "the pod uses the network of its node: its ports are the node's own, and others on the node would lose their traffic too",
+			Do:  "leave --steal away to get a copy of the traffic"}
+	}
 	for _, note := range t.Notes {
 		r.Emit(event.Event{Level: event.Info, Code: "target", Text: note})
 	}

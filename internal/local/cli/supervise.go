@@ -32,6 +32,8 @@ func supervise(version string) {
 	// Its own end is decided by the session; a terminal's hang-up or a stray
 	// SIGPIPE must not cut the clean-up short.
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
+	// The kernel has applied the program's own mask to what it creates.
+	syscall.Umask(0)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 

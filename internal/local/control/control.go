@@ -15,6 +15,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
@@ -56,11 +57,26 @@ type Released struct{}
 
 // Conn is one end. Send may be called concurrently, Receive may not.
 type Conn struct {
-	c   *net.UnixConn
-	dec *json.Decoder
-	mu  sync.Mutex // Send
-	enc *json.Encoder
+	c      *net.UnixConn
+	dec    *json.Decoder
+	writer sync.WaitGroup
+
+	mu     sync.Mutex
+	more   *sync.Cond // queue, closed or err have changed
+	queue  []Message
+	closed bool
+	err    error // of writing; what comes later is dropped
 }
+
+const (
+	// maxEvents is how many events may wait for a reader. A front that is
+	// stopped, or whose terminal takes nothing, must not hold up the traffic of
+	// the program; what it misses are lines. Other messages are few and always
+	// kept.
+	maxEvents = 1024
+	// flushTime is how long Close tries to send what is queued.
+	flushTime = 2 * time.Second
+)
 
 // Pair makes the two ends: ours, and a descriptor to give to another process.
 func Pair() (*Conn, *os.File, error) {
@@ -80,23 +96,58 @@ func Pair() (*Conn, *os.File, error) {
 // Open makes an end of a descriptor, which it takes over.
 func Open(f *os.File) (*Conn, error) {
 	defer f.Close()
-	c, err := net.FileConn(f)
+	nc, err := net.FileConn(f)
 	if err != nil {
 		return nil, fmt.Errorf("open the control socket: %w", err)
 	}
-	u, ok := c.(*net.UnixConn)
+	u, ok := nc.(*net.UnixConn)
 	if !ok {
-		c.Close()
-		return nil, fmt.Errorf("open the control socket: it is a %T", c)
+		nc.Close()
+		return nil, fmt.Errorf("open the control socket: it is a %T", nc)
 	}
-	return &Conn{c: u, dec: json.NewDecoder(u), enc: json.NewEncoder(u)}, nil
+	c := &Conn{c: u, dec: json.NewDecoder(u)}
+	c.more = sync.NewCond(&c.mu)
+	c.writer.Go(c.write) // Close waits for it
+	return c, nil
 }
 
-// Send sends m. It fails when the other end is gone.
+// Send queues m and does not wait. It fails when the other end is known to be
+// gone, or after Close.
 func (c *Conn) Send(m Message) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.enc.Encode(m)
+	switch {
+	case c.err != nil:
+		return c.err
+	case c.closed:
+		return net.ErrClosed
+	case m.Event != nil && len(c.queue) >= maxEvents:
+		return nil
+	}
+	c.queue = append(c.queue, m)
+	c.more.Broadcast()
+	return nil
+}
+
+func (c *Conn) write() {
+	enc := json.NewEncoder(c.c)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.err == nil {
+		if len(c.queue) == 0 {
+			if c.closed {
+				return
+			}
+			c.more.Wait()
+			continue
+		}
+		m := c.queue[0]
+		c.queue = c.queue[1:]
+		c.mu.Unlock()
+		err := enc.Encode(m)
+		c.mu.Lock()
+		c.err = err
+	}
 }
 
 // Receive waits for the next message; io.EOF means that the other end is gone.
@@ -109,5 +160,13 @@ func (c *Conn) Receive() (Message, error) {
 	return m, err
 }
 
-// Close ends both directions.
-func (c *Conn) Close() error { return c.c.Close() }
+// Close sends what is queued, for a short time, and ends both directions.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.more.Broadcast()
+	c.mu.Unlock()
+	_ = c.c.SetWriteDeadline(time.Now().Add(flushTime))
+	c.writer.Wait()
+	return c.c.Close()
+}

@@ -84,6 +84,7 @@ var errPodEnded = errors.New("the pod has ended")
 // concurrent and are answered in any order.
 type caller struct {
 	conn net.Conn
+	turn chan struct{}  // held while writing, for the deadline is the socket's
 	wg   sync.WaitGroup // the reader
 
 	mu      sync.Mutex // all below
@@ -106,7 +107,7 @@ func newCaller() (*caller, *os.File, error) {
 		theirs.Close()
 		return nil, nil, fmt.Errorf("open the socket to the pod: %w", err)
 	}
-	c := &caller{conn: conn, waiting: map[uint64]chan answer{}}
+	c := &caller{conn: conn, turn: make(chan struct{}, 1), waiting: map[uint64]chan answer{}}
 	c.wg.Go(c.read)
 	return c, theirs, nil
 }
@@ -166,10 +167,7 @@ func (c *caller) call(ctx context.Context, m call) (answer, error) {
 	if len(b) > maxPacket {
 		return answer{}, fmt.Errorf("a call of %d bytes: %w", len(b), syscall.EMSGSIZE)
 	}
-	if _, err := c.conn.Write(b); err != nil {
-		if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
-			err = errPodEnded
-		}
+	if err := c.send(ctx, b); err != nil {
 		return answer{}, err
 	}
 	select {
@@ -184,6 +182,36 @@ func (c *caller) call(ctx context.Context, m call) (answer, error) {
 		}
 		return a, nil
 	}
+}
+
+// send writes a packet, which waits while the pod has maxCalls to work on, or
+// hangs. It gives up when ctx ends or after callTimeout.
+func (c *caller) send(ctx context.Context, packet []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	select {
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(interrupted)
+		_ = c.conn.SetWriteDeadline(time.Now()) // fails when it is closed: so does Write
+	})
+	_, err := c.conn.Write(packet) // all or nothing
+	if !stop() {
+		<-interrupted
+		_ = c.conn.SetWriteDeadline(time.Time{}) // fails when it is closed
+	}
+	<-c.turn
+	switch {
+	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
+		return errPodEnded
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return ctx.Err()
+	}
+	return err
 }
 
 // close ends the socket; calls that wait are answered with errPodEnded.

@@ -155,7 +155,7 @@ func refused(err error) error {
 		f.Why = "this machine allows no more user namespaces (user.max_user_namespaces): " + err.Error()
 	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES),
 		// From inside comes text only.
-		strings.HasSuffix(err.Error(), syscall.EPERM.Error()), strings.HasSuffix(err.Error(), syscall.EACCES.Error()):
+		strings.Contains(err.Error(), syscall.EPERM.Error()), strings.Contains(err.Error(), syscall.EACCES.Error()):
 		f.Why = "this machine does not let an ordinary user make namespaces: " + err.Error()
 	}
 	return f

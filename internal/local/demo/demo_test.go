@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,6 +16,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/leak"
 )
 
 // Names by which this test's executable plays other roles.
@@ -37,7 +38,7 @@ func TestMain(m *testing.M) {
 		// The race detector makes every program that it is in last a second
 		// longer; the story starts many.
 		os.Setenv("GORACE", "atexit_sleep_ms=0")
-		os.Exit(m.Run())
+		os.Exit(leak.Main(m))
 	}
 }
 
@@ -53,7 +54,7 @@ func parent() {
 
 func startPod(t *testing.T) *Pod {
 	t.Helper()
-	leavesNothing(t)
+	leak.Check(t)
 	p, err := Start(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -65,45 +66,6 @@ func startPod(t *testing.T) *Pod {
 		}
 	})
 	return p
-}
-
-// leavesNothing checks at the test's end that this process holds no more than
-// now. A pod's mounts and network are its namespaces' and end with them.
-func leavesNothing(t *testing.T) {
-	t.Helper()
-	descriptors, goroutines := openFiles(t), runtime.NumGoroutine()
-	t.Cleanup(func() {
-		if diff := cmp.Diff(descriptors, openFiles(t)); diff != "" {
-			t.Errorf("descriptors left open (-before +after):\n%s", diff)
-		}
-		// One that has been told to end needs a moment.
-		for range 100 {
-			if runtime.NumGoroutine() <= goroutines {
-				return
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
-		stacks := make([]byte, 64<<10)
-		t.Errorf("%d goroutines before, %d after:\n%s", goroutines, runtime.NumGoroutine(), stacks[:runtime.Stack(stacks, true)])
-	})
-}
-
-func openFiles(t *testing.T) []string {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var list []string
-	for _, e := range entries {
-		to, err := os.Readlink(filepath.Join("/proc/self/fd", e.Name()))
-		if err != nil || strings.HasPrefix(to, "anon_inode") || strings.HasSuffix(to, "/fd") {
-			continue // the runtime's poller; the directory that is being read
-		}
-		list = append(list, to)
-	}
-	slices.Sort(list)
-	return list
 }
 
 // gone waits for the end of a process.
@@ -163,6 +125,9 @@ func TestPodItself(t *testing.T) {
 		if err != nil || string(got) != want {
 			t.Errorf("%s: got %q, %v, want %q", path, got, err, want)
 		}
+	}
+	if got, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p.PID())); string(got) != commName+"\n" {
+		t.Errorf("name: got %q, %v", got, err)
 	}
 	if got, err := os.Readlink(root + "/data/latest.json"); got != "orders/3.json" {
 		t.Errorf("link: got %q, %v", got, err)
@@ -355,6 +320,49 @@ func TestCallsEnd(t *testing.T) {
 	}
 }
 
+// TestHungPod: calls end with their context also when nobody reads them.
+func TestHungPod(t *testing.T) {
+	p := startPod(t)
+	if err := syscall.Kill(p.NeighbourPID(), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	errs := make(chan error)
+	const calls = 20 // of 64 KiB: more than the socket has room for
+	for range calls {
+		go func() {
+			_, err := p.Exchange(ctx, "udp", "echo:7001", make([]byte, maxBody))
+			errs <- err
+		}()
+	}
+	for range calls {
+		if err := <-errs; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("call to a pod that hangs: got %v, want %v", err, context.DeadlineExceeded)
+		}
+	}
+	if err := syscall.Kill(p.NeighbourPID(), syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	got, err := p.Exchange(t.Context(), "udp", "echo:7001", []byte("again"))
+	if err != nil || string(got) != "again" {
+		t.Errorf("afterwards: got %q, %v", got, err)
+	}
+}
+
+// TestHalfAPod: without the rest of the cluster the pod ends, too.
+func TestHalfAPod(t *testing.T) {
+	p := startPod(t)
+	if err := syscall.Kill(p.NeighbourPID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-p.Done():
+	case <-time.After(10 * time.Second):
+		t.Error("it lives on")
+	}
+}
+
 // TestParentKilled: kill -9 of whoever started the pod ends all of it.
 func TestParentKilled(t *testing.T) {
 	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: []string{roleParent}, Env: os.Environ()}
@@ -383,7 +391,7 @@ func TestParentKilled(t *testing.T) {
 }
 
 func TestStartGivesUp(t *testing.T) {
-	leavesNothing(t)
+	leak.Check(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if p, err := Start(ctx); err == nil {

@@ -3,6 +3,7 @@ package demo
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -19,6 +20,7 @@ import (
 func neighbourMain() error {
 	unix.CloseOnExec(mainSocket)
 	unix.CloseOnExec(stepsSocket)
+	_ = os.WriteFile("/proc/self/comm", []byte(neighbourHost), 0) // as in podMain
 	if err := unix.Sethostname([]byte(neighbourHost)); err != nil {
 		return fmt.Errorf("set the host name: %w", err)
 	}
@@ -115,7 +117,7 @@ func request(ctx context.Context, r Request) (answer, error) {
 	}
 	for name, values := range r.Header {
 		req.Header[name] = values
-		if name == "Host" {
+		if name == "Host" && len(values) > 0 {
 			req.Host = values[0]
 		}
 	}
@@ -134,7 +136,7 @@ func request(ctx context.Context, r Request) (answer, error) {
 	return answer{Response: &Response{resp.StatusCode, resp.Header, body}}, nil
 }
 
-func (e exchange) do(ctx context.Context) (answer, error) {
+func (e exchange) do(ctx context.Context) (a answer, err error) {
 	d := net.Dialer{Resolver: resolver()}
 	c, err := d.DialContext(ctx, e.Network, e.Address)
 	if err != nil {
@@ -142,6 +144,11 @@ func (e exchange) do(ctx context.Context) (answer, error) {
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
+	defer func() {
+		if ctx.Err() != nil && errors.Is(err, net.ErrClosed) {
+			err = ctx.Err()
+		}
+	}()
 	if _, err := c.Write(e.Data); err != nil {
 		return answer{}, err
 	}

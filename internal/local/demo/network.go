@@ -141,8 +141,8 @@ func (n *network) addAddress(index int, a netip.Addr, secondary bool) error {
 }
 
 // configure brings loopback and the device up, gives it the addresses of the
-// hosts, the first as its own, and waits until packets pass. It returns the addresses: without those
-// of IPv6 where this machine has it switched off.
+// hosts, the first as its own, and waits until packets pass. It returns the
+// addresses: without those of IPv6 where this machine has it switched off.
 func (n *network) configure(hosts ...host) ([]netip.Addr, error) {
 	lo, err := net.InterfaceByName("lo")
 	if err != nil {

@@ -17,6 +17,8 @@ import (
 const (
 	// neighbourRole is os.Args[1] of the second process.
 	neighbourRole = "neighbours"
+	// commName is the main process's name, as ps(1) shows it: 15 bytes at most.
+	commName = "demo-pod"
 	// neighbourHost is its host name.
 	neighbourHost = "demo-cluster"
 
@@ -63,18 +65,25 @@ func podMain() error {
 	unix.Umask(0o022)
 	unix.CloseOnExec(mainSocket)
 	unix.CloseOnExec(clientSocket)
+	// Else it is "exe" in ps and in messages; where that cannot be, it stays so.
+	_ = os.WriteFile("/proc/self/comm", []byte(commName), 0)
 	if err := unix.Sethostname([]byte(Hostname)); err != nil {
 		return fmt.Errorf("set the host name: %w", err)
 	}
-	steps, pid, err := startNeighbour(os.NewFile(clientSocket, "client"))
+	steps, neighbour, err := startNeighbour(os.NewFile(clientSocket, "client"))
 	if err != nil {
 		return err
 	}
+	go func() { // as long as this process: half a pod is none
+		err := neighbour.Wait()
+		fmt.Fprintln(os.Stderr, "the neighbours have ended:", err)
+		os.Exit(1)
+	}()
 	// It runs: from here on it needs nothing of the old root.
 	if err := enterRoot(); err != nil {
 		return err
 	}
-	addrs, err := podNetwork(pid, steps)
+	addrs, err := podNetwork(neighbour.Process.Pid, steps)
 	if err != nil {
 		return err
 	}
@@ -116,19 +125,20 @@ func (s steps) wait() error {
 }
 
 // startNeighbour owns client. The neighbour has a network of its own; it ends
-// when the main process does, as its PID namespace does.
-func startNeighbour(client *os.File) (steps, int, error) {
+// when the main process does, as its PID namespace does. The caller waits for
+// it.
+func startNeighbour(client *os.File) (steps, *exec.Cmd, error) {
 	defer client.Close()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return steps{}, 0, fmt.Errorf("make a socket pair: %w", err)
+		return steps{}, nil, fmt.Errorf("make a socket pair: %w", err)
 	}
 	ours, theirs := os.NewFile(uintptr(fds[0]), "steps"), os.NewFile(uintptr(fds[1]), "steps")
 	defer ours.Close()
 	defer theirs.Close()
 	conn, err := net.FileConn(ours)
 	if err != nil {
-		return steps{}, 0, fmt.Errorf("open the socket of steps: %w", err)
+		return steps{}, nil, fmt.Errorf("open the socket of steps: %w", err)
 	}
 	cmd := &exec.Cmd{
 		Path:        "/proc/self/exe",
@@ -139,15 +149,14 @@ func startNeighbour(client *os.File) (steps, int, error) {
 		SysProcAttr: &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWUTS},
 	}
 	if err := cmd.Start(); err != nil {
-		return steps{}, 0, fmt.Errorf("start the neighbours: %w", err)
+		return steps{}, nil, fmt.Errorf("start the neighbours: %w", err)
 	}
 	theirs.Close() // or its end would not be seen
 	s := steps{conn}
 	if err := s.wait(); err != nil {
-		return steps{}, 0, fmt.Errorf("start the neighbours: %w", err)
+		return steps{}, nil, fmt.Errorf("start the neighbours: %w", err)
 	}
-	// Not waited for: PID 1 leaves it to the kernel, which ends it with us.
-	return s, cmd.Process.Pid, nil
+	return s, cmd, nil
 }
 
 // podNetwork joins the pod and its neighbours by a veth pair, eth0 to eth0,

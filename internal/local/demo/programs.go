@@ -57,7 +57,8 @@ func serve(ctx context.Context, port int, out io.Writer) error {
 }
 
 // Ask is `mirrord demo ask URL`, for machines without curl: it prints what an
-// http:// URL answers, or the first line that a tcp://HOST:PORT says.
+// http:// URL answers, the first line that a tcp://HOST:PORT says, or the
+// addresses of a dns:NAME.
 func Ask(args []string) error { return ask(strings.Join(args, " "), os.Stdout) }
 
 func ask(url string, out io.Writer) error {
@@ -80,6 +81,16 @@ func ask(url string, out io.Writer) error {
 		_, err = io.WriteString(out, line)
 		return err
 	}
+	if name, ok := strings.CutPrefix(url, "dns:"); ok {
+		addrs, err := (&net.Resolver{PreferGo: true}).LookupNetIP(ctx, "ip", name)
+		if err != nil {
+			return fmt.Errorf("ask: %w", err)
+		}
+		for _, a := range addrs {
+			fmt.Fprintf(out, "%s\t%s\n", a.Unmap(), name)
+		}
+		return nil
+	}
 	if !strings.HasPrefix(url, "http://") {
 		return failure.Usage("demo-usage", "demo ask takes a URL", "type: mirrord demo ask http://catalog/items", "got %q", url)
 	}
@@ -87,7 +98,10 @@ func ask(url string, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("ask: %w", err)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	// Without the proxies of this machine's environment: they are not the pod's.
+	transport := &http.Transport{DisableKeepAlives: true}
+	defer transport.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
 		return fmt.Errorf("ask: %w", err)
 	}

@@ -25,6 +25,9 @@ const (
 	// maxConns bounds the connections of one service at once, so that a wild
 	// program ends at a full queue and not in the machine's memory.
 	maxConns = 2048
+	// breather is the pause after a failed accept, mostly for a limit on open
+	// files: there is no event to wait for when one is free again.
+	breather = 10 * time.Millisecond
 	// maxLine bounds a line to the database, in bytes.
 	maxLine = 4 << 10
 	// headTimeout is for HTTP clients that never say anything.
@@ -80,7 +83,8 @@ func (s *services) tcp(l net.Listener, handle func(net.Conn)) {
 				return
 			}
 			if err != nil {
-				continue // of this connection only
+				time.Sleep(breather)
+				continue
 			}
 			go func() { // the process ends with the pod; a slow client shall not hold it up
 				defer c.Close()
@@ -99,8 +103,9 @@ func (s *services) udp(c *net.UDPConn, answer func([]byte) []byte) {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			if err != nil {
-				continue // such as ECONNREFUSED for an earlier answer
+			if err != nil { // such as ECONNREFUSED for an earlier answer
+				time.Sleep(breather)
+				continue
 			}
 			if b := answer(buf[:n]); b != nil {
 				_, _ = c.WriteToUDPAddrPort(b, from) // datagrams may be lost

@@ -57,9 +57,23 @@ func anyOf(addrs []netip.Addr) string {
 // or else our own.
 func (s *story) ask(url string) []string {
 	if _, err := exec.LookPath("curl"); err == nil {
-		return []string{"curl", "--silent", "--show-error", url}
+		argv := []string{"curl", "--silent", "--show-error"}
+		if proxied() {
+			argv = append(argv, "--noproxy", "*") // the user's is not in the pod's network
+		}
+		return append(argv, url)
 	}
 	return []string{s.self, "demo", "ask", url}
+}
+
+// proxied reports whether curl would ask a proxy (curl(1), "Environment").
+func proxied() bool {
+	for _, name := range []string{"http_proxy", "all_proxy", "ALL_PROXY"} {
+		if os.Getenv(name) != "" {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *story) greeting(host string, port int) []string {
@@ -73,7 +87,7 @@ func (s *story) lookUp(name string) []string {
 	if _, err := exec.LookPath("getent"); err == nil {
 		return []string{"getent", "hosts", name}
 	}
-	return []string{"nslookup", name} // busybox has it
+	return []string{s.self, "demo", "ask", "dns:" + name}
 }
 
 // server is `mirrord exec … mirrord demo serve` while it runs.
@@ -113,7 +127,9 @@ func (s *story) serve(ctx context.Context, flags ...string) (*server, error) {
 		v.done <- err
 	}()
 	if err := s.await(v, "listening on port "); err != nil {
-		return nil, errors.Join(err, v.end())
+		err = errors.Join(err, v.end())
+		s.output(v.said.String())
+		return nil, err
 	}
 	return v, nil
 }
@@ -126,7 +142,6 @@ func (s *story) await(v *server, want string) error {
 			return nil
 		}
 	}
-	s.output(v.said.String())
 	return fmt.Errorf("the local program ended without saying %q", want)
 }
 
@@ -176,6 +191,7 @@ func (s *story) mirrored(ctx context.Context) (bool, string) {
 		err = s.await(v, "local GET /mirrored client "+gatewayHost.v4().String())
 	}
 	if err = errors.Join(err, v.end()); err != nil {
+		s.output(v.said.String())
 		return false, err.Error()
 	}
 	if answer != "remote GET /mirrored" {
@@ -194,6 +210,7 @@ func (s *story) stolen(ctx context.Context) (bool, string) {
 		err = errors.New("the pod answered instead of this machine")
 	}
 	if err = errors.Join(err, v.end()); err != nil {
+		s.output(v.said.String())
 		return false, err.Error()
 	}
 	began := time.Now()

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -40,20 +41,20 @@ func Run(ctx context.Context, out io.Writer, self string, o Options) error {
 	s := &story{page: page{out, o.Colour}, self: self, shown: shown(self)}
 	pod, err := Start(ctx)
 	if err != nil {
-		return err
+		return interrupted(ctx, err)
 	}
 	defer pod.Close()
 	s.pod, s.target = pod, fmt.Sprintf("process/%d", pod.PID())
 	if s.before, err = pod.Inventory(ctx); err != nil {
-		return err
+		return interrupted(ctx, refused(err))
 	}
 	s.write("A small pod runs on this machine, made of namespaces: no cluster, no root.\n")
 	s.write("It is %s, addresses %s, main process %d.\n", Hostname, list(pod), pod.PID())
 	for i, step := range s.steps() {
 		s.heading(i+1, step.title)
 		ok, evidence := step.do(ctx)
-		if ctx.Err() != nil {
-			return &failure.Error{Code: "demo-interrupted", What: "the demo was interrupted", Exit: exitInterrupted, Cause: ctx.Err()}
+		if err := interrupted(ctx, nil); err != nil {
+			return err
 		}
 		s.verdict(ok, evidence)
 		if !ok {
@@ -71,6 +72,14 @@ func Run(ctx context.Context, out io.Writer, self string, o Options) error {
 		return failure.New("demo-failed", "the demo shows a fault", "see the steps above; and docs/errors.md, demo-failed", "%d of %d steps failed", s.failed, total)
 	}
 	return nil
+}
+
+// interrupted is err, or that the user has called the demo off.
+func interrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return &failure.Error{Code: "demo-interrupted", What: "the demo was interrupted", Exit: exitInterrupted, Cause: ctx.Err()}
+	}
+	return err
 }
 
 type story struct {
@@ -99,8 +108,8 @@ func shown(self string) string {
 			}
 		}
 	}
-	if dir, err := os.Getwd(); err == nil {
-		if rel, err := filepath.Rel(dir, self); err == nil && !strings.HasPrefix(rel, "..") {
+	if dir, err := os.Getwd(); err == nil && dir != "/" {
+		if rel, err := filepath.Rel(dir, self); err == nil && filepath.IsLocal(rel) {
 			if !strings.Contains(rel, "/") {
 				rel = "./" + rel
 			}
@@ -137,6 +146,7 @@ func (s *story) show(args []string) {
 // program starts mirrord. The caller waits for it.
 func (s *story) program(ctx context.Context, args []string, out, said io.Writer) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, s.self, args...)
+	cmd.Env = unconfigured(os.Environ())
 	cmd.Stdout, cmd.Stderr = out, said
 	// It has a session to end in order; kill -9 is for when it does not.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
@@ -144,7 +154,15 @@ func (s *story) program(ctx context.Context, args []string, out, said io.Writer)
 	return cmd
 }
 
-// command is a step that runs a program in the pod's context and compares what
+// unconfigured is an environment without mirrord's own settings: the demo is
+// the same for everybody.
+func unconfigured(env []string) []string {
+	return slices.DeleteFunc(env, func(v string) bool {
+		return strings.HasPrefix(v, "MIRRORD_") && !strings.HasPrefix(v, "MIRRORD_SUPERVISOR_LOG=")
+	})
+}
+
+// runs is a step that runs a program in the pod's context and compares what
 // it prints with a pattern.
 func (s *story) runs(title, pattern, proves string, argv ...string) step {
 	return step{title, func(ctx context.Context) (bool, string) {

@@ -5,15 +5,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/leak"
 )
 
 // standIn plays the mirrord command without sandbox and agent: enough for the
@@ -85,7 +88,7 @@ func self(t *testing.T) string {
 }
 
 func TestStory(t *testing.T) {
-	leavesNothing(t)
+	leak.Check(t)
 	path := self(t)
 	var out bytes.Buffer
 	err := Run(t.Context(), &out, path, Options{})
@@ -116,7 +119,7 @@ func TestStory(t *testing.T) {
 }
 
 func TestStoryOfABrokenCommand(t *testing.T) {
-	leavesNothing(t)
+	leak.Check(t)
 	var out bytes.Buffer
 	err := Run(t.Context(), &out, "/bin/false", Options{Colour: true})
 	if f, ok := errors.AsType[*failure.Error](err); !ok || f.Why != "10 of 11 steps failed" {
@@ -128,7 +131,7 @@ func TestStoryOfABrokenCommand(t *testing.T) {
 }
 
 func TestStoryInterrupted(t *testing.T) {
-	leavesNothing(t)
+	leak.Check(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	err := Run(ctx, writer(func(b []byte) {
 		if bytes.Contains(b, []byte("cat /data/hello.txt")) {
@@ -138,10 +141,13 @@ func TestStoryInterrupted(t *testing.T) {
 	if f, ok := errors.AsType[*failure.Error](err); !ok || f.Code != "demo-interrupted" || f.ExitCode() != exitInterrupted {
 		t.Errorf("got %v, want an interruption", err)
 	}
+	if f, ok := errors.AsType[*failure.Error](Run(ctx, io.Discard, "/bin/false", Options{})); !ok || f.Code != "demo-interrupted" {
+		t.Errorf("called off before it began: got %v, want an interruption", err)
+	}
 }
 
 func TestStoryKept(t *testing.T) {
-	leavesNothing(t)
+	leak.Check(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	var out bytes.Buffer
 	path := self(t)
@@ -176,10 +182,35 @@ func TestQuote(t *testing.T) {
 	}
 }
 
+func TestAskWithProxy(t *testing.T) {
+	for _, name := range []string{"http_proxy", "all_proxy", "ALL_PROXY"} {
+		t.Setenv(name, "")
+	}
+	var s story
+	if got, want := quote(s.ask("http://x/")), "curl --silent --show-error http://x/"; got != want {
+		t.Errorf("without a proxy: got %s, want %s", got, want)
+	}
+	t.Setenv("http_proxy", "http://192.0.2.1:3128")
+	if got, want := quote(s.ask("http://x/")), "curl --silent --show-error --noproxy '*' http://x/"; got != want {
+		t.Errorf("with one: got %s, want %s", got, want)
+	}
+}
+
+func TestUnconfigured(t *testing.T) {
+	got := unconfigured([]string{"A=1", "MIRRORD_AGENT_TCP_STEAL_TRAFFIC=true", "MIRRORD_SUPERVISOR_LOG=/x", "XMIRRORD_=1"})
+	if want := []string{"A=1", "MIRRORD_SUPERVISOR_LOG=/x", "XMIRRORD_=1"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestShown(t *testing.T) {
 	path := self(t)
 	if got := shown(path); got != path {
 		t.Errorf("elsewhere: got %q, want %q", got, path)
+	}
+	t.Chdir("/")
+	if got := shown(path); got != path {
+		t.Errorf("from the root: got %q, want %q", got, path)
 	}
 	t.Chdir(filepath.Dir(path))
 	if got := shown(path); got != "./mirrord" {
@@ -196,7 +227,7 @@ func TestShown(t *testing.T) {
 }
 
 func TestPrograms(t *testing.T) {
-	leavesNothing(t)
+	leak.Check(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	lines := make(chan string, 4)
 	done := make(chan error)
@@ -244,6 +275,10 @@ func TestPrograms(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+	out.Reset()
+	if err := ask("dns:127.0.0.1", &out); err != nil || out.String() != "127.0.0.1\t127.0.0.1\n" {
+		t.Errorf("got %q, %v", &out, err)
 	}
 	for _, args := range [][]string{nil, {"x"}, {"65536"}, {"1", "2"}} {
 		if f, ok := errors.AsType[*failure.Error](Serve(args)); !ok || f.ExitCode() != failure.ExitUsage {

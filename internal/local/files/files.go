@@ -19,7 +19,6 @@ package files
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -129,17 +128,25 @@ func inView(p string) (remote string, ok bool) {
 
 // where says whose p is now.
 func (t *Tree) where(p string) rules.Where {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for d := p; len(t.switched) > 0 && d != "/"; d = path.Dir(d) {
-		if t.switched[d] {
-			return rules.Local
-		}
+	if t.isSwitched(p) {
+		return rules.Local
 	}
 	if _, ok := t.o.Served[p]; ok {
 		return rules.Local
 	}
 	return t.o.Rules.Decide(p, rules.Read).Where
+}
+
+// isSwitched reports whether p, or a directory above it, became local.
+func (t *Tree) isSwitched(p string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for d := p; len(t.switched) > 0 && d != "/"; d = path.Dir(d) {
+		if t.switched[d] {
+			return true
+		}
+	}
+	return false
 }
 
 // becomeLocal makes p the developer's own from now on.
@@ -216,7 +223,7 @@ func (t *Tree) lookupRemote(ctx context.Context, p string) (fusefs.Node, error) 
 	if err != nil {
 		return fusefs.Node{Keep: life}, err
 	}
-	return remoteNode(a), nil
+	return remoteNode(sideRemote, p, a), nil
 }
 
 // lookupView finds p, a path of the target, below viewDir. What the target
@@ -225,9 +232,7 @@ func (t *Tree) lookupRemote(ctx context.Context, p string) (fusefs.Node, error) 
 func (t *Tree) lookupView(ctx context.Context, p string) (fusefs.Node, error) {
 	a, err := t.remote.stat(ctx, p)
 	if err == nil {
-		n := remoteNode(a)
-		n.Key = attrKey(sideView, a)
-		return n, nil
+		return remoteNode(sideView, p, a), nil
 	}
 	if errors.Is(err, syscall.ENOENT) && t.leadsOut(p) {
 		return fusefs.Node{Key: pathKey("out:" + p), Keep: life, KeepAttr: life,
@@ -252,15 +257,16 @@ func (t *Tree) List(ctx context.Context, p string) ([]fusefs.Entry, error) {
 			return nil, err
 		}
 		all := make([]fusefs.Entry, 0, len(list))
-		for i := range list {
-			n := remoteNode(&list[i].Attr)
-			n.Key = attrKey(sideView, &list[i].Attr)
-			all = append(all, fusefs.Entry{Name: list[i].Name, Node: n})
+		for _, e := range list {
+			all = append(all, fusefs.Entry{Name: e.Name, Node: remoteNode(sideView, path.Join(r, e.Name), &e.Attr)})
 		}
 		return all, nil
 	}
 	all := map[string]fusefs.Node{}
 	err := t.listRemote(ctx, p, all)
+	if errors.Is(err, syscall.ENOTDIR) { // a file there, a directory here
+		err = syscall.ENOENT
+	}
 	if lerr := t.listLocal(p, all); lerr == nil && errors.Is(err, syscall.ENOENT) {
 		err = nil
 	}
@@ -299,7 +305,7 @@ func (t *Tree) listRemote(ctx context.Context, p string, all map[string]fusefs.N
 		c, a := path.Join(p, list[i].Name), &list[i].Attr
 		reached := a.Mode&unix.S_IFMT == unix.S_IFDIR && t.o.Rules.Reaches(c, rules.Remote)
 		if w := t.where(c); w == rules.Remote || w == rules.Local && reached {
-			all[list[i].Name] = remoteNode(a)
+			all[list[i].Name] = remoteNode(sideRemote, c, a)
 		}
 	}
 	return nil
@@ -349,36 +355,44 @@ func (t *Tree) Mixed(p string) bool {
 
 // Readlink implements fusefs.Tree.
 func (t *Tree) Readlink(ctx context.Context, p string, k uint64) (string, error) {
-	if t.fixed[p]&unix.S_IFMT == unix.S_IFLNK || sideOf(k) == sideLocal {
+	if t.fixed[p]&unix.S_IFMT == unix.S_IFLNK {
 		return os.Readlink(p)
 	}
-	r, view := inView(p)
-	if view {
-		p = r
-		if sideOf(k) == sideOther { // see lookupView
-			return p, nil
-		}
+	s, at := sideOf(k), p
+	if r, view := inView(p); view {
+		at = r
 	}
-	a, err := t.remote.stat(ctx, p)
-	switch {
-	case err != nil:
+	switch s {
+	case sideLocal:
+		if n, err := localNode(p); err != nil || n.Key != k {
+			return "", syscall.ESTALE
+		}
+		return os.Readlink(p)
+	case sideOther: // see lookupView
+		return at, nil
+	}
+	a, err := t.remote.stat(ctx, at)
+	if err != nil {
 		return "", err
-	case a.Mode&unix.S_IFMT != unix.S_IFLNK:
+	}
+	if attrKey(s, at, a) != k { // replaced since the lookup
+		t.remote.forget(at)
 		return "", syscall.ESTALE
 	}
-	return t.cross(ctx, p, a.Link, view), nil
+	return t.cross(ctx, at, a.Link, s == sideView), nil
 }
 
 // cross gives the target's link at p a meaning here: what it leads to is to be
 // found in the target. The text is not cleaned where it is used: "x/.." means
 // something else when x is a link.
 func (t *Tree) cross(ctx context.Context, p, to string, view bool) string {
-	if view && !path.IsAbs(to) {
-		return to // stays in the view
-	}
 	full := to
 	if !path.IsAbs(to) {
 		full = path.Dir(p) + "/" + to
+	}
+	full, climbs := anchored(full)
+	if view && !path.IsAbs(to) && !climbs {
+		return to // stays in the view
 	}
 	if t.where(path.Clean(full)) == rules.Remote {
 		if view {
@@ -390,6 +404,33 @@ func (t *Tree) cross(ctx context.Context, p, to string, view bool) string {
 		return to // leads nowhere in the target
 	}
 	return viewDir + full
+}
+
+// anchored is an absolute path without the ".." that would climb above the
+// root and stay there instead (path_resolution(7)): below another directory
+// they would not.
+func anchored(p string) (_ string, climbs bool) {
+	var b strings.Builder
+	depth := 0
+	for name := range strings.SplitSeq(p, "/") {
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			if depth == 0 {
+				climbs = true
+				continue
+			}
+			depth--
+		default:
+			depth++
+		}
+		b.WriteString("/" + name)
+	}
+	if b.Len() == 0 {
+		return "/", climbs
+	}
+	return b.String(), climbs
 }
 
 // Access implements fusefs.Tree.
@@ -404,7 +445,7 @@ func (t *Tree) Access(ctx context.Context, p string, mask uint32) error {
 	switch side := sideOf(n.Key); {
 	case side == sideLocal:
 		return unix.Faccessat(unix.AT_FDCWD, p, mask, unix.AT_EACCESS)
-	case side == sideView && mask&unix.W_OK != 0:
+	case side != sideRemote && mask&unix.W_OK != 0:
 		return syscall.EROFS
 	}
 	return allowed(&n.Attr, mask, t.o.UID, t.o.GID)
@@ -433,18 +474,22 @@ func allowed(a *protocol.Attr, mask, uid, gid uint32) error {
 	return nil
 }
 
-// Statfs implements fusefs.Tree.
+// Statfs implements fusefs.Tree. What only leads somewhere is on no disk; it is
+// shown as the target's root.
 func (t *Tree) Statfs(ctx context.Context, p string) (protocol.Fsinfo, error) {
 	if r, ok := inView(p); ok {
 		return t.remote.statfs(ctx, r)
 	}
-	if t.where(p) == rules.Remote {
-		return t.remote.statfs(ctx, p)
+	if t.where(p) == rules.Local {
+		var st unix.Statfs_t
+		if err := unix.Statfs(p, &st); err == nil {
+			return protocol.Fsinfo{Type: uint64(st.Type), Bsize: uint64(st.Bsize), Blocks: st.Blocks, Bfree: st.Bfree, Bavail: st.Bavail,
+				Files: st.Files, Ffree: st.Ffree, Namelen: uint64(st.Namelen), Frsize: uint64(st.Frsize), Flags: uint64(st.Flags)}, nil
+		}
 	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(p, &st); err != nil {
-		return protocol.Fsinfo{}, fmt.Errorf("statfs %q: %w", p, err)
+	i, err := t.remote.statfs(ctx, p)
+	if errors.Is(err, syscall.ENOENT) {
+		return t.remote.statfs(ctx, "/")
 	}
-	return protocol.Fsinfo{Type: uint64(st.Type), Bsize: uint64(st.Bsize), Blocks: st.Blocks, Bfree: st.Bfree, Bavail: st.Bavail,
-		Files: st.Files, Ffree: st.Ffree, Namelen: uint64(st.Namelen), Frsize: uint64(st.Frsize), Flags: uint64(st.Flags)}, nil
+	return i, err
 }

@@ -18,12 +18,28 @@ type localFile struct{ f *os.File }
 
 // openLocal opens p as the supervisor, who is the developer.
 func openLocal(p string, flags int, mode uint32) (*localFile, error) {
-	// The kernel gives the offset of every write, also of those that append.
-	fd, err := unix.Open(p, flags&^unix.O_APPEND|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, mode)
+	fd, err := unix.Open(p, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, mode)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: p, Err: err}
 	}
 	return &localFile{os.NewFile(uintptr(fd), p)}, nil
+}
+
+// openKnown opens the file with key k at p.
+func openKnown(p string, flags int, k uint64) (*localFile, error) {
+	l, err := openLocal(p, flags, 0)
+	if err != nil {
+		return nil, err
+	}
+	a, _, err := l.Stat(context.Background())
+	if err == nil && attrKey(sideLocal, p, &a) != k {
+		err = syscall.ESTALE // replaced since the lookup: the kernel's pages are of the other one
+	}
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
 }
 
 // Fd implements fusefs.Lender.
@@ -37,8 +53,17 @@ func (l *localFile) ReadAt(_ context.Context, p []byte, off int64) (int, error) 
 	return n, err
 }
 
-func (l *localFile) WriteAt(_ context.Context, p []byte, off int64) (int, error) {
-	return l.f.WriteAt(p, off)
+// WriteAt goes where the kernel says; to the end of the file, wherever that is
+// by now, if the program opened it to append (pwrite(2), BUGS).
+func (l *localFile) WriteAt(_ context.Context, p []byte, off int64) (n int, err error) {
+	for n < len(p) {
+		got, err := unix.Pwrite(l.Fd(), p[n:], off+int64(n))
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+		n += max(got, 0)
+	}
+	return n, nil
 }
 
 func (l *localFile) Truncate(_ context.Context, size int64) error { return l.f.Truncate(size) }

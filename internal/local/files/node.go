@@ -25,22 +25,32 @@ const (
 
 func sideOf(key uint64) side { return side(key >> 62) }
 
-// key makes a number of 62 bits from a file's identity. The multiplier is the
+// key makes a number of 61 bits and a side from a file's identity. The multiplier is the
 // one of splitmix64, which maps different numbers to different ones; devices
-// are few, so two files meet with a chance of 2^-62 a pair.
+// are few, so two files meet with a chance of 2^-61 a pair.
 func key(s side, dev, ino uint64) uint64 {
 	h := (ino ^ dev<<40 ^ dev>>24) * 0x9e3779b97f4a7c15
 	h ^= h >> 29
-	return h>>2 | uint64(s)<<62
+	// One bit is always 0: all ones is no inode number (go-fuse keeps it).
+	return h>>2&^1 | uint64(s)<<62
 }
 
-// attrKey is the key of the file with these attributes. The kernel keeps where
-// a symbolic link points as long as the inode is known, and never changes it;
-// the number of a removed inode is soon used again, so a link's time of birth
-// is part of its identity.
-func attrKey(s side, a *protocol.Attr) uint64 {
-	if a.Mode&unix.S_IFMT == unix.S_IFLNK {
+// attrKey is the key of the file with these attributes at p.
+//
+// The kernel keeps where a symbolic link points as long as the inode is known,
+// and never changes it; the number of a removed inode is soon used again, so a
+// link's time, which is that of its birth, is part of its identity.
+//
+// The kernel knows a directory by one path only, and moves it when it is found
+// by another (d_splice_alias, fs/dcache.c). The target may show one at several,
+// by mounting a volume twice; so the path is part of its identity. A local
+// directory may be renamed while a program works in it, and keeps its own.
+func attrKey(s side, p string, a *protocol.Attr) uint64 {
+	switch t := a.Mode & unix.S_IFMT; {
+	case t == unix.S_IFLNK:
 		return key(s, a.Dev, a.Ino^uint64(a.Mtime)<<16)
+	case t == unix.S_IFDIR && s != sideLocal:
+		return key(s, a.Dev, a.Ino^pathKey(p))
 	}
 	return key(s, a.Dev, a.Ino)
 }
@@ -52,8 +62,9 @@ func pathKey(p string) uint64 {
 	return h.Sum64()>>2 | 2 // never 0, nor the root's
 }
 
-func remoteNode(a *protocol.Attr) fusefs.Node {
-	return fusefs.Node{Attr: *a, Key: attrKey(sideRemote, a), Keep: life, KeepAttr: life}
+// remoteNode is what the target has at p, shown on side s.
+func remoteNode(s side, p string, a *protocol.Attr) fusefs.Node {
+	return fusefs.Node{Attr: *a, Key: attrKey(s, p, a), Keep: life, KeepAttr: life}
 }
 
 // localNode is lstat(2). Another program may change a local file at any time,
@@ -64,7 +75,7 @@ func localNode(p string) (fusefs.Node, error) {
 		return fusefs.Node{}, &os.PathError{Op: "lstat", Path: p, Err: err}
 	}
 	a := localAttr(&st)
-	return fusefs.Node{Attr: a, Key: attrKey(sideLocal, &a), Keep: life}, nil
+	return fusefs.Node{Attr: a, Key: attrKey(sideLocal, p, &a), Keep: life}, nil
 }
 
 func localAttr(st *unix.Stat_t) protocol.Attr {

@@ -26,6 +26,9 @@ const (
 	patience = time.Second
 	// callTime bounds a call: longer than the link tries to come back.
 	callTime = 90 * time.Second
+	// maxNames bounds a directory's listing: what is larger than this is no
+	// directory that a program could use, but an agent that wants our memory.
+	maxNames = 1 << 20
 )
 
 // remote asks the agent.
@@ -33,7 +36,7 @@ type remote struct {
 	peer   Peer
 	ctx    context.Context // ends with close
 	cancel context.CancelFunc
-	wg     sync.WaitGroup // reading ahead
+	wg     sync.WaitGroup // what run has started
 	ahead  chan struct{}  // a place for each chunk being read ahead
 
 	mu     sync.Mutex
@@ -55,40 +58,71 @@ func newRemote(p Peer) *remote {
 }
 
 func (r *remote) close() error {
-	r.cancel()
+	r.mu.Lock()
+	r.cancel() // nothing is started any more
+	r.mu.Unlock()
 	r.wg.Wait()
 	return nil
 }
 
-// bound gives the context of a call: the end of ctx, which is a signal, ends
-// it after the patience. The caller calls done.
-func (r *remote) bound(ctx context.Context) (_ context.Context, done func()) {
-	calling, cancel := context.WithTimeoutCause(r.ctx, callTime, syscall.ETIMEDOUT)
+// run runs f, which must end with r.ctx, until close; not after it.
+func (r *remote) run(f func()) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ctx.Err() != nil {
+		return false
+	}
+	r.wg.Go(f)
+	return true
+}
+
+// patient gives a context that outlives ctx by the patience, and ends with r.
+// The caller calls done.
+func (r *remote) patient(ctx context.Context) (_ context.Context, done func()) {
+	lasting, cancel := context.WithCancelCause(r.ctx)
 	var mu sync.Mutex
 	var timer *time.Timer
+	ended := false
 	stop := context.AfterFunc(ctx, func() {
 		mu.Lock()
 		defer mu.Unlock()
-		timer = time.AfterFunc(patience, cancel)
+		if !ended {
+			timer = time.AfterFunc(patience, func() { cancel(syscall.EINTR) })
+		}
 	})
-	return calling, func() {
+	return lasting, func() {
 		stop()
 		mu.Lock()
 		defer mu.Unlock()
+		ended = true
 		if timer != nil {
 			timer.Stop()
 		}
-		cancel()
+		cancel(nil)
 	}
 }
 
-// call asks one question and gives the reply if it is a T.
-func call[T protocol.Message](ctx context.Context, r *remote, m protocol.Message) (reply T, err error) {
+// bound gives the context of a call. The caller calls done.
+func (r *remote) bound(ctx context.Context) (_ context.Context, done func()) {
+	lasting, end := r.patient(ctx)
+	calling, cancel := context.WithTimeoutCause(lasting, callTime, syscall.ETIMEDOUT)
+	return calling, func() { cancel(); end() }
+}
+
+// call asks one question and gives the reply if it is a T. The end of ctx is a
+// signal.
+func call[T protocol.Message](ctx context.Context, r *remote, m protocol.Message) (T, error) {
 	calling, done := r.bound(ctx)
 	defer done()
+	return ask[T](calling, r, m)
+}
+
+// ask is call that ends at once with calling.
+func ask[T protocol.Message](calling context.Context, r *remote, m protocol.Message) (T, error) {
 	got, err := r.peer.Call(calling, m)
 	if err != nil {
-		return reply, r.explain(ctx, calling, err)
+		var none T
+		return none, explain(calling, err)
 	}
 	return as[T](got)
 }
@@ -110,13 +144,14 @@ func as[T protocol.Message](m protocol.Message) (T, error) {
 
 // explain gives the error of a call the errno that a program expects of a
 // disk: a lost link is EIO, not a reset connection.
-func (r *remote) explain(ctx, calling context.Context, err error) error {
+func explain(calling context.Context, err error) error {
+	var errno syscall.Errno
 	var closed *link.ClosedError
 	switch {
-	case ctx.Err() != nil && calling.Err() != nil:
-		return fmt.Errorf("interrupted: %w", syscall.EINTR)
+	case calling.Err() != nil && errors.As(context.Cause(calling), &errno):
+		return fmt.Errorf("ask the agent: %w", errno)
 	case calling.Err() != nil:
-		return fmt.Errorf("%w: %w", context.Cause(calling), syscall.ETIMEDOUT)
+		return fmt.Errorf("the session has ended: %w", syscall.EIO)
 	case errors.As(err, &closed):
 		return fmt.Errorf("%v: %w", err, syscall.EIO)
 	}
@@ -125,12 +160,15 @@ func (r *remote) explain(ctx, calling context.Context, err error) error {
 
 // stat gives a path's attributes, and the content of a small file with them.
 func (r *remote) stat(ctx context.Context, p string) (*protocol.Attr, error) {
-	if a := r.remembered(p); a != nil {
-		return a, nil
+	if e, ok := r.remembered(p); ok {
+		return e.attr, nil
 	}
 	a, err := call[*protocol.Attr](ctx, r, &protocol.Stat{Path: p, Prefetch: prefetch})
 	if err != nil {
 		return nil, err
+	}
+	if a.HasData && (len(a.Data) > prefetch || uint64(len(a.Data)) != a.Size) {
+		return nil, fmt.Errorf("the agent sent %d bytes of a file with %d: %w", len(a.Data), a.Size, syscall.EIO)
 	}
 	r.remember(p, a)
 	return a, nil
@@ -141,13 +179,11 @@ func (r *remote) follow(ctx context.Context, p string) (*protocol.Attr, error) {
 	return call[*protocol.Attr](ctx, r, &protocol.Stat{Path: p, Follow: true})
 }
 
-func (r *remote) remembered(p string) *protocol.Attr {
+func (r *remote) remembered(p string) (e recent, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if e, ok := r.recent[p]; ok && fresh(e.at) {
-		return e.attr
-	}
-	return nil
+	e, ok = r.recent[p]
+	return e, ok && fresh(e.at)
 }
 
 // remember keeps a for its life; what is old or too much goes, oldest first.
@@ -191,7 +227,7 @@ func (r *remote) list(ctx context.Context, p string) ([]protocol.Entry, error) {
 	defer done()
 	s, err := r.peer.Open(calling, link.Interactive, &protocol.ReadDir{Path: p})
 	if err != nil {
-		return nil, r.explain(ctx, calling, err)
+		return nil, explain(calling, err)
 	}
 	defer s.Close()
 	stop := context.AfterFunc(calling, func() { s.Reset(syscall.ECANCELED) })
@@ -203,11 +239,14 @@ func (r *remote) list(ctx context.Context, p string) ([]protocol.Entry, error) {
 			return all, nil
 		}
 		if err != nil {
-			return nil, r.explain(ctx, calling, err)
+			return nil, explain(calling, err)
 		}
 		part, err := as[*protocol.Entries](m)
 		if err != nil {
 			return nil, err
+		}
+		if len(all)+len(part.List) > maxNames {
+			return nil, fmt.Errorf("list %q: more than %d names: %w", p, maxNames, syscall.EOVERFLOW)
 		}
 		for _, e := range part.List {
 			if validName(e.Name) {
@@ -239,39 +278,47 @@ func (r *remote) statfs(ctx context.Context, p string) (protocol.Fsinfo, error) 
 	return *i, nil
 }
 
-// read reads from a handle. Large answers go with the bulk of the link, so
-// that they hold up no question.
+// read reads from a handle; fewer than n bytes are the last ones. The end of
+// ctx is a signal.
 func (r *remote) read(ctx context.Context, handle uint64, off int64, n int) ([]byte, error) {
-	const small = 64 << 10 // bytes
-	m := &protocol.ReadAt{Handle: handle, Off: off, N: uint32(n)}
-	if n <= small {
-		d, err := call[*protocol.Data](ctx, r, m)
-		if err != nil {
-			return nil, err
-		}
-		return d.Bytes, nil
-	}
 	calling, done := r.bound(ctx)
 	defer done()
+	return r.readNow(calling, handle, off, n)
+}
+
+// readNow is read that ends at once with calling. Large answers go with the
+// bulk of the link, so that they hold up no question.
+func (r *remote) readNow(calling context.Context, handle uint64, off int64, n int) ([]byte, error) {
+	const small = 64 << 10 // bytes
+	m := &protocol.ReadAt{Handle: handle, Off: off, N: uint32(n)}
+	way := askBulk
+	if n <= small {
+		way = ask[*protocol.Data]
+	}
+	d, err := way(calling, r, m)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(d.Bytes) > n:
+		return nil, fmt.Errorf("the agent sent %d bytes for %d: %w", len(d.Bytes), n, syscall.EIO)
+	}
+	return d.Bytes, nil
+}
+
+// askBulk is ask for a large answer.
+func askBulk(calling context.Context, r *remote, m protocol.Message) (*protocol.Data, error) {
 	s, err := r.peer.Open(calling, link.Bulk, m)
 	if err != nil {
-		return nil, r.explain(ctx, calling, err)
+		return nil, explain(calling, err)
 	}
 	defer s.Close()
 	stop := context.AfterFunc(calling, func() { s.Reset(syscall.ECANCELED) })
 	defer stop()
 	reply, err := s.Receive()
 	if err != nil {
-		return nil, r.explain(ctx, calling, err)
+		return nil, explain(calling, err)
 	}
-	d, err := as[*protocol.Data](reply)
-	if err != nil {
-		return nil, err
-	}
-	if len(d.Bytes) > n {
-		return nil, fmt.Errorf("the agent sent %d bytes for %d: %w", len(d.Bytes), n, syscall.EIO)
-	}
-	return d.Bytes, nil
+	return as[*protocol.Data](reply)
 }
 
 // closeHandle does not wait for the answer: nobody could do anything about it.

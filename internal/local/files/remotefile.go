@@ -2,6 +2,8 @@ package files
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"syscall"
 	"time"
@@ -27,7 +29,7 @@ const (
 type remoteFile struct {
 	r    *remote
 	path string
-	key  func(*protocol.Attr) uint64
+	side side
 
 	mu     sync.Mutex
 	attr   protocol.Attr // as told at at
@@ -48,43 +50,73 @@ type remoteFile struct {
 
 // piece is a chunk that comes.
 type piece struct {
-	ready chan struct{} // closed when data and err are set
+	ready chan struct{} // closed when the rest is set
 	at    time.Time
 	data  []byte
 	err   error
 }
 
-// open opens p for reading.
-func (r *remote) open(ctx context.Context, p string, key func(*protocol.Attr) uint64, want uint64) (*remoteFile, error) {
-	f := &remoteFile{r: r, path: p, key: key, chunks: map[int64]*piece{}, window: 1}
-	if a := r.remembered(p); a != nil && a.HasData {
-		f.attr, f.at, f.head, f.headAt, f.whole = *a, time.Now(), a.Data, time.Now(), true
-	} else if err := f.openHandle(ctx); err != nil {
-		return nil, err
+// usable reports whether c is on its way or has come a moment ago. Time on the
+// way does not count: on a slow link what is asked for last comes late.
+func (c *piece) usable() bool {
+	select {
+	case <-c.ready:
+		return fresh(c.at)
+	default:
+		return true
 	}
-	if want != 0 && key(&f.attr) != want {
+}
+
+// open opens p for reading; the file with key want, if that is not 0. s says
+// where the file is shown.
+func (r *remote) open(ctx context.Context, s side, p string, want uint64) (*remoteFile, error) {
+	f := &remoteFile{r: r, path: p, side: s, chunks: map[int64]*piece{}, window: 1}
+	if e, ok := r.remembered(p); ok && e.attr.HasData {
+		f.attr, f.at, f.head, f.headAt, f.whole = *e.attr, e.at, e.attr.Data, e.at, true
+	} else {
+		o, err := r.openHandle(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		f.adopt(o)
+	}
+	if want != 0 && f.key(&f.attr) != want {
 		f.Close()
-		return nil, syscall.ESTALE // replaced since the lookup
+		r.forget(p) // or the next lookup would find the same again
+		return nil, syscall.ESTALE
 	}
 	f.ctx, f.cancel = context.WithCancel(r.ctx)
 	return f, nil
 }
 
-// openHandle is for the only user, or holders of the lock.
-func (f *remoteFile) openHandle(ctx context.Context) error {
-	o, err := call[*protocol.Opened](ctx, f.r, &protocol.Open{Path: f.path, Prefetch: prefetch})
+func (f *remoteFile) key(a *protocol.Attr) uint64 { return attrKey(f.side, f.path, a) }
+
+func (r *remote) openHandle(ctx context.Context, p string) (*protocol.Opened, error) {
+	o, err := call[*protocol.Opened](ctx, r, &protocol.Open{Path: p, Prefetch: prefetch})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	f.handle, f.attr, f.at = o.Handle, o.Attr, time.Now()
-	f.head, f.headAt, f.whole = o.Data, f.at, o.EOF
-	return nil
+	if len(o.Data) > prefetch {
+		r.closeHandle(o.Handle)
+		return nil, fmt.Errorf("the agent sent %d bytes for %d: %w", len(o.Data), prefetch, syscall.EIO)
+	}
+	return o, nil
+}
+
+// adopt takes o as the file. For the only user, or holders of the lock.
+func (f *remoteFile) adopt(o *protocol.Opened) {
+	now := time.Now()
+	f.handle, f.attr, f.at = o.Handle, o.Attr, now
+	f.head, f.headAt, f.whole = o.Data, now, o.EOF
 }
 
 // ReadAt implements fusefs.File.
 func (f *remoteFile) ReadAt(ctx context.Context, p []byte, off int64) (n int, err error) {
-	if n, ok, err := f.fromHead(ctx, p, off); ok || err != nil {
-		return n, err
+	if err := f.refresh(ctx); err != nil {
+		return 0, err
+	}
+	if n, ok := f.fromHead(p, off); ok {
+		return n, nil
 	}
 	for n < len(p) {
 		got, err := f.readSome(ctx, p[n:], off+int64(n))
@@ -96,44 +128,57 @@ func (f *remoteFile) ReadAt(ctx context.Context, p []byte, off int64) (n int, er
 	return n, nil
 }
 
-// fromHead serves what came with the open while it is fresh, and makes sure
-// that there is a handle otherwise.
-func (f *remoteFile) fromHead(ctx context.Context, p []byte, off int64) (n int, ok bool, err error) {
+// refresh makes sure that what came with the lookup is fresh, or that there is
+// a handle to ask.
+func (f *remoteFile) refresh(ctx context.Context) error {
+	f.mu.Lock()
+	enough := f.gone || f.handle != 0 || fresh(f.headAt)
+	f.mu.Unlock()
+	if enough {
+		return nil
+	}
+	o, err := f.r.openHandle(ctx, f.path)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !fresh(f.headAt) && f.handle == 0 && !f.gone {
-		before, kept := f.key(&f.attr), *f.clone()
-		switch err := f.openHandle(ctx); {
-		case err != nil && ctx.Err() != nil:
-			return 0, false, err
-		case err != nil: // removed: the program keeps what it opened
-			f.gone = true
-		case f.key(&f.attr) != before: // replaced
-			f.r.closeHandle(f.handle)
-			f.attr, f.at, f.head, f.whole, f.handle, f.gone = kept.attr, kept.at, kept.head, true, 0, true
-		}
+	switch {
+	case removed(err): // the program keeps what it opened
+		f.gone = true
+	case err != nil:
+		return err
+	case f.gone || f.handle != 0: // another reader was faster
+		f.r.closeHandle(o.Handle)
+	case f.key(&o.Attr) != f.key(&f.attr): // replaced
+		f.r.closeHandle(o.Handle)
+		f.gone = true
+	default:
+		f.adopt(o)
 	}
+	return nil
+}
+
+// removed reports whether err says that a path does not lead to its file any
+// more.
+func removed(err error) bool {
+	return errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.EACCES)
+}
+
+// fromHead serves what came with the open while it is fresh, or for good when
+// the file is gone.
+func (f *remoteFile) fromHead(p []byte, off int64) (n int, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if !f.gone && !fresh(f.headAt) {
 		f.head, f.whole = nil, false
 	}
-	end := off + int64(len(p))
+	size := int64(len(f.head))
 	switch {
-	case f.whole && off >= int64(len(f.head)):
-		return 0, true, nil
-	case f.whole, end <= int64(len(f.head)):
-		return copy(p, f.head[off:]), true, nil
+	case f.whole && off >= size:
+		return 0, true
+	case f.whole, off+int64(len(p)) <= size:
+		return copy(p, f.head[off:]), true
 	}
-	return 0, false, nil
+	return 0, false
 }
-
-// snapshot is what is kept of a file that was replaced.
-type snapshot struct {
-	attr protocol.Attr
-	at   time.Time
-	head []byte
-}
-
-func (f *remoteFile) clone() *snapshot { return &snapshot{f.attr, f.at, f.head} }
 
 // readSome reads a part of p: from a chunk when the file is read in order,
 // otherwise what is asked for and no more.
@@ -177,11 +222,7 @@ func (f *remoteFile) readSome(ctx context.Context, p []byte, off int64) (int, er
 		}
 	}
 	if c.err != nil || len(c.data) < chunk {
-		f.mu.Lock()
-		if f.chunks[i] == c { // the end of a file may grow: ask again next time
-			delete(f.chunks, i)
-		}
-		f.mu.Unlock()
+		f.drop(i, c) // the end of a file may grow: ask again next time
 	}
 	if c.err != nil {
 		return 0, c.err
@@ -196,7 +237,7 @@ func (f *remoteFile) readSome(ctx context.Context, p []byte, off int64) (int, er
 // want gives chunk i, coming or here; nil if there is no place for another.
 // For holders of the lock.
 func (f *remoteFile) want(i int64) *piece {
-	if c := f.chunks[i]; c != nil && fresh(c.at) {
+	if c := f.chunks[i]; c != nil && c.usable() {
 		return c
 	}
 	select {
@@ -204,15 +245,35 @@ func (f *remoteFile) want(i int64) *piece {
 	default:
 		return nil
 	}
-	c := &piece{ready: make(chan struct{}), at: time.Now()}
-	f.chunks[i] = c
+	c := &piece{ready: make(chan struct{})}
 	handle := f.handle
-	f.wg.Go(func() {
+	f.wg.Add(1)
+	if !f.r.run(func() {
+		defer f.wg.Done()
 		defer func() { <-f.r.ahead }()
-		defer close(c.ready)
-		c.data, c.err = f.r.read(f.ctx, handle, i*chunk, chunk)
-	})
+		calling, cancel := context.WithTimeoutCause(f.ctx, callTime, syscall.ETIMEDOUT)
+		defer cancel()
+		c.data, c.err = f.r.readNow(calling, handle, i*chunk, chunk)
+		c.at = time.Now()
+		close(c.ready)
+		// A file that is open and not read keeps nothing.
+		time.AfterFunc(life, func() { f.drop(i, c) })
+	}) {
+		f.wg.Done()
+		<-f.r.ahead
+		return nil
+	}
+	f.chunks[i] = c
 	return c
+}
+
+// drop forgets c, which is chunk i or was.
+func (f *remoteFile) drop(i int64, c *piece) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.chunks[i] == c {
+		delete(f.chunks, i)
+	}
 }
 
 // WriteAt implements fusefs.File.

@@ -13,7 +13,6 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/local/fusefs"
-	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
@@ -30,14 +29,20 @@ func (t *Tree) Open(ctx context.Context, p string, k uint64, flags uint32) (fuse
 			return nil, err
 		}
 	}
-	switch sideOf(k) {
+	at, s := p, sideOf(k)
+	switch s {
 	case sideLocal:
-		return notNil(openLocal(p, int(flags)&^unix.O_CREAT, 0))
+		return notNil(openKnown(p, int(flags)&^unix.O_CREAT, k))
+	case sideRemote:
+		if t.where(p) == rules.Local { // the inode from before
+			return nil, syscall.ESTALE
+		}
 	case sideView:
-		r, _ := inView(p)
-		return notNil(t.remote.open(ctx, r, func(a *protocol.Attr) uint64 { return attrKey(sideView, a) }, k))
+		at, _ = inView(p)
+	default:
+		return nil, syscall.ENXIO
 	}
-	return notNil(t.remote.open(ctx, p, func(a *protocol.Attr) uint64 { return attrKey(sideRemote, a) }, k))
+	return notNil(t.remote.open(ctx, s, at, k))
 }
 
 // notNil keeps a nil pointer from becoming an interface that is not nil.
@@ -72,45 +77,64 @@ func (t *Tree) change(ctx context.Context, p string, k uint64, empty bool) error
 	return syscall.ESTALE
 }
 
-// bring makes a local file of a remote one, unless there is one.
+// bring makes a local file of a remote one, unless there is one. It appears
+// complete or not at all, whoever else does the same meanwhile.
 func (t *Tree) bring(ctx context.Context, p string, empty bool) error {
-	if _, err := os.Lstat(p); err == nil {
-		return nil
-	}
 	a, err := t.remote.stat(ctx, p)
 	if err != nil {
 		return err
 	}
-	if a.Mode&unix.S_IFMT != unix.S_IFREG {
+	if a.Mode&unix.S_IFMT != unix.S_IFREG { // a directory would take all below it along
 		return t.noPlace(p, fmt.Errorf("only regular files can be copied: %w", syscall.EROFS))
+	}
+	if _, err := os.Lstat(p); err == nil {
+		return nil
 	}
 	if !empty && a.Size > maxCopy {
 		return t.noPlace(p, fmt.Errorf("it is too large to be copied (%d MiB): %w", a.Size>>20, syscall.EFBIG))
 	}
-	dst, err := os.OpenFile(p, os.O_CREATE|os.O_EXCL|os.O_WRONLY, os.FileMode(a.Mode&0o777|0o200))
+	dst, err := os.CreateTemp(path.Dir(p), ".mirrord-*")
 	if err != nil {
 		return t.noPlace(p, err)
 	}
+	defer os.Remove(dst.Name()) // in vain when all went well
 	if !empty {
 		err = t.copyInto(ctx, dst, p)
+	}
+	if err == nil {
+		err = dst.Chmod(os.FileMode(a.Mode&0o777 | 0o200))
 	}
 	if cerr := dst.Close(); err == nil {
 		err = cerr
 	}
 	if err != nil {
-		os.Remove(p)
+		return err
+	}
+	return appear(dst.Name(), p)
+}
+
+// appear gives the finished file at tmp its name, unless that is taken.
+func appear(tmp, p string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, p, unix.RENAME_NOREPLACE)
+	switch {
+	case errors.Is(err, unix.EEXIST): // somebody was faster, and it is his
+		return nil
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS): // a file system that does not know the flag
+		return os.Rename(tmp, p)
 	}
 	return err
 }
 
 func (t *Tree) copyInto(ctx context.Context, dst *os.File, p string) error {
-	src, err := t.remote.open(ctx, p, func(a *protocol.Attr) uint64 { return attrKey(sideRemote, a) }, 0)
+	ctx, done := t.remote.patient(ctx) // for all of it, not for each piece
+	defer done()
+	src, err := t.remote.open(ctx, sideRemote, p, 0)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
 	buf := make([]byte, chunk)
-	for off := int64(0); ; {
+	for off := int64(0); off <= maxCopy; {
 		n, err := src.ReadAt(ctx, buf, off)
 		if err != nil || n == 0 {
 			return err
@@ -120,6 +144,7 @@ func (t *Tree) copyInto(ctx context.Context, dst *os.File, p string) error {
 		}
 		off += int64(n)
 	}
+	return fmt.Errorf("copy %q: more than %d MiB: %w", p, maxCopy>>20, syscall.EFBIG)
 }
 
 // noPlace says, once a directory, why a write has no place on this machine,
@@ -137,18 +162,30 @@ func (t *Tree) noPlace(p string, err error) error {
 	return errno
 }
 
-// place prepares the making of a name at p, which is local from now on.
-func (t *Tree) place(p string) error {
+// pinned is why the name p cannot be made, removed or moved; nil: it can. What
+// is at p on this machine is another file than the one shown.
+func (t *Tree) pinned(p string) error {
 	if _, ok := inView(p); ok {
 		return syscall.EROFS
 	}
 	if _, ok := t.o.Served[p]; ok {
 		return syscall.EROFS
 	}
-	switch t.where(p) {
+	if _, ok := t.fixed[p]; ok {
+		return syscall.EBUSY // something is mounted there, or below
+	}
+	return nil
+}
+
+// place prepares the making of a name at p, which is local from now on.
+func (t *Tree) place(p string) error {
+	if err := t.pinned(p); err != nil {
+		return err
+	}
+	switch t.o.Rules.Decide(p, rules.Read).Where {
 	case rules.NotFound:
 		return syscall.ENOENT
-	case rules.Remote:
+	case rules.Remote: // perhaps not any more; the directory may be missing all the same
 		if _, err := os.Lstat(path.Dir(p)); err != nil {
 			return t.noPlace(p, err)
 		}
@@ -206,10 +243,25 @@ func (t *Tree) Symlink(_ context.Context, to, p string) error {
 	return t.placed(p, unix.Symlink(to, p))
 }
 
+// movable is why the name old cannot be given to something else; nil: it can.
+// Between the sides programs copy.
+func (t *Tree) movable(old string) error {
+	if _, ok := inView(old); ok {
+		return syscall.EXDEV
+	}
+	if err := t.pinned(old); err != nil {
+		return err
+	}
+	if t.where(old) != rules.Local {
+		return syscall.EXDEV
+	}
+	return nil
+}
+
 // Link implements fusefs.Tree.
 func (t *Tree) Link(_ context.Context, old, p string) error {
-	if _, ok := inView(old); ok || t.where(old) != rules.Local {
-		return syscall.EXDEV
+	if err := t.movable(old); err != nil {
+		return err
 	}
 	if err := t.place(p); err != nil {
 		return err
@@ -221,16 +273,24 @@ func (t *Tree) Link(_ context.Context, old, p string) error {
 func (t *Tree) Unlink(_ context.Context, p string) error { return t.remove(p, unix.Unlink) }
 
 // Rmdir implements fusefs.Tree.
-func (t *Tree) Rmdir(_ context.Context, p string) error { return t.remove(p, unix.Rmdir) }
+func (t *Tree) Rmdir(ctx context.Context, p string) error {
+	if t.pinned(p) == nil && t.where(p) == rules.Remote {
+		list, err := t.List(ctx, p)
+		if err != nil {
+			return err
+		}
+		if len(list) > 0 {
+			return syscall.ENOTEMPTY
+		}
+	}
+	return t.remove(p, unix.Rmdir)
+}
 
 // remove of a name of the target hides it: the path is local now, and there is
 // nothing. A local file of that name is not touched.
 func (t *Tree) remove(p string, do func(string) error) error {
-	if _, ok := inView(p); ok {
-		return syscall.EROFS
-	}
-	if _, ok := t.fixed[p]; ok {
-		return syscall.EBUSY // something is mounted there
+	if err := t.pinned(p); err != nil {
+		return err
 	}
 	switch t.where(p) {
 	case rules.NotFound:
@@ -245,11 +305,10 @@ func (t *Tree) remove(p string, do func(string) error) error {
 	return nil
 }
 
-// Rename implements fusefs.Tree. Between the sides it fails with EXDEV, and
-// programs copy.
+// Rename implements fusefs.Tree. Between the sides it fails with EXDEV.
 func (t *Tree) Rename(_ context.Context, old, p string, flags uint32) error {
-	if _, ok := inView(old); ok || t.where(old) != rules.Local {
-		return syscall.EXDEV
+	if err := t.movable(old); err != nil {
+		return err
 	}
 	if err := t.place(p); err != nil {
 		return err

@@ -66,6 +66,7 @@ type front struct {
 	owned   json.RawMessage
 	running bool
 	failed  *failure.Error
+	left    bool // the supervisor ended without releasing us
 }
 
 // Run runs the command in a session and returns its exit code in the manner of
@@ -171,11 +172,12 @@ func (f *front) take(m control.Message) {
 func (f *front) commandEnded(code int) (int, error) {
 	if !f.running && code <= 128 {
 		// The sandbox could not be made: the supervisor knows the reason.
-		f.until(verdictTime, func() bool { return f.failed != nil })
+		f.until(verdictTime, func() bool { return f.failed != nil || f.running })
 		if f.failed != nil {
 			return 0, f.failed
 		}
 		if !f.running {
+			f.cleanUp()
 			return 0, &failure.Error{Code: "sandbox-ended", What: "the sandbox ended before the command could run",
 				Why: fmt.Sprintf("its first process ended with code %d", code), Do: "try again with: mirrord exec --verbose"}
 		}
@@ -190,6 +192,11 @@ func (f *front) commandEnded(code int) (int, error) {
 // finds the sandbox gone.
 func (f *front) verdict(code int) (int, error) {
 	interrupted := code == 128+int(syscall.SIGINT) || code == 128+int(syscall.SIGTERM) || code == 128+int(syscall.SIGHUP) || code == 128+int(syscall.SIGQUIT)
+	if f.left && f.failed == nil {
+		if why := f.cleanUp(); why != "" {
+			f.o.Show(event.Event{Level: event.Warning, Code: "agent-left", Text: why})
+		}
+	}
 	if f.failed != nil && (f.running || !interrupted) {
 		return 0, f.failed
 	}
@@ -205,6 +212,7 @@ func (f *front) until(limit time.Duration, done func() bool) {
 		select {
 		case m, ok := <-f.words:
 			if !ok || m.Released != nil {
+				f.left = !ok
 				return
 			}
 			f.take(m)
@@ -220,15 +228,24 @@ func (f *front) orphaned(process *sandbox.Process, ended chan struct{}) (int, er
 	<-ended
 	lost := &failure.Error{Code: "supervisor-lost", What: "mirrord's supervisor has ended unexpectedly, and the command with it",
 		Why: "it was killed, or it crashed", Do: "start again; if it happens again, set MIRRORD_SUPERVISOR_LOG=FILE and look there"}
+	if why := f.cleanUp(); why != "" {
+		lost.Why += "; " + why
+	}
+	return 0, lost
+}
+
+// cleanUp removes what a supervisor that died has left in the cluster, and says
+// why that failed.
+func (f *front) cleanUp() (why string) {
 	if f.owned == nil {
-		return 0, lost
+		return ""
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), cleanUpTime)
 	defer cancel()
 	if err := f.o.CleanUp(ctx, f.owned); err != nil {
-		lost.Why += fmt.Sprintf("; its agent could not be removed (%v) and will end by itself", err)
+		return fmt.Sprintf("the agent could not be removed (%v) and will end by itself", err)
 	}
-	return 0, lost
+	return ""
 }
 
 // sandboxFailure explains why namespaces cannot be made.

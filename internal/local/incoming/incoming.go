@@ -299,18 +299,15 @@ func (p *Ports) withdraw(id uint64) {
 	}
 	l.port.ending = true
 	p.mu.Unlock()
-	if p.end(l.addr.Port(), l.port) {
-		p.o.Emit(event.Event{Level: event.Detail, Code: "port-closed", Flow: "incoming",
-			Text: fmt.Sprintf("port %d is closed", l.addr.Port()), Facts: map[string]string{"port": fmt.Sprint(l.addr.Port())}})
-	}
+	p.end(l.addr.Port(), l.port, p.o.Emit)
 }
 
-// end ends pt, which nobody joins any more. It is false for one that was never
-// begun.
-func (p *Ports) end(number uint16, pt *port) bool {
+// end ends pt, which nobody joins any more, and says so before anybody can
+// begin the port anew. One that was never begun has nothing to end.
+func (p *Ports) end(number uint16, pt *port, emit event.Sink) {
 	<-pt.ready
 	if pt.err != nil {
-		return false
+		return
 	}
 	if pt.subscription != nil {
 		pt.subscription.Close()
@@ -318,11 +315,12 @@ func (p *Ports) end(number uint16, pt *port) bool {
 	for _, ln := range pt.published {
 		ln.Close()
 	}
+	emit(event.Event{Level: event.Detail, Code: "port-closed", Flow: "incoming",
+		Text: fmt.Sprintf("port %d is closed", number), Facts: map[string]string{"port": fmt.Sprint(number)}})
 	p.mu.Lock()
 	delete(p.open, number)
 	p.mu.Unlock()
 	close(pt.ended)
-	return true
 }
 
 // Close ends every subscription and publication, resets what is still being
@@ -341,7 +339,7 @@ func (p *Ports) Close() {
 	p.mu.Unlock()
 	p.cancel()
 	for number, pt := range ports {
-		p.end(number, pt)
+		p.end(number, pt, event.Discard) // the end of the session says it all
 	}
 	p.wg.Wait()
 }

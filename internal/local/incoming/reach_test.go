@@ -38,6 +38,13 @@ func TestReach(t *testing.T) {
 			}
 		})
 	}
+	t.Run("unknown client", func(t *testing.T) {
+		got := h.Reach(netip.AddrPort{}, ap("0.0.0.0:80"))
+		want := []Attempt{{Inside, none, ap("127.0.0.1:80")}, {Inside, none, ap("[::1]:80")}}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	})
 	t.Run("pod without IPv6", func(t *testing.T) {
 		h := h
 		h.Pod6 = netip.Addr{}

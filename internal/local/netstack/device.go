@@ -89,7 +89,7 @@ func (d *device) read() {
 			n, err = unix.Read(int(fd), view.AsSlice())
 			return err != unix.EAGAIN
 		})
-		if rerr != nil || err != nil && err != unix.EINTR {
+		if rerr != nil || n == 0 || err != nil && err != unix.EINTR {
 			return
 		}
 		disp := d.disp.Load()

@@ -13,7 +13,8 @@
 // answered. Silence is the only way to make connect fail with ETIMEDOUT, so a
 // flow refused with it keeps its place until the program's own timer has
 // ended. Checksums of TCP and UDP are neither filled in nor verified: packets
-// never leave this machine's memory (virtio_net_hdr, NEEDS_CSUM).
+// never leave this machine's memory (virtio_net_hdr, NEEDS_CSUM). The stack would
+// answer ICMP echo for every address: requests are refused in front of it.
 package netstack
 
 import (
@@ -69,10 +70,11 @@ type Stack struct {
 	s         *stack.Stack
 	device    *device
 	forwarder *tcp.Forwarder
-	h      Handler
-	ctx    context.Context // alive until Close
-	cancel context.CancelFunc
-	wg     sync.WaitGroup // handlers and dials
+	h         Handler
+	ctx       context.Context // alive until Close
+	cancel    context.CancelFunc
+	close     func() error   // end, once
+	wg        sync.WaitGroup // handlers and dials
 
 	mu       sync.Mutex                           // guards what follows
 	attempts map[stack.TransportEndpointID][]byte // connections that wait for their answer: headers of the SYN
@@ -89,6 +91,7 @@ func New(tun *os.File, h Handler) (*Stack, error) {
 	}
 	t := &Stack{device: d, h: h, attempts: map[stack.TransportEndpointID][]byte{}}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
+	t.close = sync.OnceValue(t.end)
 	t.s = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
@@ -161,14 +164,12 @@ func (t *Stack) spawn(f func()) bool {
 
 // Close resets every connection, those of Dial too, ends every flow, and
 // returns when all handlers have returned.
-func (t *Stack) Close() error {
+func (t *Stack) Close() error { return t.close() }
+
+func (t *Stack) end() error {
 	t.mu.Lock()
-	closed := t.closed
 	t.closed = true
 	t.mu.Unlock()
-	if closed {
-		return nil
-	}
 	t.cancel()
 	t.s.Close() // aborts the endpoints, so that handlers see errors
 	t.wg.Wait()

@@ -57,17 +57,10 @@ func (t *Stack) takeSegment(id stack.TransportEndpointID, pkt *stack.PacketBuffe
 	if t.forwarder.HandlePacket(id, pkt) {
 		return true
 	}
-	t.takeAttempt(id)
-	return false
-}
-
-// takeAttempt ends the attempt and gives its headers to quote.
-func (t *Stack) takeAttempt(id stack.TransportEndpointID) []byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	q := t.attempts[id]
 	delete(t.attempts, id)
-	return q
+	return false
 }
 
 // takeTCP runs for every connection attempt, in a goroutine of the forwarder.
@@ -84,11 +77,16 @@ func (t *Stack) takeTCP(r *tcp.ForwarderRequest) {
 	}
 }
 
-// complete makes room for the next attempt with the same addresses: first in
-// the forwarder, which would ignore it.
-func (f *TCPFlow) complete(reset bool) (quote []byte) {
+// complete ends the attempt and gives its headers to quote. The program may
+// answer a reset with its next attempt from the same port at once: it waits
+// for the lock, and then finds room here and in the forwarder.
+func (f *TCPFlow) complete(reset bool) []byte {
+	f.t.mu.Lock()
+	defer f.t.mu.Unlock()
+	quote := f.t.attempts[f.id]
+	delete(f.t.attempts, f.id)
 	f.r.Complete(reset)
-	return f.t.takeAttempt(f.id)
+	return quote
 }
 
 // Accept completes the program's handshake. The connection has the methods of

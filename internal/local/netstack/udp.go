@@ -62,9 +62,11 @@ func (f *UDPFlow) Src() netip.AddrPort { return addrPort(f.id.RemoteAddress, f.i
 // Dst is the peer that the program sends to.
 func (f *UDPFlow) Dst() netip.AddrPort { return addrPort(f.id.LocalAddress, f.id.LocalPort) }
 
-// busy begins the idle time anew.
-func (f *UDPFlow) busy() {
-	_ = f.c.SetReadDeadline(time.Now().Add(f.idle))
+// extend begins the idle time anew.
+func (f *UDPFlow) extend() { _ = f.c.SetReadDeadline(time.Now().Add(f.idle)) }
+
+// touch makes f the one that has been idle shortest.
+func (f *UDPFlow) touch() {
 	f.t.mu.Lock()
 	defer f.t.mu.Unlock()
 	if f.at != nil {
@@ -75,14 +77,19 @@ func (f *UDPFlow) busy() {
 // Read waits for the program's next datagram. It fails with a timeout when the
 // flow has been idle both ways, and with net.ErrClosed after its end.
 func (f *UDPFlow) Read(p []byte) (int, error) {
-	f.busy()
+	f.extend()
 	n, err := f.c.Read(p)
-	return n, f.ended(err)
+	if err != nil {
+		return n, f.ended(err)
+	}
+	f.touch()
+	return n, nil
 }
 
 // Write sends a datagram to the program.
 func (f *UDPFlow) Write(p []byte) (int, error) {
-	f.busy()
+	f.extend()
+	f.touch()
 	n, err := f.c.Write(p)
 	return n, f.ended(err)
 }
@@ -105,7 +112,9 @@ func (f *UDPFlow) ended(err error) error {
 }
 
 // Unreachable tells the program that errno is what its datagrams meet: on a
-// connected socket its next call fails with it.
+// connected socket its next call fails with ECONNREFUSED, EACCES (over IPv4
+// EHOSTUNREACH), or nothing: the kernel keeps the passing errors to itself
+// (udp(7), IP_RECVERR).
 func (f *UDPFlow) Unreachable(errno syscall.Errno) {
 	code, _ := icmpFor(errno) // else port unreachable, ECONNREFUSED
 	if errno == syscall.ETIMEDOUT {
@@ -121,11 +130,11 @@ func (f *UDPFlow) Unreachable(errno syscall.Errno) {
 func (f *UDPFlow) Close() error {
 	err := net.ErrClosed
 	f.once.Do(func() {
-		err = f.c.Close()
 		f.t.mu.Lock()
-		defer f.t.mu.Unlock()
 		f.t.udp.Remove(f.at)
 		f.at = nil
+		f.t.mu.Unlock()
+		err = f.c.Close()
 	})
 	return err
 }

@@ -187,11 +187,14 @@ func TestHalfCloseBothWays(t *testing.T) {
 	}
 	within(t, "the end of the flow", done)
 	b.wantEvents("outgoing-connected")
+}
 
-	// And the target's end first.
-	f = newAttempt(t, db)
-	done = b.tcp(t.Context(), f)
-	s = within(t, "a stream", streams)
+func TestHalfCloseByTheTargetFirst(t *testing.T) {
+	streams := make(chan *link.Stream, 1)
+	b := setUp(t, yes(streams))
+	f := newAttempt(t, db)
+	done := b.tcp(t.Context(), f)
+	s := within(t, "a stream", streams)
 	defer s.Close()
 	s.CloseWrite()
 	if got, err := io.ReadAll(f.program); err != nil || len(got) > 0 {

@@ -133,9 +133,20 @@ type tools struct {
 	keepCaps         bool // nsenter knows --keep-caps (util-linux 2.39)
 }
 
+// knows reports whether a program's help names an option: busybox's programs
+// of the same names have fewer.
+func knows(ctx context.Context, program, option string) bool {
+	ctx, cancel := context.WithTimeout(ctx, endTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, "--help")
+	cmd.WaitDelay = endTimeout
+	help, _ := cmd.CombinedOutput() // busybox's ends with 1
+	return strings.Contains(string(help), option)
+}
+
 // enter is the beginning of a command line that runs the rest of it in the
 // target's namespaces; empty if they are those of this process.
-func (t target) enter() ([]string, error) {
+func (t target) enter(ctx context.Context) ([]string, error) {
 	if !t.user && !t.net {
 		return nil, nil
 	}
@@ -150,12 +161,11 @@ func (t target) enter() ([]string, error) {
 			Cause: err,
 		}
 	}
-	tool.setpriv, _ = exec.LookPath("setpriv") // without it the agent ends a little later, by its stdin
-	if t.user && t.root() < 0 {
-		ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
-		defer cancel()
-		help, err := exec.CommandContext(ctx, tool.nsenter, "--help").CombinedOutput()
-		tool.keepCaps = err == nil && strings.Contains(string(help), "--keep-caps")
+	if t.user {
+		if setpriv, err := exec.LookPath("setpriv"); err == nil && knows(ctx, setpriv, "--pdeathsig") {
+			tool.setpriv = setpriv
+		}
+		tool.keepCaps = t.root() < 0 && knows(ctx, tool.nsenter, "--keep-caps")
 	}
 	return t.inside.command(t.pid, os.Geteuid(), tool), nil
 }
@@ -219,7 +229,7 @@ func (t target) notStarted(err error, entered bool) error {
 	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		f.Why = fmt.Sprintf("it said nothing within %v", startTimeout)
+		f.Why = "it said nothing in time: " + f.Why
 	case entered && (strings.Contains(f.Why, unix.EPERM.Error()) || strings.Contains(f.Why, "Operation not permitted")):
 		f.Code, f.What = "process-denied", fmt.Sprintf("process %d (%s) does not let you in", t.pid, t.name)
 		f.Do = fmt.Sprintf("run the same command as %s, or as root with sudo", userName(t.uid))
@@ -249,6 +259,11 @@ func openPath(path string) (*os.File, error) {
 // any file system that could forbid it (noexec) or keep it.
 func inMemory(program []byte) (*os.File, error) {
 	const name = "mirrord-agent"
+	// What is open for writing anywhere cannot be executed (ETXTBSY), and a
+	// process that another goroutine starts now would have it open until it has
+	// executed its own program. Starting one takes ForkLock.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_EXEC)
 	if errors.Is(err, syscall.EINVAL) { // before Linux 6.3 there was no choice
 		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC)
@@ -257,7 +272,7 @@ func inMemory(program []byte) (*os.File, error) {
 		return nil, fmt.Errorf("make a file in memory: %w", err)
 	}
 	w := os.NewFile(uintptr(fd), name)
-	defer w.Close() // what is open for writing cannot be executed (ETXTBSY)
+	defer w.Close()
 	if _, err := w.Write(program); err != nil {
 		return nil, fmt.Errorf("write the program: %w", err)
 	}

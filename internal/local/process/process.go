@@ -15,7 +15,8 @@
 // Hazards: the agent gets its parent-death signal when the thread that started
 // it ends (prctl(2)), so that thread is locked and waits for it. Entering a
 // foreign user namespace clears that signal; setpriv(1) sets it again there.
-// And the agent's stdin is a pipe that ends with this process.
+// Where there is no setpriv that can, an agent whose session was killed lives
+// on until it sees that nobody comes back.
 package process
 
 import (
@@ -69,7 +70,6 @@ type Agent struct {
 	pid    int
 	socket *socket
 	log    *tail
-	stdin  *os.File // held open: its end tells the agent that we are gone
 
 	signal func(os.Signal) error
 	done   chan struct{} // closed when the agent has ended and err is set
@@ -87,7 +87,7 @@ func Start(ctx context.Context, pid int, spec Spec, progress func(string)) (*Age
 	if err != nil {
 		return nil, err
 	}
-	enter, err := t.enter()
+	enter, err := t.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -120,20 +120,17 @@ func Start(ctx context.Context, pid int, spec Spec, progress func(string)) (*Age
 // run starts argv with files as its descriptors from 3 on and reads the
 // announcement.
 func run(ctx context.Context, argv []string, files []*os.File) (*Agent, error) {
-	stdin, stdinEnd, err := os.Pipe()
-	if err != nil {
-		return nil, fmt.Errorf("make a pipe: %w", err)
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
-	defer stdin.Close()
 	stdout, stdoutEnd, err := os.Pipe()
 	if err != nil {
-		stdinEnd.Close()
 		return nil, fmt.Errorf("make a pipe: %w", err)
 	}
-	a := &Agent{stdin: stdinEnd, log: &tail{}, done: make(chan struct{})}
+	a := &Agent{log: &tail{}, done: make(chan struct{})}
 	cmd := &exec.Cmd{
 		Path: argv[0], Args: argv, Env: []string{"LC_ALL=C"}, Dir: "/",
-		Stdin: stdin, Stdout: stdoutEnd, Stderr: a.log, ExtraFiles: files,
+		Stdout: stdoutEnd, Stderr: a.log, ExtraFiles: files,
 		// A session of its own: Ctrl-C is for the user's program.
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
 		WaitDelay:   endTimeout, // should anybody else hold its stderr
@@ -146,13 +143,14 @@ func run(ctx context.Context, argv []string, files []*os.File) (*Agent, error) {
 		started <- err
 		if err == nil {
 			a.err = cmd.Wait()
+			// Nor does anybody who holds its stdout hold up the end.
+			_ = stdout.SetReadDeadline(time.Now().Add(endTimeout)) // fails when all is read
 			close(a.done)
 		}
 	})
 	err = <-started
 	stdoutEnd.Close()
 	if err != nil {
-		stdinEnd.Close()
 		stdout.Close()
 		a.wg.Wait()
 		return nil, fmt.Errorf("start %s: %w", argv[0], err)
@@ -185,6 +183,9 @@ func run(ctx context.Context, argv []string, files []*os.File) (*Agent, error) {
 		}
 	}
 	a.end(ctx)
+	if said := a.lastWords(); said != "" && !strings.HasSuffix(err.Error(), said) {
+		err = fmt.Errorf("%w; it said last: %s", err, said)
+	}
 	return nil, err
 }
 
@@ -233,11 +234,13 @@ func (a *Agent) Err() error {
 	if a.err == nil {
 		return nil
 	}
+	return fmt.Errorf("the agent ended (%w): %s", a.err, cmp.Or(a.lastWords(), "it said nothing"))
+}
+
+// lastWords is the last line that the agent logged.
+func (a *Agent) lastWords() string {
 	said := strings.TrimSpace(a.log.String())
-	if i := strings.LastIndexByte(said, '\n'); i >= 0 {
-		said = said[i+1:]
-	}
-	return fmt.Errorf("the agent ended (%w): %s", a.err, cmp.Or(said, "it said nothing"))
+	return said[strings.LastIndexByte(said, '\n')+1:]
 }
 
 // Log is the last part of what the agent logged.
@@ -251,7 +254,6 @@ func (a *Agent) Close(ctx context.Context) error {
 }
 
 func (a *Agent) end(ctx context.Context) {
-	a.stdin.Close()
 	_ = a.signal(syscall.SIGTERM) // fails when it has ended
 	patience := time.NewTimer(endTimeout)
 	defer patience.Stop()
@@ -275,7 +277,14 @@ func newSocket() (s *socket, listener *os.File, err error) {
 		return nil, nil, fmt.Errorf("make a private directory: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: dir + "/agent", Net: "unix"})
+	d, err := openPath(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer d.Close()
+	// By its descriptor: the name of a socket has 107 bytes at most (unix(7)),
+	// TMPDIR may be longer.
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d/agent", d.Fd()), Net: "unix"})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -20,10 +19,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/leak"
 )
 
 // roleParent starts an agent, prints its pid and waits to be killed.
@@ -36,7 +35,7 @@ func TestMain(m *testing.M) {
 	case os.Args[0] == roleParent:
 		parent()
 	default:
-		os.Exit(m.Run())
+		os.Exit(leak.Main(m))
 	}
 }
 
@@ -58,17 +57,25 @@ func standIn() {
 	case session == "chatters":
 		fmt.Println("hello")
 	case session == "hangs":
+		fmt.Fprintln(os.Stderr, "still thinking")
 		time.Sleep(time.Hour)
+	case session == "forks": // leaves somebody behind who holds its output
+		if os.Getenv("ORPHAN") == "" {
+			cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+			cmd.Env = []string{"ORPHAN=1"}
+			cmd.Stdout = os.Stdout
+			if err := cmd.Start(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			os.Args[2] = fmt.Sprint(cmd.Process.Pid) // the test finds it in the key
+		} else {
+			time.Sleep(time.Hour)
+		}
 	case session == "stubborn":
 		signal.Ignore(syscall.SIGTERM)
 	}
 	fmt.Println(`{"mirrord-agent":"1.0","key":"KEY of ` + os.Args[2] + `","port":0}`)
-	go func() {
-		if session != "stubborn" {
-			_, _ = io.Copy(io.Discard, os.Stdin)
-			os.Exit(0)
-		}
-	}()
 	l, err := net.FileListener(os.NewFile(listenerFD, "listener"))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -103,7 +110,6 @@ func parent() {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	// Stubborn: it does not look at its stdin, so only the signal ends it.
 	a, err := Start(context.Background(), pid, Spec{Agent: own(), SessionID: "stubborn"}, func(string) {})
 	if err != nil {
 		fmt.Println(err)
@@ -171,36 +177,13 @@ func userNamespace(inside int) syscall.SysProcAttr {
 // now, and that no directory of a socket is left.
 func leavesNothing(t *testing.T) {
 	t.Helper()
-	look := func() []string {
-		entries, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Fatal(err)
-		}
-		list, err := filepath.Glob(os.TempDir() + "/mirrord-*")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, e := range entries {
-			to, err := os.Readlink(filepath.Join("/proc/self/fd", e.Name()))
-			if err == nil && !strings.HasPrefix(to, "anon_inode") && !strings.HasSuffix(to, "/fd") {
-				list = append(list, to)
-			}
-		}
-		slices.Sort(list)
-		return list
-	}
-	before, goroutines := look(), runtime.NumGoroutine()
+	leak.Check(t)
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
 	t.Cleanup(func() {
-		if diff := cmp.Diff(before, look()); diff != "" {
-			t.Errorf("left behind (-before +after):\n%s", diff)
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("left in the directory for temporary files: %v, %v", left, err)
 		}
-		for range 100 {
-			if runtime.NumGoroutine() <= goroutines {
-				return
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
-		t.Errorf("%d goroutines before, %d after", goroutines, runtime.NumGoroutine())
 	})
 }
 
@@ -270,7 +253,7 @@ func checkInside(t *testing.T, r report, pid int) {
 	}
 }
 
-// all reports whether a capability set has the capability n.
+// has reports whether a capability set has the capability n.
 func has(t *testing.T, caps string, n uint) bool {
 	t.Helper()
 	var set uint64
@@ -433,7 +416,19 @@ func TestFailures(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	_, err := Start(short, pid, Spec{Agent: own(), SessionID: "hangs"}, func(string) {})
-	check("agent hangs", err, want{"agent-start", "it said nothing"})
+	check("agent hangs", err, want{"agent-start", "it said nothing in time"})
+	gaveUp, giveUp := context.WithCancel(t.Context())
+	giveUp()
+	if _, err = Start(gaveUp, pid, Spec{Agent: own(), SessionID: "s"}, func(string) {}); !errors.Is(err, context.Canceled) {
+		t.Errorf("given up: got %v, want %v", err, context.Canceled)
+	}
+	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), strings.Repeat("long/", 40)))
+	if err := os.MkdirAll(os.TempDir(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := attempt(pid, "s"); err != nil {
+		t.Errorf("with a long TMPDIR: %v", err)
+	}
 	_, err = Start(t.Context(), pid, Spec{Agent: []byte("no program")}, func(string) {})
 	check("no program", err, want{"agent-start", "exec format error"})
 	t.Setenv("PATH", "/nowhere")
@@ -472,6 +467,48 @@ func TestCloseIsSure(t *testing.T) {
 	}
 	if err := a.Err(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("got %v, want killed", err)
+	}
+}
+
+// TestCloseIsBounded: who holds the agent's stdout does not hold up Close.
+func TestCloseIsBounded(t *testing.T) {
+	leavesNothing(t)
+	a := start(t, sleeper(t, syscall.SysProcAttr{}), "forks")
+	var orphan int
+	if _, err := fmt.Sscanf(a.Key(), "KEY of %d", &orphan); err != nil {
+		t.Fatalf("key %q: %v", a.Key(), err)
+	}
+	defer func() {
+		if err := syscall.Kill(orphan, syscall.SIGKILL); err != nil {
+			t.Errorf("the orphan, which should still hold the output: %v", err)
+		}
+	}()
+	began := time.Now()
+	if err := a.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > endTimeout+time.Second {
+		t.Errorf("closed after %v, want at most %v", took, endTimeout)
+	}
+	if _, err := a.Dial(t.Context()); err == nil {
+		t.Error("dialled an agent that is closed")
+	}
+}
+
+// TestKnows: an old or small setpriv is as good as none.
+func TestKnows(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "setpriv")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\necho 'setpriv [-d] PROG' >&2; exit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if knows(t.Context(), program, "--pdeathsig") {
+		t.Error("takes a small setpriv for a full one")
+	}
+	if full, err := exec.LookPath("setpriv"); err != nil || !knows(t.Context(), full, "--pdeathsig") {
+		t.Errorf("setpriv of util-linux (%v) does not know --pdeathsig", err)
+	}
+	if knows(t.Context(), "/nowhere/setpriv", "--pdeathsig") {
+		t.Error("takes a missing one for a full one")
 	}
 }
 

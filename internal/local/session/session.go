@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/config"
@@ -57,9 +58,6 @@ type Reach func(ctx context.Context, r Request) (Agent, error)
 const (
 	// endTime bounds each step of the clean-up; after it the agent ends itself.
 	endTime = 8 * time.Second
-	// lingerTime is how long a session outlives a dead link before the program
-	// is ended: long enough to tell the user why.
-	lingerTime = time.Second
 )
 
 // supervisor is one session.
@@ -78,6 +76,7 @@ type supervisor struct {
 	said  *notices     // what the agent says on it
 	pod   *protocol.Welcome
 	began time.Time
+	runs  atomic.Bool // the command has been let go
 }
 
 // Run serves the session that start asks for, from the agent's start to the
@@ -109,6 +108,10 @@ func (s *supervisor) listen(front chan<- control.Message, cancel context.CancelC
 			return
 		}
 		if m.Exited != nil {
+			if !s.runs.Load() { // interrupted, or no command: there will be no session
+				_ = s.ctl.Send(control.Message{Released: &control.Released{}})
+				cancel(errFrontGone)
+			}
 			front <- m
 			return // what the front does from now on is its own affair
 		}
@@ -131,6 +134,7 @@ func (s *supervisor) run(ctx context.Context, front <-chan control.Message) erro
 // serve waits for the end of the session, whichever comes first: the last
 // process of the tree, the agent, the front, a signal.
 func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.Message) error {
+	s.runs.Store(true)
 	if err := b.box.Go(); err != nil {
 		return err
 	}
@@ -198,8 +202,16 @@ func (s *supervisor) failure(err error) *failure.Error {
 	if errors.As(err, &f) {
 		return f
 	}
-	return &failure.Error{Code: "session-failed", What: "the session could not be started", Why: err.Error(),
+	if errors.Is(err, context.Canceled) {
+		return &failure.Error{Code: "session-stopped", What: "the session was ended", Why: "mirrord's supervisor was told to end, by a signal",
+			Do: "start the command again", Cause: err, Exit: 1}
+	}
+	f = &failure.Error{Code: "session-failed", What: "the session could not be started", Why: err.Error(),
 		Do: "try again with: mirrord exec --verbose", Cause: err, Exit: 1}
+	if s.runs.Load() {
+		f.What = "the session has ended"
+	}
+	return f
 }
 
 func (s *supervisor) emit(e event.Event) { _ = s.ctl.Send(control.Message{Event: &e}) }

@@ -1,0 +1,454 @@
+package incoming
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+)
+
+// leakCheck fails the test if goroutines are left when it has ended.
+func leakCheck(t *testing.T) {
+	t.Helper()
+	before := runtime.NumGoroutine()
+	t.Cleanup(func() {
+		for end := time.Now().Add(3 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				buf := make([]byte, 1<<18)
+				t.Fatalf("%d goroutines before, %d after:\n%s", before, runtime.NumGoroutine(), buf[:runtime.Stack(buf, true)])
+			}
+		}
+	})
+}
+
+// source brings what a test puts into it.
+type source struct {
+	refuse error // of Add
+	conns  chan net.Conn
+	did    chan string // "add 80", "remove 80"
+}
+
+func newSource() *source {
+	return &source{conns: make(chan net.Conn, 4), did: make(chan string, 64)}
+}
+
+func (s *source) Add(port uint16) error {
+	if s.refuse != nil {
+		return s.refuse
+	}
+	s.did <- fmt.Sprintf("add %d", port)
+	return nil
+}
+func (s *source) Remove(port uint16) error { s.did <- fmt.Sprintf("remove %d", port); return nil }
+func (s *source) Accept(ctx context.Context) (net.Conn, error) {
+	select {
+	case c := <-s.conns:
+		return c, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// bench is a hub whose link has a scripted local at the other end.
+type bench struct {
+	t             *testing.T
+	steal, mirror *source
+	near, far     *link.Conn
+	end           context.CancelFunc // of the session
+	ended         chan struct{}
+}
+
+func setUp(t *testing.T) *bench {
+	t.Helper()
+	leakCheck(t)
+	a, z := net.Pipe()
+	b := &bench{t: t, steal: newSource(), mirror: newSource(), near: link.New(a, link.Local, link.Options{}), far: link.New(z, link.Agent, link.Options{}), ended: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	b.end = cancel
+	h := New(b.far, map[uint8]Source{protocol.ModeSteal: b.steal, protocol.ModeMirror: b.mirror}, nil)
+	var wg sync.WaitGroup
+	wg.Go(func() { h.Run(ctx) })
+	wg.Go(func() {
+		for {
+			s, m, err := b.far.Accept(ctx)
+			if err != nil {
+				return
+			}
+			wg.Go(func() { h.Subscribe(ctx, s, m.(*protocol.Subscribe)) })
+		}
+	})
+	go func() { wg.Wait(); close(b.ended) }()
+	t.Cleanup(func() {
+		cancel()
+		within(t, "the end of the hub", b.ended)
+		b.near.Close("")
+		b.far.Close("")
+	})
+	return b
+}
+
+// subscribe asks for a port and gives the answer.
+func subscribe(t *testing.T, near *link.Conn, m *protocol.Subscribe) (*link.Stream, *protocol.Answer) {
+	t.Helper()
+	s, err := near.Open(t.Context(), link.Interactive, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	_ = s.SetReadDeadline(time.Now().Add(3 * time.Second))
+	got, err := s.Receive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, got.(*protocol.Answer)
+}
+
+// subscribed is subscribe with the answer yes.
+func (b *bench) subscribed(m *protocol.Subscribe) *link.Stream {
+	b.t.Helper()
+	s, a := subscribe(b.t, b.near, m)
+	if err := a.Err(); err != nil {
+		b.t.Fatal(err)
+	}
+	return s
+}
+
+// arrived waits for a connection at local.
+func (b *bench) arrived() (*link.Stream, *protocol.Incoming) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), 3*time.Second)
+	defer cancel()
+	s, m, err := b.near.Accept(ctx)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { s.Close() })
+	_ = s.SetDeadline(time.Now().Add(3 * time.Second))
+	return s, m.(*protocol.Incoming)
+}
+
+// within gives what comes from ch, soon.
+func within[T any](t testing.TB, what string, ch <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-ch:
+	case <-time.After(3 * time.Second):
+		t.Fatalf("waited in vain for %s", what)
+	}
+	return v
+}
+
+// did checks what was asked of a source, in order.
+func did(t *testing.T, s *source, want ...string) {
+	t.Helper()
+	var got []string
+	for range want {
+		got = append(got, within(t, fmt.Sprintf("%v", want), s.did))
+	}
+	if !slices.Equal(got, want) || len(s.did) > 0 {
+		t.Errorf("the source did %v and %d more, want %v", got, len(s.did), want)
+	}
+}
+
+// stolen is a connection that a client made, and the client's end.
+type stolen struct {
+	*net.TCPConn
+	local, remote net.Addr
+}
+
+func (s *stolen) LocalAddr() net.Addr  { return s.local }
+func (s *stolen) RemoteAddr() net.Addr { return s.remote }
+
+func newStolen(t *testing.T) (*stolen, *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(); s.Close() })
+	_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+	return &stolen{s.(*net.TCPConn), tcpAddr("[::ffff:10.1.2.3]:80"), tcpAddr("192.0.2.7:50000")}, c.(*net.TCPConn)
+}
+
+func tcpAddr(s string) net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(s)) }
+
+func TestSubscribe(t *testing.T) {
+	b := setUp(t)
+	s := b.subscribed(&protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal})
+	did(t, b.steal, "add 80")
+	again := b.subscribed(&protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal})
+	b.subscribed(&protocol.Subscribe{Port: 80, Mode: protocol.ModeMirror}) // another matter
+	did(t, b.mirror, "add 80")
+	did(t, b.steal) // nothing: it comes already
+
+	s.Close()
+	other := b.subscribed(&protocol.Subscribe{Port: 81, Mode: protocol.ModeSteal})
+	did(t, b.steal, "add 81")
+	again.Reset(syscall.ECANCELED)
+	again.Close()
+	did(t, b.steal, "remove 80") // with the last one
+	other.CloseWrite()
+	did(t, b.steal, "remove 81")
+	b.end()
+	did(t, b.mirror, "remove 80")
+}
+
+func TestSubscribeAnewAtOnce(t *testing.T) {
+	b := setUp(t)
+	for range 20 { // a server that is reloaded
+		s := b.subscribed(&protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal})
+		s.Close()
+	}
+	adds, want := 0, 0
+	for done := false; !done; {
+		switch within(t, "the end", b.steal.did) {
+		case "add 80":
+			adds++
+			want++
+		case "remove 80":
+			adds--
+		}
+		done = adds == 0 && want > 0 && len(b.steal.did) == 0
+	}
+}
+
+func TestRefusedSubscriptions(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		m       protocol.Subscribe
+		refuse  error
+		missing bool
+		errno   syscall.Errno
+		cause   protocol.Cause
+		text    string
+	}{
+		{"held", protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal}, fmt.Errorf("port 80 is held by bob@desk: %w", syscall.EADDRINUSE), false,
+			syscall.EADDRINUSE, protocol.CauseHeld, "port 80 is held by bob@desk: address already in use"},
+		{"not allowed", protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal}, fmt.Errorf("load: %w", syscall.EPERM), false,
+			syscall.EPERM, protocol.CauseDenied, "load: operation not permitted"},
+		{"another errno", protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal}, syscall.ENOSPC, false, syscall.ENOSPC, 0, "no space left on device"},
+		{"no errno", protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal}, errors.New("odd"), false, syscall.EIO, 0, "odd"},
+		{"the agent cannot", protocol.Subscribe{Port: 80, Mode: protocol.ModeMirror}, nil, true,
+			syscall.EOPNOTSUPP, protocol.CauseDenied, "CAP_NET_RAW is missing"},
+		{"unknown mode", protocol.Subscribe{Port: 80, Mode: 9}, nil, false, syscall.EINVAL, protocol.CauseUnsupported, "mode 9 is not known to this agent"},
+		{"filter", protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal, Filter: "x"}, nil, false,
+			syscall.EINVAL, protocol.CauseUnsupported, "this agent knows no filters"},
+		{"port 0", protocol.Subscribe{Mode: protocol.ModeSteal}, nil, false, syscall.EINVAL, 0, "port 0 cannot be subscribed to"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			leakCheck(t)
+			src := newSource()
+			src.refuse = c.refuse
+			sources, missing := map[uint8]Source{protocol.ModeSteal: src, protocol.ModeMirror: src}, map[uint8]string{}
+			if c.missing {
+				delete(sources, protocol.ModeMirror)
+				missing[protocol.ModeMirror] = "CAP_NET_RAW is missing"
+			}
+			a, z := net.Pipe()
+			near, far := link.New(a, link.Local, link.Options{}), link.New(z, link.Agent, link.Options{})
+			defer far.Close("")
+			defer near.Close("")
+			h := New(far, sources, missing)
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				if s, m, err := far.Accept(context.Background()); err == nil {
+					h.Subscribe(context.Background(), s, m.(*protocol.Subscribe))
+				}
+			}()
+			s, got := subscribe(t, near, &c.m)
+			if got.Errno != c.errno || got.Cause != c.cause || got.Text != c.text {
+				t.Errorf("got %v, cause %d, %q, want %v, cause %d, %q", got.Errno, got.Cause, got.Text, c.errno, c.cause, c.text)
+			}
+			if _, err := s.Receive(); !errors.Is(err, io.EOF) {
+				t.Errorf("after the answer comes %v, want the end", err)
+			}
+			within(t, "the end of the subscription", done)
+			did(t, src)
+		})
+	}
+}
+
+func TestStolen(t *testing.T) {
+	b := setUp(t)
+	c, client := newStolen(t)
+	b.steal.conns <- c
+	s, m := b.arrived()
+	ap := netip.MustParseAddrPort
+	if want := (protocol.Incoming{Port: 80, Mode: protocol.ModeSteal, Peer: ap("192.0.2.7:50000"), Local: ap("10.1.2.3:80")}); *m != want {
+		t.Errorf("got %+v, want %+v", *m, want)
+	}
+	if s.Lane() != link.Bulk {
+		t.Error("a connection's data goes as interactive")
+	}
+	request, reply := bytes.Repeat([]byte("q"), 1<<20), bytes.Repeat([]byte("a"), 1<<20)
+	go func() { client.Write(request); client.CloseWrite() }()
+	if got, err := io.ReadAll(s); err != nil || !bytes.Equal(got, request) {
+		t.Fatalf("local got %d bytes, %v, want %d", len(got), err, len(request))
+	}
+	go func() { s.Write(reply); s.CloseWrite() }()
+	if got, err := io.ReadAll(client); err != nil || !bytes.Equal(got, reply) {
+		t.Errorf("the client got %d bytes, %v, want %d", len(got), err, len(reply))
+	}
+}
+
+func TestStolenIsReset(t *testing.T) {
+	var reset *link.ResetError
+	t.Run("by local", func(t *testing.T) { // nobody listens there
+		b := setUp(t)
+		c, client := newStolen(t)
+		b.steal.conns <- c
+		s, _ := b.arrived()
+		s.Reset(syscall.ECONNREFUSED)
+		if _, err := client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the client reads %v, want ECONNRESET", err)
+		}
+	})
+	t.Run("by the client", func(t *testing.T) {
+		b := setUp(t)
+		c, client := newStolen(t)
+		b.steal.conns <- c
+		s, _ := b.arrived()
+		client.SetLinger(0)
+		client.Close()
+		if _, err := s.Read(make([]byte, 1)); !errors.As(err, &reset) || reset.Errno != syscall.ECONNRESET {
+			t.Errorf("local reads %v, want a reset with ECONNRESET", err)
+		}
+	})
+	t.Run("by the end of the session", func(t *testing.T) {
+		b := setUp(t)
+		sub := b.subscribed(&protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal})
+		c, client := newStolen(t)
+		b.steal.conns <- c
+		b.arrived()
+		b.end()
+		if _, err := client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the client reads %v, want ECONNRESET", err)
+		}
+		if _, err := sub.Read(make([]byte, 1)); !errors.As(err, &reset) || reset.Errno != syscall.ESHUTDOWN {
+			t.Errorf("the subscription ends with %v, want ESHUTDOWN", err)
+		}
+		did(t, b.steal, "add 80", "remove 80")
+	})
+	t.Run("by the loss of the link", func(t *testing.T) {
+		b := setUp(t)
+		b.subscribed(&protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal})
+		c, client := newStolen(t)
+		b.steal.conns <- c
+		b.arrived()
+		b.near.Close("")
+		if _, err := client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the client reads %v, want ECONNRESET", err)
+		}
+		did(t, b.steal, "add 80", "remove 80")
+
+		c, client = newStolen(t) // one that comes too late
+		b.steal.conns <- c
+		if _, err := client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("a later client reads %v, want ECONNRESET", err)
+		}
+	})
+}
+
+// copied is the copy of a connection: it can be read and closed.
+type copied struct {
+	net.Conn // nil: nothing else is called
+	data     chan []byte
+	err      error // when data is closed
+	closed   chan struct{}
+	once     sync.Once
+}
+
+func newCopied() *copied {
+	return &copied{data: make(chan []byte, 4), err: io.EOF, closed: make(chan struct{})}
+}
+
+func (c *copied) LocalAddr() net.Addr  { return tcpAddr("[2001:db8::3]:8080") }
+func (c *copied) RemoteAddr() net.Addr { return tcpAddr("[2001:db8::7]:50000") }
+func (c *copied) Close() error         { c.once.Do(func() { close(c.closed) }); return nil }
+func (c *copied) Read(p []byte) (int, error) {
+	select {
+	case d, ok := <-c.data:
+		if !ok {
+			return 0, c.err
+		}
+		return copy(p, d), nil
+	case <-c.closed:
+		return 0, net.ErrClosed
+	}
+}
+
+func TestMirrored(t *testing.T) {
+	b := setUp(t)
+	c := newCopied()
+	b.mirror.conns <- c
+	s, m := b.arrived()
+	ap := netip.MustParseAddrPort
+	if want := (protocol.Incoming{Port: 8080, Mode: protocol.ModeMirror, Peer: ap("[2001:db8::7]:50000"), Local: ap("[2001:db8::3]:8080")}); *m != want {
+		t.Errorf("got %+v, want %+v", *m, want)
+	}
+	c.data <- []byte("request")
+	close(c.data)
+	// A reply, against the protocol, goes nowhere and blocks nothing.
+	if _, err := s.Write(make([]byte, 1<<20)); err != nil {
+		t.Error(err)
+	}
+	if got, err := io.ReadAll(s); err != nil || string(got) != "request" {
+		t.Errorf("local got %q, %v, want request", got, err)
+	}
+	s.Close()
+	within(t, "the close of the copy", c.closed)
+}
+
+func TestEndOfCopies(t *testing.T) {
+	t.Run("incomplete", func(t *testing.T) {
+		b := setUp(t)
+		c := newCopied()
+		c.err = errors.New("packets were lost")
+		b.mirror.conns <- c
+		s, _ := b.arrived()
+		close(c.data)
+		var reset *link.ResetError
+		if _, err := io.ReadAll(s); !errors.As(err, &reset) {
+			t.Errorf("local reads %v, want a reset", err)
+		}
+		within(t, "the close of the copy", c.closed)
+	})
+	t.Run("nobody wants it", func(t *testing.T) {
+		b := setUp(t)
+		c := newCopied()
+		b.mirror.conns <- c
+		s, _ := b.arrived()
+		s.Reset(syscall.ECONNREFUSED) // and the client says nothing more
+		within(t, "the close of the copy", c.closed)
+	})
+	t.Run("session", func(t *testing.T) {
+		b := setUp(t)
+		c := newCopied()
+		b.mirror.conns <- c
+		b.arrived()
+		b.end()
+		within(t, "the close of the copy", c.closed)
+	})
+}

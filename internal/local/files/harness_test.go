@@ -1,0 +1,363 @@
+package files
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/leak"
+	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/local/fusefs"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/rules"
+)
+
+func TestMain(m *testing.M) {
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "these tests make directories in /, where nothing is local by default: run them as root")
+		os.Exit(1)
+	}
+	os.Exit(leak.Main(m))
+}
+
+// target plays the agent: it shows what is below a directory of this machine.
+type target struct {
+	t    testing.TB
+	root string
+	// hook sees every request first and returns true if it has dealt with it.
+	hook func(s *link.Stream, m protocol.Message) bool
+
+	mu      sync.Mutex
+	asked   map[string]int // requests by message and path
+	handles map[uint64]*os.File
+	last    uint64
+}
+
+// view is a tree with all around it. local(p) and remote(p) are where p of the
+// tree is on the two sides; base is a directory that no default rule knows.
+type view struct {
+	*Tree
+	t      testing.TB
+	target *target
+	link   *link.Conn
+	base   string
+
+	mu     sync.Mutex
+	events []event.Event
+}
+
+func (v *view) in(p string) string     { return path.Join(v.base, p) }
+func (v *view) remote(p string) string { return path.Join(v.target.root, p) }
+
+// newView makes a view whose rules and plan set may change; base is given to it.
+func newView(t testing.TB, set func(base string, o *Options)) *view {
+	t.Helper()
+	base, err := os.MkdirTemp("/", "files-test-")
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(base) })
+	tg := &target{t: t, root: t.TempDir(), asked: map[string]int{}, handles: map[uint64]*os.File{}}
+	must(t, os.MkdirAll(tg.root+base, 0o755))
+	near, far := net.Pipe()
+	local, agent := link.New(near, link.Local, link.Options{}), link.New(far, link.Agent, link.Options{})
+	v := &view{t: t, target: tg, link: local, base: base}
+	o := Options{Peer: local, Rules: &rules.Files{}, Emit: func(e event.Event) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.events = append(v.events, e)
+	}}
+	if set != nil {
+		set(base, &o)
+	}
+	v.Tree = New(o)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			s, m, err := agent.Accept(context.Background())
+			if err != nil {
+				return
+			}
+			wg.Go(func() { tg.answer(s, m) })
+		}
+	})
+	t.Cleanup(func() {
+		v.Tree.Close()
+		local.Close("")
+		agent.Close("")
+		wg.Wait()
+		for _, f := range tg.handles {
+			f.Close()
+		}
+	})
+	return v
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// write makes a file, or a directory if p ends with "/", or a link if content
+// begins with "-> ".
+func write(t testing.TB, p, content string) {
+	t.Helper()
+	if strings.HasSuffix(p, "/") {
+		must(t, os.MkdirAll(p, 0o755))
+		return
+	}
+	must(t, os.MkdirAll(filepath.Dir(p), 0o755))
+	if to, ok := strings.CutPrefix(content, "-> "); ok {
+		must(t, os.Symlink(to, p))
+		return
+	}
+	must(t, os.WriteFile(p, []byte(content), 0o644))
+}
+
+// has makes files on both sides, given below base.
+func (v *view) has(local, remote map[string]string) {
+	v.t.Helper()
+	for p, content := range local {
+		write(v.t, v.base+p, content)
+	}
+	for p, content := range remote {
+		write(v.t, v.target.root+v.base+p, content)
+	}
+}
+
+func (v *view) codes(code string) (n int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, e := range v.events {
+		if e.Code == code {
+			n++
+		}
+	}
+	return n
+}
+
+// count is how often something was asked; of all paths if p is empty.
+func (tg *target) count(kind, p string) (n int) {
+	tg.mu.Lock()
+	defer tg.mu.Unlock()
+	for k, c := range tg.asked {
+		if what, at, _ := strings.Cut(k, " "); what == kind && (p == "" || at == p) {
+			n += c
+		}
+	}
+	return n
+}
+
+func (tg *target) open() int {
+	tg.mu.Lock()
+	defer tg.mu.Unlock()
+	return len(tg.handles)
+}
+
+func (tg *target) answer(s *link.Stream, m protocol.Message) {
+	defer s.Close()
+	what, p := strings.TrimPrefix(fmt.Sprintf("%T", m), "*protocol."), ""
+	switch m := m.(type) {
+	case *protocol.Stat:
+		p = m.Path
+	case *protocol.Open:
+		p = m.Path
+	case *protocol.ReadDir:
+		p = m.Path
+	}
+	tg.mu.Lock()
+	tg.asked[what+" "+p]++
+	tg.mu.Unlock()
+	if tg.hook != nil && tg.hook(s, m) {
+		return
+	}
+	reply, err := tg.reply(m)
+	if err != nil {
+		errno := syscall.EIO
+		errors.As(err, &errno)
+		reply = &protocol.Answer{Errno: errno}
+	}
+	if reply != nil {
+		s.Send(reply)
+	}
+}
+
+func (tg *target) at(p string, flags uint64) (*os.File, error) {
+	dir, err := os.Open(tg.root)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	fd, err := unix.Openat2(int(dir.Fd()), "."+p, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), p), nil
+}
+
+func (tg *target) attr(fd int) protocol.Attr {
+	var st unix.Stat_t
+	must(tg.t, unix.Fstat(fd, &st))
+	a := localAttr(&st)
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		buf := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(fd, "", buf)
+		must(tg.t, err)
+		a.Link = string(buf[:n])
+	}
+	return a
+}
+
+func (tg *target) reply(m protocol.Message) (protocol.Message, error) {
+	switch m := m.(type) {
+	case *protocol.Stat:
+		flags := uint64(unix.O_PATH | unix.O_NOFOLLOW)
+		if m.Follow {
+			flags = unix.O_PATH
+		}
+		f, err := tg.at(m.Path, flags)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		a := tg.attr(int(f.Fd()))
+		if a.Mode&unix.S_IFMT == unix.S_IFREG && a.Size <= uint64(m.Prefetch) && m.Prefetch > 0 {
+			if a.Data, err = os.ReadFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd())); err != nil {
+				return nil, err
+			}
+			a.HasData = true
+		}
+		return &a, nil
+	case *protocol.Open:
+		f, err := tg.at(m.Path, unix.O_RDONLY)
+		if err != nil {
+			return nil, err
+		}
+		buf := make([]byte, m.Prefetch)
+		n, _ := f.ReadAt(buf, 0)
+		tg.mu.Lock()
+		defer tg.mu.Unlock()
+		tg.last++
+		tg.handles[tg.last] = f
+		return &protocol.Opened{Handle: tg.last, Attr: tg.attr(int(f.Fd())), Data: buf[:n], EOF: n < len(buf)}, nil
+	case *protocol.ReadAt:
+		tg.mu.Lock()
+		f := tg.handles[m.Handle]
+		tg.mu.Unlock()
+		if f == nil {
+			return nil, syscall.EBADF
+		}
+		buf := make([]byte, m.N)
+		n, err := f.ReadAt(buf, m.Off)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+		return &protocol.Data{Bytes: buf[:n]}, nil
+	case *protocol.CloseHandle:
+		tg.mu.Lock()
+		f := tg.handles[m.Handle]
+		delete(tg.handles, m.Handle)
+		tg.mu.Unlock()
+		return &protocol.Answer{}, f.Close()
+	case *protocol.Statfs:
+		f, err := tg.at(m.Path, unix.O_PATH)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return &protocol.Fsinfo{Type: 42, Namelen: 255}, nil
+	case *protocol.ReadDir:
+		f, err := tg.at(m.Path, unix.O_RDONLY|unix.O_DIRECTORY)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		names, err := f.Readdirnames(-1)
+		if err != nil {
+			return nil, err
+		}
+		e := &protocol.Entries{}
+		for _, n := range names {
+			c, err := tg.at(path.Join(m.Path, n), unix.O_PATH|unix.O_NOFOLLOW)
+			if err != nil {
+				return nil, err
+			}
+			e.List = append(e.List, protocol.Entry{Name: n, Attr: tg.attr(int(c.Fd()))})
+			c.Close()
+		}
+		return e, nil
+	}
+	return nil, syscall.ENOSYS
+}
+
+// errno is the bare errno of err, for comparing.
+func errno(err error) error {
+	if e := syscall.Errno(0); errors.As(err, &e) {
+		return e
+	}
+	return err
+}
+
+// content reads a file of the view as the kernel would: by looking it up,
+// opening it, and again when that says ESTALE.
+func (v *view) content(p string) (string, error) {
+	v.t.Helper()
+	f, err := v.openFile(p, unix.O_RDONLY)
+	if err != nil {
+		return "", errno(err)
+	}
+	defer f.Close()
+	return v.all(f)
+}
+
+func (v *view) all(f fusefs.File) (string, error) {
+	var b strings.Builder
+	buf := make([]byte, 128<<10)
+	for {
+		n, err := f.ReadAt(v.t.Context(), buf, int64(b.Len()))
+		b.Write(buf[:n])
+		if err != nil || n == 0 {
+			return b.String(), errno(err)
+		}
+	}
+}
+
+func (v *view) openFile(p string, flags uint32) (fusefs.File, error) {
+	var err error
+	for range 2 {
+		var n fusefs.Node
+		if n, err = v.Lookup(v.t.Context(), p); err != nil {
+			return nil, err
+		}
+		var f fusefs.File
+		if f, err = v.Open(v.t.Context(), p, n.Key, flags); !errors.Is(err, syscall.ESTALE) {
+			return f, err
+		}
+	}
+	return nil, err
+}
+
+// side says where the node at p comes from, "none" if there is none.
+func (v *view) side(p string) string {
+	v.t.Helper()
+	n, err := v.Lookup(v.t.Context(), p)
+	if err != nil {
+		if !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ENOTDIR) {
+			v.t.Errorf("%s: %v", p, err)
+		}
+		return "none"
+	}
+	return map[side]string{sideOther: "fixed", sideLocal: "local", sideRemote: "remote", sideView: "view"}[sideOf(n.Key)]
+}

@@ -1,0 +1,481 @@
+package files
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+)
+
+// random gives a view with a remote file of size random bytes.
+func random(t *testing.T, size int) (*view, []byte) {
+	v := newView(t, nil)
+	want := make([]byte, size)
+	rand.Read(want)
+	v.has(nil, map[string]string{"/file": string(want)})
+	return v, want
+}
+
+func TestReadAhead(t *testing.T) {
+	const size = 20<<20 + 12345
+	v, want := random(t, size)
+	got, err := v.content(v.in("/file"))
+	if err != nil || got != string(want) {
+		t.Errorf("got %d bytes, %v; want the %d there are", len(got), err, len(want))
+	}
+	// Each piece once, and the end of the file perhaps twice.
+	if n := v.target.count("ReadAt", ""); n > size/chunk+4 {
+		t.Errorf("%d reads of %d KiB for %d MiB", n, chunk>>10, size>>20)
+	}
+	f, err := v.openFile(v.in("/file"), unix.O_RDONLY)
+	must(t, err)
+	defer f.Close()
+	// Several at once, a little out of order, as the kernel reads ahead.
+	var wg sync.WaitGroup
+	const piece = 128 << 10
+	for i := range 64 {
+		wg.Go(func() {
+			buf := make([]byte, piece)
+			off := int64(i^1) * piece
+			if n, err := f.ReadAt(t.Context(), buf, off); n != piece || err != nil || !bytes.Equal(buf, want[off:off+piece]) {
+				t.Errorf("at %d: %d bytes, %v", off, n, err)
+			}
+		})
+	}
+	wg.Wait()
+	// Here and there, and behind the end.
+	for _, off := range []int64{size - 10, 17, size/2 + 1, 5 << 20, size, size + 100, 0} {
+		buf := make([]byte, 5000)
+		n, err := f.ReadAt(t.Context(), buf, off)
+		if wantN := min(max(size-off, 0), 5000); int64(n) != wantN || err != nil || off < size && !bytes.Equal(buf[:n], want[off:off+wantN]) {
+			t.Errorf("at %d: %d bytes, %v, want %d", off, n, err, wantN)
+		}
+	}
+}
+
+// TestSmallFileIsOneQuestion: the content came with the lookup.
+func TestSmallFileIsOneQuestion(t *testing.T) {
+	v := newView(t, nil)
+	v.has(nil, map[string]string{"/small": "content"})
+	for range 3 {
+		if got, err := v.content(v.in("/small")); got != "content" || err != nil {
+			t.Errorf("got %q, %v", got, err)
+		}
+	}
+	if n := v.target.count("Stat", v.in("/small")); n != 1 || v.target.count("Open", "") != 0 || v.target.count("ReadAt", "") != 0 {
+		t.Errorf("asked: %v", v.target.asked)
+	}
+}
+
+// TestSlowLink: what is on its way for longer than it is remembered is not
+// asked for again.
+func TestSlowLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 8 << 20
+		v, want := random(t, size)
+		wire := make(chan struct{}, 1)
+		v.target.hook = func(_ *link.Stream, m protocol.Message) bool {
+			if _, ok := m.(*protocol.ReadAt); ok { // 1 MiB/s
+				wire <- struct{}{}
+				time.Sleep(chunk * time.Second / (1 << 20))
+				<-wire
+			}
+			return false
+		}
+		start := time.Now()
+		got, err := v.content(v.in("/file"))
+		if err != nil || got != string(want) {
+			t.Errorf("got %d bytes, %v", len(got), err)
+		}
+		if n := v.target.count("ReadAt", ""); n > size/chunk+2 {
+			t.Errorf("%d pieces were asked for, there are %d", n, size/chunk)
+		}
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("it took %v, the link needs 8 s", took)
+		}
+	})
+}
+
+// TestIdleFileKeepsNothing: thousands of open files must not hold what was read
+// ahead for each.
+func TestIdleFileKeepsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, _ := random(t, 4<<20)
+		f, err := v.openFile(v.in("/file"), unix.O_RDONLY)
+		must(t, err)
+		defer f.Close()
+		for off := int64(0); off < 1<<20; off += 1 << 17 {
+			_, err := f.ReadAt(t.Context(), make([]byte, 1<<17), off)
+			must(t, err)
+		}
+		rf := f.(*remoteFile)
+		held := func() int { rf.mu.Lock(); defer rf.mu.Unlock(); return len(rf.chunks) }
+		if held() == 0 {
+			t.Error("nothing was read ahead")
+		}
+		time.Sleep(2 * life)
+		if n := held(); n != 0 || len(v.Tree.remote.ahead) != 0 {
+			t.Errorf("%d pieces are kept, %d on their way", n, len(v.Tree.remote.ahead))
+		}
+	})
+}
+
+// TestInterrupt: a signal ends a call after the patience, and not before.
+func TestInterrupt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, want := random(t, 1<<20)
+		ctx, signal := context.WithCancel(t.Context())
+		f, err := v.openFile(v.in("/file"), unix.O_RDONLY)
+		must(t, err)
+		silent := make(chan struct{})
+		v.target.hook = func(*link.Stream, protocol.Message) bool { <-silent; return true }
+		time.AfterFunc(5*time.Second, signal)
+		for name, call := range map[string]func() error{
+			"lookup": func() error { _, err := v.Lookup(ctx, v.in("/x")); return err },
+			"list":   func() error { _, err := v.List(ctx, v.base); return err },
+			"open":   func() error { _, err := v.Open(ctx, v.in("/file"), sideKey(sideRemote), unix.O_RDONLY); return err },
+			"read":   func() error { _, err := f.ReadAt(ctx, make([]byte, chunk), 2*chunk); return err },
+			"small read": func() error {
+				_, err := f.ReadAt(ctx, make([]byte, 4096), 900<<10)
+				return err
+			},
+		} {
+			start, limit := time.Now(), patience
+			if ctx.Err() == nil {
+				limit += 5 * time.Second
+			}
+			if err := call(); errno(err) != syscall.EINTR || time.Since(start) != limit {
+				t.Errorf("%s: %v after %v, want EINTR after %v", name, err, time.Since(start), limit)
+			}
+		}
+		// What comes in time is taken.
+		v.target.hook = func(*link.Stream, protocol.Message) bool { time.Sleep(patience / 2); return false }
+		if n, err := v.Lookup(ctx, v.in("/file")); err != nil || n.Attr.Size != 1<<20 {
+			t.Errorf("an answer in time: %+v, %v", n, err)
+		}
+		buf := make([]byte, 1000)
+		if n, err := f.ReadAt(ctx, buf, 1000); n != 1000 || err != nil || !bytes.Equal(buf, want[1000:2000]) {
+			t.Errorf("bytes in time: %d, %v", n, err)
+		}
+		// Without a signal the wait has an end as well.
+		v.target.hook = func(*link.Stream, protocol.Message) bool { <-silent; return true }
+		start := time.Now()
+		if _, err := v.Lookup(t.Context(), v.in("/y")); errno(err) != syscall.ETIMEDOUT || time.Since(start) != callTime {
+			t.Errorf("%v after %v, want ETIMEDOUT after %v", err, time.Since(start), callTime)
+		}
+		close(silent)
+		f.Close()
+	})
+}
+
+// TestCopyIsInterrupted: a long copy does not outlast a signal because each of
+// its pieces comes in time.
+func TestCopyIsInterrupted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, _ := random(t, 16<<20)
+		v.target.hook = func(_ *link.Stream, m protocol.Message) bool {
+			if r, ok := m.(*protocol.ReadAt); ok {
+				time.Sleep(time.Duration(r.Off/chunk) * time.Second / 2)
+			}
+			return false
+		}
+		ctx, signal := context.WithCancel(t.Context())
+		time.AfterFunc(3*time.Second, signal)
+		n, err := v.Lookup(ctx, v.in("/file"))
+		must(t, err)
+		start := time.Now()
+		if _, err := v.Open(ctx, v.in("/file"), n.Key, unix.O_RDWR); errno(err) != syscall.EINTR || time.Since(start) > 3*time.Second+2*patience {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		if got := names(t, v.base); len(got) != 0 {
+			t.Errorf("left over: %v", got)
+		}
+	})
+}
+
+// TestLinkGone: no waiting, and the errno of a broken disk.
+func TestLinkGone(t *testing.T) {
+	v, _ := random(t, 8<<20)
+	v.has(nil, map[string]string{"/small": "content"})
+	f, err := v.openFile(v.in("/file"), unix.O_RDONLY)
+	must(t, err)
+	defer f.Close()
+	small, err := v.openFile(v.in("/small"), unix.O_RDONLY)
+	must(t, err)
+	defer small.Close()
+	hanging := make(chan struct{})
+	gone := make(chan struct{})
+	v.target.hook = func(s *link.Stream, m protocol.Message) bool {
+		if m, ok := m.(*protocol.Stat); ok && strings.HasSuffix(m.Path, "hangs") {
+			close(hanging)
+			<-gone
+			return true
+		}
+		return false
+	}
+	done := make(chan error)
+	go func() { _, err := v.Lookup(t.Context(), v.in("/hangs")); done <- err }()
+	<-hanging
+	v.link.Close("gone")
+	start := time.Now()
+	errs := map[string]error{"call under way": <-done}
+	close(gone)
+	_, errs["lookup"] = v.Lookup(t.Context(), v.in("/other"))
+	_, errs["list"] = v.List(t.Context(), v.base)
+	_, errs["read"] = f.ReadAt(t.Context(), make([]byte, 1<<17), 6<<20)
+	_, errs["read in order"] = f.ReadAt(t.Context(), make([]byte, 1<<17), 0)
+	_, errs["statfs"] = v.Tree.Statfs(t.Context(), v.base)
+	for name, err := range errs {
+		if errno(err) != syscall.EIO {
+			t.Errorf("%s: %v, want EIO", name, err)
+		}
+	}
+	if took := time.Since(start); took > time.Second/2 {
+		t.Errorf("it took %v to notice", took)
+	}
+	// A small file whose content is old by now must not pretend.
+	rf := small.(*remoteFile)
+	rf.mu.Lock()
+	rf.headAt = rf.headAt.Add(-2 * life)
+	rf.mu.Unlock()
+	if _, err := small.ReadAt(t.Context(), make([]byte, 7), 0); errno(err) != syscall.EIO {
+		t.Errorf("old content: %v, want EIO", err)
+	}
+}
+
+// TestReplacedFile: who has a file open keeps it; who opens it anew gets the
+// new one, also within the time that things are remembered.
+func TestReplacedFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, want := random(t, 1<<20)
+		v.has(nil, map[string]string{"/small": "old", "/removed": "old", "/grows": "one"})
+		replace := func(p, content string) {
+			write(t, v.remote(v.in(p+".new")), content)
+			must(t, os.Rename(v.remote(v.in(p+".new")), v.remote(v.in(p))))
+		}
+		file, err := v.openFile(v.in("/file"), unix.O_RDONLY)
+		must(t, err)
+		small, err := v.openFile(v.in("/small"), unix.O_RDONLY)
+		must(t, err)
+		removed, err := v.openFile(v.in("/removed"), unix.O_RDONLY)
+		must(t, err)
+		grows, err := v.openFile(v.in("/grows"), unix.O_RDONLY)
+		must(t, err)
+		replace("/file", strings.Repeat("n", 2<<20))
+		replace("/small", "new")
+		must(t, os.Remove(v.remote(v.in("/removed"))))
+		write(t, v.remote(v.in("/grows")), "one two")
+
+		// The path was remembered a moment ago: the open tells, not the lookup.
+		if got, err := v.content(v.in("/file")); len(got) != 2<<20 || err != nil {
+			t.Errorf("opened anew: %d bytes, %v", len(got), err)
+		}
+		time.Sleep(2 * life)
+		if got, err := v.content(v.in("/small")); got != "new" || err != nil {
+			t.Errorf("opened anew: %q, %v", got, err)
+		}
+		for range 2 {
+			if got, err := v.all(file); got != string(want) || err != nil {
+				t.Errorf("open before: %d bytes, %v", len(got), err)
+			}
+			if got, err := v.all(small); got != "old" || err != nil {
+				t.Errorf("open before: %q, %v", got, err)
+			}
+			if got, err := v.all(removed); got != "old" || err != nil {
+				t.Errorf("removed: %q, %v", got, err)
+			}
+			if got, err := v.all(grows); got != "one two" || err != nil {
+				t.Errorf("grown: %q, %v", got, err)
+			}
+			if a, _, err := file.Stat(t.Context()); a.Size != 1<<20 || err != nil {
+				t.Errorf("size of what is open: %d, %v", a.Size, err)
+			}
+			if a, _, err := grows.Stat(t.Context()); a.Size != 7 || err != nil {
+				t.Errorf("size of what has grown: %d, %v", a.Size, err)
+			}
+			time.Sleep(2 * life)
+		}
+		for _, f := range []interface{ Close() error }{file, small, removed, grows} {
+			f.Close()
+		}
+		synctest.Wait()
+		if n := v.target.open(); n != 0 {
+			t.Errorf("%d handles are open in the target", n)
+		}
+	})
+}
+
+// TestHostileAgent: what no honest agent says is refused or left out.
+func TestHostileAgent(t *testing.T) {
+	v := newView(t, nil)
+	say := func(reply ...protocol.Message) {
+		v.target.hook = func(s *link.Stream, _ protocol.Message) bool {
+			for _, m := range reply {
+				s.Send(m)
+			}
+			return true
+		}
+	}
+	regular := protocol.Attr{Mode: unix.S_IFREG | 0o644, Ino: 9, Size: 1 << 30}
+
+	bad := &protocol.Entries{}
+	for _, name := range []string{"", ".", "..", "a/b", "/", "nul\x00", strings.Repeat("x", 256), "good", strings.Repeat("y", 255)} {
+		bad.List = append(bad.List, protocol.Entry{Name: name, Attr: regular})
+	}
+	say(bad)
+	list, err := v.List(t.Context(), viewDir)
+	if err != nil || len(list) != 2 || list[0].Name != "good" {
+		t.Errorf("names: %v, %v", list, err)
+	}
+
+	many := &protocol.Entries{}
+	for i := range 4000 {
+		many.List = append(many.List, protocol.Entry{Name: fmt.Sprint(i)})
+	}
+	v.target.hook = func(s *link.Stream, _ protocol.Message) bool {
+		for s.Send(many) == nil {
+		}
+		return true
+	}
+	if _, err := v.List(t.Context(), viewDir); errno(err) != syscall.EOVERFLOW {
+		t.Errorf("a listing without end: %v, want EOVERFLOW", err)
+	}
+
+	whole := regular
+	whole.HasData, whole.Data = true, make([]byte, prefetch+1)
+	whole.Size = prefetch + 1
+	short := regular
+	short.HasData, short.Data = true, []byte("x")
+	for name, a := range map[string]protocol.Attr{"more than asked for": whole, "less than the size": short} {
+		say(&a)
+		if _, err := v.Lookup(t.Context(), v.in("/"+name)); errno(err) != syscall.EIO {
+			t.Errorf("content, %s: %v, want EIO", name, err)
+		}
+	}
+	say(&regular)
+	n, err := v.Lookup(t.Context(), v.in("/file"))
+	must(t, err)
+	say(&protocol.Opened{Handle: 1, Attr: regular, Data: make([]byte, prefetch+1)})
+	if _, err := v.Open(t.Context(), v.in("/file"), n.Key, unix.O_RDONLY); errno(err) != syscall.EIO {
+		t.Errorf("open with too much: %v, want EIO", err)
+	}
+	say(&protocol.Opened{Handle: 1, Attr: regular})
+	f, err := v.Open(t.Context(), v.in("/file"), n.Key, unix.O_RDONLY)
+	must(t, err)
+	defer f.Close()
+	say(&protocol.Data{Bytes: make([]byte, chunk+1)})
+	for _, size := range []int{100, 128 << 10} {
+		for _, off := range []int64{0, 100 << 20} {
+			if n, err := f.ReadAt(t.Context(), make([]byte, size), off); errno(err) != syscall.EIO {
+				t.Errorf("%d bytes at %d: %d, %v, want EIO", size, off, n, err)
+			}
+		}
+	}
+	say(&protocol.Fsinfo{}) // an answer to another question
+	if _, err := v.Lookup(t.Context(), v.in("/other")); errno(err) != syscall.EIO {
+		t.Errorf("another answer: %v, want EIO", err)
+	}
+	say(&protocol.Answer{}) // yes to what?
+	if _, err := v.Lookup(t.Context(), v.in("/other")); errno(err) != syscall.EIO {
+		t.Errorf("a bare yes: %v, want EIO", err)
+	}
+	say() // the end of the stream
+	if _, err := v.Lookup(t.Context(), v.in("/other")); err == nil {
+		t.Error("no answer is taken for one")
+	}
+}
+
+// TestRememberedIsBounded: by size, by number and by time.
+func TestRememberedIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRemote(nil)
+		defer r.close()
+		check := func(wantSize, wantCount int) {
+			t.Helper()
+			if r.size > wantSize || len(r.recent) > wantCount || len(r.order) > 2*wantCount+1 {
+				t.Errorf("%d bytes, %d paths, %d in order", r.size, len(r.recent), len(r.order))
+			}
+			sum := 0
+			for _, e := range r.recent {
+				sum += len(e.attr.Data)
+			}
+			if sum != r.size {
+				t.Errorf("%d bytes are counted, there are %d", r.size, sum)
+			}
+		}
+		for i := range 1000 {
+			r.remember(fmt.Sprint(i), &protocol.Attr{Data: make([]byte, 64<<10)})
+		}
+		check(maxRecent, 300)
+		for i := range 10_000 {
+			r.remember(fmt.Sprint(i), &protocol.Attr{})
+			r.remember("same", &protocol.Attr{Data: []byte("x")})
+		}
+		check(maxRecent, 4096)
+		if _, ok := r.remembered("same"); !ok {
+			t.Error("the newest is not remembered")
+		}
+		r.forget("same")
+		if _, ok := r.remembered("same"); ok {
+			t.Error("what is forgotten is remembered")
+		}
+		time.Sleep(2 * life)
+		if _, ok := r.remembered("9999"); ok {
+			t.Error("what is old is remembered")
+		}
+		r.remember("new", &protocol.Attr{})
+		check(0, 1)
+	})
+}
+
+// TestCloseWaits: nothing runs after Close, and nothing begins.
+func TestCloseWaits(t *testing.T) {
+	v, _ := random(t, 4<<20)
+	f, err := v.openFile(v.in("/file"), unix.O_RDONLY)
+	must(t, err)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for off := int64(i) * chunk; ; off = (off + chunk/2) % (4 << 20) {
+				if _, err := f.ReadAt(t.Context(), make([]byte, chunk), off); err != nil {
+					if errno(err) != syscall.EIO {
+						t.Errorf("after Close: %v, want EIO", err)
+					}
+					return
+				}
+			}
+		})
+	}
+	v.Tree.Close()
+	if n := len(v.Tree.remote.ahead); n != 0 {
+		t.Errorf("%d pieces are on their way", n)
+	}
+	wg.Wait()
+	f.Close()
+}
+
+func sideKey(s side) uint64 { return uint64(s)<<62 | 1 }
+
+func FuzzValidName(f *testing.F) {
+	f.Add("a")
+	f.Add("../x")
+	f.Add("a\x00")
+	f.Fuzz(func(t *testing.T, name string) {
+		ok := name != "" && name != "." && name != ".." && len(name) <= 255 && !strings.ContainsAny(name, "/\x00")
+		if validName(name) != ok {
+			t.Errorf("%q: got %v, want %v", name, !ok, ok)
+		}
+	})
+}

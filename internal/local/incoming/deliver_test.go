@@ -1,0 +1,231 @@
+package incoming
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+)
+
+var client = netip.MustParseAddrPort("192.0.2.7:50000")
+
+// arrive is a stolen connection to a program that listens on every address.
+func arrive(t *testing.T, b *bench, ctx context.Context, mode uint8) (agent *link.Stream, app *net.TCPConn, done chan struct{}) {
+	t.Helper()
+	port := freePort(t)
+	b.listening(uint64(port), at("0.0.0.0", port))
+	dst := netip.MustParseAddrPort(at("10.1.2.3", port))
+	ln := b.program(Tunnel, dst.String())
+	agent, done = b.deliver(ctx, &protocol.Incoming{Port: port, Mode: mode, Peer: client, Local: dst})
+	app, err := ln.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { app.Close() })
+	within(t, "the program's connection", b.dialed)
+	_ = app.SetDeadline(time.Now().Add(3 * time.Second))
+	if got, want := b.tried(), []Attempt{{Tunnel, client, dst}}; !slices.Equal(got[len(got)-1:], want) {
+		t.Errorf("tried %v, want %v: the program sees the client", got, want)
+	}
+	return agent, app, done
+}
+
+func TestStolen(t *testing.T) {
+	b := setUp(t, protocol.ModeSteal)
+	agent, app, done := arrive(t, b, t.Context(), protocol.ModeSteal)
+	request, reply := bytes.Repeat([]byte("q"), 1<<20), bytes.Repeat([]byte("a"), 1<<20)
+	go func() { agent.Write(request); agent.CloseWrite() }()
+	if got, err := io.ReadAll(app); err != nil || !bytes.Equal(got, request) {
+		t.Fatalf("the program got %d bytes, %v, want %d", len(got), err, len(request))
+	}
+	go func() { app.Write(reply); app.CloseWrite() }()
+	if got, err := io.ReadAll(agent); err != nil || !bytes.Equal(got, reply) {
+		t.Errorf("the client got %d bytes, %v, want %d", len(got), err, len(reply))
+	}
+	within(t, "the end of the delivery", done)
+}
+
+// The program's end first, and without any listener left.
+func TestStolenOutlivesItsListener(t *testing.T) {
+	b := setUp(t, protocol.ModeSteal)
+	agent, app, done := arrive(t, b, t.Context(), protocol.ModeSteal)
+	b.mu.Lock()
+	last := b.attempts[len(b.attempts)-1]
+	b.mu.Unlock()
+	b.Closed(uint64(last.Dst.Port()))
+	app.Write([]byte("hello"))
+	app.CloseWrite()
+	if got, err := io.ReadAll(agent); err != nil || string(got) != "hello" {
+		t.Errorf("the client got %q, %v, want hello", got, err)
+	}
+	agent.Write([]byte("late"))
+	agent.CloseWrite()
+	if got, err := io.ReadAll(app); err != nil || string(got) != "late" {
+		t.Errorf("the program got %q, %v, want late", got, err)
+	}
+	within(t, "the end of the delivery", done)
+}
+
+func TestStolenIsReset(t *testing.T) {
+	var reset *link.ResetError
+	b := setUp(t, protocol.ModeSteal)
+	t.Run("by the client", func(t *testing.T) {
+		agent, app, done := arrive(t, b, t.Context(), protocol.ModeSteal)
+		agent.Reset(syscall.ECONNRESET)
+		if _, err := app.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the program reads %v, want ECONNRESET", err)
+		}
+		within(t, "the end of the delivery", done)
+	})
+	t.Run("by the program", func(t *testing.T) {
+		agent, app, done := arrive(t, b, t.Context(), protocol.ModeSteal)
+		app.SetLinger(0)
+		app.Close()
+		if _, err := agent.Read(make([]byte, 1)); !errors.As(err, &reset) || reset.Errno != syscall.ECONNRESET {
+			t.Errorf("the client reads %v, want a reset with ECONNRESET", err)
+		}
+		within(t, "the end of the delivery", done)
+	})
+	t.Run("by the end of the session", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		agent, app, done := arrive(t, b, ctx, protocol.ModeSteal)
+		cancel()
+		if _, err := app.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the program reads %v, want ECONNRESET", err)
+		}
+		if _, err := agent.Read(make([]byte, 1)); !errors.As(err, &reset) {
+			t.Errorf("the client reads %v, want a reset", err)
+		}
+		within(t, "the end of the delivery", done)
+	})
+	t.Run("by the loss of the link", func(t *testing.T) {
+		_, app, done := arrive(t, b, t.Context(), protocol.ModeSteal)
+		b.far.Close("")
+		if _, err := app.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the program reads %v, want ECONNRESET", err)
+		}
+		within(t, "the end of the delivery", done)
+	})
+}
+
+func TestMirrored(t *testing.T) {
+	b := setUp(t, protocol.ModeMirror)
+	agent, app, done := arrive(t, b, t.Context(), protocol.ModeMirror)
+	agent.Write([]byte("request"))
+	agent.CloseWrite()
+	if got, err := io.ReadAll(app); err != nil || string(got) != "request" {
+		t.Errorf("the program got %q, %v, want request", got, err)
+	}
+	if _, err := app.Write(make([]byte, 4<<20)); err != nil { // a long reply blocks nothing
+		t.Errorf("the reply: %v", err)
+	}
+	app.Close()
+	if got, err := io.ReadAll(agent); err != nil || len(got) > 0 {
+		t.Errorf("%d bytes of the reply travelled, %v, want none", len(got), err)
+	}
+	within(t, "the end of the delivery", done)
+}
+
+// A copy with a gap must not look like a whole one.
+func TestIncompleteCopy(t *testing.T) {
+	b := setUp(t, protocol.ModeMirror)
+	agent, app, done := arrive(t, b, t.Context(), protocol.ModeMirror)
+	agent.Write([]byte("req"))
+	if _, err := io.ReadFull(app, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	agent.Reset(syscall.ECONNRESET)
+	if _, err := app.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the program reads %v, want ECONNRESET", err)
+	}
+	within(t, "the end of the delivery", done)
+}
+
+func TestNobodyListens(t *testing.T) {
+	b := setUp(t, protocol.ModeSteal)
+	port := freePort(t)
+	m := &protocol.Incoming{Port: port, Mode: protocol.ModeSteal, Peer: client, Local: netip.MustParseAddrPort(at("10.1.2.3", port))}
+	agent, _ := b.deliver(t.Context(), m)
+	if _, err := agent.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("without a listener the client reads %v, want ECONNREFUSED", err)
+	}
+	b.listening(1, at("0.0.0.0", port)) // but it answers to no try
+	agent, done := b.deliver(t.Context(), m)
+	if _, err := agent.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("the client reads %v, want ECONNREFUSED", err)
+	}
+	within(t, "the end of the delivery", done)
+	none := netip.AddrPort{}
+	want := []Attempt{{Tunnel, client, m.Local}, {Inside, none, netip.MustParseAddrPort(at("127.0.0.1", port))}, {Inside, none, netip.MustParseAddrPort(at("::1", port))}}
+	if got := b.tried(); !slices.Equal(got, want) {
+		t.Errorf("tried %v, want %v", got, want)
+	}
+}
+
+// A program that is stopped in a debugger accepts nothing: the client is not
+// kept for ever.
+func TestDeliveryIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, end := newBench(t, 0, nowhere)
+		b.o.Dial = func(ctx context.Context, _ Attempt) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
+		b.listening(1, "0.0.0.0:80")
+		agent, err := b.far.Open(t.Context(), link.Bulk, &protocol.Incoming{Port: 80, Peer: client, Local: netip.MustParseAddrPort("10.1.2.3:80")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, m, err := b.near.Accept(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		b.Serve(t.Context(), s, m.(*protocol.Incoming))
+		if got := time.Since(began); got != deliverTime {
+			t.Errorf("after %v, want %v", got, deliverTime)
+		}
+		if _, err := agent.Read(make([]byte, 1)); err == nil {
+			t.Error("the client was told nothing")
+		}
+		agent.Close()
+		end()
+	})
+}
+
+func TestOrder(t *testing.T) {
+	for _, c := range []struct {
+		name, client, dialed string
+		listeners, want      []string
+	}{
+		{"the dialed address first", "192.0.2.7", "10.1.2.3",
+			[]string{"127.0.0.1:80", "0.0.0.0:80", "10.1.2.3:80"}, []string{"10.1.2.3:80", "0.0.0.0:80", "127.0.0.1:80"}},
+		{"the client's family first", "2001:db8::7", "fd00::3",
+			[]string{"0.0.0.0:80", "[::1]:80", "[::]:80"}, []string{"[::]:80", "0.0.0.0:80", "[::1]:80"}},
+		{"a socket of both families", "192.0.2.7", "10.1.2.3", []string{"127.0.0.1:80", "[::]:80"}, []string{"[::]:80", "127.0.0.1:80"}},
+		{"on loopback", "127.0.0.1", "127.0.0.1", []string{"10.1.2.3:80", "127.0.0.1:80", "[::1]:80"}, []string{"127.0.0.1:80", "10.1.2.3:80", "[::1]:80"}},
+		{"one of many", "192.0.2.7", "10.1.2.3", []string{"0.0.0.0:80", "0.0.0.0:80", "0.0.0.0:80"}, []string{"0.0.0.0:80"}},
+		{"mapped", "::ffff:192.0.2.7", "::ffff:10.1.2.3", []string{"0.0.0.0:80", "10.1.2.3:80"}, []string{"10.1.2.3:80", "0.0.0.0:80"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var all []netip.AddrPort
+			for _, l := range c.listeners {
+				all = append(all, netip.MustParseAddrPort(l))
+			}
+			var got []string
+			for _, l := range order(all, arrival{client: netip.AddrPortFrom(netip.MustParseAddr(c.client), 999), dialed: netip.MustParseAddr(c.dialed)}) {
+				got = append(got, l.String())
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,268 @@
+package incoming
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/rules"
+)
+
+// leakCheck fails the test if goroutines are left when it has ended.
+func leakCheck(t *testing.T) {
+	t.Helper()
+	before := runtime.NumGoroutine()
+	t.Cleanup(func() {
+		for end := time.Now().Add(3 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				buf := make([]byte, 1<<18)
+				t.Fatalf("%d goroutines before, %d after:\n%s", before, runtime.NumGoroutine(), buf[:runtime.Stack(buf, true)])
+			}
+		}
+	})
+}
+
+// bench is the ports of a session whose link has a scripted agent at the other
+// end, and a program that is a table of listeners.
+type bench struct {
+	*Ports
+	t         *testing.T
+	near, far *link.Conn
+	agent     agent
+
+	lost   chan struct{} // gets one for each port-lost
+	dialed chan struct{} // gets one for each attempt that succeeded
+
+	mu       sync.Mutex
+	events   []event.Event
+	attempts []Attempt
+	programs map[Attempt]net.Listener // by where an attempt leads; Src is left out
+}
+
+// agent keeps the subscriptions that it got.
+type agent struct {
+	answer func(m *protocol.Subscribe) *protocol.Answer // nil: no answer
+	subs   chan *sub
+}
+
+type sub struct {
+	*protocol.Subscribe
+	s     *link.Stream
+	ended chan error // local has ended it
+}
+
+func yes(*protocol.Subscribe) *protocol.Answer { return &protocol.Answer{} }
+
+var podHost = Host{
+	Pod4: netip.MustParseAddr("10.1.2.3"), Pod6: netip.MustParseAddr("fd00::3"),
+	Localhost4: netip.MustParseAddr("198.18.0.1"), Localhost6: netip.MustParseAddr("fd00:6d69::1"),
+}
+
+// newBench makes one; end must be called. listen is Options.Listen.
+func newBench(t *testing.T, mode uint8, listen func(network, address string) (net.Listener, error)) (b *bench, end func()) {
+	a, z := net.Pipe()
+	b = &bench{t: t, near: link.New(a, link.Local, link.Options{}), far: link.New(z, link.Agent, link.Options{}),
+		agent: agent{answer: yes, subs: make(chan *sub, 64)}, lost: make(chan struct{}, 8), dialed: make(chan struct{}, 256), programs: map[Attempt]net.Listener{}}
+	b.Ports = New(Options{Link: b.near, Rules: rules.Incoming{Mode: mode}, Host: podHost, Dial: b.dial, Listen: listen, Emit: func(e event.Event) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.events = append(b.events, e)
+		if e.Code == "port-lost" {
+			b.lost <- struct{}{}
+		}
+	}})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			s, m, err := b.far.Accept(context.Background())
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				one := &sub{m.(*protocol.Subscribe), s, make(chan error, 1)}
+				b.agent.subs <- one
+				if answer := b.agent.answer(one.Subscribe); answer != nil {
+					_ = s.Send(answer)
+				}
+				_, err := s.Read(make([]byte, 1))
+				one.ended <- err
+				s.Close()
+			})
+		}
+	})
+	return b, func() {
+		b.Close()
+		b.near.Close("")
+		b.far.Close("")
+		wg.Wait()
+	}
+}
+
+func setUp(t *testing.T, mode uint8) *bench {
+	t.Helper()
+	leakCheck(t)
+	b, end := newBench(t, mode, net.Listen)
+	t.Cleanup(end)
+	return b
+}
+
+// dial is Options.Dial.
+func (b *bench) dial(ctx context.Context, a Attempt) (net.Conn, error) {
+	b.mu.Lock()
+	b.attempts = append(b.attempts, a)
+	a.Src = netip.AddrPort{}
+	ln := b.programs[a]
+	b.mu.Unlock()
+	if ln == nil {
+		return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+	}
+	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", ln.Addr().String())
+	if err == nil {
+		b.dialed <- struct{}{}
+	}
+	return c, err
+}
+
+// program lets attempts by way to dst reach a server.
+func (b *bench) program(way Way, dst string) *net.TCPListener {
+	b.t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { ln.Close() })
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.programs[Attempt{Way: way, Dst: netip.MustParseAddrPort(dst)}] = ln
+	return ln.(*net.TCPListener)
+}
+
+// tried gives the attempts so far.
+func (b *bench) tried() []Attempt {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.attempts)
+}
+
+// deliver serves one connection of the target; its stream's end is the
+// agent's.
+func (b *bench) deliver(ctx context.Context, m *protocol.Incoming) (agent *link.Stream, done chan struct{}) {
+	b.t.Helper()
+	agent, err := b.far.Open(b.t.Context(), link.Bulk, m)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	_ = agent.SetDeadline(time.Now().Add(3 * time.Second))
+	s, got, err := b.near.Accept(b.t.Context())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	done = make(chan struct{})
+	go func() { b.Serve(ctx, s, got.(*protocol.Incoming)); close(done) }()
+	b.t.Cleanup(func() { agent.Close(); within(b.t, "the end of a delivery", done) })
+	return agent, done
+}
+
+// listening is Listening with success.
+func (b *bench) listening(id uint64, addr string) {
+	b.t.Helper()
+	if err := b.Listening(b.t.Context(), id, netip.MustParseAddrPort(addr)); err != nil {
+		b.t.Fatalf("listen on %s: %v", addr, err)
+	}
+}
+
+// event gives the only event with a code.
+func (b *bench) event(code string) (e event.Event) {
+	b.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := 0
+	for _, one := range b.events {
+		if one.Code == code {
+			e = one
+			n++
+		}
+	}
+	if n != 1 {
+		b.t.Errorf("%d events %s, want 1: %v", n, code, b.events)
+	}
+	return e
+}
+
+// wantEvents checks the codes of all events so far.
+func (b *bench) wantEvents(want ...string) {
+	b.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var got []string
+	for _, e := range b.events {
+		got = append(got, e.Code)
+	}
+	if !slices.Equal(got, want) {
+		b.t.Errorf("events %v, want %v: %v", got, want, b.events)
+	}
+}
+
+// freePort is one that nobody on this machine's loopback has, in either
+// family, below those that the kernel gives to clients (ip_local_port_range).
+func freePort(t *testing.T) uint16 {
+	t.Helper()
+	for range 100 {
+		port := uint16(15000 + rand.IntN(17000))
+		free := true
+		for _, host := range []string{"127.0.0.1", "::1"} {
+			ln, err := net.Listen("tcp", at(host, port))
+			if err != nil {
+				free = false
+				break
+			}
+			ln.Close()
+		}
+		if free {
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return 0
+}
+
+// reachable reports whether somebody listens on this machine's loopback; the
+// connection may be reset at once.
+func reachable(t *testing.T, port uint16) bool {
+	t.Helper()
+	c, err := net.Dial("tcp", at("127.0.0.1", port))
+	switch {
+	case err == nil:
+		c.Close()
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return false
+	case !errors.Is(err, syscall.ECONNRESET):
+		t.Error(err)
+	}
+	return true
+}
+
+func at(host string, port uint16) string { return net.JoinHostPort(host, fmt.Sprint(port)) }
+
+// within gives what comes from ch, soon.
+func within[T any](t testing.TB, what string, ch <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-ch:
+	case <-time.After(3 * time.Second):
+		t.Fatalf("waited in vain for %s", what)
+	}
+	return v
+}

@@ -1,0 +1,271 @@
+package netstack
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+// echoUDP says every datagram back until the flow ends.
+func echoUDP(_ context.Context, f *UDPFlow) {
+	buf := make([]byte, 1<<16)
+	for {
+		n, err := f.Read(buf)
+		if err != nil {
+			return
+		}
+		f.Write(buf[:n])
+	}
+}
+
+func TestUDPConnected(t *testing.T) {
+	flows := make(chan *UDPFlow, 2)
+	w := newWorld(t, Handler{UDP: func(ctx context.Context, f *UDPFlow) {
+		flows <- f
+		echoUDP(ctx, f)
+	}})
+	bothFamilies(t, func(t *testing.T, program, peer netip.Addr) {
+		largest := 65507 // RFC 768 over IPv4
+		if peer.Is6() {
+			largest = 65527
+		}
+		to := netip.AddrPortFrom(peer, 7)
+		c := w.connect("udp", to)
+		buf := make([]byte, 1<<16)
+		for _, size := range []int{1, 0, 1400, 9000, 65000, largest} {
+			want := make([]byte, size)
+			rand.Read(want)
+			if _, err := c.Write(want); err != nil {
+				t.Fatalf("%d bytes: %v", size, err)
+			}
+			if n, err := c.Read(buf); err != nil || !bytes.Equal(buf[:n], want) {
+				t.Errorf("got %d bytes, %v, want the %d that were sent", n, err, size)
+			}
+		}
+		f := await(t, flows)
+		if f.Dst() != to || f.Src() != c.LocalAddr().(*net.UDPAddr).AddrPort() {
+			t.Errorf("got a flow from %v to %v, want from %v to %v", f.Src(), f.Dst(), c.LocalAddr(), to)
+		}
+		if len(flows) != 0 {
+			t.Error("one socket and one peer were more than one flow")
+		}
+	})
+}
+
+func TestUDPSeveralPeers(t *testing.T) {
+	w := newWorld(t, Handler{UDP: func(ctx context.Context, f *UDPFlow) {
+		if _, err := f.Read(make([]byte, 1<<16)); err == nil {
+			fmt.Fprint(f, f.Dst())
+		}
+	}})
+	bothFamilies(t, func(t *testing.T, program, peer netip.Addr) {
+		var c net.PacketConn
+		w.do(func() (err error) {
+			c, err = net.ListenPacket("udp", netip.AddrPortFrom(program, 0).String())
+			return err
+		})
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(patience))
+		want := map[string]bool{}
+		for _, to := range []netip.AddrPort{netip.AddrPortFrom(peer, 1), netip.AddrPortFrom(peer, 2), netip.AddrPortFrom(peer.Next(), 1)} {
+			if _, err := c.WriteTo([]byte("who are you"), net.UDPAddrFromAddrPort(to)); err != nil {
+				t.Fatal(err)
+			}
+			want[to.String()] = true
+		}
+		buf := make([]byte, 1<<16)
+		for range len(want) {
+			n, from, err := c.ReadFrom(buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(buf[:n]) != from.String() || !want[from.String()] {
+				t.Errorf("%v says it is %q", from, buf[:n])
+			}
+			delete(want, from.String())
+		}
+	})
+}
+
+func TestUDPUnreachable(t *testing.T) {
+	cases := []struct{ tell, want4, want6 syscall.Errno }{
+		{syscall.ECONNREFUSED, syscall.ECONNREFUSED, syscall.ECONNREFUSED},
+		{syscall.EHOSTUNREACH, 0, 0}, // no hard error, see icmp_err_convert and udp(7)
+		{syscall.ENETUNREACH, 0, 0},
+		{syscall.EACCES, syscall.EHOSTUNREACH, syscall.EACCES},
+	}
+	w := newWorld(t, Handler{UDP: func(ctx context.Context, f *UDPFlow) {
+		buf := make([]byte, 1)
+		for {
+			if _, err := f.Read(buf); err != nil {
+				return
+			}
+			f.Unreachable(cases[f.Dst().Port()-1].tell)
+			f.Write(buf) // for who did not hear
+		}
+	}})
+	for i, c := range cases {
+		bothFamilies(t, func(t *testing.T, _, peer netip.Addr) {
+			want := c.want4
+			if peer.Is6() {
+				want = c.want6
+			}
+			conn := w.connect("udp", netip.AddrPortFrom(peer, uint16(1+i)))
+			for range 2 {
+				if _, err := conn.Write([]byte("x")); err != nil {
+					t.Fatal(err)
+				}
+				_, err := conn.Read(make([]byte, 1))
+				if want == 0 && err != nil || want != 0 && !errors.Is(err, want) {
+					t.Errorf("%v: read: got %v, want %v", c.tell, err, want)
+				}
+				if want == 0 {
+					continue
+				}
+				if _, err := conn.Read(make([]byte, 1)); err != nil {
+					t.Errorf("%v: the flow does not go on: %v", c.tell, err)
+				}
+			}
+		})
+	}
+}
+
+func TestUDPEnd(t *testing.T) {
+	type result struct {
+		port uint16
+		err  error
+	}
+	results := make(chan result, 3)
+	w := newWorld(t, Handler{UDP: func(ctx context.Context, f *UDPFlow) {
+		port := f.Dst().Port()
+		buf := make([]byte, 1)
+		f.Read(buf)
+		switch port {
+		case 1: // idle
+			f.idle = 20 * time.Millisecond
+		case 2: // an answer is no idleness
+			f.idle = 200 * time.Millisecond
+			go func() {
+				for range 3 {
+					time.Sleep(100 * time.Millisecond)
+					f.Write(buf)
+				}
+				f.Close()
+			}()
+		case 3:
+			time.AfterFunc(20*time.Millisecond, func() { f.Close() })
+		}
+		_, err := f.Read(buf)
+		results <- result{port, err}
+	}})
+	for port := range uint16(3) {
+		if _, err := w.connect("udp", netip.AddrPortFrom(peer4, port+1)).Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		r := await(t, results)
+		var ne net.Error
+		timeout := errors.As(r.err, &ne) && ne.Timeout()
+		if r.port == 1 && !timeout {
+			t.Errorf("idle flow: got %v, want a timeout", r.err)
+		}
+		if r.port != 1 && !errors.Is(r.err, net.ErrClosed) {
+			t.Errorf("closed flow %d: got %v, want net.ErrClosed", r.port, r.err)
+		}
+	}
+}
+
+// Lookups that nobody closes must not keep a program from new ones.
+func TestUDPTooManyFlows(t *testing.T) {
+	const over = 100
+	ended := make(chan uint16, over)
+	w := newWorld(t, Handler{UDP: func(ctx context.Context, f *UDPFlow) {
+		echoUDP(ctx, f)
+		if ctx.Err() == nil {
+			ended <- f.Dst().Port()
+		}
+	}})
+	var c net.PacketConn
+	w.do(func() (err error) {
+		c, err = net.ListenPacket("udp4", "10.1.2.3:0")
+		return err
+	})
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	buf := make([]byte, 1)
+	ask := func(port int) {
+		t.Helper()
+		if _, err := c.WriteTo(buf, &net.UDPAddr{IP: peer4.AsSlice(), Port: port}); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := c.ReadFrom(buf); err != nil {
+			t.Fatalf("flow %d: %v", port, err)
+		}
+	}
+	for port := 1; port <= maxUDP+over; port++ {
+		ask(port)
+		if port%(maxUDP/4) == 0 {
+			ask(1) // the first keeps busy
+		}
+	}
+	for range over {
+		if port := await(t, ended); port == 1 || port > 1+over {
+			t.Errorf("flow %d was ended, want those that had been idle longest", port)
+		}
+	}
+}
+
+// Nobody knows whether the target's network would answer.
+func TestEchoIsRefused(t *testing.T) {
+	w := newWorld(t, Handler{})
+	bothFamilies(t, func(t *testing.T, program, peer netip.Addr) {
+		family, proto, typ, ipLen := unix.AF_INET, unix.IPPROTO_ICMP, byte(header.ICMPv4Echo), header.IPv4MinimumSize
+		wantType, wantCode := byte(header.ICMPv4DstUnreachable), byte(header.ICMPv4AdminProhibited)
+		to := sockaddr(netip.AddrPortFrom(peer, 0))
+		if peer.Is6() {
+			family, proto, typ, ipLen = unix.AF_INET6, unix.IPPROTO_ICMPV6, byte(header.ICMPv6EchoRequest), 0 // no header is read
+			wantType, wantCode = byte(header.ICMPv6DstUnreachable), byte(header.ICMPv6Prohibited)
+		}
+		var fd int
+		w.do(func() (err error) {
+			fd, err = unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, proto)
+			return err
+		})
+		defer unix.Close(fd)
+		timeout := unix.NsecToTimeval(patience.Nanoseconds())
+		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+			t.Fatal(err)
+		}
+		request := header.ICMPv4(make([]byte, 64))
+		request[0] = typ
+		request.SetIdent(0x1234)
+		request.SetSequence(7)
+		request.SetChecksum(header.ICMPv4Checksum(request, 0)) // over IPv6 the kernel does it
+		if err := unix.Sendto(fd, request, 0, to); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 1500)
+		n, _, err := unix.Recvfrom(fd, buf, 0)
+		if err != nil {
+			t.Fatalf("no answer: %v", err)
+		}
+		answer := buf[ipLen:n]
+		if answer[0] != wantType || answer[1] != wantCode {
+			t.Fatalf("got an answer of type %d, code %d, want %d, %d", answer[0], answer[1], wantType, wantCode)
+		}
+		if quoted := answer[len(answer)-8:]; !bytes.Equal(quoted[4:], request[4:8]) {
+			t.Errorf("the answer quotes %x, want the number of the request %x", quoted, request[:8])
+		}
+	})
+}
