@@ -79,7 +79,7 @@ func TestPortIsTakenOnce(t *testing.T) {
 	a := start(t, "-t", "pod/app", "--steal", "goserver", "8024")
 	a.waitFor("listening")
 	b := start(t, "-t", "pod/app", "--steal", "goserver", "8024")
-	if code := b.end(); code == 0 || !strings.Contains(b.stderr.String(), "address already in use") || !strings.Contains(b.stderr.String(), "@") {
+	if code := b.end(); code == 0 || !strings.Contains(b.stdout.String(), "address already in use") || !strings.Contains(b.stderr.String(), "@") {
 		t.Errorf("the second: exit code %d, stderr:\n%s", code, b.stderr)
 	}
 	if got := request(t, fmt.Sprintf("http://%s:8024/", podIP(t, "app"))); !strings.HasPrefix(got, "local go") {

@@ -22,6 +22,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -283,8 +284,8 @@ func (t *Target) readHostNetwork() bool {
 	return unix.Fstat(int(t.NetNS.Fd()), &a) == nil && unix.Stat("/proc/1/ns/net", &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
 }
 
-// Addrs gives the target's own addresses, without loopback and link-local
-// ones.
+// Addrs gives the target's own addresses, each once, without loopback and
+// link-local ones.
 func (t *Target) Addrs() (list []netip.Prefix, err error) {
 	err = t.room.do(func() error {
 		all, err := net.InterfaceAddrs()
@@ -298,6 +299,10 @@ func (t *Target) Addrs() (list []netip.Prefix, err error) {
 			}
 			ip, ok := netip.AddrFromSlice(ipn.IP)
 			if ip = ip.Unmap(); !ok || ip.IsLoopback() || ip.IsLinkLocalUnicast() {
+				continue
+			}
+			// On a node several devices can have the same address.
+			if slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Addr() == ip }) {
 				continue
 			}
 			bits, _ := ipn.Mask.Size()

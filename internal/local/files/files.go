@@ -64,6 +64,8 @@ type Options struct {
 	Plan  rules.Plan // what is mounted over the tree
 	// UID and GID are those of the target's process, for access(2).
 	UID, GID uint32
+	// Sockets are directories where this machine's daemons have their sockets.
+	Sockets []string
 	// Served are files with a content of the session's own.
 	Served map[string][]byte
 	Emit   event.Sink
@@ -241,8 +243,11 @@ func (t *Tree) lookupView(ctx context.Context, p string) (fusefs.Node, error) {
 	return fusefs.Node{Keep: life}, err
 }
 
+// leadsOut reports whether p is a place of this machine's sockets: of daemons,
+// and of the desktop.
 func (t *Tree) leadsOut(p string) bool {
-	if t.where(p) != rules.Local {
+	inside := func(dir string) bool { return strings.HasPrefix(p, dir+"/") }
+	if !slices.ContainsFunc(t.o.Sockets, inside) || t.where(p) != rules.Local {
 		return false
 	}
 	fi, err := os.Lstat(p)
@@ -379,13 +384,15 @@ func (t *Tree) Readlink(ctx context.Context, p string, k uint64) (string, error)
 		t.remote.forget(at)
 		return "", syscall.ESTALE
 	}
-	return t.cross(ctx, at, a.Link, s == sideView), nil
+	return t.cross(at, a.Link, s == sideView), nil
 }
 
 // cross gives the target's link at p a meaning here: what it leads to is to be
-// found in the target. The text is not cleaned where it is used: "x/.." means
+// found in the target, or nowhere. It never leads to a file of the
+// developer's, or the target could choose what the program reads and writes
+// here. The text is not cleaned where it is used: "x/.." means
 // something else when x is a link.
-func (t *Tree) cross(ctx context.Context, p, to string, view bool) string {
+func (t *Tree) cross(p, to string, view bool) string {
 	full := to
 	if !path.IsAbs(to) {
 		full = path.Dir(p) + "/" + to
@@ -399,9 +406,6 @@ func (t *Tree) cross(ctx context.Context, p, to string, view bool) string {
 			return full // out of the view, where it is the target's as well
 		}
 		return to
-	}
-	if _, err := t.remote.follow(ctx, path.Clean(full)); err != nil {
-		return to // leads nowhere in the target
 	}
 	return viewDir + full
 }

@@ -85,12 +85,18 @@ func TestSlowLink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size = 8 << 20
 		v, want := random(t, size)
-		wire := make(chan struct{}, 1)
+		var mu sync.Mutex
+		var free time.Time // when the wire has passed on what was asked for
 		v.target.hook = func(_ *link.Stream, m protocol.Message) bool {
 			if _, ok := m.(*protocol.ReadAt); ok { // 1 MiB/s
-				wire <- struct{}{}
-				time.Sleep(chunk * time.Second / (1 << 20))
-				<-wire
+				mu.Lock()
+				if now := time.Now(); free.Before(now) {
+					free = now
+				}
+				free = free.Add(chunk * time.Second / (1 << 20))
+				wait := time.Until(free)
+				mu.Unlock()
+				time.Sleep(wait)
 			}
 			return false
 		}
@@ -104,6 +110,27 @@ func TestSlowLink(t *testing.T) {
 		}
 		if took := time.Since(start); took > 10*time.Second {
 			t.Errorf("it took %v, the link needs 8 s", took)
+		}
+	})
+}
+
+// TestSlowReader: a program that takes its time does not have the file sent
+// again and again.
+func TestSlowReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 8 << 20
+		v, _ := random(t, size)
+		f, err := v.openFile(v.in("/file"), unix.O_RDONLY)
+		must(t, err)
+		defer f.Close()
+		const piece = 128 << 10
+		for off := int64(0); off < size; off += piece {
+			_, err := f.ReadAt(t.Context(), make([]byte, piece), off)
+			must(t, err)
+			time.Sleep(life / 3)
+		}
+		if n := v.target.count("ReadAt", ""); n > 3*size/chunk {
+			t.Errorf("%d pieces were asked for, there are %d", n, size/chunk)
 		}
 	})
 }
@@ -349,6 +376,7 @@ func TestHostileAgent(t *testing.T) {
 		}
 		return true
 	}
+	v.Tree.remote.names = 20_000
 	if _, err := v.List(t.Context(), viewDir); errno(err) != syscall.EOVERFLOW {
 		t.Errorf("a listing without end: %v, want EOVERFLOW", err)
 	}

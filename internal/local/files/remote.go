@@ -34,6 +34,7 @@ const (
 // remote asks the agent.
 type remote struct {
 	peer   Peer
+	names  int             // maxNames
 	ctx    context.Context // ends with close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // what run has started
@@ -52,7 +53,7 @@ type recent struct {
 }
 
 func newRemote(p Peer) *remote {
-	r := &remote{peer: p, recent: map[string]recent{}, ahead: make(chan struct{}, maxAhead)}
+	r := &remote{peer: p, names: maxNames, recent: map[string]recent{}, ahead: make(chan struct{}, maxAhead)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
 }
@@ -174,11 +175,6 @@ func (r *remote) stat(ctx context.Context, p string) (*protocol.Attr, error) {
 	return a, nil
 }
 
-// follow gives the attributes of what a path leads to.
-func (r *remote) follow(ctx context.Context, p string) (*protocol.Attr, error) {
-	return call[*protocol.Attr](ctx, r, &protocol.Stat{Path: p, Follow: true})
-}
-
 func (r *remote) remembered(p string) (e recent, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -245,8 +241,8 @@ func (r *remote) list(ctx context.Context, p string) ([]protocol.Entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(all)+len(part.List) > maxNames {
-			return nil, fmt.Errorf("list %q: more than %d names: %w", p, maxNames, syscall.EOVERFLOW)
+		if len(all)+len(part.List) > r.names {
+			return nil, fmt.Errorf("list %q: more than %d names: %w", p, r.names, syscall.EOVERFLOW)
 		}
 		for _, e := range part.List {
 			if validName(e.Name) {

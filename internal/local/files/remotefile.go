@@ -54,6 +54,7 @@ type piece struct {
 	at    time.Time
 	data  []byte
 	err   error
+	used  bool // guarded by the file's mu
 }
 
 // usable reports whether c is on its way or has come a moment ago. Time on the
@@ -194,13 +195,17 @@ func (f *remoteFile) readSome(ctx context.Context, p []byte, off int64) (int, er
 		return copy(p, data), err
 	}
 	i := off / chunk
+	before := f.chunks[i]
 	c := f.want(i)
+	ahead := c != nil && c == before
+	if c != nil {
+		c.used = true
+	}
 	for j := i + 1; j <= i+f.window && j*chunk < int64(f.attr.Size); j++ {
 		if f.want(j) == nil {
 			break
 		}
 	}
-	f.window = min(2*f.window, maxWindow)
 	for j := range f.chunks {
 		if j < i-slack/chunk {
 			delete(f.chunks, j)
@@ -211,6 +216,13 @@ func (f *remoteFile) readSome(ctx context.Context, p []byte, off int64) (int, er
 	if c == nil { // no place: without reading ahead
 		data, err := f.r.read(ctx, handle, off, min(len(p), chunk))
 		return copy(p, data), err
+	}
+	select {
+	case <-c.ready:
+	default:
+		if ahead { // and yet too late: the program is faster than the link
+			f.widen()
+		}
 	}
 	select {
 	case <-c.ready:
@@ -232,6 +244,14 @@ func (f *remoteFile) readSome(ctx context.Context, p []byte, off int64) (int, er
 		return 0, nil
 	}
 	return copy(p, c.data[at:]), nil
+}
+
+// widen makes the window larger, which is done as long as the program has to
+// wait.
+func (f *remoteFile) widen() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.window = min(2*f.window, maxWindow)
 }
 
 // want gives chunk i, coming or here; nil if there is no place for another.
@@ -256,8 +276,7 @@ func (f *remoteFile) want(i int64) *piece {
 		c.data, c.err = f.r.readNow(calling, handle, i*chunk, chunk)
 		c.at = time.Now()
 		close(c.ready)
-		// A file that is open and not read keeps nothing.
-		time.AfterFunc(life, func() { f.drop(i, c) })
+		time.AfterFunc(life, func() { f.expire(i, c) })
 	}) {
 		f.wg.Done()
 		<-f.r.ahead
@@ -273,6 +292,17 @@ func (f *remoteFile) drop(i int64, c *piece) {
 	defer f.mu.Unlock()
 	if f.chunks[i] == c {
 		delete(f.chunks, i)
+	}
+}
+
+// expire drops c when it is too old to be used: a file that is open and not
+// read keeps nothing. What nobody has read by then was asked for too early.
+func (f *remoteFile) expire(i int64, c *piece) {
+	f.drop(i, c)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !c.used {
+		f.window = 1
 	}
 }
 

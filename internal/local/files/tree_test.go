@@ -217,7 +217,10 @@ func TestDirectoryAtTwoPaths(t *testing.T) {
 
 // TestCrossingLinks: what a link of the target leads to is the target's.
 func TestCrossingLinks(t *testing.T) {
-	v := newView(t, func(base string, o *Options) { o.Rules = &rules.Files{Own: []string{base + "/own", base + "/run"}} })
+	v := newView(t, func(base string, o *Options) {
+		o.Rules = &rules.Files{Own: []string{base + "/own", base + "/run"}}
+		o.Sockets = []string{base + "/run"}
+	})
 	b := v.base
 	up := strings.Repeat("../", 40)
 	v.has(map[string]string{"/own/app-1/file": "local", "/own/only-local": "l", "/run/lock": "l", "/run/dir/": ""}, map[string]string{
@@ -236,7 +239,7 @@ func TestCrossingLinks(t *testing.T) {
 		b + "/var/run":       view + "/var/../run",
 		b + "/chain":         "relative", // remote again
 		b + "/plain":         b + "/here/there",
-		b + "/nowhere":       b + "/own/only-local",              // not in the target either
+		b + "/nowhere":       view + "/own/only-local",           // which the target has not
 		b + "/up":            view + "/.." + b + "/own/cert.pem", // where the root was met the text is shorter
 		view + "/own/hash.0": "cert.pem",
 		view + "/own/back":   b + "/here", // out of the view
@@ -266,8 +269,10 @@ func TestCrossingLinks(t *testing.T) {
 			t.Errorf("%s -> %q, %v, want %q", p, to, err, b+p)
 		}
 	}
-	if got := v.side(view + "/run/lock"); got != "none" {
-		t.Errorf("a local file in the view: %s", got)
+	for _, p := range []string{"/run/lock", "/own/only-local", "/own"} {
+		if got := v.side(view + p); got == "local" || got == "other" {
+			t.Errorf("%s of this machine in the view: %s", p, got)
+		}
 	}
 	// The view is read only.
 	if _, err := v.openFile(view+"/own/cert.pem", unix.O_RDWR); errno(err) != syscall.EROFS {

@@ -139,6 +139,9 @@ func (t *Tree) copyInto(ctx context.Context, dst *os.File, p string) error {
 		if err != nil || n == 0 {
 			return err
 		}
+		if ctx.Err() != nil {
+			return explain(ctx, ctx.Err())
+		}
 		if _, err := dst.Write(buf[:n]); err != nil {
 			return err
 		}

@@ -43,7 +43,8 @@ func (s *supervisor) openTree(b *built, spec *handoff.Spec) {
 	}
 	b.tree = files.New(files.Options{
 		Peer: s.link, Rules: r, Plan: plan, UID: s.pod.UID, GID: s.pod.GID, Emit: s.emit,
-		Served: map[string][]byte{"/etc/nsswitch.conf": []byte(nsswitch)},
+		Sockets: []string{"/run"},
+		Served:  map[string][]byte{"/etc/nsswitch.conf": []byte(nsswitch)},
 	})
 	spec.Binds = slices.Concat(plan.Binds, plan.Pins)
 	spec.Hides = plan.Hides
