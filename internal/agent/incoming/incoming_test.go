@@ -64,6 +64,7 @@ func (s *source) Accept(ctx context.Context) (net.Conn, error) {
 // bench is a hub whose link has a scripted local at the other end.
 type bench struct {
 	t             *testing.T
+	hub           *Hub
 	steal, mirror *source
 	near, far     *link.Conn
 	end           context.CancelFunc // of the session
@@ -78,6 +79,7 @@ func setUp(t *testing.T) *bench {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.end = cancel
 	h := New(b.far, map[uint8]Source{protocol.ModeSteal: b.steal, protocol.ModeMirror: b.mirror}, nil)
+	b.hub = h
 	var wg sync.WaitGroup
 	wg.Go(func() { h.Run(ctx) })
 	wg.Go(func() {
@@ -231,6 +233,37 @@ func TestSubscribeAnewAtOnce(t *testing.T) {
 		}
 		done = adds == 0 && want > 0 && len(b.steal.did) == 0
 	}
+}
+
+// While nobody can answer, the target serves its ports itself.
+func TestSuspend(t *testing.T) {
+	b := setUp(t)
+	kept := b.subscribed(&protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal})
+	ended := b.subscribed(&protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal})
+	b.subscribed(&protocol.Subscribe{Port: 80, Mode: protocol.ModeMirror})
+	did(t, b.steal, "add 80")
+	did(t, b.mirror, "add 80")
+	b.hub.Suspend(true)
+	b.hub.Suspend(true) // no news
+	did(t, b.steal, "remove 80")
+	did(t, b.mirror) // copies are in nobody's way
+	ended.Close()
+	b.hub.Suspend(false)
+	did(t, b.steal, "add 80")
+
+	// Another session was faster: the program is told.
+	b.hub.Suspend(true)
+	did(t, b.steal, "remove 80")
+	b.steal.refuse = fmt.Errorf("held: %w", syscall.EADDRINUSE)
+	b.hub.Suspend(false)
+	if _, err := kept.ReadByte(); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("the subscription ended with %v, want %v", err, syscall.EADDRINUSE)
+	}
+	b.steal.refuse = nil
+	again := b.subscribed(&protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal})
+	did(t, b.steal, "add 80")
+	again.Close()
+	did(t, b.steal, "remove 80")
 }
 
 func TestRefusedSubscriptions(t *testing.T) {

@@ -152,7 +152,7 @@ func TestIdleFileKeepsNothing(t *testing.T) {
 		if held() == 0 {
 			t.Error("nothing was read ahead")
 		}
-		time.Sleep(2 * life)
+		time.Sleep(2 * waits)
 		if n := held(); n != 0 || len(v.Tree.remote.ahead) != 0 {
 			t.Errorf("%d pieces are kept, %d on their way", n, len(v.Tree.remote.ahead))
 		}
@@ -342,6 +342,34 @@ func TestReplacedFile(t *testing.T) {
 			t.Errorf("%d handles are open in the target", n)
 		}
 	})
+}
+
+// TestChangedFile: once the kernel was told of a change, by whatever way, it
+// gets no bytes from before.
+func TestChangedFile(t *testing.T) {
+	for name, tell := range map[string]func(v *view) error{
+		"lookup":  func(v *view) error { _, err := v.Lookup(v.t.Context(), v.in("/file")); return err },
+		"listing": func(v *view) error { _, err := v.List(v.t.Context(), v.base); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				v, _ := random(t, 1<<20)
+				f, err := v.openFile(v.in("/file"), unix.O_RDONLY)
+				must(t, err)
+				defer f.Close()
+				if got, _ := v.all(f); len(got) != 1<<20 {
+					t.Fatal("first reading")
+				}
+				want := strings.Repeat("z", 1<<20)
+				write(t, v.remote(v.in("/file")), want)
+				time.Sleep(life + 1)
+				must(t, tell(v))
+				if got, err := v.all(f); got != want || err != nil {
+					t.Errorf("%d bytes that are not the new ones, %v", len(got), err)
+				}
+			})
+		})
+	}
 }
 
 // TestHostileAgent: what no honest agent says is refused or left out.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"sync"
 	"syscall"
 	"time"
@@ -176,10 +177,16 @@ func (r *remote) stat(ctx context.Context, p string) (*protocol.Attr, error) {
 }
 
 func (r *remote) remembered(p string) (e recent, ok bool) {
+	e, ok = r.newest(p)
+	return e, ok && fresh(e.at)
+}
+
+// newest is what was told last, however long ago that is.
+func (r *remote) newest(p string) (e recent, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e, ok = r.recent[p]
-	return e, ok && fresh(e.at)
+	return e, ok
 }
 
 // remember keeps a for its life; what is old or too much goes, oldest first.
@@ -201,6 +208,17 @@ func (r *remote) remember(p string, a *protocol.Attr) {
 		}
 		r.order = r.order[1:]
 	}
+}
+
+// learn is remember for attributes without content: if they are the known
+// ones, the known content stays.
+func (r *remote) learn(p string, a *protocol.Attr) {
+	if e, ok := r.remembered(p); ok && same(e.attr, a) && e.attr.Ino == a.Ino {
+		return
+	}
+	attr := *a
+	attr.Data, attr.HasData = nil, false
+	r.remember(p, &attr)
 }
 
 // drop is for holders of the lock.
@@ -247,6 +265,7 @@ func (r *remote) list(ctx context.Context, p string) ([]protocol.Entry, error) {
 		for _, e := range part.List {
 			if validName(e.Name) {
 				all = append(all, e)
+				r.learn(path.Join(p, e.Name), &all[len(all)-1].Attr)
 			}
 		}
 	}

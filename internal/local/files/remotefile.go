@@ -19,6 +19,9 @@ const (
 	maxWindow = 16
 	// maxAhead bounds the chunks that all files are reading ahead.
 	maxAhead = 64
+	// waits is how long a chunk that was read ahead waits to be read. It may be
+	// longer than attributes are remembered: see notice.
+	waits = 10 * time.Second
 	// slack is how far from the end of the last read a read may begin and still
 	// be its continuation, in bytes: the kernel sends several at once.
 	slack = 1 << 20
@@ -62,7 +65,7 @@ type piece struct {
 func (c *piece) usable() bool {
 	select {
 	case <-c.ready:
-		return fresh(c.at)
+		return time.Since(c.at) < waits
 	default:
 		return true
 	}
@@ -113,6 +116,7 @@ func (f *remoteFile) adopt(o *protocol.Opened) {
 
 // ReadAt implements fusefs.File.
 func (f *remoteFile) ReadAt(ctx context.Context, p []byte, off int64) (n int, err error) {
+	f.notice()
 	if err := f.refresh(ctx); err != nil {
 		return 0, err
 	}
@@ -127,6 +131,26 @@ func (f *remoteFile) ReadAt(ctx context.Context, p []byte, off int64) (n int, er
 		n += got
 	}
 	return n, nil
+}
+
+// notice drops what was read before the file changed. Whenever the kernel is
+// told another time or size it reads its pages anew, and keeps them until the
+// next change: it must not get old ones then.
+func (f *remoteFile) notice() {
+	e, ok := f.r.newest(f.path)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !ok || !e.at.After(f.at) || f.gone || f.key(e.attr) != f.key(&f.attr) || same(e.attr, &f.attr) {
+		return
+	}
+	f.attr, f.at, f.attr.Data = *e.attr, e.at, nil
+	f.head, f.headAt, f.whole = nil, time.Time{}, false
+	clear(f.chunks)
+}
+
+// same reports whether a file is unchanged.
+func same(a, b *protocol.Attr) bool {
+	return a.Size == b.Size && a.Mtime == b.Mtime && a.Ctime == b.Ctime
 }
 
 // refresh makes sure that what came with the lookup is fresh, or that there is
@@ -276,7 +300,7 @@ func (f *remoteFile) want(i int64) *piece {
 		c.data, c.err = f.r.readNow(calling, handle, i*chunk, chunk)
 		c.at = time.Now()
 		close(c.ready)
-		time.AfterFunc(life, func() { f.expire(i, c) })
+		time.AfterFunc(waits, func() { f.expire(i, c) })
 	}) {
 		f.wg.Done()
 		<-f.r.ahead

@@ -13,9 +13,10 @@
 // answered. Silence is the only way to make connect fail with ETIMEDOUT, so a
 // flow refused with it keeps its place until the program's own timer has
 // ended. Over IPv4 Linux wakes the program a moment before it stores an ICMP
-// error, so SO_ERROR may be 0 once more, as with any router's. Checksums of TCP and UDP are neither filled in nor verified: packets
-// never leave this machine's memory (virtio_net_hdr, NEEDS_CSUM). The stack would
-// answer ICMP echo for every address: requests are refused in front of it.
+// error, so SO_ERROR may be 0 once more, as with any router's. Checksums of
+// TCP and UDP are neither filled in nor verified: packets never leave this
+// machine's memory (virtio_net_hdr, NEEDS_CSUM). The stack would answer ICMP
+// echo for every address: requests are refused in front of it.
 package netstack
 
 import (
