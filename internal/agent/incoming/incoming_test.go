@@ -8,30 +8,16 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"runtime"
 	"slices"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/leak"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
-
-// leakCheck fails the test if goroutines are left when it has ended.
-func leakCheck(t *testing.T) {
-	t.Helper()
-	before := runtime.NumGoroutine()
-	t.Cleanup(func() {
-		for end := time.Now().Add(3 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				buf := make([]byte, 1<<18)
-				t.Fatalf("%d goroutines before, %d after:\n%s", before, runtime.NumGoroutine(), buf[:runtime.Stack(buf, true)])
-			}
-		}
-	})
-}
 
 // source brings what a test puts into it.
 type source struct {
@@ -73,7 +59,7 @@ type bench struct {
 
 func setUp(t *testing.T) *bench {
 	t.Helper()
-	leakCheck(t)
+	leak.Check(t)
 	a, z := net.Pipe()
 	b := &bench{t: t, steal: newSource(), mirror: newSource(), near: link.New(a, link.Local, link.Options{}), far: link.New(z, link.Agent, link.Options{}), ended: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -290,7 +276,7 @@ func TestRefusedSubscriptions(t *testing.T) {
 		{"port 0", protocol.Subscribe{Mode: protocol.ModeSteal}, nil, false, syscall.EINVAL, 0, "port 0 cannot be subscribed to"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			leakCheck(t)
+			leak.Check(t)
 			src := newSource()
 			src.refuse = c.refuse
 			sources, missing := map[uint8]Source{protocol.ModeSteal: src, protocol.ModeMirror: src}, map[uint8]string{}

@@ -75,7 +75,7 @@ func TestDatagrams(t *testing.T) {
 					t.Errorf("%s: got %d bytes, errno %v, want %d", name, len(got.Data), got.Errno, len(want))
 				}
 			}
-			s.Close() // and nothing is left: see leakCheck
+			s.Close() // and nothing is left: see leak.Check
 		})
 	}
 }

@@ -9,29 +9,15 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"runtime"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/leak"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
-
-// leakCheck fails the test if goroutines are left when it has ended.
-func leakCheck(t *testing.T) {
-	t.Helper()
-	before := runtime.NumGoroutine()
-	t.Cleanup(func() {
-		for end := time.Now().Add(3 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				buf := make([]byte, 1<<18)
-				t.Fatalf("%d goroutines before, %d after:\n%s", before, runtime.NumGoroutine(), buf[:runtime.Stack(buf, true)])
-			}
-		}
-	})
-}
 
 // direct is a dialer in this process's own network.
 func direct(ctx context.Context, network string, a netip.AddrPort) (net.Conn, error) {
@@ -69,7 +55,7 @@ func served(ctx context.Context, t testing.TB, d Dialer) (near *link.Conn, end f
 
 func setUp(ctx context.Context, t *testing.T, d Dialer) *link.Conn {
 	t.Helper()
-	leakCheck(t)
+	leak.Check(t)
 	near, end := served(ctx, t, d)
 	t.Cleanup(end)
 	return near

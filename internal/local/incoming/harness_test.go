@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -15,24 +14,11 @@ import (
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/leak"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
-
-// leakCheck fails the test if goroutines are left when it has ended.
-func leakCheck(t *testing.T) {
-	t.Helper()
-	before := runtime.NumGoroutine()
-	t.Cleanup(func() {
-		for end := time.Now().Add(3 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				buf := make([]byte, 1<<18)
-				t.Fatalf("%d goroutines before, %d after:\n%s", before, runtime.NumGoroutine(), buf[:runtime.Stack(buf, true)])
-			}
-		}
-	})
-}
 
 // bench is the ports of a session whose link has a scripted agent at the other
 // end, and a program that is a table of listeners.
@@ -112,7 +98,7 @@ func newBench(t *testing.T, mode uint8, listen func(network, address string) (ne
 
 func setUp(t *testing.T, mode uint8) *bench {
 	t.Helper()
-	leakCheck(t)
+	leak.Check(t)
 	b, end := newBench(t, mode, net.Listen)
 	t.Cleanup(end)
 	return b

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/leak"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
@@ -289,7 +290,7 @@ func TestSubscriptionThatTheAgentEnds(t *testing.T) {
 		"the link":    {func(b *bench, _ *sub) { b.far.Close("") }, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			leakCheck(t)
+			leak.Check(t)
 			b, end := newBench(t, protocol.ModeMirror, net.Listen)
 			b.listening(1, at("0.0.0.0", freePort(t)))
 			s := within(t, "a subscription", b.agent.subs)

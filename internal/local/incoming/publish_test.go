@@ -14,6 +14,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/mirrord-go/mirrord/internal/leak"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -197,7 +198,7 @@ func (n *nobody) Close() error {
 
 // A machine without free descriptors fails accept(2); the port stays.
 func TestAcceptThatFails(t *testing.T) {
-	leakCheck(t)
+	leak.Check(t)
 	failing := &flaky{fail: 2}
 	b, end := newBench(t, 0, func(network, address string) (net.Listener, error) {
 		ln, err := net.Listen(network, address)

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -14,23 +13,10 @@ import (
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/leak"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
-
-// leakCheck fails the test if goroutines are left when it has ended.
-func leakCheck(t *testing.T) {
-	t.Helper()
-	before := runtime.NumGoroutine()
-	t.Cleanup(func() {
-		for end := time.Now().Add(3 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				buf := make([]byte, 1<<18)
-				t.Fatalf("%d goroutines before, %d after:\n%s", before, runtime.NumGoroutine(), buf[:runtime.Stack(buf, true)])
-			}
-		}
-	})
-}
 
 // bench is a router whose link has a scripted agent at the other end.
 type bench struct {
@@ -75,7 +61,7 @@ func newBench(t testing.TB, agent func(s *link.Stream, m protocol.Message)) (b *
 // setUp is newBench for a test without a bubble.
 func setUp(t *testing.T, agent func(s *link.Stream, m protocol.Message)) *bench {
 	t.Helper()
-	leakCheck(t)
+	leak.Check(t)
 	b, end := newBench(t, agent)
 	t.Cleanup(end)
 	return b
