@@ -28,6 +28,7 @@ const (
 type assembler struct {
 	begin func(*Conn) bool // offers a new copy; false: no room for it
 	flows map[flowKey]*flow
+	held  held
 	stats Stats
 }
 
@@ -83,7 +84,7 @@ func (a *assembler) packet(b []byte, now time.Time) {
 	f.seen = now
 	if flags&flagRST != 0 {
 		if seq == f.next || len(f.pending) > 0 { // else: outside of the stream, a stranger's guess
-			f.end(syscall.ECONNRESET)
+			a.end(f, syscall.ECONNRESET)
 			delete(a.flows, k)
 		}
 		return
@@ -102,7 +103,7 @@ func (a *assembler) packet(b []byte, now time.Time) {
 	case f.conn == nil: // ended early; what follows is of no use
 		delete(a.flows, k)
 	case f.fin && f.next == f.finAt:
-		f.end(io.EOF)
+		a.end(f, io.EOF)
 		delete(a.flows, k)
 	}
 }
@@ -136,7 +137,7 @@ func (a *assembler) makeRoom(now time.Time) bool {
 // open begins the copy: at the client's first packet after its SYN, so that
 // nobody is told of connections that the server does not accept.
 func (a *assembler) open(k flowKey, f *flow) bool {
-	c := newConn(k.client, k.server)
+	c := newConn(k.client, k.server, &a.held)
 	if !a.begin(c) {
 		a.stats.Refused++
 		return false
@@ -167,6 +168,7 @@ func (a *assembler) data(f *flow, seq uint32, data []byte, now time.Time) {
 			return
 		}
 		f.pending, f.size = f.pending[1:], f.size-len(s.data)
+		a.held.give(len(s.data))
 		if int(old) < len(s.data) {
 			a.deliver(f, s.data[old:])
 		}
@@ -177,6 +179,10 @@ func (a *assembler) data(f *flow, seq uint32, data []byte, now time.Time) {
 func (a *assembler) hold(f *flow, seq uint32, data []byte, now time.Time) {
 	if f.size == 0 {
 		f.gapSince = now
+	}
+	if !a.held.take(len(data)) {
+		a.incomplete(f)
+		return
 	}
 	i, _ := slices.BinarySearchFunc(f.pending, seq, func(s segment, q uint32) int { return int(int32(s.seq - q)) })
 	f.pending = slices.Insert(f.pending, i, segment{seq, data})
@@ -189,7 +195,7 @@ func (a *assembler) deliver(f *flow, data []byte) {
 	f.next += uint32(len(data))
 	if !f.conn.push(data) {
 		a.stats.Slow++
-		f.end(ErrIncomplete)
+		a.end(f, ErrIncomplete)
 	}
 }
 
@@ -197,14 +203,16 @@ func (a *assembler) deliver(f *flow, data []byte) {
 func (a *assembler) incomplete(f *flow) {
 	if f.conn != nil {
 		a.stats.Incomplete++
-		f.end(ErrIncomplete)
+		a.end(f, ErrIncomplete)
 	}
 }
 
-func (f *flow) end(err error) {
+// end ends f's copy with err.
+func (a *assembler) end(f *flow, err error) {
 	if f.conn != nil {
 		f.conn.finish(err)
 	}
+	a.held.give(f.size)
 	f.conn, f.pending, f.size = nil, nil, 0
 }
 
@@ -212,7 +220,7 @@ func (f *flow) end(err error) {
 func (a *assembler) forget(port uint16) {
 	for k, f := range a.flows {
 		if k.server.Port() == port {
-			f.end(ErrIncomplete)
+			a.end(f, ErrIncomplete)
 			delete(a.flows, k)
 		}
 	}
@@ -220,7 +228,7 @@ func (a *assembler) forget(port uint16) {
 
 func (a *assembler) forgetAll() {
 	for k, f := range a.flows {
-		f.end(ErrIncomplete)
+		a.end(f, ErrIncomplete)
 		delete(a.flows, k)
 	}
 }

@@ -187,3 +187,47 @@ func FuzzPacket(f *testing.F) {
 		a.forgetAll()
 	})
 }
+
+// Copies that nobody reads, and pieces that wait for others, take no more than
+// they may together, and give all of it back.
+func TestMemoryIsBounded(t *testing.T) {
+	var conns []*Conn
+	a := newAssembler(func(c *Conn) bool { conns = append(conns, c); return true })
+	now := time.Unix(0, 0)
+	data := string(make([]byte, 1<<15))
+	for i := range 20 {
+		k := flowKey{netip.AddrPortFrom(client.Addr(), uint16(1000+i)), server}
+		a.packet(ip(k, flagSYN, 0, ""), now)
+		a.packet(ip(k, flagACK, 1, ""), now)
+		seq := uint32(1)
+		if i%2 == 1 {
+			seq++ // behind a gap
+		}
+		for range 120 {
+			a.packet(ip(k, flagACK, seq, data), now)
+			seq += uint32(len(data))
+		}
+		if n := a.held.n.Load(); n > maxHeld {
+			t.Fatalf("%d bytes are held, more than %d", n, maxHeld)
+		}
+	}
+	if a.held.n.Load() < maxHeld/2 {
+		t.Errorf("%d bytes are held: the limit was not tried", a.held.n.Load())
+	}
+	lost := 0
+	for _, c := range conns {
+		if c.err != nil {
+			lost++
+		}
+	}
+	if lost == 0 || lost == len(conns) {
+		t.Errorf("%d of %d copies have ended, want some", lost, len(conns))
+	}
+	a.forgetAll()
+	for _, c := range conns {
+		c.Close()
+	}
+	if n := a.held.n.Load(); n != 0 {
+		t.Errorf("%d bytes are held by nobody", n)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,10 +14,29 @@ import (
 // large request body ahead of a reader that has a slow link.
 const maxQueued = 4 << 20
 
+// maxHeld bounds the bytes of all copies together that wait, for a reader or
+// for what comes before them: a quarter of what the agent's pod may use.
+const maxHeld = 32 << 20
+
+// held counts them.
+type held struct{ n atomic.Int64 }
+
+// take reports whether there is room for n bytes more, and takes it.
+func (h *held) take(n int) bool {
+	if h.n.Add(int64(n)) <= maxHeld {
+		return true
+	}
+	h.give(n)
+	return false
+}
+
+func (h *held) give(n int) { h.n.Add(-int64(n)) }
+
 // Conn is the copy of one connection: what the client sent, in order. It can
 // be read once, by one reader; what is written to it goes nowhere.
 type Conn struct {
 	client, server netip.AddrPort
+	held           *held
 
 	mu     sync.Mutex
 	cond   sync.Cond // of mu
@@ -26,8 +46,8 @@ type Conn struct {
 	closed bool
 }
 
-func newConn(client, server netip.AddrPort) *Conn {
-	c := &Conn{client: client, server: server}
+func newConn(client, server netip.AddrPort, h *held) *Conn {
+	c := &Conn{client: client, server: server, held: h}
 	c.cond.L = &c.mu
 	return c
 }
@@ -37,7 +57,7 @@ func newConn(client, server netip.AddrPort) *Conn {
 func (c *Conn) push(data []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.queued+len(data) > maxQueued {
+	if c.closed || c.queued+len(data) > maxQueued || !c.held.take(len(data)) {
 		return false
 	}
 	c.queue = append(c.queue, data)
@@ -76,6 +96,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		c.queue = c.queue[1:]
 	}
 	c.queued -= n
+	c.held.give(n)
 	return n, nil
 }
 
@@ -90,6 +111,7 @@ func (c *Conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
+	c.held.give(c.queued)
 	c.queue, c.queued = nil, 0
 	c.cond.Broadcast()
 	return nil
