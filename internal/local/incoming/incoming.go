@@ -109,6 +109,17 @@ func (p *Ports) Listening(ctx context.Context, id uint64, addr netip.AddrPort) e
 		return syscall.ESHUTDOWN
 	}
 	defer p.wg.Done()
+	for {
+		err := p.tryListening(ctx, id, addr)
+		// It may be another caller, who began the port for both, that was
+		// interrupted.
+		if !errors.Is(err, syscall.EINTR) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (p *Ports) tryListening(ctx context.Context, id uint64, addr netip.AddrPort) error {
 	pt, first, err := p.join(ctx, id, addr)
 	if err != nil {
 		return err

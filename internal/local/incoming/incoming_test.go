@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -184,6 +185,37 @@ func TestInterruptedListen(t *testing.T) {
 	b.agent.answer = yes
 	if err := b.Listening(t.Context(), 2, addr); err != nil {
 		t.Errorf("the second try: %v", err)
+	}
+	b.wantEvents("port-open")
+}
+
+// Who began the port for others may give up alone, too: the next one asks anew.
+func TestInterruptedFirstListener(t *testing.T) {
+	b := setUp(t, protocol.ModeSteal)
+	var asked atomic.Int32
+	b.agent.answer = func(m *protocol.Subscribe) *protocol.Answer {
+		if asked.Add(1) == 1 {
+			return nil
+		}
+		return yes(m)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	addr := netip.MustParseAddrPort(at("0.0.0.0", freePort(t)))
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- b.Listening(ctx, 1, addr) }()
+	within(t, "a question", b.agent.subs)
+	go func() { second <- b.Listening(t.Context(), 2, addr) }()
+	for joined := false; !joined; time.Sleep(time.Millisecond) {
+		b.Ports.mu.Lock()
+		joined = b.open[addr.Port()].count == 2
+		b.Ports.mu.Unlock()
+	}
+	cancel()
+	if err := within(t, "the first listen", first); err != syscall.EINTR {
+		t.Errorf("the first got %v, want EINTR", err)
+	}
+	if err := within(t, "the second listen", second); err != nil {
+		t.Errorf("the second got %v", err)
 	}
 	b.wantEvents("port-open")
 }
