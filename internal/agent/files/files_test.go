@@ -688,15 +688,19 @@ func TestRefusedIdentity(t *testing.T) {
 	dir, err := os.Open("/")
 	must(t, err)
 	defer dir.Close()
-	var werr error
+	var werr, own error
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		// A thread of its own loses its rights; those that New starts inherit them
 		// only if they are cloned from it, so ask the step itself.
 		lockedAs(t, 1000)
 		werr = As{UID: 2000, GID: 2000}.become()
+		own = As{UID: 1000, GID: 1000, Groups: []int{5}}.become() // its groups are as good
 	})
 	wg.Wait()
+	if own != nil {
+		t.Errorf("an ordinary user as himself: %v", own)
+	}
 	if !errors.Is(werr, syscall.EPERM) {
 		t.Errorf("got %v, want EPERM", werr)
 	}

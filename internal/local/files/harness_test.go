@@ -36,11 +36,10 @@ func TestMain(m *testing.M) {
 type target struct {
 	t    testing.TB
 	root string
-	// hook sees every request first and returns true if it has dealt with it.
-	hook func(s *link.Stream, m protocol.Message) bool
 
 	mu      sync.Mutex
-	asked   map[string]int // requests by message and path
+	hook    func(s *link.Stream, m protocol.Message) bool // see on
+	asked   map[string]int                                // requests by message and path
 	handles map[uint64]*os.File
 	last    uint64
 }
@@ -160,6 +159,13 @@ func (tg *target) count(kind, p string) (n int) {
 	return n
 }
 
+// on lets hook see every request first; it returns true if it has dealt with it.
+func (tg *target) on(hook func(s *link.Stream, m protocol.Message) bool) {
+	tg.mu.Lock()
+	defer tg.mu.Unlock()
+	tg.hook = hook
+}
+
 func (tg *target) open() int {
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
@@ -179,8 +185,9 @@ func (tg *target) answer(s *link.Stream, m protocol.Message) {
 	}
 	tg.mu.Lock()
 	tg.asked[what+" "+p]++
+	hook := tg.hook
 	tg.mu.Unlock()
-	if tg.hook != nil && tg.hook(s, m) {
+	if hook != nil && hook(s, m) {
 		return
 	}
 	reply, err := tg.reply(m)

@@ -87,7 +87,7 @@ func TestSlowLink(t *testing.T) {
 		v, want := random(t, size)
 		var mu sync.Mutex
 		var free time.Time // when the wire has passed on what was asked for
-		v.target.hook = func(_ *link.Stream, m protocol.Message) bool {
+		v.target.on(func(_ *link.Stream, m protocol.Message) bool {
 			if _, ok := m.(*protocol.ReadAt); ok { // 1 MiB/s
 				mu.Lock()
 				if now := time.Now(); free.Before(now) {
@@ -99,7 +99,7 @@ func TestSlowLink(t *testing.T) {
 				time.Sleep(wait)
 			}
 			return false
-		}
+		})
 		start := time.Now()
 		got, err := v.content(v.in("/file"))
 		if err != nil || got != string(want) {
@@ -167,7 +167,7 @@ func TestInterrupt(t *testing.T) {
 		f, err := v.openFile(v.in("/file"), unix.O_RDONLY)
 		must(t, err)
 		silent := make(chan struct{})
-		v.target.hook = func(*link.Stream, protocol.Message) bool { <-silent; return true }
+		v.target.on(func(*link.Stream, protocol.Message) bool { <-silent; return true })
 		time.AfterFunc(5*time.Second, signal)
 		for name, call := range map[string]func() error{
 			"lookup": func() error { _, err := v.Lookup(ctx, v.in("/x")); return err },
@@ -188,7 +188,7 @@ func TestInterrupt(t *testing.T) {
 			}
 		}
 		// What comes in time is taken.
-		v.target.hook = func(*link.Stream, protocol.Message) bool { time.Sleep(patience / 2); return false }
+		v.target.on(func(*link.Stream, protocol.Message) bool { time.Sleep(patience / 2); return false })
 		if n, err := v.Lookup(ctx, v.in("/file")); err != nil || n.Attr.Size != 1<<20 {
 			t.Errorf("an answer in time: %+v, %v", n, err)
 		}
@@ -197,7 +197,7 @@ func TestInterrupt(t *testing.T) {
 			t.Errorf("bytes in time: %d, %v", n, err)
 		}
 		// Without a signal the wait has an end as well.
-		v.target.hook = func(*link.Stream, protocol.Message) bool { <-silent; return true }
+		v.target.on(func(*link.Stream, protocol.Message) bool { <-silent; return true })
 		start := time.Now()
 		if _, err := v.Lookup(t.Context(), v.in("/y")); errno(err) != syscall.ETIMEDOUT || time.Since(start) != callTime {
 			t.Errorf("%v after %v, want ETIMEDOUT after %v", err, time.Since(start), callTime)
@@ -212,12 +212,12 @@ func TestInterrupt(t *testing.T) {
 func TestCopyIsInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, _ := random(t, 16<<20)
-		v.target.hook = func(_ *link.Stream, m protocol.Message) bool {
+		v.target.on(func(_ *link.Stream, m protocol.Message) bool {
 			if r, ok := m.(*protocol.ReadAt); ok {
 				time.Sleep(time.Duration(r.Off/chunk) * time.Second / 2)
 			}
 			return false
-		}
+		})
 		ctx, signal := context.WithCancel(t.Context())
 		time.AfterFunc(3*time.Second, signal)
 		n, err := v.Lookup(ctx, v.in("/file"))
@@ -244,14 +244,14 @@ func TestLinkGone(t *testing.T) {
 	defer small.Close()
 	hanging := make(chan struct{})
 	gone := make(chan struct{})
-	v.target.hook = func(s *link.Stream, m protocol.Message) bool {
+	v.target.on(func(s *link.Stream, m protocol.Message) bool {
 		if m, ok := m.(*protocol.Stat); ok && strings.HasSuffix(m.Path, "hangs") {
 			close(hanging)
 			<-gone
 			return true
 		}
 		return false
-	}
+	})
 	done := make(chan error)
 	go func() { _, err := v.Lookup(t.Context(), v.in("/hangs")); done <- err }()
 	<-hanging
@@ -376,12 +376,12 @@ func TestChangedFile(t *testing.T) {
 func TestHostileAgent(t *testing.T) {
 	v := newView(t, nil)
 	say := func(reply ...protocol.Message) {
-		v.target.hook = func(s *link.Stream, _ protocol.Message) bool {
+		v.target.on(func(s *link.Stream, _ protocol.Message) bool {
 			for _, m := range reply {
 				s.Send(m)
 			}
 			return true
-		}
+		})
 	}
 	regular := protocol.Attr{Mode: unix.S_IFREG | 0o644, Ino: 9, Size: 1 << 30}
 
@@ -399,11 +399,11 @@ func TestHostileAgent(t *testing.T) {
 	for i := range 4000 {
 		many.List = append(many.List, protocol.Entry{Name: fmt.Sprint(i)})
 	}
-	v.target.hook = func(s *link.Stream, _ protocol.Message) bool {
+	v.target.on(func(s *link.Stream, _ protocol.Message) bool {
 		for s.Send(many) == nil {
 		}
 		return true
-	}
+	})
 	v.Tree.remote.names = 20_000
 	if _, err := v.List(t.Context(), viewDir); errno(err) != syscall.EOVERFLOW {
 		t.Errorf("a listing without end: %v, want EOVERFLOW", err)

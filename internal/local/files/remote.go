@@ -213,6 +213,9 @@ func (r *remote) remember(p string, a *protocol.Attr) {
 // learn is remember for attributes without content: if they are the known
 // ones, the known content stays.
 func (r *remote) learn(p string, a *protocol.Attr) {
+	if a.Mode&syscall.S_IFMT == 0 { // the agent could not look at it
+		return
+	}
 	if e, ok := r.remembered(p); ok && same(e.attr, a) && e.attr.Ino == a.Ino {
 		return
 	}

@@ -334,13 +334,13 @@ func TestListErrors(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", p, err, want)
 		}
 	}
-	v.target.hook = func(s *link.Stream, m protocol.Message) bool {
+	v.target.on(func(s *link.Stream, m protocol.Message) bool {
 		if _, ok := m.(*protocol.ReadDir); ok {
 			s.Send(&protocol.Answer{Errno: syscall.EACCES})
 			return true
 		}
 		return false
-	}
+	})
 	if _, err := v.List(t.Context(), v.base); errno(err) != syscall.EACCES {
 		t.Errorf("got %v, want EACCES", err)
 	}

@@ -195,13 +195,13 @@ func TestWritersRace(t *testing.T) {
 func TestCopyFails(t *testing.T) {
 	v := newView(t, nil)
 	v.has(map[string]string{"/data/": ""}, map[string]string{"/data/file": strings.Repeat("x", 1<<20)})
-	v.target.hook = func(s *link.Stream, m protocol.Message) bool {
+	v.target.on(func(s *link.Stream, m protocol.Message) bool {
 		if r, ok := m.(*protocol.ReadAt); ok && r.Off >= chunk {
 			s.Send(&protocol.Answer{Errno: syscall.EIO})
 			return true
 		}
 		return false
-	}
+	})
 	if _, err := v.openFile(v.in("/data/file"), unix.O_RDWR); errno(err) != syscall.EIO {
 		t.Errorf("got %v, want EIO", err)
 	}
@@ -209,13 +209,13 @@ func TestCopyFails(t *testing.T) {
 		t.Errorf("left over: %v; the path is %s", got, v.side(v.in("/data/file")))
 	}
 	// Too large, by what the target says.
-	v.target.hook = func(s *link.Stream, m protocol.Message) bool {
+	v.target.on(func(s *link.Stream, m protocol.Message) bool {
 		if _, ok := m.(*protocol.Stat); ok {
 			s.Send(&protocol.Attr{Mode: unix.S_IFREG | 0o644, Ino: 7, Size: maxCopy + 1})
 			return true
 		}
 		return false
-	}
+	})
 	v.Tree.remote.forget(v.in("/data/file"))
 	if _, err := v.openFile(v.in("/data/file"), unix.O_RDWR); errno(err) != syscall.EROFS || v.codes("no-place") != 1 {
 		t.Errorf("too large: %v, %d events", err, v.codes("no-place"))

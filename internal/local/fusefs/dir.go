@@ -71,7 +71,14 @@ func (d *dir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.
 		return nil, syscall.ENOENT
 	}
 	e := &d.list[i]
+	if e.Node.Attr.Mode&syscall.S_IFMT == 0 {
+		return nil, syscall.ENOENT // the name alone is listed
+	}
 	return d.n.attach(ctx, d.n.join(name), &e.Node, out), 0
 }
+
+// Fsyncdir has nothing to do, and the kernel need not ask again (fuse_dir_fsync,
+// fs/fuse/dir.c); the library would say that it is not supported.
+func (d *dir) Fsyncdir(context.Context, uint32) syscall.Errno { return syscall.ENOSYS }
 
 func (d *dir) Releasedir(context.Context, uint32) {}

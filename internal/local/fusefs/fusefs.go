@@ -33,10 +33,14 @@ import (
 
 // Node is what there is at a path.
 type Node struct {
-	Attr protocol.Attr // Ino, UID, GID, Data and HasData are not looked at
+	// Attr as far as it is known: without a type, in a listing, the name is
+	// shown and nothing said about it. Ino, UID, GID, Data and HasData are not
+	// looked at.
+	Attr protocol.Attr
 	// Key is the same for the same file and different for every other, also for
 	// another symbolic link at the same place; it is the inode number that
-	// programs see.
+	// programs see. All ones is reserved. A directory found at two paths is two,
+	// or the kernel moves it from one to the other.
 	Key uint64
 	// Keep is how long the kernel may take the name for granted, KeepAttr how
 	// long the attributes.
@@ -142,6 +146,10 @@ func Serve(f *os.File, t Tree) (*Server, error) {
 	raw := fs.NewNodeFS(newRoot(t), &fs.Options{NullPermissions: true, RootStableAttr: &fs.StableAttr{Ino: rootKey}})
 	srv, err := fuse.NewServer(negative{raw}, fmt.Sprintf("/dev/fd/%d", fd), &fuse.MountOptions{
 		MaxWrite: maxIO, MaxReadAhead: maxIO, MaxBackground: background,
+		// With asynchronous reads nobody tells us that the reader was killed, and
+		// he does not end before the answer (fuse_send_readpages, fs/fuse/file.c;
+		// truncate_inode_pages_final waits for it). Who reads far ahead is the Tree.
+		SyncRead: true,
 		// ENOSYS once, or every exec and every write would ask.
 		DisableXAttrs: true,
 		// A link is on the way to every program (/lib64). A Tree gives another
@@ -151,8 +159,7 @@ func Serve(f *os.File, t Tree) (*Server, error) {
 		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC,
 		Logger:            log.New(io.Discard, "", 0),
 	})
-	if err != nil {
-		unix.Close(fd)
+	if err != nil { // the library has closed it
 		return nil, fmt.Errorf("serve files: %w", err)
 	}
 	s := &Server{done: make(chan struct{})}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
@@ -252,8 +253,12 @@ func (n *node) Rename(ctx context.Context, name string, to fs.InodeEmbedder, new
 	if err := n.m.tree.Rename(ctx, old, p, flags); err != nil {
 		return toErrno(err)
 	}
-	if ch := n.GetChild(name); ch != nil {
+	ch, other := n.GetChild(name), dir.GetChild(newName)
+	if ch != nil {
 		moved(ch, p)
+	}
+	if flags&unix.RENAME_EXCHANGE != 0 && other != nil {
+		moved(other, old)
 	}
 	return 0
 }
