@@ -131,7 +131,9 @@ func (c *codec) boolean(num int, v *bool) {
 		n = 1
 	}
 	number(c, num, &n)
-	*v = n != 0
+	if c.reading { // a message that is written may be in use elsewhere
+		*v = n != 0
+	}
 }
 
 func (c *codec) text(num int, v *string) {

@@ -133,7 +133,9 @@ func TestLocalPathsStayLocal(t *testing.T) {
 }
 
 // What is local as a whole is the kernel's own: it works at native speed, and
-// also while nobody serves anything.
+// also while nobody serves anything. The kernel may forget what it was told,
+// and then has to ask once more (drop_caches, little memory), so one of three
+// tries must do.
 func TestLocalPathsNeedNobody(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(w.dir, "work", "x.c"), []byte("int main(void) { return 0; }\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -141,22 +143,27 @@ func TestLocalPathsNeedNobody(t *testing.T) {
 	r := start(t, "-t", "pod/app", "bash", "-c", `
 		cat /data/hello.txt >/dev/null
 		work() { for c in "ls -a" "touch $HOME/x" "python3 -c 'import json'" "gcc -o y x.c" ./y date "dash -c 'ls /usr/bin >/dev/null'" "echo z >/tmp/mirrord-z" "rm /tmp/mirrord-z"; do
-			timeout 10 bash -c "$c" >/dev/null && echo "ok: $c" || echo "stuck: $c"
-		done; }
-		work >/dev/null; echo ready; read -r line; work; echo end`)
-	r.waitFor("ready")
-	pid := supervisor(t)
-	time.Sleep(2 * time.Second) // the life of what the kernel remembers: it is to be over
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
+			timeout 5 bash -c "$c" >/dev/null && echo "$1: ok: $c" || echo "$1: stuck: $c"
+		done; echo "$1: end"; }
+		work 0; while read -r n; do work $n; done`)
+	pid := 0
+	try := func(n int) bool {
+		if !r.stdout.waitFor(fmt.Sprintf("%d: end", n-1), runTime) {
+			t.Fatal("it does not even work with the supervisor")
+		}
+		if pid == 0 {
+			pid = supervisor(t)
+		}
+		time.Sleep(2 * time.Second) // the life of what the kernel remembers for a time only: it is to be over
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		defer syscall.Kill(pid, syscall.SIGCONT)
+		fmt.Fprintln(r.stdin, n)
+		return r.stdout.waitFor(fmt.Sprintf("%d: end", n), 30*time.Second) && !strings.Contains(r.stdout.String(), fmt.Sprintf("%d: stuck", n))
 	}
-	defer syscall.Kill(pid, syscall.SIGCONT)
-	fmt.Fprintln(r.stdin, "go")
-	if !r.stdout.waitFor("end", 60*time.Second) || strings.Contains(r.stdout.String(), "stuck") {
+	if !try(1) && !try(2) && !try(3) {
 		t.Error("not everything works while the supervisor is stopped")
-	}
-	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
-		t.Fatal(err)
 	}
 	if code := r.end(); code != 0 {
 		t.Errorf("exit code %d", code)
