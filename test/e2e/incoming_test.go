@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -89,6 +90,30 @@ func TestMirror(t *testing.T) {
 			r.stop()
 		})
 	}
+}
+
+// Every port of every process of the tree, whoever opens it and when.
+func TestEveryPort(t *testing.T) {
+	r := start(t, "-t", "pod/app", "--steal", "bash", "-c", `
+		goserver 8026 & python3 ../bin/server.py 8027 &
+		read -r line; cserver 8028 & wait`)
+	ip := podIP(t, "app")
+	steals := func(port int, want string) {
+		t.Helper()
+		r.stderr.waitFor(fmt.Sprintf("port %d: ", port), runTime)
+		if got := request(t, fmt.Sprintf("http://%s:%d/every", ip, port)); !strings.HasPrefix(got, "local "+want) {
+			t.Errorf("port %d: got %q, want local %s", port, got, want)
+		}
+	}
+	steals(8026, "go")
+	steals(8027, "python")
+	if got := request(t, fmt.Sprintf("http://%s:8028/every", ip)); !strings.HasPrefix(got, "remote /every") {
+		t.Errorf("a port that nobody listens on yet: got %q", got)
+	}
+	fmt.Fprintln(r.stdin, "go on")
+	steals(8028, "c")
+	r.signal(syscall.SIGKILL) // bash waits for its children, which no signal to it ends
+	r.end()
 }
 
 func TestPublishedHere(t *testing.T) {
