@@ -16,6 +16,7 @@ type wire struct {
 	closed bool  // what is in it arrives, then EOF
 	onCut  func()
 	frozen bool // nothing moves
+	spent  bool // the cut is on its way
 }
 
 func newWire(size int, left int64) *wire {
@@ -28,7 +29,7 @@ func (w *wire) Write(p []byte) (n int, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for n < len(p) {
-		for !w.closed && !w.cut && (len(w.buf) >= w.size || w.frozen) {
+		for !w.closed && !w.cut && (len(w.buf) >= w.size || w.frozen || w.spent) {
 			w.cond.Wait()
 		}
 		if w.closed || w.cut {
@@ -44,7 +45,7 @@ func (w *wire) Write(p []byte) (n int, err error) {
 		w.cond.Broadcast()
 		if w.left == 0 {
 			go w.onCut()
-			w.left = -1
+			w.spent = true
 		}
 	}
 	return n, nil
