@@ -10,8 +10,8 @@ import (
 
 var someone = &Files{
 	Home:    "/home/ana",
-	Own:     []string{"/work/shop", "/data/tmp"},
-	Volumes: []string{"/etc/app", "/run/secrets/app", "/work/shop/config", "/tmp", "/home/ana", "/data/tmp/volume", "/proc/odd", "/"},
+	Own:     []string{"/ws/shop", "/data/tmp"},
+	Volumes: []string{"/etc/app", "/run/secrets/app", "/ws/shop/config", "/tmp", "/home/ana", "/data/tmp/volume", "/proc/odd", "/"},
 	Code:    []string{"/srv/tool"},
 }
 
@@ -46,8 +46,8 @@ func TestFilesDecide(t *testing.T) {
 		{"/app/a.so/config", Remote, Local},
 		{"/app/lib/jvm.cfg", Local, Local},
 		// Places.
-		{"/work/shop/main.go", Local, Local},
-		{"/work/other", Remote, Local},
+		{"/ws/shop/main.go", Local, Local},
+		{"/ws/other", Remote, Local},
 		{"/home/ana/x", Local, Local},
 		{"/home/bob/x", Local, Local},
 		{"/home/ana/.kube/config", NotFound, NotFound},
@@ -60,7 +60,7 @@ func TestFilesDecide(t *testing.T) {
 		{"/run/secrets/app/token", Remote, Local},
 		{"/run/secrets", Local, Local},
 		// The more specific place wins; on a tie the developer's own.
-		{"/work/shop/config/a.yaml", Remote, Local},
+		{"/ws/shop/config/a.yaml", Remote, Local},
 		{"/data/tmp/x", Local, Local},
 		{"/data/tmp/volume/x", Remote, Local},
 		{"/tmp/x", Remote, Local}, // decided by the session: it makes /tmp its own
@@ -87,8 +87,8 @@ func TestFilesReaches(t *testing.T) {
 		{"/run", false, true},
 		{"/run/secrets", false, true},
 		{"/var", true, false}, // /var/tmp
-		{"/work", true, true},
-		{"/work/shop", false, true},
+		{"/ws", true, true},
+		{"/ws/shop", false, true},
 		{"/srv", true, false}, // code
 		{"/usr", false, false},
 		{"/data", true, true},
@@ -138,17 +138,17 @@ func (l listed) List(dir string) (names []string) {
 
 func TestPlan(t *testing.T) {
 	d := listed{"/usr/", "/bin@", "/tmp/", "/etc/", "/etc/passwd", "/etc/shadow", "/etc/ssh/", "/etc/ssl/", "/etc/ssl/certs/", "/etc/ssl/private/", "/etc/alternatives/", "/etc/ld.so.cache", "/etc/localtime@", "/home/", "/home/ana/", "/home/ana/.kube/", "/home/ana/.azure/",
-		"/run/", "/run/docker.sock=", "/run/user/", "/run/secrets/", "/run/utmp", "/run/nscd/", "/var/tmp/", "/work/shop/", "/work/shop/config/", "/work/shop/src/", "/proc/"}
+		"/run/", "/run/docker.sock=", "/run/user/", "/run/secrets/", "/run/utmp", "/run/nscd/", "/var/tmp/", "/ws/shop/", "/ws/shop/config/", "/ws/shop/src/", "/proc/"}
 	for _, c := range []struct {
 		name  string
 		files Files
 		want  Plan
 	}{
-		{"no target", Files{Home: "/home/ana", Own: []string{"/work/shop"}}, Plan{
-			Binds: []string{"/etc/alternatives", "/etc/ssl/private", "/home", "/proc", "/run", "/tmp", "/usr", "/var/tmp", "/work/shop"},
+		{"no target", Files{Home: "/home/ana", Own: []string{"/ws/shop"}}, Plan{
+			Binds: []string{"/etc/alternatives", "/etc/ssl/private", "/home", "/proc", "/run", "/tmp", "/usr", "/var/tmp", "/ws/shop"},
 			Hides: []string{"/home/ana/.azure", "/home/ana/.kube", "/run/nscd"}}},
-		{"volumes split a directory", Files{Home: "/home/ana", Own: []string{"/work/shop"}, Volumes: []string{"/run/secrets/app", "/work/shop/config"}}, Plan{
-			Binds: []string{"/etc/alternatives", "/etc/ssl/private", "/home", "/proc", "/run/docker.sock", "/run/nscd", "/run/user", "/tmp", "/usr", "/var/tmp", "/work/shop/src"},
+		{"volumes split a directory", Files{Home: "/home/ana", Own: []string{"/ws/shop"}, Volumes: []string{"/run/secrets/app", "/ws/shop/config"}}, Plan{
+			Binds: []string{"/etc/alternatives", "/etc/ssl/private", "/home", "/proc", "/run/docker.sock", "/run/nscd", "/run/user", "/tmp", "/usr", "/var/tmp", "/ws/shop/src"},
 			Hides: []string{"/home/ana/.azure", "/home/ana/.kube", "/run/nscd"}}},
 		{"a volume over a place that is not one's own", Files{Home: "/home/ana", Volumes: []string{"/tmp", "/usr"}}, Plan{
 			Binds: []string{"/etc/alternatives", "/etc/ssl/private", "/home", "/proc", "/run", "/var/tmp"},
