@@ -58,7 +58,7 @@ const layers = `
 	link/resume, link/seal, AGENTMECH, AGENTFLOW < agent/server < cmd/mirrord-agent;
 
 	# Houses for tests.
-	NONE < house, leak, testcluster, test/summary, test/e2e/programs/goserver, test/e2e/programs/probe;
+	NONE < house, leak, testnet, testcluster, test/summary, test/e2e/programs/goserver, test/e2e/programs/probe;
 `
 
 // never lists edges that stay forbidden even where a floor would allow them,
@@ -260,7 +260,7 @@ var oneRoom = map[string][]string{
 	"github.com/google/nftables": {"nft"},
 	"github.com/cilium/ebpf":     {"agent/redirect"},
 	"github.com/spf13/":          {"local/cli"},
-	"os/exec": {"local/sandbox", "local/front", "local/process", "local/demo", "leak", "testcluster",
+	"os/exec": {"local/sandbox", "local/front", "local/process", "local/demo", "leak", "testnet", "testcluster",
 		"test/summary"},
 }
 

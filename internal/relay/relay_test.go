@@ -9,32 +9,14 @@ import (
 	"net"
 	"syscall"
 	"testing"
-)
 
-// pair is a connected pair of TCP connections on loopback.
-func pair(t *testing.T) (near, far *net.TCPConn) {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	c, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close(); s.Close() })
-	return c.(*net.TCPConn), s.(*net.TCPConn)
-}
+	"github.com/mirrord-go/mirrord/internal/testnet"
+)
 
 // joined gives the two outer ends of a relay and a channel with its result.
 func joined(t *testing.T, ctx context.Context) (a, b *net.TCPConn, done chan error) {
-	a, a2 := pair(t)
-	b, b2 := pair(t)
+	a, a2 := testnet.Pair(t)
+	b, b2 := testnet.Pair(t)
 	done = make(chan error, 1)
 	go func() {
 		_, err := Join(ctx, a2, b2)
@@ -99,8 +81,8 @@ func TestEndOfContextResets(t *testing.T) {
 }
 
 func TestDrainForgetsTheReply(t *testing.T) {
-	app, dst := pair(t)
-	client, src := pair(t)
+	app, dst := testnet.Pair(t)
+	client, src := testnet.Pair(t)
 	done := make(chan error, 1)
 	go func() {
 		_, err := Drain(t.Context(), dst, src)

@@ -17,6 +17,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/leak"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/testnet"
 )
 
 // source brings what a test puts into it.
@@ -161,22 +162,9 @@ func (s *stolen) RemoteAddr() net.Addr { return s.remote }
 
 func newStolen(t *testing.T) (*stolen, *net.TCPConn) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	c, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close(); s.Close() })
+	c, s := testnet.Pair(t)
 	_ = c.SetDeadline(time.Now().Add(3 * time.Second))
-	return &stolen{s.(*net.TCPConn), tcpAddr("[::ffff:10.1.2.3]:80"), tcpAddr("192.0.2.7:50000")}, c.(*net.TCPConn)
+	return &stolen{s, tcpAddr("[::ffff:10.1.2.3]:80"), tcpAddr("192.0.2.7:50000")}, c
 }
 
 func tcpAddr(s string) net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(s)) }

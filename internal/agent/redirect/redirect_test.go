@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +17,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/agent/claims"
 	"github.com/mirrord-go/mirrord/internal/agent/redirect"
 	"github.com/mirrord-go/mirrord/internal/agent/target"
+	"github.com/mirrord-go/mirrord/internal/testnet"
 )
 
 // pod is a network namespace with addresses of its own and a server.
@@ -28,30 +27,11 @@ type pod struct {
 
 func newPod(t *testing.T) *pod {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Fatal("this test makes namespaces: run it as root")
-	}
-	cmd := exec.Command("sh", "-c", "ip link set lo up; ip addr add 192.0.2.7/24 dev lo; ip -6 addr add 2001:db8::7/64 dev lo nodad; echo ready; exec cat")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	stdin, err := cmd.StdinPipe()
+	tg, err := target.Open(testnet.Process(t, syscall.CLONE_NEWNET, nil, testnet.Addressed))
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
-		t.Fatal(err)
-	}
-	tg, err := target.Open(cmd.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { tg.Close(); stdin.Close(); cmd.Process.Kill(); cmd.Wait() })
+	t.Cleanup(func() { tg.Close() })
 	return &pod{tg}
 }
 

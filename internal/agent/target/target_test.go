@@ -3,17 +3,17 @@ package target
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mirrord-go/mirrord/internal/testnet"
 )
 
 const id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -121,28 +121,8 @@ func FuzzParsers(f *testing.F) {
 // child is a process in namespaces of its own.
 func child(t *testing.T) int {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Fatal("this test makes namespaces: run it as root")
-	}
-	cmd := exec.Command("sh", "-c", "hostname pod-0; ip link set lo up; ip addr add 192.0.2.7/24 dev lo; ip addr add 2001:db8::7/64 dev lo; echo ready; exec cat")
-	cmd.Env = []string{"COLOR=blue", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "EMPTY="}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS, Pdeathsig: syscall.SIGKILL}
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { stdin.Close(); cmd.Process.Kill(); cmd.Wait() })
-	if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
-		t.Fatal(err)
-	}
-	return cmd.Process.Pid
+	return testnet.Process(t, syscall.CLONE_NEWNET|syscall.CLONE_NEWUTS, []string{"COLOR=blue", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "EMPTY="},
+		"hostname pod-0; "+testnet.Addressed)
 }
 
 func TestOpen(t *testing.T) {

@@ -24,27 +24,27 @@ func mixed(t *testing.T) *view {
 	v := newView(t, func(base string, o *Options) {
 		o.Rules = &rules.Files{
 			Home:    base + "/home/ana",
-			Own:     []string{base + "/work/shop", base + "/deep/below/own"},
-			Volumes: []string{base + "/work/shop/config", base + "/data", base + "/home/ana/secret"},
+			Own:     []string{base + "/ws/shop", base + "/deep/below/own"},
+			Volumes: []string{base + "/ws/shop/config", base + "/data", base + "/home/ana/secret"},
 			Code:    []string{base + "/tool/bin"},
 		}
-		o.Plan = rules.Plan{Binds: []string{base + "/work/shop/src", base + "/home/ana/bin"}, Pins: []string{base + "/pinned"},
-			Links: []string{base + "/link"}, Absent: []string{base + "/work/absent"}}
-		for p, content := range map[string]string{"/work/shop/src/": "", "/home/ana/bin/": "", "/pinned": "pinned", "/link": "-> work"} {
+		o.Plan = rules.Plan{Binds: []string{base + "/ws/shop/src", base + "/home/ana/bin"}, Pins: []string{base + "/pinned"},
+			Links: []string{base + "/link"}, Absent: []string{base + "/ws/absent"}}
+		for p, content := range map[string]string{"/ws/shop/src/": "", "/home/ana/bin/": "", "/pinned": "pinned", "/link": "-> ws"} {
 			write(t, base+p, content)
 		}
-		o.Served = map[string][]byte{base + "/app/served": []byte("served"), base + "/work/shop/served": []byte("too")}
+		o.Served = map[string][]byte{base + "/app/served": []byte("served"), base + "/ws/shop/served": []byte("too")}
 	})
 	v.has(map[string]string{
-		"/work/shop/main.go": "l", "/work/shop/config/a.yaml": "local a", "/work/shop/config/only-local": "l", "/work/notes": "l",
+		"/ws/shop/main.go": "l", "/ws/shop/config/a.yaml": "local a", "/ws/shop/config/only-local": "l", "/ws/notes": "l",
 		"/home/ana/.kube/config": "l", "/home/ana/x": "l", "/app/main.py": "l", "/app/config.yaml": "local", "/app/lib/x.so": "l",
 		"/deep/below/own/file": "l", "/deep/here": "l", "/tool/bin/lib/mod.py": "l", "/tool/bin/lib/data.txt": "l", "/tool/other": "l",
 		"/remote-file/x.py": "l", "/app/both.py": "l", "/data/code.py": "l",
 	}, map[string]string{
-		"/work/shop/main.go": "r", "/work/shop/config/a.yaml": "remote a", "/work/shop/config/b.yaml": "r", "/work/shop/other/": "",
+		"/ws/shop/main.go": "r", "/ws/shop/config/a.yaml": "remote a", "/ws/shop/config/b.yaml": "r", "/ws/shop/other/": "",
 		"/home/ana/secret/token": "r", "/home/ana/x": "r", "/app/config.yaml": "remote", "/app/both.py": "r", "/app/remote.py": "r",
 		"/app/lib/": "", "/data/code.py": "r", "/data/sub/x": "r", "/app/link": "-> config.yaml", "/tool/other": "r", "/remote-file": "r",
-		"/pinned": "r", "/work/absent": "r",
+		"/pinned": "r", "/ws/absent": "r",
 	})
 	return v
 }
@@ -102,7 +102,7 @@ func TestLookupAndListAgree(t *testing.T) {
 	if seen < 40 {
 		t.Errorf("only %d names were looked at", seen)
 	}
-	for _, gone := range []string{"/link", "/work", "/app"} { // again, with some of it hidden or made
+	for _, gone := range []string{"/link", "/ws", "/app"} { // again, with some of it hidden or made
 		_ = v.Unlink(t.Context(), v.in(gone+"/remote.py"))
 	}
 	must(t, v.Unlink(t.Context(), v.in("/data/code.py.missing")))
@@ -113,20 +113,20 @@ func TestLookupAndListAgree(t *testing.T) {
 func TestWhoseIsIt(t *testing.T) {
 	v := mixed(t)
 	for p, want := range map[string]string{
-		"/work":                        "fixed", // leads to a mount
-		"/work/shop":                   "fixed",
-		"/work/shop/src":               "fixed",
+		"/ws":                        "fixed", // leads to a mount
+		"/ws/shop":                   "fixed",
+		"/ws/shop/src":               "fixed",
 		"/pinned":                      "fixed",
 		"/link":                        "fixed",
 		"/app/served":                  "fixed",
-		"/work/notes":                  "none", // remote by rule, and not there
-		"/work/shop/main.go":           "local",
-		"/work/shop/other":             "none",
-		"/work/shop/config":            "remote", // a volume in a local directory
-		"/work/shop/config/a.yaml":     "remote",
-		"/work/shop/config/b.yaml":     "remote",
-		"/work/shop/config/only-local": "none",
-		"/work/absent":                 "remote",
+		"/ws/notes":                  "none", // remote by rule, and not there
+		"/ws/shop/main.go":           "local",
+		"/ws/shop/other":             "none",
+		"/ws/shop/config":            "remote", // a volume in a local directory
+		"/ws/shop/config/a.yaml":     "remote",
+		"/ws/shop/config/b.yaml":     "remote",
+		"/ws/shop/config/only-local": "none",
+		"/ws/absent":                 "remote",
 		"/home/ana/.kube":              "none",
 		"/home/ana/.kube/config":       "none",
 		"/home/ana/x":                  "local",
@@ -156,13 +156,13 @@ func TestWhoseIsIt(t *testing.T) {
 			t.Errorf("%s is %s, want %s", p, got, want)
 		}
 	}
-	for p, want := range map[string]string{"/app/config.yaml": "remote", "/work/shop/config/a.yaml": "remote a", "/app/served": "served",
-		"/work/shop/main.go": "l", "/home/ana/secret/token": "r"} {
+	for p, want := range map[string]string{"/app/config.yaml": "remote", "/ws/shop/config/a.yaml": "remote a", "/app/served": "served",
+		"/ws/shop/main.go": "l", "/home/ana/secret/token": "r"} {
 		if got, err := v.content(v.in(p)); got != want || err != nil {
 			t.Errorf("%s: got %q, %v, want %q", p, got, err, want)
 		}
 	}
-	if to, err := v.Readlink(t.Context(), v.in("/link"), pathKey(v.in("/link"))); to != "work" || err != nil {
+	if to, err := v.Readlink(t.Context(), v.in("/link"), pathKey(v.in("/link"))); to != "ws" || err != nil {
 		t.Errorf("a planned link: %q, %v", to, err)
 	}
 	if n, _ := v.Lookup(t.Context(), viewDir); !n.Fixed {
@@ -308,7 +308,7 @@ func TestAnchored(t *testing.T) {
 
 func TestMixedDirectories(t *testing.T) {
 	v := mixed(t)
-	for p, want := range map[string]bool{v.base: true, "/": true, v.in("/work"): true, v.in("/app"): true, v.in("/work/shop"): true,
+	for p, want := range map[string]bool{v.base: true, "/": true, v.in("/ws"): true, v.in("/app"): true, v.in("/ws/shop"): true,
 		v.in("/home/ana/secret"): false, viewDir + v.base: false} {
 		if got := v.Mixed(p); got != want {
 			t.Errorf("%s: mixed %v, want %v", p, got, want)
@@ -372,14 +372,14 @@ func TestAccess(t *testing.T) {
 		}
 	}
 	v := mixed(t)
-	must(t, os.Chmod(v.in("/work/shop/main.go"), 0o444))
+	must(t, os.Chmod(v.in("/ws/shop/main.go"), 0o444))
 	for _, c := range []struct {
 		p    string
 		mask uint32
 		want error
 	}{
-		{"/app/config.yaml", unix.R_OK, nil}, {"/app/config.yaml", unix.X_OK, syscall.EACCES}, {"/work/shop/main.go", unix.X_OK, syscall.EACCES},
-		{"/work", unix.W_OK, nil}, {"/app/served", unix.R_OK, nil}, {"/app/served", unix.W_OK, syscall.EROFS}, {"/missing", unix.F_OK, syscall.ENOENT},
+		{"/app/config.yaml", unix.R_OK, nil}, {"/app/config.yaml", unix.X_OK, syscall.EACCES}, {"/ws/shop/main.go", unix.X_OK, syscall.EACCES},
+		{"/ws", unix.W_OK, nil}, {"/app/served", unix.R_OK, nil}, {"/app/served", unix.W_OK, syscall.EROFS}, {"/missing", unix.F_OK, syscall.ENOENT},
 	} {
 		if err := v.Access(t.Context(), v.in(c.p), c.mask); errno(err) != c.want {
 			t.Errorf("%s, %o: got %v, want %v", c.p, c.mask, err, c.want)
@@ -391,7 +391,7 @@ func TestStatfs(t *testing.T) {
 	v := mixed(t)
 	var local unix.Statfs_t
 	must(t, unix.Statfs(v.base, &local))
-	for p, want := range map[string]uint64{"/app": 42, "/work/shop/main.go": uint64(local.Type), "/work": 42, "/home/ana/secret": 42, "/tool/bin": uint64(local.Type)} {
+	for p, want := range map[string]uint64{"/app": 42, "/ws/shop/main.go": uint64(local.Type), "/ws": 42, "/home/ana/secret": 42, "/tool/bin": uint64(local.Type)} {
 		if want != 42 && v.where(v.in(p)) == rules.Remote {
 			want = 42
 		}

@@ -262,8 +262,8 @@ func TestMakeAndRemove(t *testing.T) {
 	if err := v.Unlink(ctx, v.in("/app/stays")); errno(err) != syscall.EROFS {
 		t.Errorf("unlink of a name that is here too: %v, want EROFS", err)
 	}
-	must(t, v.Unlink(ctx, v.in("/work/shop/main.go")))
-	if _, err := os.Lstat(v.in("/work/shop/main.go")); err == nil {
+	must(t, v.Unlink(ctx, v.in("/ws/shop/main.go")))
+	if _, err := os.Lstat(v.in("/ws/shop/main.go")); err == nil {
 		t.Error("a local file was not removed")
 	}
 	// Hidden and made again, where there is no directory for it.
@@ -275,14 +275,14 @@ func TestMakeAndRemove(t *testing.T) {
 	for name, c := range map[string]struct{ got, want error }{
 		"rename of a remote file":      {v.Rename(ctx, v.in("/app/config.yaml"), v.in("/app/x"), 0), syscall.EXDEV},
 		"link to a remote file":        {v.Link(ctx, v.in("/app/config.yaml"), v.in("/app/x")), syscall.EXDEV},
-		"rename of a mount point":      {v.Rename(ctx, v.in("/work/shop/src"), v.in("/work/shop/x"), 0), syscall.EBUSY},
-		"rename to a mount point":      {v.Rename(ctx, v.in("/remote/moved"), v.in("/work/shop/src"), 0), syscall.EBUSY},
-		"rename of what leads to one":  {v.Rename(ctx, v.in("/work"), v.in("/x"), 0), syscall.EBUSY},
+		"rename of a mount point":      {v.Rename(ctx, v.in("/ws/shop/src"), v.in("/ws/shop/x"), 0), syscall.EBUSY},
+		"rename to a mount point":      {v.Rename(ctx, v.in("/remote/moved"), v.in("/ws/shop/src"), 0), syscall.EBUSY},
+		"rename of what leads to one":  {v.Rename(ctx, v.in("/ws"), v.in("/x"), 0), syscall.EBUSY},
 		"unlink of a pin":              {v.Unlink(ctx, v.in("/pinned")), syscall.EBUSY},
-		"rmdir of a mount point":       {v.Rmdir(ctx, v.in("/work/shop/src")), syscall.EBUSY},
+		"rmdir of a mount point":       {v.Rmdir(ctx, v.in("/ws/shop/src")), syscall.EBUSY},
 		"mkdir of what is hidden":      {v.Mkdir(ctx, v.in("/home/ana/.kube/x"), 0o755), syscall.ENOENT},
 		"unlink of what is hidden":     {v.Unlink(ctx, v.in("/home/ana/.kube/config")), syscall.ENOENT},
-		"mkdir that is there":          {v.Mkdir(ctx, v.in("/work/shop"), 0o755), syscall.EBUSY},
+		"mkdir that is there":          {v.Mkdir(ctx, v.in("/ws/shop"), 0o755), syscall.EBUSY},
 		"rmdir of a full local one":    {v.Rmdir(ctx, v.in("/deep/below")), syscall.ENOTEMPTY},
 		"rename over a served file":    {v.Rename(ctx, v.in("/remote/moved"), v.in("/app/served"), 0), syscall.EROFS},
 		"creating over a served file":  {second(v.Create(ctx, v.in("/app/served"), unix.O_WRONLY, 0)), syscall.EROFS},
@@ -300,7 +300,7 @@ func second[T any](_ T, err error) error { return err }
 func TestServed(t *testing.T) {
 	v := mixed(t)
 	ctx := t.Context()
-	p := v.in("/work/shop/served") // a local place
+	p := v.in("/ws/shop/served") // a local place
 	write(t, p, "the developer's")
 	if got, err := v.content(p); got != "too" || err != nil {
 		t.Errorf("got %q, %v", got, err)
@@ -310,8 +310,8 @@ func TestServed(t *testing.T) {
 	size := uint64(0)
 	for name, err := range map[string]error{
 		"write": second(v.Open(ctx, p, n.Key, unix.O_WRONLY)), "truncate": v.Setattr(ctx, p, n.Key, fusefs.Change{Size: &size}),
-		"unlink": v.Unlink(ctx, p), "rename": v.Rename(ctx, p, v.in("/work/shop/x"), 0), "link": v.Link(ctx, p, v.in("/work/shop/y")),
-		"rename over it": v.Rename(ctx, v.in("/work/shop/main.go"), p, 0),
+		"unlink": v.Unlink(ctx, p), "rename": v.Rename(ctx, p, v.in("/ws/shop/x"), 0), "link": v.Link(ctx, p, v.in("/ws/shop/y")),
+		"rename over it": v.Rename(ctx, v.in("/ws/shop/main.go"), p, 0),
 	} {
 		if errno(err) != syscall.EROFS {
 			t.Errorf("%s: %v, want EROFS", name, err)

@@ -16,6 +16,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/leak"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/testnet"
 )
 
 // bench is a router whose link has a scripted agent at the other end.
@@ -104,28 +105,8 @@ type attempt struct {
 }
 
 func newAttempt(t *testing.T, dst string) *attempt {
-	near, program := pair(t)
+	near, program := testnet.Pair(t)
 	return &attempt{dst: netip.MustParseAddrPort(dst), near: near, program: program, accepted: make(chan struct{}), refused: make(chan syscall.Errno, 2)}
-}
-
-// pair is a TCP connection on loopback.
-func pair(t *testing.T) (near, far *net.TCPConn) {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	c, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close(); s.Close() })
-	return c.(*net.TCPConn), s.(*net.TCPConn)
 }
 
 func (f *attempt) Src() netip.AddrPort { return netip.MustParseAddrPort("10.1.2.3:40000") }

@@ -1,0 +1,65 @@
+// Package testnet gives tests connections and a network namespace of their own.
+//
+// Only tests import it. What it makes ends with the test that asked for it.
+package testnet
+
+import (
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+)
+
+// Pair is the two ends of a TCP connection on loopback.
+func Pair(t testing.TB) (a, b *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(); s.Close() })
+	return c.(*net.TCPConn), s.(*net.TCPConn)
+}
+
+// Process starts a shell in new namespaces (CLONE_… flags) and gives its id
+// once the script has run there. It needs root.
+func Process(t testing.TB, flags uintptr, env []string, script string) (pid int) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("this test makes namespaces: run it as root")
+	}
+	cmd := exec.Command("sh", "-c", script+"; echo ready; exec cat")
+	cmd.Env = env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stdin.Close(); _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	if _, err := io.ReadFull(out, make([]byte, len("ready\n"))); err != nil {
+		t.Fatal(err)
+	}
+	return cmd.Process.Pid
+}
+
+// Addressed is a script for Process that gives a new network namespace the
+// addresses 192.0.2.7 and 2001:db8::7 on its loopback (RFC 5737, RFC 3849).
+const Addressed = "ip link set lo up; ip addr add 192.0.2.7/24 dev lo; ip -6 addr add 2001:db8::7/64 dev lo nodad"
