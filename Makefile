@@ -22,6 +22,7 @@ build: bin/mirrord ## bin/mirrord and bin/mirrord-agent
 bin/mirrord-agent: $(SOURCES)
 	@test/setup build
 	@mkdir -p bin
+	@echo 'building the agent, then mirrord: about a minute the first time, after the downloads'
 	$(BUILD) -o $@ ./cmd/mirrord-agent
 
 $(AGENT_BLOB): bin/mirrord-agent

@@ -28,10 +28,6 @@ func (r raw) open(id uint64, flags byte, data []byte) {
 	r.Write(append(b, data...))
 }
 
-func (r raw) data(id uint64, flags byte, data []byte) {
-	r.Write(append(appendHeader(nil, header{typ: typeData, flags: flags, n: len(data), stream: id}), data...))
-}
-
 // next reads the next frame that is not a PING.
 func (r raw) next() (header, []byte) {
 	r.t.Helper()

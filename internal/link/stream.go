@@ -1,7 +1,6 @@
 package link
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -305,63 +304,11 @@ func (s *Stream) Send(m protocol.Message) error {
 	return err
 }
 
-// firstBody is how many bytes are made ready for a message before they have
-// arrived: its length is only a claim.
-const firstBody = 16 << 10
-
 // Receive reads one message. It returns io.EOF at the end of the stream,
 // io.ErrUnexpectedEOF in the middle of a message, and a
 // *protocol.UnknownKindError after a message of a newer release, behind which
 // the stream is intact. There must be one reader at a time.
-func (s *Stream) Receive() (protocol.Message, error) {
-	var head [2 * binary.MaxVarintLen64]byte
-	n, size, fields := 0, uint64(0), 0
-	for ; fields < 2; fields++ {
-		v, err := binary.ReadUvarint(counted{s, head[:], &n})
-		if err != nil {
-			if fields > 0 && errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return nil, err
-		}
-		size = v
-	}
-	if size > protocol.MaxMessage {
-		return nil, fmt.Errorf("receive %d bytes: %w", size, protocol.ErrTooLong)
-	}
-	total := n + int(size)
-	b := append(make([]byte, 0, min(total, firstBody)), head[:n]...)
-	for len(b) < total {
-		if len(b) == cap(b) {
-			b = append(make([]byte, 0, min(total, 4*cap(b))), b...)
-		}
-		k, err := io.ReadFull(s, b[len(b):cap(b)])
-		b = b[:len(b)+k]
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return nil, err
-		}
-	}
-	return protocol.Parse(b)
-}
-
-// counted keeps the bytes that are read one by one.
-type counted struct {
-	s  *Stream
-	to []byte
-	n  *int
-}
-
-func (c counted) ReadByte() (byte, error) {
-	b, err := c.s.ReadByte()
-	if err == nil && *c.n < len(c.to) {
-		c.to[*c.n] = b
-		*c.n++
-	}
-	return b, err
-}
+func (s *Stream) Receive() (protocol.Message, error) { return protocol.Read(s) }
 
 // LocalAddr names this end.
 func (s *Stream) LocalAddr() net.Addr { return addr{fmt.Sprintf("stream %d", s.id)} }

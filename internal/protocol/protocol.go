@@ -89,14 +89,34 @@ func Read(r io.Reader) (Message, error) {
 	if n > MaxMessage {
 		return nil, fmt.Errorf("kind %d, %d bytes: %w", kind, n, ErrTooLong)
 	}
-	body := make([]byte, n)
-	if _, err := io.ReadFull(r, body); err != nil {
+	body, err := readBody(r, int(n))
+	if err != nil {
 		return nil, unexpected(err)
 	}
 	if kind > 1<<16-1 {
 		return nil, &UnknownKindError{Kind: 1<<16 - 1}
 	}
 	return decode(Kind(kind), body)
+}
+
+// firstBody is how many bytes are made ready for a message before they have
+// arrived: its length is only a claim.
+const firstBody = 16 << 10
+
+// readBody reads n bytes.
+func readBody(r io.Reader, n int) ([]byte, error) {
+	b := make([]byte, 0, min(n, firstBody))
+	for len(b) < n {
+		if len(b) == cap(b) {
+			b = append(make([]byte, 0, min(n, 4*cap(b))), b...)
+		}
+		k, err := io.ReadFull(r, b[len(b):cap(b)])
+		b = b[:len(b)+k]
+		if err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
 }
 
 // Parse decodes the one message that b holds. Byte fields of the result share

@@ -116,9 +116,9 @@ func TestWhoseIsIt(t *testing.T) {
 		"/ws":                        "fixed", // leads to a mount
 		"/ws/shop":                   "fixed",
 		"/ws/shop/src":               "fixed",
-		"/pinned":                      "fixed",
-		"/link":                        "fixed",
-		"/app/served":                  "fixed",
+		"/pinned":                    "fixed",
+		"/link":                      "fixed",
+		"/app/served":                "fixed",
 		"/ws/notes":                  "none", // remote by rule, and not there
 		"/ws/shop/main.go":           "local",
 		"/ws/shop/other":             "none",
@@ -127,30 +127,30 @@ func TestWhoseIsIt(t *testing.T) {
 		"/ws/shop/config/b.yaml":     "remote",
 		"/ws/shop/config/only-local": "none",
 		"/ws/absent":                 "remote",
-		"/home/ana/.kube":              "none",
-		"/home/ana/.kube/config":       "none",
-		"/home/ana/x":                  "local",
-		"/home/ana/secret":             "remote", // found although the place is local
-		"/home/ana/secret/token":       "remote",
-		"/app":                         "remote",
-		"/app/config.yaml":             "remote",
-		"/app/main.py":                 "local",
-		"/app/both.py":                 "local",
-		"/app/remote.py":               "none", // code is the developer's
-		"/app/lib":                     "remote",
-		"/app/lib/x.so":                "local",
-		"/deep":                        "local", // the target has none, it leads to one's own
-		"/deep/below":                  "local",
-		"/deep/below/own/file":         "local",
-		"/deep/here":                   "none",
-		"/tool/bin":                    "local", // code
-		"/tool/bin/lib":                "local",
-		"/tool/bin/lib/mod.py":         "local",
-		"/tool/bin/lib/data.txt":       "none",
-		"/tool/other":                  "remote",
-		"/remote-file":                 "remote",
-		"/remote-file/x.py":            "local",  // the kernel never asks: that is no directory
-		"/data/code.py":                "remote", // a volume, also where code is
+		"/home/ana/.kube":            "none",
+		"/home/ana/.kube/config":     "none",
+		"/home/ana/x":                "local",
+		"/home/ana/secret":           "remote", // found although the place is local
+		"/home/ana/secret/token":     "remote",
+		"/app":                       "remote",
+		"/app/config.yaml":           "remote",
+		"/app/main.py":               "local",
+		"/app/both.py":               "local",
+		"/app/remote.py":             "none", // code is the developer's
+		"/app/lib":                   "remote",
+		"/app/lib/x.so":              "local",
+		"/deep":                      "local", // the target has none, it leads to one's own
+		"/deep/below":                "local",
+		"/deep/below/own/file":       "local",
+		"/deep/here":                 "none",
+		"/tool/bin":                  "local", // code
+		"/tool/bin/lib":              "local",
+		"/tool/bin/lib/mod.py":       "local",
+		"/tool/bin/lib/data.txt":     "none",
+		"/tool/other":                "remote",
+		"/remote-file":               "remote",
+		"/remote-file/x.py":          "local",  // the kernel never asks: that is no directory
+		"/data/code.py":              "remote", // a volume, also where code is
 	} {
 		if got := v.side(v.in(p)); got != want {
 			t.Errorf("%s is %s, want %s", p, got, want)
