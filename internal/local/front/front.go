@@ -12,7 +12,6 @@ package front
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -78,7 +77,7 @@ func Run(o Options) (int, error) {
 	f := &front{o: o, words: make(chan control.Message)}
 	process, initSocket, err := sandbox.Launch()
 	if err != nil {
-		return 0, sandboxFailure(err)
+		return 0, sandbox.Explain(err)
 	}
 	if err := f.startSupervisor(initSocket); err != nil {
 		process.Kill()
@@ -246,14 +245,4 @@ func (f *front) cleanUp() (why string) {
 		return fmt.Sprintf("the agent could not be removed (%v) and will end by itself", err)
 	}
 	return ""
-}
-
-// sandboxFailure explains why namespaces cannot be made.
-func sandboxFailure(err error) error {
-	var f *failure.Error
-	if errors.As(err, &f) {
-		return err
-	}
-	return failure.Wrap(err, "no-sandbox", "the sandbox for the command cannot be made here",
-		"allow unprivileged user namespaces, for example: sudo sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000")
 }

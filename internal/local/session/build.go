@@ -60,7 +60,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		return err
 	}})
 	if err != nil {
-		return nil, sandboxFailure(err)
+		return nil, sandbox.Explain(err)
 	}
 	out := &outgoing.Router{Link: s.link, Translate: s.translate, Emit: s.emit}
 	b.stack, err = netstack.New(b.box.TUN(), netstack.Handler{

@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -84,12 +85,14 @@ type supervisor struct {
 // told to the front; Run returns when all is done.
 func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.File, start *control.Start, cfg config.Config, reach Reach) {
 	s := &supervisor{ctl: ctl, init: initSocket, start: start, cfg: cfg, reach: reach, version: version, id: strings.ToLower(rand.Text()), began: time.Now()}
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	defer ctl.Close()
 	defer initSocket.Close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	front := make(chan control.Message, 1)
-	go s.listen(front, cancel) // ends when ctl is closed
+	wg.Go(func() { s.listen(front, cancel) }) // ends when ctl is closed
 	defer s.removeAgent()
 	if err := s.run(ctx, front); err != nil && !errors.Is(context.Cause(ctx), errFrontGone) {
 		_ = ctl.Send(control.Message{Failed: s.failure(err)})

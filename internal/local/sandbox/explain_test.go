@@ -1,4 +1,4 @@
-package session
+package sandbox
 
 import (
 	"errors"
@@ -10,7 +10,7 @@ import (
 )
 
 // Every way in which a sandbox can fail is told with what to do about it.
-func TestSandboxFailure(t *testing.T) {
+func TestExplain(t *testing.T) {
 	for _, c := range []struct {
 		step  handoff.Step
 		errno syscall.Errno
@@ -28,7 +28,7 @@ func TestSandboxFailure(t *testing.T) {
 		{handoff.StepLost, 0, "no-sandbox", 0},
 	} {
 		var f *failure.Error
-		err := sandboxFailure(&handoff.Error{Step: c.step, Path: "/x", Errno: c.errno})
+		err := Explain(&handoff.Error{Step: c.step, Path: "/x", Errno: c.errno})
 		if !errors.As(err, &f) {
 			t.Errorf("%s: %v is no failure for a person", c.step, err)
 			continue
@@ -37,7 +37,7 @@ func TestSandboxFailure(t *testing.T) {
 			t.Errorf("%s: got %+v, want code %s, exit %d", c.step, f, c.code, c.exit)
 		}
 	}
-	if err := errors.New("other"); sandboxFailure(err) != err {
+	if err := errors.New("other"); Explain(err) != err {
 		t.Error("what is no failure of the sandbox must stay as it is")
 	}
 }

@@ -1,4 +1,4 @@
-package session
+package sandbox
 
 import (
 	"errors"
@@ -9,9 +9,10 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 )
 
-// sandboxFailure explains why the sandbox could not be made, or the command
-// not be started in it.
-func sandboxFailure(err error) error {
+// Explain gives an error of Launch or Attach the form for a person: why the
+// sandbox could not be made, or the command not be started in it, and what to
+// do. Errors that are no *handoff.Error come back as they are.
+func Explain(err error) error {
 	var h *handoff.Error
 	if !errors.As(err, &h) {
 		return err
