@@ -20,34 +20,40 @@ type Config struct {
 	Namespace  string `json:"namespace,omitempty"` // of the target; empty: the context's
 	Context    string `json:"context,omitempty"`
 	Kubeconfig string `json:"kubeconfig,omitempty"`
-	Agent      Agent  `json:"agent"`
-	Incoming   string `json:"incoming,omitempty"` // "mirror" (default), "steal" or "off"
+	// InsecureTLS skips the check of the API server's certificate; nil: as the
+	// kubeconfig says.
+	InsecureTLS *bool `json:"insecure_tls,omitempty"`
+	Agent       Agent `json:"agent"`
+
+	Env      rules.EnvOptions      `json:"env"`
+	Files    rules.FilesOptions    `json:"files"`
+	Incoming rules.IncomingOptions `json:"incoming"`
+	Outgoing rules.OutgoingOptions `json:"outgoing"`
+	DNS      rules.DNSOptions      `json:"dns"`
+	IPv6Off  bool                  `json:"ipv6_off,omitempty"`
+	// HostnameLocal keeps the developer's host name.
+	HostnameLocal bool `json:"hostname_local,omitempty"`
 }
 
 // Agent says how the agent is to run.
 type Agent struct {
-	Namespace string `json:"namespace,omitempty"` // empty: the target's
-	Image     string `json:"image,omitempty"`     // empty: the one of this build
+	Namespace      string `json:"namespace,omitempty"`       // empty: the target's
+	Image          string `json:"image,omitempty"`           // empty: the one of this build
+	PullPolicy     string `json:"pull_policy,omitempty"`     // empty: IfNotPresent
+	StartupTimeout int    `json:"startup_timeout,omitempty"` // seconds; 0: the default
 }
-
-// Modes of Config.Incoming.
-const (
-	Mirror = "mirror"
-	Steal  = "steal"
-	Off    = "off"
-)
 
 // IncomingRules are the rules that Incoming names.
 func (c *Config) IncomingRules() (rules.Incoming, error) {
 	r := rules.Incoming{Targetless: c.Targetless()}
-	switch c.Incoming {
-	case Mirror, "":
+	switch c.Incoming.Mode {
+	case rules.IncomingMirror, "":
 		r.Mode = protocol.ModeMirror
-	case Steal:
+	case rules.IncomingSteal:
 		r.Mode = protocol.ModeSteal
-	case Off:
+	case rules.IncomingOff:
 	default:
-		return r, fmt.Errorf("incoming is %q; it can be %s, %s or %s", c.Incoming, Mirror, Steal, Off)
+		return r, fmt.Errorf("incoming is %q; it can be %s, %s or %s", c.Incoming.Mode, rules.IncomingMirror, rules.IncomingSteal, rules.IncomingOff)
 	}
 	return r, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/front"
+	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
 // execFlags are the flags of exec; each beats its environment variable.
@@ -68,13 +69,13 @@ Without a target the command gets the cluster's network and names only.`,
 // exec is the front of a session.
 func (a *app) exec(f *execFlags, argv []string) (int, error) {
 	if f.steal {
-		f.Incoming = config.Steal
+		f.Incoming.Mode = rules.IncomingSteal
 	}
-	rules, err := f.IncomingRules()
+	in, err := f.IncomingRules()
 	if err != nil {
 		return 0, err
 	}
-	if f.steal && rules.Targetless {
+	if f.steal && in.Targetless {
 		return 0, &failure.Error{Code: "steal-without-target", What: "--steal needs a target", Exit: exitUsage,
 			Why: "without a target there is no traffic that could be taken", Do: "name one: mirrord exec -t pod/NAME --steal COMMAND"}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/kube"
 	"github.com/mirrord-go/mirrord/internal/local/process"
 	"github.com/mirrord-go/mirrord/internal/local/session"
+	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
 // reach picks the way to an agent that the target asks for.
@@ -63,7 +64,7 @@ func startClusterAgent(ctx context.Context, version string, cfg config.Config, r
 		cluster.Close()
 		return nil, err
 	}
-	if t.HostNetwork && cfg.Incoming == config.Steal {
+	if t.HostNetwork && cfg.Incoming.Mode == rules.IncomingSteal {
 		cluster.Close()
 		return nil, &failure.Error{Code: "steal-host-network", What: fmt.Sprintf("the traffic of %s cannot be stolen", t),
 			Why: "the pod uses the network of its node: its ports are the node's own, and others on the node would lose their traffic too",
@@ -113,8 +114,8 @@ func cleanUp(ctx context.Context, owned json.RawMessage) error {
 func features(cfg config.Config) []kube.Feature {
 	all := []kube.Feature{kube.FeatureNetwork, kube.FeatureFiles}
 	switch {
-	case cfg.Targetless() || cfg.Incoming == config.Off:
-	case cfg.Incoming == config.Steal:
+	case cfg.Targetless() || cfg.Incoming.Mode == rules.IncomingOff:
+	case cfg.Incoming.Mode == rules.IncomingSteal:
 		all = append(all, kube.FeatureSteal)
 	default:
 		all = append(all, kube.FeatureMirror)

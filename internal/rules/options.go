@@ -1,0 +1,133 @@
+package rules
+
+// Pattern is a pattern of the user's and where it stands.
+type Pattern struct {
+	Text string `json:"text"`
+	// Origin says for a person where it was written: "feature.fs.local in
+	// .mirrord/mirrord.json:12". Empty for a built-in one.
+	Origin string `json:"origin,omitempty"`
+}
+
+// EnvOptions say which variables the program gets. The zero value takes what
+// the target has except for what is local by nature.
+type EnvOptions struct {
+	Include  []Pattern         `json:"include,omitempty"` // if not empty, only names that match one
+	Exclude  []Pattern         `json:"exclude,omitempty"`
+	File     string            `json:"file,omitempty"`     // absolute path of a file of variables (dotenv)
+	Mapping  []EnvMapping      `json:"mapping,omitempty"`  // the first that matches counts
+	Override map[string]string `json:"override,omitempty"` // set whatever the target has
+	Unset    []Pattern         `json:"unset,omitempty"`    // names, whatever their case
+}
+
+// EnvMapping gives a variable whose name matches another value.
+type EnvMapping struct {
+	Name  Pattern `json:"name"` // regular expression, unanchored
+	Value string  `json:"value"`
+}
+
+// Modes of FilesOptions.
+const (
+	FilesRead               = "read" // the default: read in the target, write here
+	FilesWrite              = "write"
+	FilesLocal              = "local"
+	FilesLocalWithOverrides = "localwithoverrides"
+)
+
+// FilesOptions say whose files the program sees. Patterns are regular
+// expressions, unanchored, whatever the case.
+type FilesOptions struct {
+	Mode      string        `json:"mode,omitempty"` // empty: FilesRead
+	ReadWrite []Pattern     `json:"read_write,omitempty"`
+	ReadOnly  []Pattern     `json:"read_only,omitempty"`
+	Local     []Pattern     `json:"local,omitempty"`
+	NotFound  []Pattern     `json:"not_found,omitempty"`
+	Mapping   []FileMapping `json:"mapping,omitempty"` // the first that matches counts
+	// ShowAWS leaves the developer's ~/.aws visible (magic.aws is off).
+	ShowAWS bool `json:"show_aws,omitempty"`
+	// DNSLocal: the files that say how names resolve are the developer's, because
+	// names are (network.dns is off).
+	DNSLocal bool `json:"dns_local,omitempty"`
+	// HostnameLocal: /etc/hostname is the developer's (hostname is off).
+	HostnameLocal bool `json:"hostname_local,omitempty"`
+}
+
+// FileMapping gives paths that match another name.
+type FileMapping struct {
+	Path Pattern `json:"path"`
+	To   string  `json:"to"` // with $1, ${name}
+}
+
+// Sides of a filter: what is listed goes there, the rest to the other side.
+const (
+	SideLocal  = "local"
+	SideRemote = "remote"
+)
+
+// AddressFilter is a list of addresses and the side that it is for. The zero
+// value filters nothing.
+type AddressFilter struct {
+	Side string `json:"side,omitempty"`
+	// Entries are [protocol://]address[/prefix][:port] each, or suffix and glob
+	// names (*.corp.example).
+	Entries []Pattern `json:"entries,omitempty"`
+}
+
+// OutgoingOptions say where connections of the program go.
+type OutgoingOptions struct {
+	TCPLocal        bool          `json:"tcp_local,omitempty"` // outgoing.tcp is off
+	UDPLocal        bool          `json:"udp_local,omitempty"` // outgoing.udp is off
+	IgnoreLocalhost bool          `json:"ignore_localhost,omitempty"`
+	Filter          AddressFilter `json:"filter"`
+}
+
+// DNSOptions say who answers lookups.
+type DNSOptions struct {
+	Local  bool          `json:"local,omitempty"` // network.dns is off
+	Filter AddressFilter `json:"filter"`
+}
+
+// Modes of IncomingOptions.
+const (
+	IncomingMirror = "mirror" // the default
+	IncomingSteal  = "steal"
+	IncomingOff    = "off"
+)
+
+// IncomingOptions say what becomes of ports that the program listens on.
+type IncomingOptions struct {
+	Mode            string     `json:"mode,omitempty"`         // empty: IncomingMirror
+	Ports           []uint16   `json:"ports,omitempty"`        // of the target; if not nil only these
+	IgnorePorts     []uint16   `json:"ignore_ports,omitempty"` // of the program
+	PortMapping     []PortPair `json:"port_mapping,omitempty"` // From the program's To the target's
+	ListenPorts     []PortPair `json:"listen_ports,omitempty"` // From the program's To the published one
+	IgnoreLocalhost bool       `json:"ignore_localhost,omitempty"`
+	// HTTP is which requests are meant; nil: whole connections.
+	HTTP *HTTPOptions `json:"http,omitempty"`
+}
+
+// PortPair is one line of a table of ports.
+type PortPair struct {
+	From uint16 `json:"from"`
+	To   uint16 `json:"to"`
+}
+
+// HTTPOptions restrict ports to requests that a filter matches.
+type HTTPOptions struct {
+	Filter Filter `json:"filter"`
+	// Ports of the target that are filtered; nil: every port.
+	Ports []uint16 `json:"ports,omitempty"`
+	// OtherPorts says what becomes of ports that Ports does not hold: "" leaves
+	// them alone, IncomingSteal or IncomingMirror takes them whole.
+	OtherPorts string `json:"other_ports,omitempty"`
+}
+
+// Filter is a condition on a request. Exactly one field is set. It is JSON on
+// the wire as well (Subscribe.Filter).
+type Filter struct {
+	Header *Pattern `json:"header,omitempty"` // regular expression on "name: value"
+	Path   *Pattern `json:"path,omitempty"`   // regular expression on the path, and on the path with its query
+	Method *Pattern `json:"method,omitempty"` // a method's name, whatever the case
+	AllOf  []Filter `json:"all_of,omitempty"`
+	AnyOf  []Filter `json:"any_of,omitempty"`
+	Not    *Filter  `json:"not,omitempty"`
+}
