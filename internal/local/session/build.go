@@ -52,7 +52,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 
 	spec := handoff.Spec{
 		Argv: s.start.Argv, Env: rules.Env{}.Merge(s.start.Env, remote), Dir: s.start.Dir,
-		Hostname: s.pod.Hostname, Addrs: s.pod.Addrs, FUSE: true, MaxRead: fusefs.MaxRead,
+		Hostname: s.hostname(), Addrs: s.pod.Addrs, FUSE: true, MaxRead: fusefs.MaxRead,
 	}
 	s.openTree(b, &spec)
 	b.box, err = sandbox.Attach(ctx, s.init, spec, sandbox.Options{OnFUSE: func(fd *os.File) error {
@@ -147,6 +147,16 @@ func (s *supervisor) podAddrs() (v4, v6 netip.Addr) {
 		}
 	}
 	return v4, v6
+}
+
+// hostname is what the sandbox is called.
+func (s *supervisor) hostname() string {
+	if s.cfg.HostnameLocal {
+		if name, err := os.Hostname(); err == nil {
+			return name
+		}
+	}
+	return s.pod.Hostname
 }
 
 // translate gives the addresses that the sandbox's rules use their meaning in

@@ -78,6 +78,7 @@ type supervisor struct {
 	pod   *protocol.Welcome
 	began time.Time
 	runs  atomic.Bool // the command has been let go
+	tally tally
 }
 
 // Run serves the session that start asks for, from the agent's start to the
@@ -142,7 +143,8 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 		return err
 	}
 	_ = s.ctl.Send(control.Message{Running: &control.Running{}})
-	s.emit(event.Event{Level: event.Detail, Code: "running", Text: fmt.Sprintf("the command runs after %d ms", time.Since(s.began).Milliseconds())})
+	s.emit(event.Event{Level: event.Step, Code: "running", Text: runs(s.start.Argv, &s.cfg),
+		Facts: map[string]string{"after_ms": fmt.Sprint(time.Since(s.began).Milliseconds())}})
 	var lost error
 	for lost == nil {
 		select {
@@ -166,6 +168,7 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 			lost = context.Cause(ctx)
 		}
 	}
+	s.summarize()
 	_ = s.ctl.Send(control.Message{Failed: s.failure(lost)})
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
 	defer cancel()
@@ -177,6 +180,7 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 func (s *supervisor) release(b *built, _ *control.Exited) {
 	select {
 	case <-b.box.Done():
+		s.summarize()
 	default:
 		s.emit(event.Event{Level: event.Info, Code: "background", Text: "processes that the command left keep the session; it ends with the last of them"})
 	}
@@ -217,7 +221,19 @@ func (s *supervisor) failure(err error) *failure.Error {
 	return f
 }
 
-func (s *supervisor) emit(e event.Event) { _ = s.ctl.Send(control.Message{Event: &e}) }
+func (s *supervisor) emit(e event.Event) {
+	s.tally.count(e)
+	_ = s.ctl.Send(control.Message{Event: &e})
+}
+
+// summarize says the session's last line.
+func (s *supervisor) summarize() {
+	target := s.cfg.Target
+	if s.cfg.Targetless() {
+		target = "no target"
+	}
+	s.emit(event.Event{Level: event.Info, Code: "summary", Text: s.tally.summary(target, time.Since(s.began))})
+}
 
 // removeAgent removes what is left in the cluster.
 func (s *supervisor) removeAgent() {
