@@ -254,13 +254,14 @@ func TestPackageDocs(t *testing.T) {
 // oneRoom names the only rooms that may import a heavy library, by prefix of
 // its import path. Everyone else meets it through those rooms.
 var oneRoom = map[string][]string{
-	"k8s.io/":                    {"local/kube"},
-	"gvisor.dev/":                {"local/netstack"},
-	"github.com/hanwen/go-fuse":  {"local/fusefs"},
-	"github.com/google/nftables": {"nft"},
-	"github.com/cilium/ebpf":     {"agent/redirect"},
-	"github.com/spf13/":          {"local/cli"},
-	"os/exec": {"local/sandbox", "local/front", "local/process", "local/demo", "leak", "testnet", "testcluster",
+	"k8s.io/":                                {"local/kube"},
+	"gvisor.dev/":                            {"local/netstack"},
+	"github.com/hanwen/go-fuse":              {"local/fusefs"},
+	"github.com/google/nftables":             {"nft"},
+	"github.com/cilium/ebpf":                 {"agent/redirect"},
+	"github.com/spf13/":                      {"local/cli"},
+	"github.com/google/go-containerregistry": {"local/image"},
+	"os/exec": {"local/sandbox", "local/front", "local/process", "local/demo", "local/image", "leak", "testnet", "testcluster",
 		"test/summary"},
 }
 

@@ -1,15 +1,18 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/image"
+	"github.com/mirrord-go/mirrord/internal/local/kube"
 )
 
 func (a *app) agentCommand() *cobra.Command {
@@ -24,37 +27,101 @@ func (a *app) agentCommand() *cobra.Command {
 	return c
 }
 
+// imageFlags are the flags of agent image.
+type imageFlags struct {
+	output, push, load, name string
+	context, kubeconfig      string
+}
+
 func (a *app) imageCommand() *cobra.Command {
-	var output, name string
+	var f imageFlags
 	c := &cobra.Command{
 		Use:   "image",
-		Short: "Write the agent's container image, or print its name",
+		Short: "Write, push or load the agent's container image, or print its name",
 		Long: `image makes the container image of the agent out of this very program, so that no
-registry is needed. The archive can be loaded by containerd, docker, podman, kind,
-k3s and minikube. Without --output it prints the image's name, which is the one
-that exec uses by default.`,
-		Example: `  mirrord agent image --output agent.tar
-  kind load image-archive agent.tar
+registry is needed.
+
+  --output FILE   writes an archive that containerd, docker, podman, kind, k3s and
+                  minikube load
+  --load          gives it to the nodes of a local cluster by that cluster's own tool
+  --push REF      pushes it to a registry of yours, with docker's credentials; then
+                  name it: mirrord exec --agent-image REF, or "agent": {"image": REF}
+
+Without any of these it prints the image's name, which is the one that exec uses
+by default.`,
+		Example: `  mirrord agent image --load
+  mirrord agent image --push registry.example/team/mirrord-agent:1
   mirrord agent image --output - | docker load`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			ref := name
-			if ref == "" {
-				var err error
-				if ref, err = image.Reference(a.version); err != nil {
-					return err
-				}
-			}
-			if output == "" {
-				fmt.Println(ref)
-				return nil
-			}
-			return a.writeImage(output, ref)
+			ctx, stop := interruptible()
+			defer stop()
+			return a.image(ctx, f)
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "", "file to write the image to; - for stdout")
-	c.Flags().StringVar(&name, "name", os.Getenv("MIRRORD_AGENT_IMAGE"), "name of the image (default: this build's)")
+	fl := c.Flags()
+	fl.StringVarP(&f.output, "output", "o", "", "file to write the image to; - for stdout")
+	fl.StringVar(&f.push, "push", "", "name to push the image by")
+	fl.StringVar(&f.load, "load", "", "load it into a local cluster: "+strings.Join(image.Loaders(), ", "))
+	fl.Lookup("load").NoOptDefVal = image.Auto
+	fl.StringVar(&f.name, "name", os.Getenv("MIRRORD_AGENT_IMAGE"), "name of the image (default: this build's)")
+	fl.StringVar(&f.context, "context", os.Getenv("MIRRORD_KUBE_CONTEXT"), "with --load: kubeconfig context of the cluster")
+	fl.StringVar(&f.kubeconfig, "kubeconfig", os.Getenv("MIRRORD_KUBECONFIG"), "with --load: kubeconfig file")
+	c.MarkFlagsMutuallyExclusive("output", "push", "load")
+	c.MarkFlagsMutuallyExclusive("push", "name")
 	return c
+}
+
+func (a *app) image(ctx context.Context, f imageFlags) error {
+	if f.push != "" {
+		program, err := image.Agent()
+		if err != nil {
+			return err
+		}
+		if err := image.Push(ctx, program, f.push, a.version, runtime.GOARCH); err != nil {
+			return err
+		}
+		fmt.Fprintf(os.Stderr, "mirrord: pushed %s\n", f.push)
+		return nil
+	}
+	ref := f.name
+	if ref == "" {
+		var err error
+		if ref, err = image.Reference(a.version); err != nil {
+			return err
+		}
+	}
+	switch {
+	case f.load != "":
+		return a.loadImage(ctx, f, ref)
+	case f.output != "":
+		return a.writeImage(f.output, ref)
+	}
+	fmt.Println(ref)
+	return nil
+}
+
+func (a *app) loadImage(ctx context.Context, f imageFlags, ref string) error {
+	cluster, err := kube.Connect(kube.Options{Kubeconfig: f.kubeconfig, Context: f.context, Version: a.version})
+	if err != nil {
+		return err
+	}
+	defer cluster.Close()
+	dir, err := os.MkdirTemp("", "mirrord-image-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	archive := filepath.Join(dir, "agent.tar")
+	if err := a.writeImage(archive, ref); err != nil {
+		return err
+	}
+	command, err := image.Load(ctx, f.load, cluster.Context(), archive)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "mirrord: loaded by: %s\n", command)
+	return nil
 }
 
 // writeImage writes whole files only: a name that exists is replaced when the
