@@ -139,6 +139,23 @@ func TestOtherFamilyIsUnreachable(t *testing.T) {
 	}
 }
 
+// TestNoIPv6: the program finds a kernel without the family, the other one goes
+// on.
+func TestNoIPv6(t *testing.T) {
+	for to, want := range map[string]int{"[2001:db8::1]:9": int(unix.EAFNOSUPPORT), "[::1]:9": int(unix.EAFNOSUPPORT), "192.0.2.1:9": 0} {
+		sc := scenario{}.prog(t, "send", to, "x")
+		sc.Spec.Addrs, sc.Spec.NoIPv6 = addrs("10.1.2.3/24"), true
+		r := start(t, userUID, sc)
+		if want == 0 {
+			d := r.awaitDatagram(9)
+			r.order(order{Do: "packet", Data: datagram{d.dst, d.src, "answer"}.packet()})
+		}
+		if got := r.code(); got != want {
+			t.Errorf("%s: got %d, want %d; output %s", to, got, want, r.output)
+		}
+	}
+}
+
 // TestIncoming: packets out of the device reach listeners with the client's
 // address, also those on loopback only, and answers leave.
 func TestIncoming(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/mirrord-go/mirrord/internal/event"
@@ -52,7 +53,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 
 	spec := handoff.Spec{
 		Argv: s.start.Argv, Env: rules.Env{}.Merge(s.start.Env, remote), Dir: s.start.Dir,
-		Hostname: s.hostname(), Addrs: s.pod.Addrs, FUSE: true, MaxRead: fusefs.MaxRead,
+		Hostname: s.hostname(), Addrs: s.addrs(), NoIPv6: s.cfg.IPv6Off, FUSE: true, MaxRead: fusefs.MaxRead,
 	}
 	s.openTree(b, &spec)
 	b.box, err = sandbox.Attach(ctx, s.init, spec, sandbox.Options{OnFUSE: func(fd *os.File) error {
@@ -136,9 +137,14 @@ func (s *supervisor) host() incoming.Host {
 	return h
 }
 
+// addrs are the pod's addresses of the families that the session has.
+func (s *supervisor) addrs() []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(s.pod.Addrs), func(p netip.Prefix) bool { return s.cfg.IPv6Off && p.Addr().Is6() })
+}
+
 // podAddrs gives the pod's first address of each family.
 func (s *supervisor) podAddrs() (v4, v6 netip.Addr) {
-	for _, p := range s.pod.Addrs {
+	for _, p := range s.addrs() {
 		switch a := p.Addr(); {
 		case a.Is4() && !v4.IsValid():
 			v4 = a

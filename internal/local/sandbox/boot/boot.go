@@ -181,6 +181,11 @@ func (s *setup) command() *handoff.Error {
 	if err := clearInheritable(); err != nil {
 		return failure(handoff.StepExec, name, err)
 	}
+	if s.spec.NoIPv6 {
+		if err := forbidIPv6(); err != nil {
+			return failure(handoff.StepSeccomp, "", err)
+		}
+	}
 	if err := s.installFilter(); err != nil {
 		return failure(handoff.StepSeccomp, "", err)
 	}

@@ -26,7 +26,7 @@ func (s *Spec) Encode() []byte {
 	}
 	b = binary.AppendUvarint(b, uint64(s.MTU))
 	b = binary.AppendUvarint(b, uint64(s.MaxRead))
-	b = appendBools(b, s.FUSE, s.DefaultPermissions, s.Poll)
+	b = appendBools(b, s.FUSE, s.DefaultPermissions, s.Poll, s.NoIPv6)
 	return appendList(appendList(b, s.Binds), s.Hides)
 }
 
@@ -46,7 +46,7 @@ func DecodeSpec(b []byte) (*Spec, error) {
 		d.err = errors.New("number out of range")
 	}
 	s.MTU, s.MaxRead = int(mtu), uint32(maxRead)
-	s.FUSE, s.DefaultPermissions, s.Poll = d.bools()
+	d.bools(&s.FUSE, &s.DefaultPermissions, &s.Poll, &s.NoIPv6)
 	s.Binds, s.Hides = d.list(), d.list()
 	if err := d.end(); err != nil {
 		return nil, fmt.Errorf("decode sandbox spec: %w", err)
@@ -135,17 +135,19 @@ func (d *decoder) list() []string {
 	return l
 }
 
-func (d *decoder) bools() (a, b, c bool) {
+func (d *decoder) bools(all ...*bool) {
 	if len(d.b) == 0 {
 		d.fail()
 		return
 	}
 	v := d.b[0]
 	d.b = d.b[1:]
-	if v > 7 && d.err == nil {
+	if v>>len(all) != 0 && d.err == nil {
 		d.err = errors.New("unknown flag")
 	}
-	return v&1 != 0, v&2 != 0, v&4 != 0
+	for i, x := range all {
+		*x = v>>i&1 != 0
+	}
 }
 
 func (d *decoder) fail() {

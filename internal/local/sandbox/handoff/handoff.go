@@ -83,6 +83,7 @@ type Spec struct {
 	Hostname string         // empty: the caller's
 	Addrs    []netip.Prefix // the pod's own addresses, put on the device
 	MTU      int            // bytes; 0: the constant MTU
+	NoIPv6   bool           // socket(AF_INET6) fails with EAFNOSUPPORT
 
 	FUSE               bool   // the root is a FUSE file system; else the caller's root
 	DefaultPermissions bool   // the kernel checks modes of the FUSE root
