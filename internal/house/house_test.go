@@ -28,6 +28,8 @@ const layers = `
 	# Words, judgement, wire: pure, the same on both machines.
 	NONE < failure, event, protocol, relay < WORDS;
 	failure, protocol < rules < config;
+	NONE < config/document < config;
+	event < config; # what a person should know about a configuration that works
 	protocol < link, protocol/protocoltest;
 	NONE < link/resume, link/seal;
 
@@ -261,6 +263,10 @@ var oneRoom = map[string][]string{
 	"github.com/cilium/ebpf":                 {"agent/redirect"},
 	"github.com/spf13/":                      {"local/cli"},
 	"github.com/google/go-containerregistry": {"local/image"},
+	"go.yaml.in/":                            {"config/document"},
+	"github.com/pelletier/":                  {"config/document"},
+	"github.com/joho/":                       {"rules"},
+	"github.com/dlclark/":                    {"rules"},
 	"os/exec": {"local/sandbox", "local/front", "local/process", "local/demo", "local/image", "leak", "testnet", "testcluster",
 		"test/summary"},
 }
