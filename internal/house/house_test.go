@@ -26,8 +26,8 @@ const module = "github.com/mirrord-go/mirrord/"
 // A name in capitals is a floor: a set of rooms, and everything below it.
 const layers = `
 	# Words, judgement, wire: pure, the same on both machines.
-	NONE < failure, event, protocol, relay < WORDS;
-	failure, protocol < rules < config;
+	NONE < failure, event, protocol, relay, http1 < WORDS;
+	failure, protocol < rules < rules/filter < config;
 	protocol < link, protocol/protocoltest;
 	NONE < link/resume, link/seal;
 
@@ -44,7 +44,7 @@ const layers = `
 	WORDS, KERNEL < agent/target, agent/claims < agent/redirect, agent/capture < AGENTMECH;
 
 	# The flows.
-	WORDS, rules, link < FLOWBASE;
+	WORDS, rules, rules/filter, link < FLOWBASE;
 	local/fusefs < local/files; # the flow is the Tree that the mechanism serves
 	FLOWBASE < local/files, local/outgoing, local/incoming < LOCALFLOW;
 	FLOWBASE < agent/env, agent/files, agent/outgoing, agent/incoming < AGENTFLOW;
@@ -259,6 +259,7 @@ var oneRoom = map[string][]string{
 	"github.com/hanwen/go-fuse":  {"local/fusefs"},
 	"github.com/google/nftables": {"nft"},
 	"github.com/cilium/ebpf":     {"agent/redirect"},
+	"github.com/dlclark/regexp2": {"rules/filter"},
 	"github.com/spf13/":          {"local/cli"},
 	"os/exec": {"local/sandbox", "local/front", "local/process", "local/demo", "leak", "testnet", "testcluster",
 		"test/summary"},
