@@ -167,7 +167,7 @@ type Message struct {
 // understood in two ways; any other error is the reader's, with
 // io.ErrUnexpectedEOF for an end inside the message.
 func (r *Reader) Forward(dst io.Writer, m *Message) error {
-	r.scan = scanner{}
+	r.scan = scanner{later: true}
 	for {
 		n, done, err := m.body.scan(r.buf[r.r+m.head : r.w])
 		n += m.head

@@ -22,6 +22,7 @@ type scanner struct {
 	state state
 	since int // bytes in the present state's word
 	proxy bool
+	later bool // other messages came before on the connection
 }
 
 type state uint8
@@ -98,7 +99,7 @@ func (s *scanner) step(c byte, b []byte, k kind) bool {
 		case k == response:
 			s.state = version
 			return s.step(c, b, k)
-		case c == '\r': // clients of old sent one behind a body (RFC 9112 §2.2)
+		case c == '\r' && s.later: // clients of old sent one behind a body (RFC 9112 §2.2)
 			return s.to(startLF)
 		}
 		s.state = method
