@@ -195,3 +195,47 @@ func (r *Reader) Forward(dst io.Writer, m *Message) error {
 		}
 	}
 }
+
+// ForwardRest writes to dst what is buffered and all that src still gives, and
+// gives the Reader's memory back. Between two TCP connections the kernel does
+// it. The error is nil at the end of src; one of dst is a *WriteError where it
+// can be told apart.
+func (r *Reader) ForwardRest(dst io.Writer) error {
+	defer r.Close()
+	for {
+		if b := r.Buffered(); len(b) > 0 {
+			if _, err := dst.Write(b); err != nil {
+				return &WriteError{err}
+			}
+		}
+		full := r.w == len(r.buf)
+		r.Discard()
+		if spliced(dst) && spliced(r.src) {
+			r.Close()
+			_, err := io.Copy(dst, r.src)
+			return err
+		}
+		if full {
+			r.resize(MaxHead)
+		} else {
+			r.resize(smallBuffer)
+		}
+		if err := r.read(); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+// spliced reports whether c is a TCP connection, or embeds one: io.Copy between
+// two of them is splice(2).
+func spliced(c any) bool {
+	_, ok := c.(interface {
+		io.ReaderFrom
+		io.WriterTo
+		SetNoDelay(bool) error
+	})
+	return ok
+}

@@ -65,7 +65,7 @@ func setUp(t *testing.T) *bench {
 	b := &bench{t: t, steal: newSource(), mirror: newSource(), near: link.New(a, link.Local, link.Options{}), far: link.New(z, link.Agent, link.Options{}), ended: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	b.end = cancel
-	h := New(b.far, map[uint8]Source{protocol.ModeSteal: b.steal, protocol.ModeMirror: b.mirror}, nil)
+	h := New(Options{Link: b.far, Sources: map[uint8]Source{protocol.ModeSteal: b.steal, protocol.ModeMirror: b.mirror}})
 	b.hub = h
 	var wg sync.WaitGroup
 	wg.Go(func() { h.Run(ctx) })
@@ -260,7 +260,7 @@ func TestRefusedSubscriptions(t *testing.T) {
 			syscall.EOPNOTSUPP, protocol.CauseDenied, "CAP_NET_RAW is missing"},
 		{"unknown mode", protocol.Subscribe{Port: 80, Mode: 9}, nil, false, syscall.EINVAL, protocol.CauseUnsupported, "mode 9 is not known to this agent"},
 		{"filter", protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal, Filter: "x"}, nil, false,
-			syscall.EINVAL, protocol.CauseUnsupported, "this agent knows no filters"},
+			syscall.EOPNOTSUPP, protocol.CauseUnsupported, "this agent cannot filter stolen ports"},
 		{"port 0", protocol.Subscribe{Mode: protocol.ModeSteal}, nil, false, syscall.EINVAL, 0, "port 0 cannot be subscribed to"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -276,7 +276,7 @@ func TestRefusedSubscriptions(t *testing.T) {
 			near, far := link.New(a, link.Local, link.Options{}), link.New(z, link.Agent, link.Options{})
 			defer far.Close("")
 			defer near.Close("")
-			h := New(far, sources, missing)
+			h := New(Options{Link: far, Sources: sources, Missing: missing})
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
