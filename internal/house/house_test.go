@@ -26,8 +26,8 @@ const module = "github.com/mirrord-go/mirrord/"
 // A name in capitals is a floor: a set of rooms, and everything below it.
 const layers = `
 	# Words, judgement, wire: pure, the same on both machines.
-	NONE < failure, event, protocol, relay < WORDS;
-	failure, protocol < rules < config;
+	NONE < failure, event, protocol, relay, http1 < WORDS;
+	failure, protocol < rules < rules/filter < config;
 	NONE < config/document < config;
 	event < config; # what a person should know about a configuration that works
 	protocol < link, protocol/protocoltest;
@@ -46,7 +46,7 @@ const layers = `
 	WORDS, KERNEL < agent/target, agent/claims < agent/redirect, agent/capture < AGENTMECH;
 
 	# The flows.
-	WORDS, rules, link < FLOWBASE;
+	WORDS, rules, rules/filter, link < FLOWBASE;
 	local/fusefs < local/files; # the flow is the Tree that the mechanism serves
 	FLOWBASE < local/files, local/outgoing, local/incoming < LOCALFLOW;
 	FLOWBASE < agent/env, agent/files, agent/outgoing, agent/incoming < AGENTFLOW;
@@ -266,7 +266,7 @@ var oneRoom = map[string][]string{
 	"go.yaml.in/":                            {"config/document"},
 	"github.com/pelletier/":                  {"config/document"},
 	"github.com/joho/":                       {"rules"},
-	"github.com/dlclark/":                    {"rules"},
+	"github.com/dlclark/":                    {"rules", "rules/filter"},
 	"os/exec": {"local/sandbox", "local/front", "local/process", "local/demo", "local/image", "leak", "testnet", "testcluster",
 		"test/summary"},
 }
