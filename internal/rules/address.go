@@ -68,8 +68,11 @@ func (a *Address) bracketed(text string) (rest string, err error) {
 	if err != nil || !ip.Is6() || ip.Zone() != "" {
 		return "", fmt.Errorf("%q in brackets is not an IPv6 address", host)
 	}
-	bits, rest := cutPort(rest)
-	return rest, a.network(ip, bits)
+	bits, port := cutPort(rest)
+	if bits != "" && bits[0] != '/' {
+		return rest, nil // it is neither
+	}
+	return port, a.network(ip, bits)
 }
 
 // plain reads a name or an IPv4 address with its prefix, and gives what
