@@ -31,7 +31,11 @@ type Here struct {
 func Machine() Here {
 	return Here{
 		Lookup: func(ctx context.Context, name string) ([]netip.Addr, error) {
-			return new(net.Resolver).LookupNetIP(ctx, "ip", name)
+			addrs, err := new(net.Resolver).LookupNetIP(ctx, "ip", name)
+			for i, a := range addrs {
+				addrs[i] = a.Unmap()
+			}
+			return addrs, err
 		},
 		Exchange: func(ctx context.Context, network string, query []byte) ([]byte, error) {
 			var servers []netip.AddrPort
