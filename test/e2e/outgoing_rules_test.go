@@ -200,7 +200,7 @@ s = socket.create_server(("127.0.0.1", 0))
 port = s.getsockname()[1]
 command = sys.argv[1:] + ["sh", "-c", f"probe connect 127.0.0.1:{port}; probe connect localhost:{port}; probe connect [::1]:{port}"]
 sys.exit(subprocess.run(command).returncode)`
-		r := startCommand(t, []string{"python3", "-c", editor, w.mirrord, "exec", "-n", w.namespace, "-t", "pod/app"}, nil)
+		r := startCommand(t, []string{"env", "python3", "-c", editor, w.mirrord, "exec", "-n", w.namespace, "-t", "pod/app"}, nil)
 		if code := r.end(); code != 0 || strings.Join(strings.Fields(r.stdout.String()), " ") != "connected connected ECONNREFUSED" {
 			t.Errorf("exit code %d, got %q", code, r.stdout)
 		}
