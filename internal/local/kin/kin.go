@@ -110,8 +110,9 @@ type Process struct {
 	Title            string // what it calls itself
 }
 
-// shells, terminals and managers start what a user asks for: what they start
-// has nothing to do with each other.
+// strangers are shells, terminals and managers of sessions and services, by the
+// names of their files and by what they call themselves. They start whatever a
+// user asks for, so what they start has nothing to do with each other.
 var strangers = map[string]bool{
 	"sh": true, "bash": true, "rbash": true, "dash": true, "ash": true, "busybox": true, "zsh": true, "ksh": true, "ksh93": true, "mksh": true,
 	"fish": true, "csh": true, "tcsh": true, "nu": true, "elvish": true, "xonsh": true, "pwsh": true,
