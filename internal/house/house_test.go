@@ -37,9 +37,9 @@ const layers = `
 	NONE < nft, netns < KERNEL;
 
 	# The developer's machine: mechanisms, then ways to an agent.
-	WORDS < local/netstack, local/fusefs, local/control, local/image;
+	WORDS < local/netstack, local/fusefs, local/control, local/image, local/kin;
 	WORDS, KERNEL < local/sandbox/handoff, local/sandbox/tree < local/sandbox, local/sandbox/boot;
-	local/netstack, local/fusefs, local/sandbox < LOCALMECH;
+	local/netstack, local/fusefs, local/sandbox, local/kin < LOCALMECH;
 	WORDS, KERNEL, link/seal < local/kube, local/process, local/demo < REACH;
 
 	# The cluster: mechanisms.
@@ -48,7 +48,7 @@ const layers = `
 	# The flows.
 	WORDS, rules, rules/filter, link < FLOWBASE;
 	local/fusefs < local/files; # the flow is the Tree that the mechanism serves
-	FLOWBASE < local/files, local/outgoing, local/incoming < LOCALFLOW;
+	FLOWBASE < local/dns, local/files, local/outgoing, local/incoming < LOCALFLOW;
 	FLOWBASE < agent/env, agent/files, agent/outgoing, agent/incoming < AGENTFLOW;
 
 	# Composition, and what a person meets.
