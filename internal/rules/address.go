@@ -214,14 +214,6 @@ func (e *AddressError) Error() string {
 // Unwrap gives what is wrong.
 func (e *AddressError) Unwrap() error { return e.Err }
 
-// where is the pattern's origin, or what is said without one.
-func (p Pattern) where(otherwise string) string {
-	if p.Origin != "" {
-		return p.Origin
-	}
-	return otherwise
-}
-
 // addresses is an AddressFilter that can be asked.
 type addresses struct {
 	key     string // of the filter: "outgoing.filter"

@@ -187,14 +187,6 @@ func (v *variables) set(kv string) {
 	v.value[name] = value
 }
 
-// where is where a pattern was written, or the key that it belongs to.
-func (p Pattern) where(key string) string {
-	if p.Origin != "" {
-		return p.Origin
-	}
-	return key
-}
-
 // glob matches the whole of name against a pattern with * for any run of
 // characters and ? for exactly one, case-sensitive.
 func glob(pattern, name string) bool {
