@@ -194,7 +194,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		send(w, &corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: found})
-	case "get version":
+	case "list version":
 		send(w, map[string]string{"gitVersion": "v1.99.0"})
 	case "create selfsubjectaccessreviews":
 		a.review(w, r)
@@ -252,7 +252,7 @@ func (a *api) other(w http.ResponseWriter, resource, name string) {
 		}
 	}
 	if name == "" {
-		send(w, map[string]any{"apiVersion": "v1", "kind": "List", "items": slices.Collect(maps.Values(all))})
+		send(w, map[string]any{"apiVersion": "v1", "kind": strings.ToUpper(resource[:1]) + resource[1:len(resource)-1] + "List", "items": slices.Collect(maps.Values(all))})
 		return
 	}
 	if all[name] == nil {

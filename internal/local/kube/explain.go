@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"strings"
 	"time"
@@ -109,7 +108,7 @@ func (c *Cluster) loginProgram(err error) error {
 	_, f.Why, _ = strings.Cut(err.Error(), "getting credentials: ")
 	f.Why, _, _ = strings.Cut(f.Why, "\n") // client-go goes on for several lines
 	f.Do = "log in again, as for kubectl; try: " + strings.Join(append([]string{p.Command}, p.Args...), " ")
-	if strings.Contains(f.Why, "not found") || errors.Is(err, fs.ErrNotExist) {
+	if strings.Contains(f.Why, "not found") || strings.Contains(f.Why, "no such file") {
 		f.What = fmt.Sprintf("the login program %q of the kubeconfig is not there", p.Command)
 		f.Do = "install it, or log in again in another way, as for kubectl"
 		if p.InstallHint != "" {
