@@ -5,8 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/event"
@@ -38,22 +42,37 @@ func steps(r session.Request) func(string) {
 type clusterAgent struct {
 	*kube.Agent
 	cluster *kube.Cluster
+	target  *kube.Target
+}
+
+// clusterOptions are what the configuration says about cluster and agent.
+func clusterOptions(version string, cfg config.Config) (kube.Options, error) {
+	o := kube.Options{
+		Kubeconfig: cfg.Kubeconfig, Context: cfg.Context, Namespace: cfg.Namespace, InsecureTLS: cfg.InsecureTLS,
+		AgentNamespace: cfg.Agent.Namespace, Image: cfg.Agent.Image, PullPolicy: cfg.Agent.PullPolicy, Version: version,
+		StartTimeout: time.Duration(cfg.Agent.StartupTimeout) * time.Second,
+	}
+	if o.Image != "" {
+		return o, nil // for which machines it is, its maker knows
+	}
+	var err error
+	o.Image, err = image.Reference(version)
+	o.Architecture = runtime.GOARCH
+	return o, err
 }
 
 func startClusterAgent(ctx context.Context, version string, cfg config.Config, r session.Request) (session.Agent, error) {
-	reference := cfg.Agent.Image
-	if reference == "" {
-		var err error
-		if reference, err = image.Reference(version); err != nil {
-			return nil, err
-		}
-	}
-	cluster, err := kube.Connect(kube.Options{
-		Kubeconfig: cfg.Kubeconfig, Context: cfg.Context, Namespace: cfg.Namespace,
-		AgentNamespace: cfg.Agent.Namespace, Image: reference, Version: version,
-	})
+	options, err := clusterOptions(version, cfg)
 	if err != nil {
 		return nil, err
+	}
+	cluster, err := kube.Connect(options)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.InsecureTLS != nil && *cfg.InsecureTLS {
+		r.Emit(event.Event{Level: event.Warning, Code: "insecure-tls",
+			Text: "the certificate of the API server is not checked: whoever is on the way can read and change everything"})
 	}
 	target := cfg.Target
 	if cfg.Targetless() {
@@ -73,6 +92,9 @@ func startClusterAgent(ctx context.Context, version string, cfg config.Config, r
 	for _, note := range t.Notes {
 		r.Emit(event.Event{Level: event.Info, Code: "target", Text: note})
 	}
+	if text := grpcWarning(t, cfg.Incoming); text != "" {
+		r.Emit(event.Event{Level: event.Warning, Code: "steal-grpc-probe", Flow: "incoming", Text: text})
+	}
 	owned := func(ref kube.Ref) {
 		if b, err := json.Marshal(ref); err == nil {
 			r.Owned(b)
@@ -86,7 +108,34 @@ func startClusterAgent(ctx context.Context, version string, cfg config.Config, r
 		return nil, err
 	}
 	owned(a.Ref()) // now with the identity of what was made
-	return &clusterAgent{a, cluster}, nil
+	return &clusterAgent{a, cluster, t}, nil
+}
+
+// Probes gives the paths, by port, on which the node asks the target's pod
+// over HTTP how it is; a path may hold a query. The caller must not change it.
+func (a *clusterAgent) Probes() map[uint16][]string {
+	paths := map[uint16][]string{}
+	for _, p := range a.target.Probes {
+		paths[p.Port] = append(paths[p.Port], p.Path)
+	}
+	return paths
+}
+
+// grpcWarning is about ports that are taken whole though the node asks on them
+// by gRPC how the pod is: the program here must answer, or the pod is
+// restarted. Empty: there are none.
+func grpcWarning(t *kube.Target, in rules.IncomingOptions) string {
+	var ports []string
+	for _, p := range t.GRPCProbes {
+		whole := in.HTTP == nil || in.HTTP.Ports != nil && !slices.Contains(in.HTTP.Ports, p) && in.HTTP.OtherPorts == rules.IncomingSteal
+		if in.Mode == rules.IncomingSteal && whole && (in.Ports == nil || slices.Contains(in.Ports, p)) {
+			ports = append(ports, strconv.Itoa(int(p)))
+		}
+	}
+	if len(ports) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s has gRPC probes on port %s: while your program takes that port it must answer them, or the cluster restarts the pod", t.Workload, strings.Join(ports, ", "))
 }
 
 // Key implements session.Agent.
@@ -125,6 +174,9 @@ func features(cfg config.Config) []kube.Feature {
 
 // processAgent is an agent beside a process of this machine.
 type processAgent struct{ *process.Agent }
+
+// Probes are those of nobody: no node asks a process of this machine.
+func (a processAgent) Probes() map[uint16][]string { return nil }
 
 // Gone implements session.Agent: the socket that the agent inherited is closed.
 func (a processAgent) Gone(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }

@@ -45,7 +45,7 @@ type Agent struct {
 type Ref struct {
 	Kubeconfig  string `json:"kubeconfig,omitempty"`
 	Context     string `json:"context,omitempty"`
-	InsecureTLS bool   `json:"insecureTLS,omitempty"`
+	InsecureTLS *bool  `json:"insecureTLS,omitempty"`
 	Namespace   string `json:"namespace"`
 	Job         string `json:"job"`
 	UID         string `json:"uid,omitempty"` // of the Job, once it is known to exist

@@ -9,8 +9,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/mirrord-go/mirrord/internal/failure"
 )
 
 const (
@@ -72,14 +70,9 @@ func (st *start) readLog(ctx context.Context, pod string) {
 		st.ready <- a
 	case ctx.Err() != nil:
 	default:
-		why := strings.Join(last, "\n")
-		if why == "" {
-			why = "it said nothing"
-		}
 		if err != io.EOF {
-			why += fmt.Sprintf("\n(its log was cut: %v)", err)
+			last = append(last, fmt.Sprintf("(its log was cut: %v)", err))
 		}
-		st.failed <- failure.New("agent-ended", fmt.Sprintf("the agent ended before it was ready (pod %s)", pod),
-			"try again; if it stays, please report it with what the agent said", "%s", why)
+		st.ended <- last
 	}
 }

@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +26,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
@@ -34,8 +37,13 @@ import (
 // api is an API server that knows one namespace, "shop", and answers as the
 // test says. Its fields are set before the first request.
 type api struct {
-	pods   []corev1.Pod // there from the beginning
-	agent  []corev1.Pod // states of the agent's pod, told once the Job is there
+	pods []corev1.Pod // there from the beginning
+	// others are there too: objects by resource and name. Nodes that are not
+	// among them are ready ones; namespaces are "shop" and these.
+	others map[string]map[string]any
+	denied map[string]bool   // what reviews of access deny, as "verb resource namespace"
+	labels map[string]string // of every namespace
+	agent  []corev1.Pod      // states of the agent's pod, told once the Job is there
 	events []corev1.Event
 	log    string // of the agent
 	// forbid and refuse hold answers by "verb resource", as RBAC names them.
@@ -121,8 +129,15 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if parts[0] == "apis" {
 		parts = parts[1:]
 	}
-	parts = append(parts, "", "", "")[2:] // namespaces NS RESOURCE [NAME [SUB]]
-	namespace, resource, name, sub := parts[1], parts[2], parts[3], parts[4]
+	parts = append(parts, "", "", "", "", "")[min(2, len(parts)):] // [namespaces NS] RESOURCE [NAME [SUB]]
+	namespace := ""
+	if parts[0] == "namespaces" && parts[2] != "" {
+		namespace, parts = parts[1], parts[2:]
+	}
+	resource, name, sub := parts[0], parts[1], parts[2]
+	if resource == "" {
+		resource = strings.Trim(r.URL.Path, "/") // /version
+	}
 	verb := map[string]string{"POST": "create", "DELETE": "delete", "GET": "get"}[r.Method]
 	switch {
 	case sub != "":
@@ -167,7 +182,24 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		a.fail(w, 404, "NotFound", fmt.Sprintf("pods %q not found", name))
 	case "list pods":
-		send(w, &corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: a.pods})
+		selector, err := labels.Parse(r.URL.Query().Get("labelSelector"))
+		if err != nil {
+			a.fail(w, 400, "BadRequest", err.Error())
+			return
+		}
+		var found []corev1.Pod
+		for _, p := range a.pods {
+			if selector.Matches(labels.Set(p.Labels)) {
+				found = append(found, p)
+			}
+		}
+		send(w, &corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: found})
+	case "list version":
+		send(w, map[string]string{"gitVersion": "v1.99.0"})
+	case "create selfsubjectaccessreviews":
+		a.review(w, r)
+	case "create pods": // only ever as a trial
+		a.trial(w, r)
 	case "list events":
 		send(w, &corev1.EventList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "EventList"}, Items: a.events})
 	case "watch pods":
@@ -193,9 +225,81 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, a.log)
 	case "get pods/portforward", "create pods/portforward":
 		a.forward(w, r)
+	case "get nodes", "get namespaces", "list nodes", "list namespaces":
+		a.other(w, resource, name)
 	default:
-		a.fail(w, 404, "NotFound", "the test's server knows no "+key)
+		if a.others[resource] == nil {
+			a.fail(w, 404, "NotFound", "the server could not find the requested resource")
+			return
+		}
+		a.other(w, resource, name)
 	}
+}
+
+// other answers for objects of which the test's server knows no more than
+// their text.
+func (a *api) other(w http.ResponseWriter, resource, name string) {
+	all := maps.Clone(a.others[resource])
+	if all == nil {
+		all = map[string]any{}
+	}
+	switch resource {
+	case "namespaces":
+		all["shop"] = map[string]any{"metadata": map[string]any{"name": "shop", "labels": a.labels}}
+	case "nodes":
+		if all["node-7"] == nil {
+			all["node-7"] = nodeNamed("node-7", nil)
+		}
+	}
+	if name == "" {
+		send(w, map[string]any{"apiVersion": "v1", "kind": strings.ToUpper(resource[:1]) + resource[1:len(resource)-1] + "List", "items": slices.Collect(maps.Values(all))})
+		return
+	}
+	if all[name] == nil {
+		a.fail(w, 404, "NotFound", fmt.Sprintf("%s %q not found", resource, name))
+		return
+	}
+	send(w, all[name])
+}
+
+// nodeNamed is a node that works, changed by change.
+func nodeNamed(name string, change func(*corev1.Node)) *corev1.Node {
+	n := &corev1.Node{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}, ObjectMeta: metav1.ObjectMeta{Name: name}}
+	n.Status.NodeInfo.OperatingSystem, n.Status.NodeInfo.Architecture = "linux", "amd64"
+	n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+	if change != nil {
+		change(n)
+	}
+	return n
+}
+
+// review answers a SelfSubjectAccessReview.
+func (a *api) review(w http.ResponseWriter, r *http.Request) {
+	var v struct {
+		Spec struct {
+			ResourceAttributes struct{ Namespace, Verb, Group, Resource, Subresource string }
+		}
+	}
+	if err := json.NewDecoder(r.Body).Decode(&v); err != nil {
+		a.fail(w, 400, "BadRequest", err.Error())
+		return
+	}
+	at := v.Spec.ResourceAttributes
+	resource := strings.TrimSuffix(at.Resource+"."+at.Group, ".")
+	if at.Subresource != "" {
+		resource += "/" + at.Subresource
+	}
+	send(w, map[string]any{"status": map[string]any{"allowed": !a.denied[strings.TrimSpace(at.Verb+" "+resource+" "+at.Namespace)]}})
+}
+
+// trial answers what must be a dry run.
+func (a *api) trial(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Query().Get("dryRun") != "All" {
+		a.fail(w, 500, "InternalError", "this would have made something")
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	io.Copy(w, r.Body)
 }
 
 func typed(p *corev1.Pod) *corev1.Pod {
@@ -245,6 +349,10 @@ func (a *api) tell(w http.ResponseWriter, r *http.Request, objects []any) {
 }
 
 func (a *api) createJob(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Query().Get("dryRun") != "" {
+		a.trial(w, r)
+		return
+	}
 	j := &batchv1.Job{}
 	if err := json.NewDecoder(r.Body).Decode(j); err != nil {
 		a.fail(w, 400, "BadRequest", err.Error())

@@ -25,6 +25,8 @@ func (c *Cluster) explain(ctx context.Context, err error, verb, resource, namesp
 	switch {
 	case apierrors.IsForbidden(err):
 		return c.forbidden(err, verb, resource, namespace)
+	case c.config.ExecProvider != nil && strings.Contains(err.Error(), "getting credentials:"):
+		return c.loginProgram(err)
 	case apierrors.IsUnauthorized(err), strings.Contains(err.Error(), "getting credentials:"):
 		f.Code, f.What = "cluster-login", "the cluster does not accept your login"
 		f.Do = "log in again, as for kubectl; try: kubectl get pods -n " + namespace
@@ -42,6 +44,9 @@ func (c *Cluster) explain(ctx context.Context, err error, verb, resource, namesp
 		f.Do = "check certificate-authority and server in the kubeconfig: kubectl config view --minify"
 	case unreachable(err):
 		f.Code, f.What = "cluster-unreachable", fmt.Sprintf("the API server %s cannot be reached", c.config.Host)
+		if op, ok := errors.AsType[*net.OpError](err); ok && op.Timeout() {
+			f.Why += fmt.Sprintf(" (tried for %s)", dialTimeout)
+		}
 		f.Do = "check VPN, proxy and context; try: kubectl get pods"
 		if c.context != "" {
 			f.Do = fmt.Sprintf("check VPN and proxy, and that context %q is the right one; try: kubectl --context %s get pods", c.context, c.context)
@@ -72,9 +77,45 @@ func (c *Cluster) forbidden(err error, verb, resource, namespace string) error {
 	if !strings.Contains(text, " cannot "+verb+" ") && !strings.Contains(text, " cannot ") {
 		return c.refused(text, err, namespace)
 	}
-	return &failure.Error{Code: "forbidden", What: fmt.Sprintf("you may not %s %s in %s", verb, resource, c.place(namespace)), Why: text, Cause: err,
-		Do: fmt.Sprintf("ask whoever runs the cluster for the verb %s on %s; check: kubectl auth can-i %s %s -n %s",
-			verb, resource, strings.Fields(verb)[0], resource, namespace)}
+	f := c.Lacking(Permission{Verb: verb, Resource: resource, Namespace: namespace})
+	f.Why, f.Cause = text, err
+	return f
+}
+
+// Lacking is the failure of a user without permission p; Why is left to the
+// caller.
+func (c *Cluster) Lacking(p Permission) *failure.Error {
+	group, resource, sub := p.parts()
+	verbs := strings.Split(p.Verb, " and ")
+	check := fmt.Sprintf("kubectl auth can-i %s %s", verbs[0], strings.TrimSuffix(resource+"."+group, "."))
+	if sub != "" {
+		check += " --subresource=" + sub
+		resource += "/" + sub
+	}
+	if p.Namespace != "" {
+		check += " -n " + p.Namespace
+	}
+	return &failure.Error{Code: "forbidden", What: fmt.Sprintf("you may not %s %s in %s", p.Verb, p.Resource, c.place(p.Namespace)),
+		Do: fmt.Sprintf("ask whoever runs the cluster for the verb %s on %s, a role with the rule\n  {apiGroups: [%q], resources: [%q], verbs: [%s]}\ncheck: %s",
+			p.Verb, p.Resource, group, resource, strings.Join(verbs, ", "), check)}
+}
+
+// loginProgram explains a login program of the kubeconfig (exec) that is not
+// there or has failed.
+func (c *Cluster) loginProgram(err error) error {
+	p := c.config.ExecProvider
+	f := &failure.Error{Code: "cluster-login", What: fmt.Sprintf("the login program %q of the kubeconfig has failed", p.Command), Cause: err}
+	_, f.Why, _ = strings.Cut(err.Error(), "getting credentials: ")
+	f.Why, _, _ = strings.Cut(f.Why, "\n") // client-go goes on for several lines
+	f.Do = "log in again, as for kubectl; try: " + strings.Join(append([]string{p.Command}, p.Args...), " ")
+	if strings.Contains(f.Why, "not found") || strings.Contains(f.Why, "no such file") {
+		f.What = fmt.Sprintf("the login program %q of the kubeconfig is not there", p.Command)
+		f.Do = "install it, or log in again in another way, as for kubectl"
+		if p.InstallHint != "" {
+			f.Do += "\n" + strings.TrimSpace(p.InstallHint)
+		}
+	}
+	return f
 }
 
 // refused explains what an admission check of the cluster said about the agent.
@@ -87,6 +128,7 @@ func (c *Cluster) refused(text string, cause error, namespace string) error {
 	case strings.Contains(text, "exceeded quota"), strings.Contains(text, "failed quota"):
 		f.Do = fmt.Sprintf("free some of it or have it raised: kubectl describe quota -n %s; or: mirrord exec --agent-namespace NAMESPACE ...", namespace)
 	case strings.Contains(text, "is being terminated"):
+		f.Code, f.What = "namespace-ending", fmt.Sprintf("%s is being deleted", c.place(namespace))
 		f.Do = "name another namespace: mirrord exec --agent-namespace NAMESPACE ..."
 	default:
 		f.Do = "ask whoever runs the cluster, or run agents elsewhere: mirrord exec --agent-namespace NAMESPACE ..."

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"maps"
 	"strings"
 
@@ -53,7 +54,7 @@ const (
 
 // job is the agent for target t as the cluster gets it. It holds nothing
 // secret: ids, and the public key of the session.
-func job(name, namespace, image string, t *Target, s AgentSpec) *batchv1.Job {
+func job(name, namespace string, o Options, t *Target, s AgentSpec) *batchv1.Job {
 	labels := map[string]string{
 		"app.kubernetes.io/name":       "mirrord-agent",
 		"app.kubernetes.io/managed-by": "mirrord",
@@ -83,7 +84,7 @@ func job(name, namespace, image string, t *Target, s AgentSpec) *batchv1.Job {
 		EnableServiceLinks:            new(false),
 		TerminationGracePeriodSeconds: new(int64(gracePeriod)),
 		Containers: []corev1.Container{{
-			Name: agentContainer, Image: image, ImagePullPolicy: corev1.PullIfNotPresent,
+			Name: agentContainer, Image: o.Image, ImagePullPolicy: corev1.PullPolicy(cmp.Or(o.PullPolicy, string(corev1.PullIfNotPresent))),
 			Command: []string{"/mirrord-agent"}, Args: arguments(t, s),
 			Env:             []corev1.EnvVar{{Name: "GOMEMLIMIT", Value: "96MiB"}}, // collect before the limit kills
 			Resources:       resources(),
@@ -94,6 +95,9 @@ func job(name, namespace, image string, t *Target, s AgentSpec) *batchv1.Job {
 	}
 	if t.Targetless {
 		unprivileged(&pod)
+		if o.Architecture != "" { // the scheduler knows nothing of the image
+			pod.NodeSelector = map[string]string{corev1.LabelArchStable: o.Architecture, corev1.LabelOSStable: "linux"}
+		}
 	} else {
 		beside(&pod, t, s.Features)
 	}

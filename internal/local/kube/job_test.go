@@ -24,7 +24,7 @@ func TestJob(t *testing.T) {
 		{"job-targetless", &Target{Targetless: true, Namespace: "shop"}, AgentSpec{Session: "s1", PublicKey: "KEY+/="}},
 	} {
 		t.Run(c.golden, func(t *testing.T) {
-			got, err := json.MarshalIndent(job(jobName(c.spec.Session), "agents", "registry.example/agent:1", c.target, c.spec), "", "  ")
+			got, err := json.MarshalIndent(job(jobName(c.spec.Session), "agents", Options{Image: "registry.example/agent:1"}, c.target, c.spec), "", "  ")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -58,7 +58,7 @@ func TestCapabilities(t *testing.T) {
 		{"network and mirror", []Feature{FeatureNetwork, FeatureMirror}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "NET_RAW"}},
 		{"steal", []Feature{FeatureSteal}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "NET_ADMIN", "BPF"}},
 	} {
-		j := job("j", "n", "i", &Target{}, AgentSpec{Features: c.features})
+		j := job("j", "n", Options{Image: "i"}, &Target{}, AgentSpec{Features: c.features})
 		sc := j.Spec.Template.Spec.Containers[0].SecurityContext
 		if got := sc.Capabilities.Add; !slices.Equal(got, c.want) {
 			t.Errorf("%s: adds %v, want %v", c.name, got, c.want)
@@ -72,7 +72,7 @@ func TestCapabilities(t *testing.T) {
 // TestTargetlessIsUnprivileged: the restricted standard of Pod Security takes
 // it, whatever features the session wants.
 func TestTargetlessIsUnprivileged(t *testing.T) {
-	j := job("j", "n", "i", &Target{Targetless: true}, AgentSpec{Features: []Feature{FeatureNetwork, FeatureFiles, FeatureSteal}})
+	j := job("j", "n", Options{Image: "i"}, &Target{Targetless: true}, AgentSpec{Features: []Feature{FeatureNetwork, FeatureFiles, FeatureSteal}})
 	p := j.Spec.Template.Spec
 	sc := p.Containers[0].SecurityContext
 	switch {
@@ -85,7 +85,7 @@ func TestTargetlessIsUnprivileged(t *testing.T) {
 
 // TestNothingSecret: what the cluster gets can be read by many.
 func TestNothingSecret(t *testing.T) {
-	j := job("j", "n", "i", &Target{ContainerID: "0123"}, AgentSpec{Session: "s1", PublicKey: "PUBLIC"})
+	j := job("j", "n", Options{Image: "i"}, &Target{ContainerID: "0123"}, AgentSpec{Session: "s1", PublicKey: "PUBLIC"})
 	c := j.Spec.Template.Spec.Containers[0]
 	if got, want := strings.Join(c.Args, " "), "-session s1 -key PUBLIC -container 0123"; got != want {
 		t.Errorf("arguments %q, want %q", got, want)

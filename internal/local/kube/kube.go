@@ -64,9 +64,13 @@ type Options struct {
 	// AgentNamespace is where agents run; empty: in the target's namespace.
 	AgentNamespace string
 	Image          string // of the agent: an exact reference
-	Version        string // of mirrord, for the API server's logs
-	// InsecureTLS accepts any certificate from the API server.
-	InsecureTLS bool
+	// Architecture that Image is for, as Go names it; empty: not known.
+	Architecture string
+	PullPolicy   string // Kubernetes' word for when nodes pull Image; empty: IfNotPresent
+	Version      string // of mirrord, for the API server's logs
+	// InsecureTLS accepts any certificate from the API server, or none but a
+	// proper one; nil: as the kubeconfig says.
+	InsecureTLS *bool
 	// StartTimeout replaces DefaultStartTimeout.
 	StartTimeout time.Duration
 }
@@ -131,8 +135,10 @@ func (c *Cluster) connect() error {
 	cfg.WarningHandler = rest.NoWarnings{}
 	cfg.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
 	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return patience{next} })
-	if c.options.InsecureTLS {
-		cfg.Insecure, cfg.CAFile, cfg.CAData = true, "", nil
+	if insecure := c.options.InsecureTLS; insecure != nil {
+		if cfg.Insecure = *insecure; cfg.Insecure {
+			cfg.CAFile, cfg.CAData = "", nil // client-go refuses both
+		}
 	}
 	client, err := rest.HTTPClientFor(cfg)
 	if err != nil {
@@ -158,6 +164,9 @@ func (c *Cluster) restClient(path string, gv schema.GroupVersion) (*rest.RESTCli
 // to leave no goroutine behind.
 func (c *Cluster) Close() { utilnet.CloseIdleConnectionsFor(c.http.Transport) }
 
+// Server is the address of the API server, as a URL.
+func (c *Cluster) Server() string { return c.config.Host }
+
 // Context is the name of the kubeconfig's context in use; empty for a pod's
 // own account.
 func (c *Cluster) Context() string { return c.context }
@@ -165,9 +174,21 @@ func (c *Cluster) Context() string { return c.context }
 // Namespace is where targets are looked for.
 func (c *Cluster) Namespace() string { return c.namespace }
 
-// place names namespace and context for messages.
+// agentNamespace is where the agent for t goes.
+func (c *Cluster) agentNamespace(t *Target) string {
+	if c.options.AgentNamespace != "" {
+		return c.options.AgentNamespace
+	}
+	return t.Namespace
+}
+
+// place names namespace and context for messages; without a namespace it is
+// the whole cluster.
 func (c *Cluster) place(namespace string) string {
 	s := fmt.Sprintf("namespace %q", namespace)
+	if namespace == "" {
+		s = "the cluster"
+	}
 	if c.context != "" {
 		s += fmt.Sprintf(" of context %q", c.context)
 	}

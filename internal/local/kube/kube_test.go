@@ -112,7 +112,7 @@ func TestUntrustedCertificate(t *testing.T) {
 	_, err = c.Resolve(context.Background(), "pod/web-1")
 	expect(t, err, "cluster-certificate", server.URL, "certificate signed by unknown authority")
 
-	c, err = Connect(Options{Kubeconfig: file, InsecureTLS: true})
+	c, err = Connect(Options{Kubeconfig: file, InsecureTLS: new(true)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,13 @@ echo '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential"
 		t.Errorf("with a plugin: %v", err)
 	}
 	_, err := connect("/nonexistent/plugin").Resolve(context.Background(), "pod/web-1")
-	expect(t, err, "cluster-login", "/nonexistent/plugin", "log in again")
+	expect(t, err, "cluster-login", "/nonexistent/plugin", "log in again", "is not there")
+	failing := filepath.Join(t.TempDir(), "failing")
+	if err := os.WriteFile(failing, []byte("#!/bin/sh\nexit 3"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err = connect(failing).Resolve(context.Background(), "pod/web-1")
+	expect(t, err, "cluster-login", "has failed", "exit code 3", "log in again, as for kubectl; try: "+failing)
 }
 
 func TestWrongToken(t *testing.T) {

@@ -19,7 +19,8 @@ func newWords() words {
 	s := runtime.NewScheme()
 	s.AddKnownTypes(corev1.SchemeGroupVersion,
 		&corev1.Pod{}, &corev1.PodList{}, &corev1.PodLogOptions{},
-		&corev1.Event{}, &corev1.EventList{})
+		&corev1.Event{}, &corev1.EventList{},
+		&corev1.Node{}, &corev1.NodeList{})
 	metav1.AddToGroupVersion(s, corev1.SchemeGroupVersion)
 	s.AddKnownTypes(batchv1.SchemeGroupVersion, &batchv1.Job{}, &batchv1.JobList{})
 	metav1.AddToGroupVersion(s, batchv1.SchemeGroupVersion)

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,12 +36,14 @@ type start struct {
 	session   string
 	image     string
 	progress  func(string)
+	limit     time.Duration
 
 	created chan created      // once
 	pods    chan *corev1.Pod  // each state of the agent's pod; ends with the context
 	refused chan error        // the first reason why the Job gets no pod
 	failed  chan error        // a watch or the log cannot be had
 	ready   chan announcement // once
+	ended   chan []string     // once: the last lines of an agent that ended instead
 	wait    sync.WaitGroup
 	nothing bool // is in the cluster; set by run
 }
@@ -56,9 +59,10 @@ type created struct {
 // returns. progress may be nil; it is called from this goroutine with one line
 // for each step.
 //
-// Codes: agent-refused (the cluster's own words), agent-image,
-// agent-unschedulable, agent-not-started, agent-ended, agent-not-ready, and
-// those of any request.
+// Codes: node-not-ready and agent-architecture, before anything is made;
+// agent-refused (the cluster's own words), namespace-not-found,
+// namespace-ending, agent-image, agent-unschedulable, agent-not-started,
+// agent-ended, agent-not-ready, and those of any request.
 func (c *Cluster) StartAgent(ctx context.Context, t *Target, s AgentSpec, progress func(step string)) (*Agent, error) {
 	if c.options.Image == "" {
 		return nil, failure.New("agent-image", "this build names no image for its agent", "mirrord exec --agent-image IMAGE ...", "it was built without an agent inside")
@@ -66,10 +70,12 @@ func (c *Cluster) StartAgent(ctx context.Context, t *Target, s AgentSpec, progre
 	if progress == nil {
 		progress = func(string) {}
 	}
-	namespace := c.options.AgentNamespace
-	if namespace == "" {
-		namespace = t.Namespace
+	if !t.Targetless {
+		if err := c.fits(ctx, t); err != nil {
+			return nil, err
+		}
 	}
+	namespace := c.agentNamespace(t)
 	ref := Ref{Kubeconfig: c.options.Kubeconfig, Context: c.options.Context, InsecureTLS: c.options.InsecureTLS,
 		Namespace: namespace, Job: jobName(s.Session)}
 	if s.Owned != nil {
@@ -77,13 +83,10 @@ func (c *Cluster) StartAgent(ctx context.Context, t *Target, s AgentSpec, progre
 	}
 	st := &start{c: c, ref: ref, namespace: namespace, session: s.Session, image: c.options.Image, progress: progress,
 		created: make(chan created, 1), pods: make(chan *corev1.Pod), refused: make(chan error, 1),
-		failed: make(chan error, 3), ready: make(chan announcement, 1)}
-	limit := c.options.StartTimeout
-	if limit == 0 {
-		limit = DefaultStartTimeout
-	}
-	running, cancel := context.WithTimeoutCause(ctx, limit, errStartTimeout)
-	a, err := st.run(running, job(ref.Job, namespace, c.options.Image, t, s))
+		failed: make(chan error, 3), ready: make(chan announcement, 1), ended: make(chan []string, 1),
+		limit: cmp.Or(c.options.StartTimeout, DefaultStartTimeout)}
+	running, cancel := context.WithTimeoutCause(ctx, st.limit, errStartTimeout)
+	a, err := st.run(running, job(ref.Job, namespace, c.options, t, s))
 	cancel()
 	st.wait.Wait()
 	if err == nil || st.nothing {
@@ -109,6 +112,8 @@ func (st *start) run(ctx context.Context, j *batchv1.Job) (*Agent, error) {
 	reading := false
 	step := steps{show: st.progress}
 	var a announcement
+	var words []string           // of an agent that ended
+	var noCause <-chan time.Time // set with words
 	// The answer to the order may come last, and without it the Job's UID is
 	// not known.
 	for a.Port == 0 || st.ref.UID == "" {
@@ -123,8 +128,20 @@ func (st *start) run(ctx context.Context, j *batchv1.Job) (*Agent, error) {
 			return nil, err
 		case err := <-st.failed:
 			return nil, err
+		case words = <-st.ended:
+			if terminated(last) != nil {
+				return nil, st.died(last, words)
+			}
+			timer := time.NewTimer(causeTime)
+			defer timer.Stop()
+			noCause = timer.C
+		case <-noCause:
+			return nil, st.died(last, words)
 		case p := <-st.pods:
 			last = p
+			if noCause != nil && terminated(p) != nil {
+				return nil, st.died(p, words)
+			}
 			begun, err := judge(p, st.image)
 			if err != nil {
 				return nil, err
@@ -240,13 +257,16 @@ func (s *steps) reach(n int, text string) {
 
 // late explains an agent that is not ready in time.
 func (st *start) late(ctx context.Context, last *corev1.Pod) error {
-	f := &failure.Error{Code: "agent-not-ready", What: "the agent did not get ready in time"}
+	f := &failure.Error{Code: "agent-not-ready", What: fmt.Sprintf("the agent did not get ready within %s", st.limit)}
 	if last == nil {
 		f.Why = fmt.Sprintf("the cluster made no pod for the job %s", st.ref.Job)
 		f.Do = fmt.Sprintf("see why: kubectl get events -n %s", st.namespace)
 		return f
 	}
 	f.Why = strings.Join(append([]string{fmt.Sprintf("its pod %s on node %q is %s", last.Name, last.Spec.NodeName, last.Status.Phase)}, reasons(last)...), ", ")
+	if last.Status.StartTime == nil {
+		f.Why += ", and the node has not taken it up: it may be down"
+	}
 	f.Do = "kubectl get events -n " + st.namespace + "; kubectl describe node " + last.Spec.NodeName
 	asked, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
@@ -270,42 +290,4 @@ func withLeftover(err error, r Ref, cause error) error {
 	f.Why += fmt.Sprintf("\nits job could not be removed (%v)", cause)
 	f.Do += fmt.Sprintf("; remove it: kubectl delete job %s -n %s", r.Job, r.Namespace)
 	return &f
-}
-
-// judge says what a state of the agent's pod means: whether its container has
-// begun to run, so that its log can be read, or why it never will.
-func judge(p *corev1.Pod, image string) (begun bool, err error) {
-	status := containerStatus(p, agentContainer)
-	switch w := status.State.Waiting; {
-	case status.State.Running != nil, status.State.Terminated != nil:
-		return true, nil
-	case p.DeletionTimestamp != nil:
-		return false, failure.New("agent-ended", "the agent's pod was deleted before it was ready", "try again", "somebody or something in the cluster deleted %s", p.Name)
-	case p.Status.Phase == corev1.PodFailed: // the kubelet did not take it
-		return false, failure.New("agent-not-started", fmt.Sprintf("node %q does not take the agent's pod", p.Spec.NodeName),
-			"kubectl describe node "+p.Spec.NodeName, "%s: %s", p.Status.Reason, p.Status.Message)
-	case w == nil:
-		for _, c := range p.Status.Conditions {
-			if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {
-				return false, failure.New("agent-unschedulable", "no node takes the agent's pod", "kubectl get nodes; kubectl describe nodes", "%s", c.Message)
-			}
-		}
-		return false, nil
-	default:
-		return false, waiting(w, p, image)
-	}
-}
-
-// waiting tells the states that pass from the ones that do not.
-func waiting(w *corev1.ContainerStateWaiting, p *corev1.Pod, image string) error {
-	switch w.Reason {
-	case "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError", "RegistryUnavailable":
-		return &failure.Error{Code: "agent-image", What: fmt.Sprintf("node %q cannot get the agent's image %s", p.Spec.NodeName, image),
-			Why: strings.TrimSuffix(w.Reason+": "+w.Message, ": "),
-			Do: "make the image: mirrord agent image --output agent.tar, then load it: ctr -n k8s.io images import agent.tar on each node, " +
-				"or: kind load image-archive agent.tar; or push it to a registry of yours and: mirrord exec --agent-image IMAGE ..."}
-	case "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CreatePodSandboxError", "CrashLoopBackOff":
-		return failure.New("agent-not-started", "the agent's container cannot be started", fmt.Sprintf("kubectl describe node %s", p.Spec.NodeName), "%s: %s", w.Reason, w.Message)
-	}
-	return nil
 }

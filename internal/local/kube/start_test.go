@@ -139,11 +139,32 @@ func TestStartAgentFails(t *testing.T) {
 			s.State.Terminated = &corev1.ContainerStateTerminated{ExitCode: 1}
 		})}, log: "one\nlevel=ERROR msg=\"no such container\"\n"}, code: "agent-ended", texts: []string{"no such container"}},
 		{name: "agent says nothing", api: &api{agent: []corev1.Pod{agentRuns()}}, code: "agent-ended", texts: []string{"said nothing"}},
+		{name: "agent is killed for its memory", api: &api{agent: []corev1.Pod{agentRuns(), agentPod(func(p *corev1.Pod, s *corev1.ContainerStatus) {
+			p.Status.Phase = corev1.PodFailed
+			s.State.Terminated = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"}
+		})}, log: "one\n"}, code: "agent-ended", texts: []string{"killed for its memory", "one", "OOMKilled, with code 137", "kubectl describe node node-7", "kubectl get limitranges -n shop"}},
+		{name: "agent is evicted", api: &api{agent: []corev1.Pod{agentPod(func(p *corev1.Pod, s *corev1.ContainerStatus) {
+			p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", "the node was low on memory"
+			s.State.Terminated = &corev1.ContainerStateTerminated{ExitCode: 143, Reason: "Error"}
+		})}}, code: "agent-ended", texts: []string{"Evicted: the node was low on memory"}},
+		{name: "image for another machine", api: &api{agent: []corev1.Pod{agentRuns()}, log: "exec /mirrord-agent: exec format error\n"},
+			code: "agent-architecture", texts: []string{"exec format error", "--agent-image", `"node-7"`}},
+		{name: "node of another architecture", nothing: true, o: Options{Architecture: "arm64"}, api: &api{}, code: "agent-architecture",
+			texts: []string{`"node-7"`, "the node is amd64", "is for arm64"}},
+		{name: "node with another system", nothing: true, code: "agent-architecture", texts: []string{"runs windows"}, api: &api{others: objects{"nodes": {
+			"node-7": nodeNamed("node-7", func(n *corev1.Node) { n.Status.NodeInfo.OperatingSystem = "windows" })}}}},
+		{name: "node not ready", nothing: true, code: "node-not-ready", texts: []string{`node "node-7" is not ready`, "NodeStatusUnknown (Kubelet stopped posting node status.)", "kubectl describe node node-7"},
+			api: &api{others: objects{"nodes": {"node-7": nodeNamed("node-7", func(n *corev1.Node) {
+				n.Status.Conditions[0] = corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionUnknown, Reason: "NodeStatusUnknown", Message: "Kubelet stopped posting node status."}
+			})}}}},
+		{name: "namespace is being deleted", nothing: true, api: &api{refuse: map[string]*metav1.Status{"create jobs": status(403, metav1.StatusReasonForbidden,
+			`jobs.batch "x" is forbidden: unable to create new content in namespace shop because it is being terminated`)}},
+			code: "namespace-ending", texts: []string{`namespace "shop" of context "test" is being deleted`, "--agent-namespace"}},
 		{name: "no pod in time", api: &api{}, o: Options{StartTimeout: 100 * time.Millisecond}, code: "agent-not-ready",
 			texts: []string{"no pod for the job mirrord-agent-s1", "kubectl get events -n shop"}},
 		{name: "not ready in time", o: Options{StartTimeout: 100 * time.Millisecond}, api: &api{agent: []corev1.Pod{agentWaits("ContainerCreating", "")},
 			events: []corev1.Event{{Type: corev1.EventTypeWarning, Reason: "FailedMount", Message: "disk on fire"}}},
-			code: "agent-not-ready", texts: []string{"is Pending", "agent: ContainerCreating", "FailedMount: disk on fire"}},
+			code: "agent-not-ready", texts: []string{"within 100ms", "is Pending", "agent: ContainerCreating", "the node has not taken it up", "FailedMount: disk on fire"}},
 		{name: "no image in this build", nothing: true, api: &api{}, o: Options{Image: "-"}, code: "agent-image", texts: []string{"--agent-image"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -170,6 +191,23 @@ func TestStartAgentWithoutEvents(t *testing.T) {
 	if _, err := c.StartAgent(context.Background(), target, AgentSpec{Session: "s1", PublicKey: "KEY"}, nil); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestStartAgentOnUnknownNode: most users may not read nodes; what is wrong
+// with one shows later.
+func TestStartAgentOnUnknownNode(t *testing.T) {
+	a := &api{agent: []corev1.Pod{agentRuns()}, log: readyLog, forbid: map[string]bool{"get nodes": true}}
+	c := a.start(t, Options{Architecture: "arm64", PullPolicy: "Always"})
+	if _, err := c.StartAgent(context.Background(), target, AgentSpec{Session: "s1", PublicKey: "KEY"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.job.Spec.Template.Spec.Containers[0].ImagePullPolicy; got != corev1.PullAlways {
+		t.Errorf("pull policy %q, want %q", got, corev1.PullAlways)
+	}
+	a = &api{others: objects{"nodes": {"node-7": nil}}}
+	c = a.start(t, Options{})
+	_, err := c.StartAgent(context.Background(), &Target{Namespace: "shop", Node: "node-8"}, AgentSpec{Session: "s1"}, nil)
+	expect(t, err, "node-not-ready", `"node-8" is not there any more`)
 }
 
 func TestStartAgentCancelled(t *testing.T) {
@@ -235,7 +273,7 @@ func TestDeleteRefOfLateJob(t *testing.T) {
 	for a.count("watch jobs") == watches {
 		time.Sleep(time.Millisecond)
 	}
-	err := c.batch.Post().Namespace("shop").Resource("jobs").Body(job("mirrord-agent-s1", "shop", "i", target, AgentSpec{})).Do(context.Background()).Error()
+	err := c.batch.Post().Namespace("shop").Resource("jobs").Body(job("mirrord-agent-s1", "shop", Options{Image: "i"}, target, AgentSpec{})).Do(context.Background()).Error()
 	if err != nil {
 		t.Fatal(err)
 	}

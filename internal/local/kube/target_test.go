@@ -3,7 +3,6 @@ package kube
 import (
 	"context"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -65,6 +64,11 @@ func TestContainerChoice(t *testing.T) {
 		{name: "init container that is over", pod: with(running("p", "web"), func(p *corev1.Pod) {
 			p.Spec.InitContainers = []corev1.Container{{Name: "migrate"}}
 		}), named: "migrate", wantCode: "container-not-found"},
+		{name: "init container that runs", pod: with(running("p", "web"), func(p *corev1.Pod) {
+			p.Status.Phase = corev1.PodPending
+			p.Spec.InitContainers = []corev1.Container{{Name: "migrate"}}
+			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "migrate", Ready: true, ContainerID: "cri-o://id-of-migrate", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+		}), named: "migrate", want: "migrate"},
 		{name: "no such container", pod: running("p", "web", "api"), named: "wep", wantCode: "container-not-found"},
 		{name: "telepresence is there", pod: running("p", "web", "traffic-agent"), want: "web", wantNotes: 1},
 		{name: "runs but is not ready", pod: with(running("p", "web"), func(p *corev1.Pod) {
@@ -73,7 +77,7 @@ func TestContainerChoice(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cl := &Cluster{namespace: "shop"}
-			got, err := cl.choose(&c.pod, reference{"pod", "p", c.named})
+			got, err := cl.choose(&c.pod, reference{kind{name: "pod"}, "p", c.named})
 			if c.wantCode != "" {
 				expect(t, err, c.wantCode, "pod/p/container/web", "web")
 				return
@@ -89,54 +93,6 @@ func TestContainerChoice(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestParse(t *testing.T) {
-	for _, c := range []struct {
-		target string
-		want   reference
-		code   string
-		do     string
-	}{
-		{target: "pod/web-1", want: reference{"pod", "web-1", ""}},
-		{target: "pod/web-1/container/app", want: reference{"pod", "web-1", "app"}},
-		{target: "web-1", code: "target-malformed", do: "-t pod/web-1 ..."},
-		{target: "pod", code: "target-malformed", do: "-t pod/NAME"},
-		{target: "pod/", code: "target-malformed"},
-		{target: "/web", code: "target-malformed"},
-		{target: "Pod/web", code: "target-malformed"},
-		{target: "node/x", code: "target-malformed"},
-		{target: "pod/web/app", code: "target-malformed", do: "-t pod/web/container/app ..."},
-		{target: "pod/web/containers/app", code: "target-malformed"},
-		{target: "pod/web/container/app/x", code: "target-malformed"},
-		{target: "pod/web/container/", code: "target-malformed"},
-		{target: "deployment/web", code: "target-kind", do: "kubectl get pods"},
-		{target: "cronjob/web/container/x", code: "target-kind"},
-		{target: "label/app=x", code: "target-kind"},
-	} {
-		got, err := parse(c.target)
-		if c.code == "" {
-			if err != nil || got != c.want {
-				t.Errorf("parse(%q) = %+v, %v; want %+v", c.target, got, err, c.want)
-			}
-			continue
-		}
-		if f := expect(t, err, c.code, c.do); f.ExitCode() != 2 {
-			t.Errorf("parse(%q): exit code %d, want 2", c.target, f.ExitCode())
-		}
-	}
-}
-
-func FuzzParse(f *testing.F) {
-	for _, s := range []string{"pod/a", "pod/a/container/b", "deploy/x", "a", "", "////"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, target string) {
-		r, err := parse(target)
-		if err == nil && (kinds[r.kind] == nil || r.name == "" || strings.Contains(r.name+r.container, "/")) {
-			t.Errorf("parse(%q) = %+v", target, r)
-		}
-	})
 }
 
 func TestResolve(t *testing.T) {

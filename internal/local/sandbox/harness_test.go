@@ -82,6 +82,11 @@ func TestMain(m *testing.M) {
 		os.Exit(frontRole())
 	case "supervisor":
 		os.Exit(supervisorRole())
+	case "prober":
+		os.Exit(proberRole())
+	case "":
+	default: // or it would run all tests, and start itself again
+		os.Exit(1)
 	}
 	if p := os.Getenv(programVar); p != "" {
 		os.Exit(program(p))

@@ -69,17 +69,23 @@ func runInit() int {
 	}
 	s := &setup{conn: conn}
 	failed := s.run()
+	if failed == nil {
+		return 0
+	}
 	// A supervisor that is gone needs no explanation.
 	_ = conn.Send(handoff.Message{Kind: handoff.KindError, Body: failed.Encode()})
 	return failed.ExitCode()
 }
 
-// run takes the steps one after another.
+// run takes the steps one after another. It returns nil only after a probe.
 func (s *setup) run() *handoff.Error {
 	if err := mapIDs(); err != nil {
 		return failure(handoff.StepMap, "", err)
 	}
 	m, err := s.conn.Receive()
+	if err == nil && m.Kind == handoff.KindProbe {
+		return s.probe()
+	}
 	if err != nil || m.Kind != handoff.KindSpec {
 		return failure(handoff.StepSpec, "", err)
 	}

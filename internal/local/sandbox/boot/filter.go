@@ -67,17 +67,7 @@ func (s *setup) installFilter() error {
 	if s.spec.Poll {
 		return s.conn.Send(handoff.Message{Kind: handoff.KindFile, Body: []byte{byte(handoff.Notify), 0}})
 	}
-	prog := filter(runtime.GOARCH)
-	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
-	install := func(flags uintptr) (int, unix.Errno) {
-		fd, _, e := unix.Syscall(unix.SYS_SECCOMP, seccompSetModeFilter, flags, uintptr(unsafe.Pointer(&fprog)))
-		runtime.KeepAlive(prog)
-		return int(fd), e
-	}
-	fd, e := install(flagNewListener | flagWaitKillable)
-	if e == unix.EINVAL { // an older kernel
-		fd, e = install(flagNewListener)
-	}
+	fd, e := listenerFilter()
 	switch {
 	// EBUSY: another listener watches this tree already, a sandbox in a sandbox.
 	// EINVAL, ENOSYS: a kernel without notification (before Linux 5.0).
@@ -92,4 +82,20 @@ func (s *setup) installFilter() error {
 		return errors.Join(fmt.Errorf("listener: %w", err), unix.Close(fd))
 	}
 	return s.send(handoff.Notify, fd)
+}
+
+// listenerFilter puts the filter on this thread and gives its listener.
+func listenerFilter() (int, unix.Errno) {
+	prog := filter(runtime.GOARCH)
+	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
+	install := func(flags uintptr) (int, unix.Errno) {
+		fd, _, e := unix.Syscall(unix.SYS_SECCOMP, seccompSetModeFilter, flags, uintptr(unsafe.Pointer(&fprog)))
+		runtime.KeepAlive(prog)
+		return int(fd), e
+	}
+	fd, e := install(flagNewListener | flagWaitKillable)
+	if e == unix.EINVAL { // an older kernel
+		fd, e = install(flagNewListener)
+	}
+	return fd, e
 }

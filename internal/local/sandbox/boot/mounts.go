@@ -63,24 +63,34 @@ func (s *setup) mounts() *handoff.Error {
 // mountFUSE opens the device in the user namespace that mounts it (the kernel
 // insists), and hands it to the supervisor, which must serve it from now on.
 func (s *setup) mountFUSE() error {
-	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	options := []string{fmt.Sprintf("fd=%d", fd), "rootmode=40000",
-		fmt.Sprintf("user_id=%d", os.Getuid()), fmt.Sprintf("group_id=%d", os.Getgid())}
+	var options []string
 	if s.spec.DefaultPermissions {
 		options = append(options, "default_permissions")
 	}
 	if s.spec.MaxRead > 0 {
 		options = append(options, fmt.Sprintf("max_read=%d", s.spec.MaxRead))
 	}
-	err = unix.Mount("mirrord", base, "fuse.mirrord", unix.MS_NOSUID|unix.MS_NODEV, strings.Join(options, ","))
+	fd, err := openFUSE(options...)
 	if err != nil {
-		unix.Close(fd)
 		return err
 	}
 	return s.send(handoff.FUSE, fd)
+}
+
+// openFUSE gives the device, mounted at base.
+func openFUSE(options ...string) (int, error) {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	options = append([]string{fmt.Sprintf("fd=%d", fd), "rootmode=40000",
+		fmt.Sprintf("user_id=%d", os.Getuid()), fmt.Sprintf("group_id=%d", os.Getgid())}, options...)
+	err = unix.Mount("mirrord", base, "fuse.mirrord", unix.MS_NOSUID|unix.MS_NODEV, strings.Join(options, ","))
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // pivot makes the mount at dir the root and lets go of the old one, which

@@ -49,15 +49,19 @@ func (s *setup) network() *handoff.Error {
 	if err := s.configure(index, v6); err != nil {
 		return failure(handoff.StepNetwork, "", err)
 	}
-	c, err := nft.Open()
-	if err != nil {
-		return failure(handoff.StepNFT, "", err)
-	}
-	defer c.Close()
-	if err := c.Apply(loopbackRules(s.spec.Addrs)...); err != nil {
+	if err := applyRules(s.spec.Addrs); err != nil {
 		return failure(handoff.StepNFT, "", err)
 	}
 	return nil
+}
+
+func applyRules(addrs []netip.Prefix) error {
+	c, err := nft.Open()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return c.Apply(loopbackRules(addrs)...)
 }
 
 func openTUN() (int, error) {

@@ -18,12 +18,14 @@ type Kind byte
 
 // Kinds of messages, with their direction.
 const (
-	KindSpec  Kind = iota + 1 // supervisor to init: an encoded Spec
-	KindFile                  // init to supervisor: a descriptor; Body[0] is its Label
-	KindReady                 // init to supervisor: waits for KindGo
-	KindGo                    // supervisor to init
-	KindError                 // init to supervisor: an encoded Error; init ends
-	KindWords                 // between front and supervisor: SendFile
+	KindSpec   Kind = iota + 1 // supervisor to init: an encoded Spec
+	KindFile                   // init to supervisor: a descriptor; Body[0] is its Label
+	KindReady                  // init to supervisor: waits for KindGo
+	KindGo                     // supervisor to init
+	KindError                  // init to supervisor: an encoded Error; init ends
+	KindWords                  // between front and supervisor: SendFile
+	KindProbe                  // in place of KindSpec: only find out what is possible here
+	KindProbed                 // init to whoever probes: an encoded Error, without errno and text if the Step is possible
 )
 
 // Message is one unit of the pipe. Whoever receives it owns File.
