@@ -38,7 +38,7 @@ type flagValue struct {
 func (v *flagValue) String() string { return v.text }
 
 func (v *flagValue) Type() string {
-	if v.flag.Var == "" {
+	if v.flag.Var == "" || v.flag.Equals { // the help shows no value
 		return "bool"
 	}
 	return "string"
