@@ -17,7 +17,6 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 	"github.com/mirrord-go/mirrord/internal/protocol"
-	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
 // built is what serves the sandbox of a session.
@@ -34,7 +33,7 @@ type built struct {
 
 // build makes the sandbox ready: after it, only Go is missing.
 func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
-	remote, err := s.environment(ctx)
+	env, err := s.environment(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +50,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 	}()
 
 	spec := handoff.Spec{
-		Argv: s.start.Argv, Env: rules.Env{}.Merge(s.start.Env, remote), Dir: s.start.Dir,
+		Argv: s.start.Argv, Env: env, Dir: s.start.Dir,
 		Hostname: s.hostname(), Addrs: s.addrs(), NoIPv6: s.cfg.IPv6Off, FUSE: true, MaxRead: fusefs.MaxRead,
 	}
 	traffic := s.outgoing(ctx, b)
