@@ -71,11 +71,10 @@ func (a *app) exec(f *execFlags, argv []string) (int, error) {
 	if f.steal {
 		f.Incoming.Mode = rules.IncomingSteal
 	}
-	in, err := f.IncomingRules()
-	if err != nil {
+	if _, err := f.IncomingRules(); err != nil {
 		return 0, err
 	}
-	if f.steal && in.Targetless {
+	if f.steal && f.Targetless() {
 		return 0, &failure.Error{Code: "steal-without-target", What: "--steal needs a target", Exit: exitUsage,
 			Why: "without a target there is no traffic that could be taken", Do: "name one: mirrord exec -t pod/NAME --steal COMMAND"}
 	}
