@@ -81,7 +81,9 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 	})
 	b.wg.Go(func() {
 		err := b.box.Watch(ctx, sandbox.Hooks{
-			Listen: func(ctx context.Context, l sandbox.Listener) error { return b.ports.Listening(ctx, l.ID, l.Addr) },
+			Listen: func(ctx context.Context, l sandbox.Listener) error {
+				return b.ports.Listening(ctx, incoming.Listener{ID: l.ID, Addr: l.Addr, AnyPort: l.AnyPort})
+			},
 			Closed: b.ports.Closed,
 		})
 		if err != nil && ctx.Err() == nil {
