@@ -25,6 +25,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/local/control"
+	"github.com/mirrord-go/mirrord/internal/local/sandbox"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -139,7 +140,7 @@ func (s *supervisor) run(ctx context.Context, front <-chan control.Message) erro
 func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.Message) error {
 	s.runs.Store(true)
 	if err := b.box.Go(); err != nil {
-		return err
+		return sandbox.Explain(err)
 	}
 	_ = s.ctl.Send(control.Message{Running: &control.Running{}})
 	s.emit(event.Event{Level: event.Detail, Code: "running", Text: fmt.Sprintf("the command runs after %d ms", time.Since(s.began).Milliseconds())})
