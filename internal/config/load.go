@@ -55,6 +55,7 @@ func Load(s Sources) (Config, []event.Event, error) {
 		d.section("", root)
 	}
 	d.overlay(set)
+	b.cfg.Incoming.DebuggerPorts = d.debugger(set)
 	if err := b.build(); err != nil {
 		return Config{}, nil, err
 	}

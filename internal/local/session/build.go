@@ -71,7 +71,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		return nil, fmt.Errorf("start the network stack: %w", err)
 	}
 	b.ports = incoming.New(incoming.Options{
-		Link: s.link, Rules: in, Host: s.host(), Emit: s.emit, Listen: net.Listen,
+		Link: s.link, Rules: in, Probes: s.agent.Probes(), Host: s.host(), Emit: s.emit, Listen: net.Listen,
 		Dial: func(ctx context.Context, a incoming.Attempt) (net.Conn, error) {
 			if a.Way == incoming.Inside {
 				return b.box.DialLocal(ctx, a.Src, a.Dst)
@@ -81,7 +81,9 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 	})
 	b.wg.Go(func() {
 		err := b.box.Watch(ctx, sandbox.Hooks{
-			Listen: func(ctx context.Context, l sandbox.Listener) error { return b.ports.Listening(ctx, l.ID, l.Addr) },
+			Listen: func(ctx context.Context, l sandbox.Listener) error {
+				return b.ports.Listening(ctx, incoming.Listener{ID: l.ID, Addr: l.Addr, AnyPort: l.AnyPort})
+			},
 			Closed: b.ports.Closed,
 		})
 		if err != nil && ctx.Err() == nil {
