@@ -566,8 +566,13 @@ func TestIdleEnds(t *testing.T) {
 	get("other", "original")
 	get("local", "local")
 	// Both end theirs: the client notices nothing.
-	within(t, "local's", st.local.opened).Close()
-	within(t, "the original's", st.orig.opened).Close()
+	for _, a := range []*actor{st.local, st.orig} {
+		r := within(t, "a connection to "+a.name, a.opened).(*recorded)
+		if err := r.Conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		within(t, "the end of the connection to "+a.name, r.done) // it was seen
+	}
 	get("local", "local")
 	get("other", "original")
 	within(t, "another to local", st.local.opened)
