@@ -65,7 +65,7 @@ here nor in the cluster.`,
 		Version:          a.version,
 	}
 	root.SetVersionTemplate("mirrord {{.Version}}\n")
-	root.AddCommand(a.execCommand(), a.agentCommand(), a.demoCommand(), a.versionCommand())
+	root.AddCommand(a.execCommand(), a.agentCommand(), a.demoCommand(), a.doctorCommand(), a.versionCommand())
 	root.SetArgs(args)
 	root.SetOut(os.Stdout)
 	root.SetErr(os.Stderr)
