@@ -1,8 +1,13 @@
-// Package config holds what a session is to be like: the resolved values of
-// the command line and the environment.
+// Package config turns a file, environment variables and flags into what a
+// session is to be like.
 //
-// It is data: the command line fills it, the supervisor reads it, and its JSON
-// form is what the two processes exchange. It never holds a secret.
+// Load does that for the command line, before anything is started; the
+// supervisor reads the Config that comes out, whose JSON form is what the two
+// processes exchange. Load reads what its Sources give it and touches nothing
+// else. It fails with a failure.Error that tells all mistakes with their place.
+// One table holds every key of mirrord (table.go): its type, its variable and
+// what becomes of it. A Config never holds a secret that it was not given in
+// the file itself: a file of variables is only named.
 package config
 
 import (

@@ -26,8 +26,10 @@ const module = "github.com/mirrord-go/mirrord/"
 // A name in capitals is a floor: a set of rooms, and everything below it.
 const layers = `
 	# Words, judgement, wire: pure, the same on both machines.
-	NONE < failure, event, protocol, relay < WORDS;
-	failure, protocol < rules < config;
+	NONE < failure, event, protocol, relay, http1 < WORDS;
+	failure, protocol < rules < rules/filter < config;
+	NONE < config/document < config;
+	event < config; # what a person should know about a configuration that works
 	protocol < link, protocol/protocoltest;
 	NONE < link/resume, link/seal;
 
@@ -35,18 +37,18 @@ const layers = `
 	NONE < nft, netns < KERNEL;
 
 	# The developer's machine: mechanisms, then ways to an agent.
-	WORDS < local/netstack, local/fusefs, local/control, local/image;
+	WORDS < local/netstack, local/fusefs, local/control, local/image, local/kin;
 	WORDS, KERNEL < local/sandbox/handoff, local/sandbox/tree < local/sandbox, local/sandbox/boot;
-	local/netstack, local/fusefs, local/sandbox < LOCALMECH;
+	local/netstack, local/fusefs, local/sandbox, local/kin < LOCALMECH;
 	WORDS, KERNEL, link/seal < local/kube, local/process, local/demo < REACH;
 
 	# The cluster: mechanisms.
 	WORDS, KERNEL < agent/target, agent/claims < agent/redirect, agent/capture < AGENTMECH;
 
 	# The flows.
-	WORDS, rules, link < FLOWBASE;
+	WORDS, rules, rules/filter, link < FLOWBASE;
 	local/fusefs < local/files; # the flow is the Tree that the mechanism serves
-	FLOWBASE < local/files, local/outgoing, local/incoming < LOCALFLOW;
+	FLOWBASE < local/dns, local/files, local/outgoing, local/incoming < LOCALFLOW;
 	FLOWBASE < agent/env, agent/files, agent/outgoing, agent/incoming < AGENTFLOW;
 
 	# Composition, and what a person meets.
@@ -262,6 +264,10 @@ var oneRoom = map[string][]string{
 	"github.com/cilium/ebpf":                 {"agent/redirect"},
 	"github.com/spf13/":                      {"local/cli"},
 	"github.com/google/go-containerregistry": {"local/image"},
+	"go.yaml.in/":                            {"config/document"},
+	"github.com/pelletier/":                  {"config/document"},
+	"github.com/joho/":                       {"rules"},
+	"github.com/dlclark/":                    {"rules", "rules/filter"},
 	"os/exec": {"local/sandbox", "local/front", "local/process", "local/demo", "local/image", "leak", "testnet", "testcluster",
 		"test/summary"},
 }

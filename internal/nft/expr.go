@@ -112,9 +112,6 @@ func ifname(name string) []byte {
 // Mark matches the packet's mark (SO_MARK of the socket that sent it).
 func Mark(m uint32) Expr { return meta(expr.MetaKeyMARK, binary.NativeEndian.AppendUint32(nil, m)) }
 
-// NoTrack keeps a packet out of connection tracking; for a RawOutput chain.
-func NoTrack() Expr { return Expr{[]expr.Any{&expr.Notrack{}}} }
-
 // Accept ends the chain for a packet.
 func Accept() Expr { return Expr{[]expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}} }
 

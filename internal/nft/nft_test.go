@@ -226,17 +226,16 @@ func TestRulesInKernel(t *testing.T) {
 		out := Chain{table, "output", NATOutput}
 		pre := Chain{table, "prerouting", NATPrerouting}
 		post := Chain{table, "postrouting", NATPostrouting}
-		raw := Chain{table, "raw", RawOutput}
+		first := Chain{table, "first", NATPostroutingFirst}
 		tcp := L4(unix.IPPROTO_TCP)
-		err = c.Apply(ports.Create(), m4.Create(), m6.Create(), out.Create(), pre.Create(), post.Create(), raw.Create(),
+		err = c.Apply(ports.Create(), m4.Create(), m6.Create(), out.Create(), pre.Create(), post.Create(), first.Create(),
 			out.Rule(Daddr(netip.MustParsePrefix("127.0.0.0/8")), tcp, DportNotIn(ports), DNAT(netip.MustParseAddr("198.18.0.1"))),
 			out.Rule(Daddr(netip.MustParsePrefix("::1/128")), tcp, DportIn(ports), DNAT(netip.MustParseAddr("fd00::1"))),
 			pre.Rule(Iif("lo"), tcp, Syn(), Dport(80), Redirect(8080)),
-			post.Rule(Oif("lo"), Mark(7), tcp, Family(false), SNATBySport(m4)),
-			post.Rule(Oif("lo"), Mark(7), tcp, Family(true), SNATBySport(m6)),
+			first.Rule(Oif("lo"), Mark(7), tcp, Family(false), SNATBySport(m4)),
+			first.Rule(Oif("lo"), Mark(7), tcp, Family(true), SNATBySport(m6)),
 			post.Rule(Saddr(netip.MustParsePrefix("10.0.0.0/9")), SNAT(netip.MustParseAddr("10.1.2.3"))),
-			raw.Rule(Mark(7), NoTrack()),
-			raw.Rule(Accept()),
+			pre.Rule(Accept()),
 		)
 		if err != nil {
 			return err
@@ -246,7 +245,7 @@ func TestRulesInKernel(t *testing.T) {
 			return err
 		}
 		got := map[string][]int{} // chain: number of expressions of each rule
-		for _, ch := range []Chain{out, pre, post, raw} {
+		for _, ch := range []Chain{out, pre, post, first} {
 			rules, err := lib.GetRules(&nftables.Table{Name: "t", Family: nftables.TableFamilyINet}, &nftables.Chain{Name: ch.Name})
 			if err != nil {
 				return err
@@ -260,7 +259,7 @@ func TestRulesInKernel(t *testing.T) {
 				}
 			}
 		}
-		want := map[string][]int{"output": {11, 11}, "prerouting": {11}, "postrouting": {12, 12, 7}, "raw": {3, 1}}
+		want := map[string][]int{"output": {11, 11}, "prerouting": {11, 1}, "postrouting": {7}, "first": {12, 12}}
 		if diff := cmp.Diff(got, want); diff != "" {
 			t.Errorf("expressions of rules (-got +want):\n%s", diff)
 		}

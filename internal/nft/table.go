@@ -146,7 +146,9 @@ var (
 	NATPrerouting  = Hook{"nat", unix.NF_INET_PRE_ROUTING, -100} // dstnat
 	NATOutput      = Hook{"nat", unix.NF_INET_LOCAL_OUT, -100}   // dstnat, of local processes
 	NATPostrouting = Hook{"nat", unix.NF_INET_POST_ROUTING, 100} // srcnat
-	RawOutput      = Hook{"filter", unix.NF_INET_LOCAL_OUT, -300}
+	// NATPostroutingFirst comes before the rules of others: of all rules the
+	// first that translates a connection's source is the one that counts.
+	NATPostroutingFirst = Hook{"nat", unix.NF_INET_POST_ROUTING, 99}
 )
 
 // Chain is a base chain of a table.

@@ -69,6 +69,8 @@ const (
 	FeatureFiles  = "files"
 	FeatureMirror = "mirror"
 	FeatureSteal  = "steal"
+	// FeatureHTTPFilter: Subscribe.Filter and Subscribe.Probes count.
+	FeatureHTTPFilter = "http-filter"
 )
 
 // Answer is the reply to a request that has no richer one, and to any request
@@ -162,16 +164,27 @@ const (
 // Subscribe asks for the connections that reach TCP port Port of the target.
 // The reply is an Answer; after yes the subscription lives as long as the
 // stream, on which nothing more is said.
+//
+// Several subscriptions of a session to one port and mode are one: the newest
+// says which requests are meant.
 type Subscribe struct {
 	Port   uint16
 	Mode   uint8
-	Filter string // which of them, in the grammar of package rules; empty: all
+	Filter string // a rules.Filter as JSON: the requests that are meant; empty: whole connections
+	// Probes are the paths (with their queries, if any) of the HTTP probes that
+	// the target's pod declares for the port: the kubelet's requests for them
+	// are never stolen. At most 64, of 1 KiB each.
+	Probes []string
 }
 
 // Incoming opens a stream, from agent to local, for one subscribed connection.
 // It carries the client's bytes; in ModeSteal the reply's bytes travel back,
 // with half-close and reset as on the connection. In ModeMirror nothing
 // travels back, and a reset means that the copy is incomplete.
+//
+// With a filter it carries the requests of one connection that match, one
+// after another, and their replies. Either side may end it between a reply and
+// the next request; for that, there is another stream.
 type Incoming struct {
 	Port  uint16
 	Mode  uint8
@@ -247,6 +260,7 @@ func (m *Subscribe) fields(c *codec) {
 	number(c, 1, &m.Port)
 	number(c, 2, &m.Mode)
 	c.text(3, &m.Filter)
+	c.texts(4, &m.Probes)
 }
 
 func (m *Incoming) fields(c *codec) {

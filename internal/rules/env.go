@@ -1,16 +1,47 @@
 package rules
 
 import (
+	"errors"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
 
-// Env decides which variables of the target's process the program gets.
-// Patterns are full names with * for any run of characters and ? for exactly
-// one, case-sensitive.
+// Env decides which variables the program gets, and what is in them. The zero
+// value takes what the target has except for what is local by nature. It is
+// never changed after NewEnv and may be used concurrently.
 type Env struct {
-	Include []string // if not empty, only names that match one
-	Exclude []string
+	include, exclude []Pattern
+	file             []string // "NAME=value", as the file of variables has them
+	fileName         string
+	mapping          []envMapping
+	override         map[string]string
+	unset            []Pattern
+}
+
+type envMapping struct {
+	name  expression
+	from  Pattern
+	value string
+}
+
+// NewEnv makes the rules that o asks for; file holds the variables of o.File
+// as "NAME=value". It fails if o contradicts itself or a pattern of o.Mapping
+// is no regular expression.
+func NewEnv(o EnvOptions, file []string) (Env, error) {
+	e := Env{include: o.Include, exclude: o.Exclude, file: file, fileName: o.File, override: o.Override, unset: o.Unset}
+	if len(o.Include) > 0 && len(o.Exclude) > 0 {
+		return Env{}, errors.New("variables can be included or excluded, not both")
+	}
+	for _, m := range o.Mapping {
+		x, err := compile(m.Name.Text)
+		if err != nil {
+			return Env{}, fmt.Errorf("%s: %w", m.Name.where("env.mapping"), err)
+		}
+		e.mapping = append(e.mapping, envMapping{x, m.Name, m.Value})
+	}
+	return e, nil
 }
 
 // envLocal are the names that are never taken from the target: they describe
@@ -35,9 +66,41 @@ var envLocal = []struct {
 	{"steers mirrord itself", []string{"MIRRORD_*", "RUST_LOG", "KUBECONFIG"}},
 }
 
-// Decide says where the value of a variable that the target has comes from.
-// Local means that the target's value is not taken.
+// Decide says whose value of a variable the program gets if both sides have
+// one: Remote is the target's, Local the developer's machine's (its
+// environment's, or what the configuration sets), NotFound that the variable
+// is removed. It asks what is strongest first, so that the reason is the one
+// that decided.
 func (e Env) Decide(name string) Decision {
+	for _, p := range e.unset {
+		if strings.EqualFold(p.Text, name) {
+			return Decision{NotFound, p.where("env.unset") + " removes it"}
+		}
+	}
+	if _, ok := e.override[name]; ok {
+		return Decision{Local, "env.override sets it"}
+	}
+	set := func(kv string) bool { return strings.HasPrefix(kv, name+"=") }
+	if name != "" && slices.ContainsFunc(e.file, set) {
+		return e.mapped(name, Decision{Local, "env.env_file " + e.fileName + " sets it"})
+	}
+	d := e.target(name)
+	if d.Where == Remote {
+		d = e.mapped(name, d)
+	}
+	return d
+}
+
+// mapped adds to the reason that the value is replaced.
+func (e Env) mapped(name string, d Decision) Decision {
+	if m, ok := e.mappingOf(name); ok {
+		d.Why = fmt.Sprintf("%s %q replaces its value", m.from.where("env.mapping"), m.from.Text)
+	}
+	return d
+}
+
+// target says whether the target's value is taken.
+func (e Env) target(name string) Decision {
 	for _, group := range envLocal {
 		for _, p := range group.names {
 			if glob(p, name) {
@@ -45,50 +108,87 @@ func (e Env) Decide(name string) Decision {
 			}
 		}
 	}
-	if len(e.Include) > 0 {
-		if i := slices.IndexFunc(e.Include, func(p string) bool { return glob(p, name) }); i >= 0 {
-			return Decision{Remote, "env.include has " + e.Include[i]}
+	matches := func(p Pattern) bool { return glob(p.Text, name) }
+	if len(e.include) > 0 {
+		if i := slices.IndexFunc(e.include, matches); i >= 0 {
+			return Decision{Remote, fmt.Sprintf("%s has %s", e.include[i].where("env.include"), e.include[i].Text)}
 		}
-		return Decision{Local, "env.include has no pattern for it"}
+		return Decision{Local, e.include[0].where("env.include") + " has no pattern for it"}
 	}
-	if i := slices.IndexFunc(e.Exclude, func(p string) bool { return glob(p, name) }); i >= 0 {
-		return Decision{Local, "env.exclude has " + e.Exclude[i]}
+	if i := slices.IndexFunc(e.exclude, matches); i >= 0 {
+		return Decision{Local, fmt.Sprintf("%s has %s", e.exclude[i].where("env.exclude"), e.exclude[i].Text)}
 	}
 	return Decision{Remote, "default"}
 }
 
-// Merge lays the target's variables over the caller's: both are "NAME=value"
-// lists, the result keeps the caller's order and adds what is new in the
-// target's. Where a list has a name twice the last one counts.
+func (e Env) mappingOf(name string) (envMapping, bool) {
+	for _, m := range e.mapping {
+		if m.name.match(name) {
+			return m, true
+		}
+	}
+	return envMapping{}, false
+}
+
+// Merge makes the program's environment of the caller's and the target's: both
+// are "NAME=value" lists, the result keeps the caller's order and adds what is
+// new. In this order, the later winning: the caller's, what is taken of the
+// target's, the file of variables; of the latter two the values are mapped;
+// override; and unset takes away. Where a list has a name twice the last one
+// counts.
 func (e Env) Merge(local, remote []string) []string {
-	value, order := map[string]string{}, []string{}
-	set := func(kv string) {
-		name, v, ok := strings.Cut(kv, "=")
-		if !ok || name == "" {
-			return
-		}
-		if _, seen := value[name]; !seen {
-			order = append(order, name)
-		}
-		value[name] = v
-	}
+	v := variables{value: map[string]string{}}
 	for _, kv := range local {
-		set(kv)
+		v.set(kv)
 	}
+	over := variables{value: map[string]string{}}
 	for _, kv := range remote {
-		name, _, _ := strings.Cut(kv, "=")
-		if e.Decide(name).Where == Remote {
-			set(kv)
+		if name, _, _ := strings.Cut(kv, "="); e.target(name).Where == Remote {
+			over.set(kv)
 		}
 	}
-	merged := make([]string, 0, len(order))
-	for _, name := range order {
-		merged = append(merged, name+"="+value[name])
+	for _, kv := range e.file {
+		over.set(kv)
+	}
+	for _, name := range over.order {
+		value := over.value[name]
+		if m, ok := e.mappingOf(name); ok {
+			value = m.value
+		}
+		v.set(name + "=" + value)
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.override)) {
+		v.set(name + "=" + e.override[name])
+	}
+	merged := make([]string, 0, len(v.order))
+	for _, name := range v.order {
+		if !slices.ContainsFunc(e.unset, func(p Pattern) bool { return strings.EqualFold(p.Text, name) }) {
+			merged = append(merged, name+"="+v.value[name])
+		}
 	}
 	return merged
 }
 
-// glob matches the whole of name against a pattern with * and ?.
+// variables are a list of variables in the order of their first mention.
+type variables struct {
+	value map[string]string
+	order []string
+}
+
+// set takes "NAME=value"; what has no name is dropped.
+func (v *variables) set(kv string) {
+	name, value, ok := strings.Cut(kv, "=")
+	if !ok || name == "" {
+		return
+	}
+	if _, seen := v.value[name]; !seen {
+		v.order = append(v.order, name)
+	}
+	v.value[name] = value
+}
+
+// glob matches the whole of name against a pattern with * for any run of
+// characters and ? for exactly one, case-sensitive.
 func glob(pattern, name string) bool {
 	// The classic way back to the last star: linear for one star, and never
 	// worse than the product of the lengths.

@@ -2,54 +2,170 @@ package rules
 
 import (
 	"slices"
+	"strings"
 	"testing"
 )
+
+func patterns(texts ...string) []Pattern {
+	var list []Pattern
+	for _, t := range texts {
+		list = append(list, Pattern{Text: t, Origin: "key in file:3"})
+	}
+	return list
+}
+
+func newEnv(t *testing.T, o EnvOptions, file ...string) Env {
+	t.Helper()
+	e, err := NewEnv(o, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
 
 func TestEnvDecide(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		env  Env
+		env  EnvOptions
 		v    string
 		want Where
+		why  string // part of the reason
 	}{
-		{"ordinary", Env{}, "COLOR", Remote},
-		{"PATH", Env{}, "PATH", Local},
-		{"PATH is not a prefix", Env{}, "PATHS", Remote},
-		{"loader", Env{}, "LD_PRELOAD", Local},
-		{"debugger", Env{}, "PYDEVD_USE_FRAME_EVAL", Local},
-		{"code for every shell", Env{}, "BASH_ENV", Local},
-		{"a function for every shell", Env{}, "BASH_FUNC_ls%%", Local},
-		{"the name of a stage", Env{}, "ENV", Remote},
-		{"node options", Env{}, "NODE_OPTIONS", Local},
-		{"node environment is the target's", Env{}, "NODE_ENV", Remote},
-		{"case matters", Env{}, "Path", Remote},
-		{"included", Env{Include: []string{"COL*"}}, "COLOR", Remote},
-		{"not included", Env{Include: []string{"COL*"}}, "SIZE", Local},
-		{"include does not beat the list", Env{Include: []string{"*"}}, "HOME", Local},
-		{"excluded", Env{Exclude: []string{"C?LOR"}}, "COLOR", Local},
-		{"not excluded", Env{Exclude: []string{"C?LOR"}}, "CLOR", Remote},
-		{"all excluded", Env{Exclude: []string{"*"}}, "COLOR", Local},
+		{"ordinary", EnvOptions{}, "COLOR", Remote, "default"},
+		{"PATH", EnvOptions{}, "PATH", Local, "places"},
+		{"PATH is not a prefix", EnvOptions{}, "PATHS", Remote, ""},
+		{"loader", EnvOptions{}, "LD_PRELOAD", Local, "loader"},
+		{"debugger", EnvOptions{}, "PYDEVD_USE_FRAME_EVAL", Local, ""},
+		{"code for every shell", EnvOptions{}, "BASH_ENV", Local, ""},
+		{"a function for every shell", EnvOptions{}, "BASH_FUNC_ls%%", Local, ""},
+		{"the name of a stage", EnvOptions{}, "ENV", Remote, ""},
+		{"node options", EnvOptions{}, "NODE_OPTIONS", Local, ""},
+		{"node environment is the target's", EnvOptions{}, "NODE_ENV", Remote, ""},
+		{"case matters", EnvOptions{}, "Path", Remote, ""},
+		{"included", EnvOptions{Include: patterns("COL*")}, "COLOR", Remote, "key in file:3 has COL*"},
+		{"not included", EnvOptions{Include: patterns("COL*")}, "SIZE", Local, "key in file:3"},
+		{"include does not beat the list", EnvOptions{Include: patterns("*")}, "HOME", Local, "always local"},
+		{"excluded", EnvOptions{Exclude: patterns("C?LOR")}, "COLOR", Local, "key in file:3 has C?LOR"},
+		{"excluded by a built-in pattern", EnvOptions{Exclude: []Pattern{{Text: "*"}}}, "COLOR", Local, "env.exclude has *"},
+		{"not excluded", EnvOptions{Exclude: patterns("C?LOR")}, "CLOR", Remote, ""},
+		{"all excluded", EnvOptions{Exclude: patterns("*")}, "COLOR", Local, ""},
+		{"unset", EnvOptions{Unset: patterns("color")}, "COLOR", NotFound, "key in file:3 removes"},
+		{"unset beats override", EnvOptions{Unset: patterns("COLOR"), Override: map[string]string{"COLOR": "x"}}, "COLOR", NotFound, ""},
+		{"unset is no pattern", EnvOptions{Unset: patterns("COL*")}, "COLOR", Remote, ""},
+		{"override", EnvOptions{Override: map[string]string{"COLOR": "x"}}, "COLOR", Local, "env.override"},
+		{"override of what is always local", EnvOptions{Override: map[string]string{"PATH": "x"}}, "PATH", Local, "env.override"},
+		{"mapped", EnvOptions{Mapping: []EnvMapping{{Name: patterns("OL")[0], Value: "x"}}}, "COLOR", Remote, `key in file:3 "OL" replaces`},
+		{"what is local is not mapped", EnvOptions{Mapping: []EnvMapping{{Name: patterns("PATH")[0], Value: "x"}}}, "PATH", Local, "always local"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := c.env.Decide(c.v)
+			got := newEnv(t, c.env).Decide(c.v)
 			if got.Where != c.want {
 				t.Errorf("%s is %v (%s), want %v", c.v, got.Where, got.Why, c.want)
 			}
-			if got.Why == "" {
-				t.Error("no reason given")
+			if got.Why == "" || !strings.Contains(got.Why, c.why) {
+				t.Errorf("the reason is %q, want one with %q", got.Why, c.why)
 			}
 		})
+	}
+	e := newEnv(t, EnvOptions{File: "/w/.env"}, "COLOR=x")
+	if got := e.Decide("COLOR"); got.Where != Local || !strings.Contains(got.Why, "/w/.env") {
+		t.Errorf("a variable of the file is %v (%s)", got.Where, got.Why)
 	}
 }
 
 func TestEnvMerge(t *testing.T) {
 	local := []string{"PATH=/bin", "COLOR=red", "ONLY=here", "TWICE=1", "TWICE=2"}
 	remote := []string{"COLOR=blue", "PATH=/pod", "NEW=x=y", "EMPTY=", "garbage", "=odd"}
-	got := Env{}.Merge(local, remote)
-	want := []string{"PATH=/bin", "COLOR=blue", "ONLY=here", "TWICE=2", "NEW=x=y", "EMPTY="}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
+	for _, c := range []struct {
+		name string
+		env  EnvOptions
+		file []string
+		want []string
+	}{
+		{"default", EnvOptions{}, nil, []string{"PATH=/bin", "COLOR=blue", "ONLY=here", "TWICE=2", "NEW=x=y", "EMPTY="}},
+		{"nothing remote", EnvOptions{Exclude: patterns("*")}, nil, []string{"PATH=/bin", "COLOR=red", "ONLY=here", "TWICE=2"}},
+		{"the file beats the target and the defaults", EnvOptions{Exclude: patterns("*")}, []string{"COLOR=green", "PATH=/file", "MORE=1"},
+			[]string{"PATH=/file", "COLOR=green", "ONLY=here", "TWICE=2", "MORE=1"}},
+		{"the first mapping counts", EnvOptions{Mapping: []EnvMapping{{Pattern{Text: "^NE"}, "a"}, {Pattern{Text: "NEW|FILE|ONLY|TH$"}, "b"}}}, []string{"FILE=1"},
+			[]string{"PATH=/bin", "COLOR=blue", "ONLY=here", "TWICE=2", "NEW=a", "EMPTY=", "FILE=b"}},
+		{"a mapping that looks around, literal value", EnvOptions{Mapping: []EnvMapping{{Pattern{Text: "^(?!NEW)(.)"}, "$1"}}}, nil,
+			[]string{"PATH=/bin", "COLOR=$1", "ONLY=here", "TWICE=2", "NEW=x=y", "EMPTY=$1"}},
+		{"override beats mapping and file", EnvOptions{Mapping: []EnvMapping{{Pattern{Text: "COLOR"}, "a"}}, Override: map[string]string{"COLOR": "o", "A": "=", "PATH": "/o"}},
+			[]string{"COLOR=f"}, []string{"PATH=/o", "COLOR=o", "ONLY=here", "TWICE=2", "NEW=x=y", "EMPTY=", "A=="}},
+		{"unset takes from all, whatever the case", EnvOptions{Unset: patterns("only", "New", "A"), Override: map[string]string{"a": "1"}}, nil,
+			[]string{"PATH=/bin", "COLOR=blue", "TWICE=2", "EMPTY="}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := newEnv(t, c.env, c.file...).Merge(local, remote)
+			if !slices.Equal(got, c.want) {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
 	}
+}
+
+func TestNewEnvRefuses(t *testing.T) {
+	if _, err := NewEnv(EnvOptions{Include: patterns("a"), Exclude: patterns("b")}, nil); err == nil {
+		t.Error("include together with exclude was accepted")
+	}
+	_, err := NewEnv(EnvOptions{Mapping: []EnvMapping{{Name: patterns("(")[0]}}}, nil)
+	if err == nil || !strings.Contains(err.Error(), "key in file:3") {
+		t.Errorf("a broken expression: %v", err)
+	}
+}
+
+// An expression that would run for ages matches nothing instead.
+func TestExpressionIsBounded(t *testing.T) {
+	x, err := compile(`^(?=a)(a+)+$`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x.match(strings.Repeat("a", 60) + "!") {
+		t.Error("it matched")
+	}
+}
+
+func TestParseEnvFile(t *testing.T) {
+	for _, c := range []struct {
+		name, text string
+		want       []string
+		err        string
+	}{
+		{"empty", "", []string{}, ""},
+		{"usual", "# comment\nB=2\nexport A=\"x y\"\r\nC='$B' # tail\nD=${B}3\nE=\n", []string{"A=x y", "B=2", "C=$B", "D=23", "E="}, ""},
+		{"several lines", "A=\"1\n2\"\nB=3", []string{"A=1\n2", "B=3"}, ""},
+		{"no value", "A=1\n\nSECRET\nB=2\n", nil, ".env:3: a variable is written"},
+		{"no value at the end", "A=1\r\n\r\nSECRET\n\n", nil, ".env:3: a variable is written"},
+		{"odd name", "A=1\nSEC-RET=2\n", nil, ".env:2: a variable is written"},
+		{"open quote", "A=1\nSECRET=\"2\nB=3\n", nil, ".env:2: a quoted value does not end"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := ParseEnvFile(".env", []byte(c.text))
+			if c.err != "" {
+				if err == nil || !strings.HasPrefix(err.Error(), c.err) || strings.Contains(err.Error(), "SEC") {
+					t.Errorf("got error %v, want %q", err, c.err)
+				}
+				return
+			}
+			if err != nil || !slices.Equal(got, c.want) {
+				t.Errorf("got %q, %v, want %q", got, err, c.want)
+			}
+		})
+	}
+}
+
+func FuzzParseEnvFile(f *testing.F) {
+	for _, s := range []string{"A=1\n", "export A='x", "A=\"\\", "é=1", "\x00=", "A: b", "=\n", "A=$B${"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		list, err := ParseEnvFile(".env", []byte(s))
+		for _, kv := range list {
+			if err != nil || strings.Index(kv, "=") < 1 {
+				t.Errorf("%q gives %q", s, kv)
+			}
+		}
+	})
 }
 
 func TestGlob(t *testing.T) {

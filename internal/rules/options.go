@@ -8,6 +8,14 @@ type Pattern struct {
 	Origin string `json:"origin,omitempty"`
 }
 
+// where is where a pattern was written, or what is said without that.
+func (p Pattern) where(otherwise string) string {
+	if p.Origin != "" {
+		return p.Origin
+	}
+	return otherwise
+}
+
 // EnvOptions say which variables the program gets. The zero value takes what
 // the target has except for what is local by nature.
 type EnvOptions struct {

@@ -1,16 +1,62 @@
 package rules
 
-import "net/netip"
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+)
 
-// Outgoing decides about connections that the program makes.
+// Outgoing decides about connections that the program makes. The zero value
+// sends all of them to the target.
 type Outgoing struct {
-	TCPLocal, UDPLocal bool // leave the protocol on the developer's machine
+	o      OutgoingOptions
+	filter addresses
 }
 
-// Decide says where a connection to dst goes; network is "tcp" or "udp".
-func (o Outgoing) Decide(network string, dst netip.AddrPort) Decision {
-	if network == "tcp" && o.TCPLocal || network == "udp" && o.UDPLocal {
+// NewOutgoing reads o. An entry that means nothing is an *AddressError.
+func NewOutgoing(o OutgoingOptions) (*Outgoing, error) {
+	f, err := newAddresses("outgoing.filter", o.Filter, nil)
+	if err == nil && f.set && len(f.entries) == 0 {
+		err = errors.New("outgoing.filter has an empty list: leave it out, or switch outgoing off")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Outgoing{o, f}, nil
+}
+
+// Decide says where a connection to dst goes; network is "tcp" or "udp", names
+// are those that dst was the answer for, as Names gives them. An address that
+// is not valid is one that the target has not.
+func (o *Outgoing) Decide(network string, dst netip.AddrPort, names []string) Decision {
+	ip := dst.Addr().Unmap()
+	localhost := ip.IsLoopback() || ip.IsUnspecified()
+	switch {
+	case localhost && o.o.IgnoreLocalhost:
+		return Decision{Local, "outgoing.ignore_localhost is on"}
+	case dst.Port() == 0:
+		return Decision{Local, "port 0 is nobody's"}
+	case network == "tcp" && o.o.TCPLocal || network == "udp" && o.o.UDPLocal:
 		return Decision{Local, "outgoing." + network + " is off"}
 	}
-	return Decision{Remote, "default"}
+	if localhost {
+		names = append([]string{"localhost"}, names...)
+	}
+	d, ok := o.filter.decide(func(a Address) bool { return a.connects(network, dst, names) })
+	if !ok {
+		return Decision{Remote, "default"}
+	}
+	return d
+}
+
+// LocalhostAdvice says for a person what makes a port of localhost this
+// machine's.
+func (o *Outgoing) LocalhostAdvice(port uint16) string {
+	switch {
+	case !o.filter.set:
+		return fmt.Sprintf(`add to the configuration: {"feature": {"network": {"outgoing": {"filter": {"local": ["localhost:%d"]}}}}}`, port)
+	case o.filter.matched == Local:
+		return fmt.Sprintf(`add "localhost:%d" to feature.network.outgoing.filter.local`, port)
+	}
+	return `set "ignore_localhost": true in feature.network.outgoing`
 }

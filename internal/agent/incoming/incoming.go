@@ -1,11 +1,15 @@
 // Package incoming is the agent's half of the incoming flow: it hands the
 // connections that reach the target's ports to the session that subscribed to
-// them.
+// them, whole or, under a filter, request by request.
 //
 // It knows no kernel: a Source brings connections, stolen or copied, and the
 // link carries them. A subscription lives as long as its stream: when that
 // ends, by whatever, the port goes back to the target, and what was taken
 // before goes on. A port that is asked for twice goes back after the last.
+//
+// What a filter does not match goes to the original, the target's own server,
+// byte for byte as it came (split.go): HTTP/1 is cut between messages and
+// never written anew, and whatever is not clearly HTTP/1 is not cut at all.
 package incoming
 
 import (
@@ -15,13 +19,24 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/relay"
 )
+
+// maxConns bounds the connections that are carried at once: twice what the
+// product promises, at some 30 KiB each under a filter. Further ones wait to
+// be accepted.
+const maxConns = 4096
+
+// originalTime bounds connecting to the original, which is near: only a full
+// queue of its listener takes time.
+const originalTime = 10 * time.Second
 
 // Source brings connections that reach ports of the target. The LocalAddr of
 // each is what the client dialed, the RemoteAddr is the client.
@@ -40,15 +55,27 @@ type Opener interface {
 	Open(ctx context.Context, lane link.Lane, m protocol.Message) (*link.Stream, error)
 }
 
+// Options of New. The functions may be called concurrently.
+type Options struct {
+	Link    Opener
+	Sources map[uint8]Source // by mode (protocol.ModeSteal, …); absent: this agent cannot
+	Missing map[uint8]string // by mode: why it is absent, for a person
+	// Original connects to the target's own server at dst as if client did. The
+	// connection has a CloseWrite. nil: stolen ports cannot be filtered.
+	Original func(ctx context.Context, client, dst netip.AddrPort) (net.Conn, error)
+	// Notice tells the developer something. nil: nobody listens.
+	Notice func(code, text string)
+}
+
 // Hub shares out the connections of one target to one session.
 type Hub struct {
-	open    Opener
-	sources map[uint8]Source // by mode; absent: this agent cannot
-	missing map[uint8]string // by mode: why it is absent
+	o     Options
+	slots chan struct{} // one for each connection being carried
 
 	mu        sync.Mutex
-	ports     map[key]map[*link.Stream]bool // subscriptions by mode and port
+	ports     map[key][]subscription // the newest is last, and counts
 	suspended bool
+	noticed   map[string]bool // by code and port: said already
 }
 
 type key struct {
@@ -56,23 +83,37 @@ type key struct {
 	port uint16
 }
 
-// New makes a hub. sources are by mode (protocol.ModeSteal, …); missing says,
-// for a person, why a mode has none.
-func New(open Opener, sources map[uint8]Source, missing map[uint8]string) *Hub {
-	return &Hub{open: open, sources: sources, missing: missing, ports: map[key]map[*link.Stream]bool{}}
+type subscription struct {
+	stream *link.Stream
+	rule   *rule
 }
 
-// Run carries connections until ctx ends and every one of them is done.
+// New makes a hub.
+func New(o Options) *Hub {
+	return &Hub{o: o, slots: make(chan struct{}, maxConns), ports: map[key][]subscription{}, noticed: map[string]bool{}}
+}
+
+// Run carries connections until ctx ends and every one of them is done. What
+// the original is answering then may be finished, for a moment.
 func (h *Hub) Run(ctx context.Context) {
 	var wg sync.WaitGroup
-	for mode, src := range h.sources {
+	for mode, src := range h.o.Sources {
 		wg.Go(func() {
 			for {
-				c, err := src.Accept(ctx)
-				if err != nil {
+				select {
+				case h.slots <- struct{}{}:
+				case <-ctx.Done():
 					return
 				}
-				wg.Go(func() { h.carry(ctx, mode, c) })
+				c, err := src.Accept(ctx)
+				if err != nil {
+					<-h.slots
+					return
+				}
+				wg.Go(func() {
+					defer func() { <-h.slots }()
+					h.carry(ctx, mode, c)
+				})
 			}
 		})
 	}
@@ -84,7 +125,7 @@ func (h *Hub) Run(ctx context.Context) {
 func (h *Hub) Subscribe(ctx context.Context, s *link.Stream, m *protocol.Subscribe) {
 	defer s.Close()
 	k := key{m.Mode, m.Port}
-	if a := h.add(k, s, m.Filter); a.Err() != nil {
+	if a := h.add(k, s, m); a.Err() != nil {
 		_ = s.Send(a)
 		return
 	}
@@ -98,18 +139,22 @@ func (h *Hub) Subscribe(ctx context.Context, s *link.Stream, m *protocol.Subscri
 	_, _ = io.Copy(io.Discard, s)
 }
 
-func (h *Hub) add(k key, s *link.Stream, filter string) *protocol.Answer {
-	src := h.sources[k.mode]
-	switch why := h.missing[k.mode]; {
+func (h *Hub) add(k key, s *link.Stream, m *protocol.Subscribe) *protocol.Answer {
+	src := h.o.Sources[k.mode]
+	switch why := h.o.Missing[k.mode]; {
 	case src == nil && why != "":
 		return &protocol.Answer{Errno: syscall.EOPNOTSUPP, Cause: protocol.CauseDenied, Text: why}
 	case src == nil:
 		return &protocol.Answer{Errno: syscall.EINVAL, Cause: protocol.CauseUnsupported,
 			Text: fmt.Sprintf("mode %d is not known to this agent", k.mode)}
-	case filter != "":
-		return &protocol.Answer{Errno: syscall.EINVAL, Cause: protocol.CauseUnsupported, Text: "this agent knows no filters"}
 	case k.port == 0:
 		return &protocol.Answer{Errno: syscall.EINVAL, Text: "port 0 cannot be subscribed to"}
+	case k.mode == protocol.ModeSteal && h.o.Original == nil && (m.Filter != "" || len(m.Probes) > 0):
+		return &protocol.Answer{Errno: syscall.EOPNOTSUPP, Cause: protocol.CauseUnsupported, Text: "this agent cannot filter stolen ports"}
+	}
+	r, err := newRule(m)
+	if err != nil {
+		return &protocol.Answer{Errno: syscall.EINVAL, Text: err.Error()}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -118,16 +163,24 @@ func (h *Hub) add(k key, s *link.Stream, filter string) *protocol.Answer {
 			return refusal(err)
 		}
 	}
-	if h.ports[k] == nil {
-		h.ports[k] = map[*link.Stream]bool{}
-	}
-	h.ports[k][s] = true
+	h.ports[k] = append(h.ports[k], subscription{s, r})
 	return &protocol.Answer{}
 }
 
 // idle reports whether the port is with the target for the time being. mu is
 // held.
 func (h *Hub) idle(k key) bool { return h.suspended && k.mode == protocol.ModeSteal }
+
+// rule is what counts for a port now; nil: it is not subscribed to, or is with
+// the target for the time being.
+func (h *Hub) rule(k key) *rule {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if n := len(h.ports[k]); n > 0 && !h.idle(k) {
+		return h.ports[k][n-1].rule
+	}
+	return nil
+}
 
 // Suspend gives the target its stolen ports back, or takes them again, without
 // an end of the subscriptions. One that another session has taken meanwhile
@@ -139,15 +192,15 @@ func (h *Hub) Suspend(yes bool) {
 		return
 	}
 	h.suspended = yes
-	for k, streams := range h.ports {
+	for k, list := range h.ports {
 		switch {
 		case k.mode != protocol.ModeSteal:
 		case yes:
-			_ = h.sources[k.mode].Remove(k.port)
+			_ = h.o.Sources[k.mode].Remove(k.port)
 		default:
-			if err := h.sources[k.mode].Add(k.port); err != nil {
-				for s := range streams {
-					_ = s.Reset(relay.Errno(err))
+			if err := h.o.Sources[k.mode].Add(k.port); err != nil {
+				for _, sub := range list {
+					_ = sub.stream.Reset(relay.Errno(err))
 				}
 				delete(h.ports, k)
 			}
@@ -172,38 +225,122 @@ func refusal(err error) *protocol.Answer {
 func (h *Hub) remove(k key, s *link.Stream) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.ports[k][s] {
+	i := slices.IndexFunc(h.ports[k], func(sub subscription) bool { return sub.stream == s })
+	if i < 0 {
 		return // lost already
 	}
-	if delete(h.ports[k], s); len(h.ports[k]) > 0 {
+	if h.ports[k] = slices.Delete(h.ports[k], i, i+1); len(h.ports[k]) > 0 {
 		return
 	}
 	delete(h.ports, k)
 	if !h.idle(k) {
-		_ = h.sources[k.mode].Remove(k.port)
+		_ = h.o.Sources[k.mode].Remove(k.port)
 	}
 }
 
-// carry owns c.
-func (h *Hub) carry(ctx context.Context, mode uint8, c net.Conn) {
+// notice tells the developer something about a port, once.
+func (h *Hub) notice(port uint16, code, text string) {
+	h.mu.Lock()
+	id := fmt.Sprintf("%s %d", code, port)
+	said := h.noticed[id]
+	h.noticed[id] = true
+	h.mu.Unlock()
+	if !said && h.o.Notice != nil {
+		h.o.Notice(code, text)
+	}
+}
+
+// conn is a connection that reached a port of the target, and what it is.
+type conn struct {
+	net.Conn
+	key         key
+	peer, local netip.AddrPort // the client, and what it dialed
+}
+
+// CloseWrite is that of the connection; a copy has nothing to half-close.
+func (c *conn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return nil
+}
+
+// SetLinger is that of the connection, for relay.Reset.
+func (c *conn) SetLinger(seconds int) error {
+	if l, ok := c.Conn.(interface{ SetLinger(int) error }); ok {
+		return l.SetLinger(seconds)
+	}
+	return nil
+}
+
+// carry owns nc.
+func (h *Hub) carry(ctx context.Context, mode uint8, nc net.Conn) {
+	c := &conn{Conn: nc, peer: addrPort(nc.RemoteAddr()), local: addrPort(nc.LocalAddr())}
+	c.key = key{mode, c.local.Port()}
 	defer c.Close()
-	peer, local := addrPort(c.RemoteAddr()), addrPort(c.LocalAddr())
-	s, err := h.open.Open(ctx, link.Bulk, &protocol.Incoming{Port: local.Port(), Mode: mode, Peer: peer, Local: local})
-	if err != nil {
-		if conn, ok := c.(relay.Conn); ok {
-			relay.Reset(conn, err)
+	r := h.rule(c.key)
+	switch {
+	case mode == protocol.ModeMirror && r != nil && r.filter != nil:
+		h.copyRequests(ctx, c)
+	case mode == protocol.ModeMirror:
+		if s, err := h.open(ctx, c); err == nil {
+			_, _ = relay.Drain(ctx, unwanted{s, c}, c)
 		}
+	case r != nil && r.filter != nil:
+		newSplit(h, c).run(ctx)
+	case r == nil && h.o.Original != nil: // its handshake was under way when the port went back
+		h.pass(ctx, c, c)
+	case r != nil && len(r.probes) > 0:
+		p := peek(c)
+		if p.request != nil && r.probed(p.request) {
+			h.pass(ctx, c, p)
+			return
+		}
+		h.deliver(ctx, c, p)
+	default:
+		h.deliver(ctx, c, c)
+	}
+}
+
+// open starts a stream to local for c.
+func (h *Hub) open(ctx context.Context, c *conn) (*link.Stream, error) {
+	return h.o.Link.Open(ctx, link.Bulk, &protocol.Incoming{Port: c.key.port, Mode: c.key.mode, Peer: c.peer, Local: c.local})
+}
+
+// deliver gives the whole of c to local; from is where its bytes are read.
+func (h *Hub) deliver(ctx context.Context, c *conn, from relay.Conn) {
+	s, err := h.open(ctx, c)
+	if err != nil {
+		relay.Reset(from, err)
 		return
 	}
-	conn, ok := c.(relay.Conn)
+	_, _ = relay.Join(ctx, s, from)
+}
+
+// pass gives the whole of c to the original.
+func (h *Hub) pass(ctx context.Context, c *conn, from relay.Conn) {
+	to, err := h.original(ctx, c)
+	if err != nil {
+		relay.Reset(from, err)
+		return
+	}
+	_, _ = relay.Join(ctx, to, from)
+}
+
+// original connects to the target's own server in the name of c's client.
+func (h *Hub) original(ctx context.Context, c *conn) (relay.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, originalTime)
+	defer cancel()
+	nc, err := h.o.Original(ctx, c.peer, c.local)
+	if err != nil {
+		return nil, err
+	}
+	to, ok := nc.(relay.Conn)
 	if !ok {
-		conn = readOnly{c}
+		nc.Close()
+		return nil, fmt.Errorf("a connection of type %T cannot be half-closed: %w", nc, syscall.EPROTO)
 	}
-	if mode == protocol.ModeMirror {
-		_, _ = relay.Drain(ctx, unwanted{s, conn}, conn)
-		return
-	}
-	_, _ = relay.Join(ctx, s, conn)
+	return to, nil
 }
 
 // unwanted is local's side of a copy. When local resets it the copy ends at
@@ -220,11 +357,6 @@ func (u unwanted) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
-
-// readOnly is a copy of a connection, which has nothing to half-close.
-type readOnly struct{ net.Conn }
-
-func (readOnly) CloseWrite() error { return nil }
 
 func addrPort(a net.Addr) netip.AddrPort {
 	p, err := netip.ParseAddrPort(a.String())

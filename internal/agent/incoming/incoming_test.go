@@ -60,12 +60,19 @@ type bench struct {
 
 func setUp(t *testing.T) *bench {
 	t.Helper()
+	return setUpWith(t, Options{})
+}
+
+// setUpWith is setUp with some options, which leave the link and the sources to it.
+func setUpWith(t *testing.T, o Options) *bench {
+	t.Helper()
 	leak.Check(t)
 	a, z := net.Pipe()
 	b := &bench{t: t, steal: newSource(), mirror: newSource(), near: link.New(a, link.Local, link.Options{}), far: link.New(z, link.Agent, link.Options{}), ended: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	b.end = cancel
-	h := New(b.far, map[uint8]Source{protocol.ModeSteal: b.steal, protocol.ModeMirror: b.mirror}, nil)
+	o.Link, o.Sources = b.far, map[uint8]Source{protocol.ModeSteal: b.steal, protocol.ModeMirror: b.mirror}
+	h := New(o)
 	b.hub = h
 	var wg sync.WaitGroup
 	wg.Go(func() { h.Run(ctx) })
@@ -260,7 +267,13 @@ func TestRefusedSubscriptions(t *testing.T) {
 			syscall.EOPNOTSUPP, protocol.CauseDenied, "CAP_NET_RAW is missing"},
 		{"unknown mode", protocol.Subscribe{Port: 80, Mode: 9}, nil, false, syscall.EINVAL, protocol.CauseUnsupported, "mode 9 is not known to this agent"},
 		{"filter", protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal, Filter: "x"}, nil, false,
-			syscall.EINVAL, protocol.CauseUnsupported, "this agent knows no filters"},
+			syscall.EOPNOTSUPP, protocol.CauseUnsupported, "this agent cannot filter stolen ports"},
+		{"no filter", protocol.Subscribe{Port: 80, Mode: protocol.ModeMirror, Filter: "x"}, nil, false,
+			syscall.EINVAL, 0, "read a filter: invalid character 'x' looking for beginning of value"},
+		{"bad pattern", protocol.Subscribe{Port: 80, Mode: protocol.ModeMirror, Filter: `{"path":{"text":"(","origin":"x.json:3"}}`}, nil, false,
+			syscall.EINVAL, 0, "x.json:3: path filter \"(\": missing closing ): `(`"},
+		{"too many probes", protocol.Subscribe{Port: 80, Mode: protocol.ModeMirror, Probes: make([]string, maxProbes+1)}, nil, false,
+			syscall.EINVAL, 0, "a port has at most 64 probes, not 65"},
 		{"port 0", protocol.Subscribe{Mode: protocol.ModeSteal}, nil, false, syscall.EINVAL, 0, "port 0 cannot be subscribed to"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -276,7 +289,7 @@ func TestRefusedSubscriptions(t *testing.T) {
 			near, far := link.New(a, link.Local, link.Options{}), link.New(z, link.Agent, link.Options{})
 			defer far.Close("")
 			defer near.Close("")
-			h := New(far, sources, missing)
+			h := New(Options{Link: far, Sources: sources, Missing: missing})
 			done := make(chan struct{})
 			go func() {
 				defer close(done)

@@ -1,6 +1,9 @@
 package redirect
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // NewByLookup and NewByNAT choose the mechanism for tests.
 func NewByLookup(ns Namespace, holder string) (*Redirect, error) {
@@ -18,3 +21,24 @@ func (r *Redirect) Addrs() (list []netip.AddrPort) {
 	}
 	return list
 }
+
+// FirstPort is the port of the first connection to an original.
+const FirstPort = firstPort
+
+// SetUp prepares the translation.
+func SetUp(r *Redirect) { _ = r.originals.setUp() }
+
+// Blind takes away the look at the kernel's connections.
+func Blind(r *Redirect) {
+	SetUp(r)
+	_ = r.originals.close()
+	r.originals.sockets = nil
+}
+
+// NoTranslation is a kernel that cannot translate, because of err.
+func NoTranslation(r *Redirect, err error) {
+	r.originals.ready, r.originals.why = true, err
+}
+
+// PassTime is how long Close waits for connections that it passes on.
+func PassTime(r *Redirect, d time.Duration) { r.passTime = d }

@@ -1,6 +1,7 @@
 package redirect
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -20,24 +21,31 @@ const maxPorts = 1024
 // new connection (Documentation/bpf/prog_sk_lookup.rst). Program, maps and link
 // are held by descriptors only.
 type lookup struct {
-	ports *ebpf.Map // stolen ports, host byte order
-	socks *ebpf.Map // our listeners: 0 IPv4, 1 IPv6
-	prog  *ebpf.Program
-	link  link.Link
-	own   map[uint16]bool // the listeners' own ports
+	r        *Redirect
+	ports    *ebpf.Map // stolen ports, host byte order
+	exempted *ebpf.Map // sources of our connections to the original: sourceKey
+	socks    *ebpf.Map // our listeners: 0 IPv4, 1 IPv6
+	prog     *ebpf.Program
+	link     link.Link
+	own      map[uint16]bool // the listeners' own ports
+
+	translate ownTable // for originals; made with the first of them
 }
 
 // Offsets in struct bpf_sk_lookup (linux/bpf.h).
 const (
 	ctxFamily   = 8
 	ctxProtocol = 12
+	ctxRemote4  = 16
+	ctxRemote6  = 20
+	ctxRport    = 36 // network byte order; two bytes, as every kernel has them
 	ctxLport    = 60 // host byte order
 )
 
 func (r *Redirect) byLookup() (_ steering, err error) {
 	// Kernels before 5.11 count maps against RLIMIT_MEMLOCK.
 	_ = rlimit.RemoveMemlock()
-	l := &lookup{own: map[uint16]bool{}}
+	l := &lookup{r: r, own: map[uint16]bool{}}
 	defer func() {
 		if err != nil {
 			l.close()
@@ -45,6 +53,9 @@ func (r *Redirect) byLookup() (_ steering, err error) {
 		}
 	}()
 	if l.ports, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: maxPorts}); err != nil {
+		return nil, fmt.Errorf("make a map: %w", err)
+	}
+	if l.exempted, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: sourceSize, ValueSize: 4, MaxEntries: maxOriginals}); err != nil {
 		return nil, fmt.Errorf("make a map: %w", err)
 	}
 	if l.socks, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.SockMap, KeySize: 4, ValueSize: 8, MaxEntries: 2}); err != nil {
@@ -93,10 +104,21 @@ func (l *lookup) serve(ln *net.TCPListener) error {
 	return perr
 }
 
-// code is the program: if the port of a TCP connection is in ports, its socket
-// is the listener of its family. Stack: -4 the port, -8 the slot.
+// sourceSize is the length of a source in the map, in bytes: 16 of address (4
+// and zeroes for IPv4), 2 of port, both in network byte order, 2 of padding.
+const sourceSize = 20
+
+func sourceKey(src netip.AddrPort) (k [sourceSize]byte) {
+	copy(k[:], src.Addr().AsSlice())
+	binary.BigEndian.PutUint16(k[16:], src.Port())
+	return k
+}
+
+// code is the program: if the port of a TCP connection is in ports and its
+// source not exempted, its socket is the listener of its family. Stack: -4 the
+// port, -8 the slot, -28 the source.
 func (l *lookup) code() asm.Instructions {
-	const port, slot = -4, -8
+	const port, slot, source = -4, -8, -8 - sourceSize
 	find := func(m *ebpf.Map, at int16) asm.Instructions {
 		return asm.Instructions{
 			asm.LoadMapPtr(asm.R1, m.FD()),
@@ -104,23 +126,35 @@ func (l *lookup) code() asm.Instructions {
 			asm.FnMapLookupElem.Call(),
 		}
 	}
+	load := func(to asm.Register, from int16) asm.Instruction { return asm.LoadMem(to, asm.R6, from, asm.Word) }
+	store := func(at int16, from asm.Register) asm.Instruction {
+		return asm.StoreMem(asm.RFP, at, from, asm.Word)
+	}
 	p := asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
-		asm.LoadMem(asm.R2, asm.R6, ctxProtocol, asm.Word),
+		load(asm.R2, ctxProtocol),
 		asm.JNE.Imm(asm.R2, unix.IPPROTO_TCP, "pass"),
-		asm.LoadMem(asm.R2, asm.R6, ctxLport, asm.Word),
-		asm.StoreMem(asm.RFP, port, asm.R2, asm.Word),
+		load(asm.R2, ctxLport),
+		store(port, asm.R2),
 	}
 	p = append(p, find(l.ports, port)...)
 	p = append(p,
 		asm.JEq.Imm(asm.R0, 0, "pass"),
 		asm.StoreImm(asm.RFP, slot, 0, asm.Word),
-		asm.LoadMem(asm.R2, asm.R6, ctxFamily, asm.Word),
-		asm.JEq.Imm(asm.R2, unix.AF_INET, "socket"),
-		asm.StoreImm(asm.RFP, slot, 1, asm.Word))
-	sock := find(l.socks, slot)
-	sock[0] = sock[0].WithSymbol("socket")
-	p = append(p, sock...)
+		asm.Mov.Imm(asm.R2, 0), asm.Mov.Imm(asm.R3, 0), asm.Mov.Imm(asm.R4, 0),
+		load(asm.R1, ctxRemote4),
+		load(asm.R5, ctxFamily),
+		asm.JEq.Imm(asm.R5, unix.AF_INET, "source"),
+		asm.StoreImm(asm.RFP, slot, 1, asm.Word),
+		load(asm.R1, ctxRemote6), load(asm.R2, ctxRemote6+4), load(asm.R3, ctxRemote6+8), load(asm.R4, ctxRemote6+12),
+		store(source, asm.R1).WithSymbol("source"),
+		store(source+4, asm.R2), store(source+8, asm.R3), store(source+12, asm.R4),
+		asm.StoreImm(asm.RFP, source+16, 0, asm.Word),
+		asm.LoadMem(asm.R1, asm.R6, ctxRport, asm.Half),
+		asm.StoreMem(asm.RFP, source+16, asm.R1, asm.Half))
+	p = append(p, find(l.exempted, source)...)
+	p = append(p, asm.JNE.Imm(asm.R0, 0, "pass"))
+	p = append(p, find(l.socks, slot)...)
 	return append(p,
 		asm.JEq.Imm(asm.R0, 0, "pass"),
 		// Flags 0: where an earlier program has chosen a socket already, it stays.
@@ -135,21 +169,31 @@ func (l *lookup) code() asm.Instructions {
 func (l *lookup) add(port uint16) error    { return l.ports.Put(uint32(port), uint32(1)) }
 func (l *lookup) remove(port uint16) error { return l.ports.Delete(uint32(port)) }
 
-// original: an accepted socket has the address that its client dialed.
-func (l *lookup) original(c *net.TCPConn) (netip.AddrPort, bool) {
+func (l *lookup) exempt(src netip.AddrPort) error { return l.exempted.Put(sourceKey(src), uint32(1)) }
+func (l *lookup) forget(src netip.AddrPort)       { _ = l.exempted.Delete(sourceKey(src)) }
+
+// dialed: an accepted socket has the address that its client dialed.
+func (l *lookup) dialed(c *net.TCPConn) (netip.AddrPort, bool) {
 	a := tcpAddr(c.LocalAddr())
 	return a, !l.own[a.Port()]
 }
 
+func (l *lookup) table() (_ ownTable, err error) {
+	l.translate, err = newOwnTable(l.r.ns)
+	return l.translate, err
+}
+
+func (l *lookup) detach() error { return l.link.Close() }
+
 func (l *lookup) close() error {
 	var errs []error
-	if l.link != nil {
-		errs = append(errs, l.link.Close())
+	if l.translate.conn != nil {
+		errs = append(errs, l.translate.conn.Close())
 	}
 	if l.prog != nil {
 		errs = append(errs, l.prog.Close())
 	}
-	for _, m := range []*ebpf.Map{l.ports, l.socks} {
+	for _, m := range []*ebpf.Map{l.ports, l.exempted, l.socks} {
 		if m != nil {
 			errs = append(errs, m.Close())
 		}

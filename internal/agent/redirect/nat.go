@@ -17,12 +17,41 @@ import (
 // switches connection tracking on in the target's network namespace for as
 // long as it lives.
 type nat struct {
-	conn  *nft.Conn // its socket owns the table
+	own   ownTable
 	ports nft.Set
 }
 
-// tableName is the agent's own; several agents of one target need several.
-const tableName = "mirrord-agent"
+// ownTable is a table that its socket owns.
+type ownTable struct {
+	conn *nft.Conn
+	nft.Table
+	mark uint32 // of the agent's packets, another for each table of a namespace
+}
+
+// Several agents of one target need several tables, and marks: the ports of
+// their connections to the original are the same.
+const (
+	tableName = "mirrord-agent"
+	maxTables = 64         // more agents than ever share a target
+	firstMark = 0x6d720000 // far from what others use as bits (0x4000, 0x80000, …)
+)
+
+func newOwnTable(ns Namespace) (t ownTable, err error) {
+	err = ns.Do(func() (err error) {
+		for i := range uint32(maxTables) {
+			t.mark = firstMark + i
+			t.conn, t.Table, err = nft.OwnedTable(fmt.Sprintf("%s-%d", tableName, i))
+			if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EPERM) {
+				return err
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return ownTable{}, fmt.Errorf("make a table: %w", err)
+	}
+	return t, nil
+}
 
 func (r *Redirect) byNAT() (_ steering, err error) {
 	n := &nat{}
@@ -37,23 +66,15 @@ func (r *Redirect) byNAT() (_ steering, err error) {
 	if err := r.listen("0.0.0.0", "::"); err != nil {
 		return nil, err
 	}
-	var table nft.Table
-	err = r.ns.Do(func() (err error) {
-		for i := range 64 { // more agents than ever share a target
-			n.conn, table, err = nft.OwnedTable(fmt.Sprintf("%s-%d", tableName, i))
-			if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EPERM) {
-				return err
-			}
-		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("make a table: %w", err)
+	if n.own, err = newOwnTable(r.ns); err != nil {
+		return nil, err
 	}
+	table := n.own.Table
 	n.ports = nft.Set{Table: table, Name: "stolen", Key: nft.TypePort}
 	pre := nft.Chain{Table: table, Name: "prerouting", Hook: nft.NATPrerouting}
 	out := nft.Chain{Table: table, Name: "output", Hook: nft.NATOutput}
-	changes := []nft.Change{n.ports.Create(), pre.Create(), out.Create()}
+	changes := []nft.Change{n.ports.Create(), pre.Create(), out.Create(),
+		out.Rule(nft.Mark(n.own.mark), nft.Accept())} // our own, to the original
 	for _, ln := range r.listeners {
 		a := tcpAddr(ln.Addr())
 		// SYNs only: the first NAT chain makes the next packet of every older
@@ -63,17 +84,23 @@ func (r *Redirect) byNAT() (_ steering, err error) {
 			pre.Rule(rule, nft.Redirect(a.Port())),
 			out.Rule(nft.Oif("lo"), rule, nft.Redirect(a.Port()))) // connections inside the target
 	}
-	if err := n.conn.Apply(changes...); err != nil {
+	if err := n.own.conn.Apply(changes...); err != nil {
 		return nil, err
 	}
 	return n, nil
 }
 
-func (n *nat) add(port uint16) error    { return n.conn.Apply(n.ports.Add(nft.Port(port))) }
-func (n *nat) remove(port uint16) error { return n.conn.Apply(n.ports.Delete(nft.Port(port))) }
+func (n *nat) add(port uint16) error    { return n.own.conn.Apply(n.ports.Add(nft.Port(port))) }
+func (n *nat) remove(port uint16) error { return n.own.conn.Apply(n.ports.Delete(nft.Port(port))) }
 
-// original asks connection tracking what the client dialed.
-func (n *nat) original(c *net.TCPConn) (netip.AddrPort, bool) {
+// exempt has nothing to do: our mark is exempted.
+func (n *nat) exempt(netip.AddrPort) error { return nil }
+func (n *nat) forget(netip.AddrPort)       {}
+
+func (n *nat) table() (ownTable, error) { return n.own, nil }
+
+// dialed asks connection tracking what the client dialed.
+func (n *nat) dialed(c *net.TCPConn) (netip.AddrPort, bool) {
 	rc, err := c.SyscallConn()
 	if err != nil {
 		return netip.AddrPort{}, false
@@ -104,9 +131,13 @@ func (n *nat) original(c *net.TCPConn) (netip.AddrPort, bool) {
 	return dialed, port != tcpAddr(c.LocalAddr()).Port() // else it was dialed directly
 }
 
+// detach has nothing to do: no port is left, and what was stolen needs the
+// table until it ends.
+func (n *nat) detach() error { return nil }
+
 func (n *nat) close() error {
-	if n.conn == nil {
+	if n.own.conn == nil {
 		return nil
 	}
-	return n.conn.Close()
+	return n.own.conn.Close()
 }

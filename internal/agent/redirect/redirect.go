@@ -1,20 +1,26 @@
-// Package redirect brings new connections to a target's ports to the agent.
+// Package redirect brings new connections to a target's ports to the agent,
+// and passes those on to the target that the agent does not want.
 //
 // By BPF where the kernel lets us (lookup.go): a program of type sk_lookup on
 // the target's network namespace gives chosen ports to the agent's listener.
 // No packet is changed, nothing is tracked, connections made before stay with
 // the target. Otherwise by nftables (nat.go): a redirect in a table that its
-// owner's socket keeps alive. Either way all state is held by descriptors, so
-// that the kernel gives everything back when the agent dies, however it dies.
+// owner's socket keeps alive. Towards the original server (original.go) a
+// translation on lo gives our connection the client's address. All state is
+// held by descriptors, so that the kernel gives everything back when the agent
+// dies, however it dies.
 //
 // Needed: CAP_SYS_ADMIN to enter the namespace; for BPF CAP_BPF and
-// CAP_NET_ADMIN in the first user namespace and Linux 5.9; for nftables
-// CAP_NET_ADMIN in the namespace's user namespace and Linux 5.12.
+// CAP_NET_ADMIN in the first user namespace and Linux 5.9; for nftables, and
+// for the client's address at the original, CAP_NET_ADMIN in the namespace's
+// user namespace and Linux 5.12.
 //
 // Hazards. MPTCP must be off on the listeners: an MPTCP socket goes into no
 // socket map and has no original destination. After a port was taken out, a
 // connection whose handshake was under way still arrives here: the listeners
-// go on accepting until Close.
+// go on accepting until Close, and such connections go to the original. The
+// translation switches connection tracking on in the target's network
+// namespace.
 package redirect
 
 import (
@@ -23,18 +29,26 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/agent/claims"
+	"github.com/mirrord-go/mirrord/internal/relay"
 )
 
-// backlog bounds connections that were accepted and not yet taken by Accept.
+// backlog bounds connections that were accepted and not yet taken by Accept;
+// more wait in the kernel.
 const backlog = 128
 
 // lingerTime is how long the listeners stay open after the ports went back,
 // for connections whose handshake was under way.
 const lingerTime = 300 * time.Millisecond
+
+// passTime is how long Close waits for the end of connections that nobody took
+// and the original serves: requests are done by then, and what lasts longer
+// must not keep the agent.
+const passTime = 5 * time.Second
 
 // acceptPause is how long an agent without free descriptors waits for one.
 const acceptPause = 100 * time.Millisecond
@@ -45,15 +59,25 @@ type Namespace interface {
 	Do(f func() error) error
 	// Handle calls f with a descriptor of the namespace.
 	Handle(f func(fd int) error) error
+	// DialWith connects from inside it; prepare is called on the socket before.
+	DialWith(ctx context.Context, network string, a netip.AddrPort, prepare func(fd int) error) (net.Conn, error)
 }
 
 // steering is one way to bring connections here.
 type steering interface {
 	add(port uint16) error
 	remove(port uint16) error
-	// original gives what the client of c dialed; false for a connection that
+	// dialed gives what the client of c dialed; false for a connection that
 	// nobody steered here.
-	original(c *net.TCPConn) (netip.AddrPort, bool)
+	dialed(c *net.TCPConn) (netip.AddrPort, bool)
+	// exempt lets a connection of ours to the original through that has the
+	// source src there, until forget.
+	exempt(src netip.AddrPort) error
+	forget(src netip.AddrPort)
+	// table is where the translation for originals goes; it is called once.
+	table() (ownTable, error)
+	// detach ends the steering; connections that it brought go on until close.
+	detach() error
 	close() error
 }
 
@@ -63,23 +87,42 @@ type Redirect struct {
 	holder    string
 	steering  steering
 	listeners []*net.TCPListener
-	conns     chan *Conn
+	originals originals
 	quit      chan struct{} // closed by Close
-	wg        sync.WaitGroup
+	accepting sync.WaitGroup
+
+	passing  sync.WaitGroup // connections that pass hands to the original
+	passTime time.Duration
+	ctx      context.Context // theirs; alive until Close
+	cancel   context.CancelFunc
 
 	mu     sync.Mutex
+	cond   *sync.Cond               // of mu: queue, claims or closed have changed
 	claims map[uint16]*claims.Claim // by stolen port
+	queue  []*Conn                  // accepted, oldest first
 	closed bool
+
+	life  sync.Mutex
+	users int // what needs the kernel's state: the Redirect until Close, and connections
 }
 
 // Conn is a stolen connection: its LocalAddr is what the client dialed.
 type Conn struct {
 	*net.TCPConn
 	local net.Addr
+	r     *Redirect
+	once  sync.Once
 }
 
 // LocalAddr is what the client dialed.
 func (c *Conn) LocalAddr() net.Addr { return c.local }
+
+// Close closes the connection.
+func (c *Conn) Close() error {
+	err := c.TCPConn.Close()
+	c.once.Do(c.r.release)
+	return err
+}
 
 // New prepares stealing in ns, for a session that others are told of as
 // holder. It changes nothing for the target yet.
@@ -96,12 +139,15 @@ func New(ns Namespace, holder string) (*Redirect, error) {
 }
 
 func newWith(ns Namespace, holder string, steer func(*Redirect) (steering, error)) (_ *Redirect, err error) {
-	r := &Redirect{ns: ns, holder: holder, conns: make(chan *Conn, backlog), quit: make(chan struct{}), claims: map[uint16]*claims.Claim{}}
+	r := &Redirect{ns: ns, holder: holder, quit: make(chan struct{}), passTime: passTime, claims: map[uint16]*claims.Claim{}, users: 1}
+	r.cond = sync.NewCond(&r.mu)
 	if r.steering, err = steer(r); err != nil {
 		return nil, err
 	}
+	r.originals.init(ns, r.steering)
+	r.ctx, r.cancel = context.WithCancel(context.Background())
 	for _, ln := range r.listeners {
-		r.wg.Go(func() { r.accept(ln) })
+		r.accepting.Go(func() { r.accept(ln) })
 	}
 	return r, nil
 }
@@ -153,19 +199,44 @@ func (r *Redirect) accept(ln *net.TCPListener) {
 				return
 			}
 		}
-		local, ok := r.steering.original(c)
-		if !ok {
+		local, ok := r.steering.dialed(c)
+		if !ok || !r.hold() {
 			_ = c.SetLinger(0) // somebody dialed our own port
 			c.Close()
 			continue
 		}
-		select {
-		case r.conns <- &Conn{c, net.TCPAddrFromAddrPort(local)}:
-		case <-r.quit:
-			_ = c.SetLinger(0)
-			c.Close()
-		}
+		r.offer(&Conn{TCPConn: c, local: net.TCPAddrFromAddrPort(local), r: r})
 	}
+}
+
+// offer queues c for Accept, or passes it on if its port has gone back.
+func (r *Redirect) offer(c *Conn) {
+	port := tcpAddr(c.local).Port()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.claims[port] != nil && len(r.queue) >= backlog {
+		r.cond.Wait()
+	}
+	if r.claims[port] == nil {
+		r.pass(c)
+		return
+	}
+	r.queue = append(r.queue, c)
+	r.cond.Broadcast()
+}
+
+// pass lets the original serve c, which it owns. They are no more at once than
+// the queue and the handshakes under way when a port goes back. mu is held:
+// nothing is passed after Close has begun to wait.
+func (r *Redirect) pass(c *Conn) {
+	r.passing.Go(func() {
+		o, err := r.Original(r.ctx, c)
+		if err != nil {
+			relay.Reset(c, err)
+			return
+		}
+		_, _ = relay.Join(r.ctx, c, o.(relay.Conn))
+	})
 }
 
 // Add steals port: when it returns, new connections come here. A port that
@@ -191,14 +262,15 @@ func (r *Redirect) Add(port uint16) error {
 	return nil
 }
 
-// Remove gives port back: when it returns, new connections go to the target.
-// Those that were stolen go on.
+// Remove gives port back: when it returns, new connections go to the target,
+// and those that nobody has accepted yet. Those that Accept gave out go on.
 func (r *Redirect) Remove(port uint16) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.remove(port)
 }
 
+// remove gives port back. mu is held.
 func (r *Redirect) remove(port uint16) error {
 	claim := r.claims[port]
 	if claim == nil {
@@ -207,23 +279,47 @@ func (r *Redirect) remove(port uint16) error {
 	delete(r.claims, port)
 	err := r.steering.remove(port)
 	claim.Release()
+	r.queue = slices.DeleteFunc(r.queue, func(c *Conn) bool {
+		gone := tcpAddr(c.local).Port() == port
+		if gone {
+			r.pass(c)
+		}
+		return gone
+	})
+	r.cond.Broadcast()
 	return err
 }
 
 // Accept waits for the next stolen connection, a *Conn. After Close it fails
 // with net.ErrClosed.
 func (r *Redirect) Accept(ctx context.Context) (net.Conn, error) {
-	select {
-	case c := <-r.conns:
-		return c, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-r.quit:
-		return nil, net.ErrClosed
+	stop := context.AfterFunc(ctx, func() {
+		r.mu.Lock() // or the waiter could miss it between its look and its wait
+		defer r.mu.Unlock()
+		r.cond.Broadcast()
+	})
+	defer stop()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for {
+		switch {
+		case r.closed:
+			return nil, net.ErrClosed
+		case len(r.queue) > 0:
+			c := r.queue[0]
+			r.queue = slices.Delete(r.queue, 0, 1)
+			r.cond.Broadcast()
+			return c, nil
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		}
+		r.cond.Wait()
 	}
 }
 
-// Close gives all ports back. Connections that were stolen and accepted go on.
+// Close gives all ports back. Connections that Accept gave out go on, as do
+// those that Original and DialOriginal made; those that nobody took are served
+// by the original, for which Close waits up to passTime.
 func (r *Redirect) Close() error {
 	r.mu.Lock()
 	if r.closed {
@@ -236,6 +332,7 @@ func (r *Redirect) Close() error {
 	for port := range r.claims {
 		errs = append(errs, r.remove(port))
 	}
+	r.cond.Broadcast()
 	r.mu.Unlock()
 	if any {
 		// No event tells the end of a handshake that found our listener a moment
@@ -246,18 +343,36 @@ func (r *Redirect) Close() error {
 	for _, ln := range r.listeners {
 		ln.Close()
 	}
-	r.wg.Wait()
-	for {
-		select {
-		case c := <-r.conns:
-			_ = c.SetLinger(0)
-			c.Close()
-			continue
-		default:
-		}
-		break
+	r.accepting.Wait()
+	errs = append(errs, r.steering.detach())
+	overdue := time.AfterFunc(r.passTime, r.cancel)
+	r.passing.Wait()
+	overdue.Stop()
+	r.cancel()
+	r.release()
+	return errors.Join(errs...)
+}
+
+// hold keeps the kernel's state until release; false: it is gone.
+func (r *Redirect) hold() bool {
+	r.life.Lock()
+	defer r.life.Unlock()
+	if r.users == 0 {
+		return false
 	}
-	return errors.Join(append(errs, r.steering.close())...)
+	r.users++
+	return true
+}
+
+// release lets go of the kernel's state with its last user: stolen connections
+// may be translated, those to the original are.
+func (r *Redirect) release() {
+	r.life.Lock()
+	defer r.life.Unlock()
+	if r.users--; r.users == 0 {
+		_ = r.originals.close()
+		_ = r.steering.close()
+	}
 }
 
 // tcpAddr is the address of a connection's own end.

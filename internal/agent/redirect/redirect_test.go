@@ -57,15 +57,17 @@ func answerAll(accept func() (net.Conn, error), name string) {
 		if err != nil {
 			return
 		}
-		go func() {
-			defer c.Close()
-			peer := netip.MustParseAddrPort(c.RemoteAddr().String()).Addr().Unmap()
-			local := netip.MustParseAddrPort(c.LocalAddr().String())
-			fmt.Fprintf(c, "%s %v %v", name, peer, netip.AddrPortFrom(local.Addr().Unmap(), local.Port()))
-			c.(interface{ CloseWrite() error }).CloseWrite()
-			io.Copy(io.Discard, c)
-		}()
+		go answerOne(c, name)
 	}
+}
+
+func answerOne(c net.Conn, name string) {
+	defer c.Close()
+	peer := netip.MustParseAddrPort(c.RemoteAddr().String()).Addr().Unmap()
+	local := netip.MustParseAddrPort(c.LocalAddr().String())
+	fmt.Fprintf(c, "%s %v %v", name, peer, netip.AddrPortFrom(local.Addr().Unmap(), local.Port()))
+	c.(interface{ CloseWrite() error }).CloseWrite()
+	io.Copy(io.Discard, c)
 }
 
 // ask connects inside the namespace and reads all.

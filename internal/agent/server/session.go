@@ -50,7 +50,7 @@ func (s *session) serve(ctx context.Context, pipe io.ReadWriteCloser) error {
 			delete(sources, protocol.ModeSteal)
 			missing[protocol.ModeSteal] = "the target uses the network of its node: stealing its ports would take the node's"
 		}
-		s.hub = incoming.New(s.link, sources, missing)
+		s.hub = incoming.New(incoming.Options{Link: s.link, Sources: sources, Missing: missing, Original: redirects.DialOriginal, Notice: s.notice})
 		wg.Go(func() { s.hub.Run(ctx) })
 		wg.Go(func() { s.follow(ctx) })
 		// Whatever hangs afterwards, the target has its ports back.
@@ -108,6 +108,16 @@ func (s *session) ended(err error) error {
 		return nil
 	}
 	return err
+}
+
+// notice tells local something worth showing to the developer.
+func (s *session) notice(code, text string) {
+	s.mu.Lock()
+	control := s.hello
+	s.mu.Unlock()
+	if control != nil {
+		_ = control.Send(&protocol.Notice{Code: code, Text: text})
+	}
 }
 
 // bye tells local why the agent ends.
@@ -196,7 +206,7 @@ func welcome(t *target.Target) (*protocol.Welcome, error) {
 		return nil, fmt.Errorf("read the target's mounts: %w", err)
 	}
 	w := &protocol.Welcome{Hostname: hostname, Addrs: addrs, UID: t.UID, GID: t.GID, Targetless: t.Targetless(),
-		Features: []string{protocol.FeatureFiles, protocol.FeatureMirror, protocol.FeatureSteal}}
+		Features: []string{protocol.FeatureFiles, protocol.FeatureMirror, protocol.FeatureSteal, protocol.FeatureHTTPFilter}}
 	for _, m := range mounts {
 		w.Mounts = append(w.Mounts, m.Point)
 	}

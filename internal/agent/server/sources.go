@@ -2,7 +2,10 @@ package server
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 
 	"github.com/mirrord-go/mirrord/internal/agent/capture"
@@ -80,6 +83,26 @@ func (l *lazySource) Accept(ctx context.Context) (net.Conn, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// DialOriginal connects to the target's own server at dst as if client did, for
+// connections that this source brought.
+func (l *lazySource) DialOriginal(ctx context.Context, client, dst netip.AddrPort) (net.Conn, error) {
+	select {
+	case <-l.ready:
+	default: // nothing was stolen
+		return nil, net.ErrClosed
+	}
+	d, ok := l.src.(originalDialer)
+	if !ok {
+		return nil, fmt.Errorf("%T cannot reach the original: %w", l.src, errors.ErrUnsupported)
+	}
+	return d.DialOriginal(ctx, client, dst)
+}
+
+// originalDialer is a source that steals.
+type originalDialer interface {
+	DialOriginal(ctx context.Context, client, dst netip.AddrPort) (net.Conn, error)
 }
 
 // Close gives everything back.

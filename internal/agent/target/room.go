@@ -88,14 +88,20 @@ func (t *Target) Do(f func() error) error { return t.room.do(f) }
 // wrap the errno of the target's kernel. The connection is a *net.TCPConn or a
 // *net.UDPConn.
 func (t *Target) Dial(ctx context.Context, network string, a netip.AddrPort) (net.Conn, error) {
-	c, err := t.dial(ctx, network, a)
+	return t.DialWith(ctx, network, a, func(int) error { return nil })
+}
+
+// DialWith is Dial with prepare called on the socket before it connects. Its
+// error ends the attempt and is wrapped.
+func (t *Target) DialWith(ctx context.Context, network string, a netip.AddrPort, prepare func(fd int) error) (net.Conn, error) {
+	c, err := t.dial(ctx, network, a, prepare)
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(a), Err: err}
 	}
 	return c, nil
 }
 
-func (t *Target) dial(ctx context.Context, network string, a netip.AddrPort) (net.Conn, error) {
+func (t *Target) dial(ctx context.Context, network string, a netip.AddrPort, prepare func(fd int) error) (net.Conn, error) {
 	typ := unix.SOCK_STREAM
 	if network == "udp" {
 		typ = unix.SOCK_DGRAM
@@ -110,6 +116,10 @@ func (t *Target) dial(ctx context.Context, network string, a netip.AddrPort) (ne
 	fd, err := t.Socket(domain, typ, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
+	}
+	if err := prepare(fd); err != nil {
+		unix.Close(fd)
+		return nil, err
 	}
 	err = unix.Connect(fd, to)
 	f := os.NewFile(uintptr(fd), "socket") // non-blocking: served by the runtime's poller

@@ -65,7 +65,11 @@ here nor in the cluster.`,
 		Version:          a.version,
 	}
 	root.SetVersionTemplate("mirrord {{.Version}}\n")
-	root.AddCommand(a.execCommand(), a.agentCommand(), a.demoCommand(), a.doctorCommand(), a.versionCommand())
+	exec := a.execCommand()
+	root.AddCommand(exec, a.agentCommand(), a.demoCommand(), a.doctorCommand(), a.versionCommand())
+	if len(args) > 0 && args[0] == exec.Name() {
+		args = append(args[:1:1], fillIn(exec.Flags(), args[1:])...)
+	}
 	root.SetArgs(args)
 	root.SetOut(os.Stdout)
 	root.SetErr(os.Stderr)

@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,13 +15,12 @@ import (
 	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/front"
-	"github.com/mirrord-go/mirrord/internal/rules"
+	"github.com/mirrord-go/mirrord/internal/local/image"
 )
 
-// execFlags are the flags of exec; each beats its environment variable.
+// execFlags are the flags of exec.
 type execFlags struct {
-	config.Config
-	steal          bool
+	settings       map[string]config.Setting // those that configure the session
 	quiet, verbose bool
 }
 
@@ -52,15 +54,7 @@ Without a target the command gets the cluster's network and names only.`,
 	}
 	fl := c.Flags()
 	fl.SetInterspersed(false) // flags end at the first positional
-	fl.StringVarP(&f.Target, "target", "t", os.Getenv("MIRRORD_IMPERSONATED_TARGET"), "what to run in the context of: pod/NAME[/container/C], process/PID")
-	fl.StringVarP(&f.Namespace, "target-namespace", "n", os.Getenv("MIRRORD_TARGET_NAMESPACE"), "namespace of the target (default: the context's)")
-	fl.StringVar(&f.Namespace, "namespace", f.Namespace, "the same as --target-namespace")
-	_ = fl.MarkHidden("namespace")
-	fl.StringVar(&f.Context, "context", os.Getenv("MIRRORD_KUBE_CONTEXT"), "kubeconfig context to use")
-	fl.StringVar(&f.Kubeconfig, "kubeconfig", os.Getenv("MIRRORD_KUBECONFIG"), "kubeconfig file (default: as kubectl finds it)")
-	fl.BoolVar(&f.steal, "steal", os.Getenv("MIRRORD_AGENT_TCP_STEAL_TRAFFIC") == "true", "take the target's traffic instead of a copy of it")
-	fl.StringVarP(&f.Agent.Namespace, "agent-namespace", "a", os.Getenv("MIRRORD_AGENT_NAMESPACE"), "namespace to run the agent in (default: the target's)")
-	fl.StringVarP(&f.Agent.Image, "agent-image", "i", os.Getenv("MIRRORD_AGENT_IMAGE"), "image of the agent (default: this build's)")
+	f.settings = sessionFlags(fl)
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "show warnings and errors only")
 	fl.BoolVarP(&f.verbose, "verbose", "v", os.Getenv("MIRRORD_VERBOSE") == "true", "show details")
 	return c
@@ -68,36 +62,44 @@ Without a target the command gets the cluster's network and names only.`,
 
 // exec is the front of a session.
 func (a *app) exec(f *execFlags, argv []string) (int, error) {
-	if f.steal {
-		f.Incoming.Mode = rules.IncomingSteal
-	}
-	in, err := f.IncomingRules()
-	if err != nil {
-		return 0, err
-	}
-	if f.steal && in.Targetless {
-		return 0, &failure.Error{Code: "steal-without-target", What: "--steal needs a target", Exit: exitUsage,
-			Why: "without a target there is no traffic that could be taken", Do: "name one: mirrord exec -t pod/NAME --steal COMMAND"}
-	}
 	dir, err := os.Getwd()
 	if err != nil {
 		return 0, failure.Wrap(err, "no-working-directory", "the working directory cannot be told", "cd to a directory that exists")
 	}
 	env := os.Environ() // the command's: as it is
-	// The supervisor works elsewhere.
-	f.Kubeconfig = absolute(f.Kubeconfig, dir)
-	if list := os.Getenv("KUBECONFIG"); list != "" {
-		os.Setenv("KUBECONFIG", absolute(list, dir))
-	}
-	options, err := json.Marshal(f.Config)
+	cfg, notes, err := config.Load(config.Sources{
+		Flags: f.settings, Environ: env, Dir: dir,
+		Read:         os.ReadFile,
+		Stdin:        func() ([]byte, error) { return io.ReadAll(os.Stdin) },
+		RandomKey:    randomKey,
+		DefaultImage: func() (string, error) { return image.Reference(a.version) },
+	})
 	if err != nil {
 		return 0, err
 	}
 	m := a.monitor(f.quiet, f.verbose)
+	for _, n := range notes {
+		m.Show(n)
+	}
+	if list := os.Getenv("KUBECONFIG"); list != "" { // the supervisor works elsewhere
+		os.Setenv("KUBECONFIG", absolute(list, dir))
+	}
+	options, err := json.Marshal(cfg)
+	if err != nil {
+		return 0, err
+	}
 	return front.Run(front.Options{
 		Argv: argv, Env: env, Dir: dir, Config: options,
 		SupervisorName: supervisorName, Show: m.Show, CleanUp: cleanUp,
 	})
+}
+
+// randomKey names a session that nobody named, as mirrord does: five hexadecimal
+// digits, enough to tell the sessions of a team apart.
+func randomKey() string {
+	var b [3]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])[:5]
 }
 
 // absolute makes each path of a list as in PATH absolute.

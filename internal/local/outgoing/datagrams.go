@@ -31,35 +31,41 @@ var (
 
 // UDP carries f until it has been idle or either side ends, or until the end
 // of ctx. It closes f.
-func (r *Router) UDP(ctx context.Context, f UDPFlow) {
+func (r *Router) UDP(ctx context.Context, f UDPFlow) { r.carryUDP(ctx, f, r.route("udp", f.Dst())) }
+
+// CarryUDP does the same where the decision is another flow's: to is where f
+// goes.
+func (r *Router) CarryUDP(ctx context.Context, f UDPFlow, to netip.AddrPort, d rules.Decision) {
+	r.carryUDP(ctx, f, &route{network: "udp", asked: f.Dst(), dst: to, Decision: d})
+}
+
+func (r *Router) carryUDP(ctx context.Context, f UDPFlow, t *route) {
 	defer f.Close()
-	dst := r.Translate(f.Dst())
-	d := r.Rules.Decide("udp", dst)
 	err := errNoAddress
 	switch {
-	case !dst.IsValid():
-	case dst.Addr().IsMulticast() || dst.Addr() == broadcast:
+	case !t.dst.IsValid():
+	case t.dst.Addr().IsMulticast() || t.dst.Addr() == broadcast:
 		err = errBroadcast
-	case d.Where == rules.Local:
+	case t.Where == rules.Local:
 		var c net.Conn
-		if c, err = (&net.Dialer{}).DialContext(ctx, "udp", dst.String()); err == nil {
-			r.report("udp", f.Dst(), dst, d, nil)
+		if c, err = r.connectHere(ctx, t); err == nil {
+			r.report(t, nil)
 			localDatagrams(ctx, f, c)
 			return
 		}
 	default:
 		lane := link.Bulk
-		if dst.Port() == dnsPort {
+		if t.dst.Port() == dnsPort {
 			lane = link.Interactive // a lookup never waits behind a transfer
 		}
 		var s *link.Stream
-		if s, err = r.Link.Open(ctx, lane, &protocol.Dial{Network: protocol.NetworkUDP, Addr: dst}); err == nil {
-			remoteDatagrams(ctx, f, s, func(err error) { r.report("udp", f.Dst(), dst, d, err) })
+		if s, err = r.Link.Open(ctx, lane, &protocol.Dial{Network: protocol.NetworkUDP, Addr: t.dst}); err == nil {
+			remoteDatagrams(ctx, f, s, func(err error) { r.report(t, err) })
 			return
 		}
 	}
 	f.Unreachable(dialErrno(err))
-	r.report("udp", f.Dst(), dst, d, err)
+	r.report(t, err)
 }
 
 // remoteDatagrams owns s. It does not wait for the agent's answer before it

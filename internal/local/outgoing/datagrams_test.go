@@ -124,7 +124,7 @@ func TestEndOfDatagrams(t *testing.T) {
 	for _, where := range []string{"remote", "local"} {
 		t.Run("by the session, "+where, func(t *testing.T) {
 			b := setUp(t, echo(t))
-			b.Rules.UDPLocal = where == "local"
+			b.rule(rules.OutgoingOptions{UDPLocal: where == "local"})
 			ctx, cancel := context.WithCancel(t.Context())
 			f := newSocket("127.0.0.1:9")
 			done := b.udp(ctx, f)
@@ -154,7 +154,7 @@ func TestEndOfDatagrams(t *testing.T) {
 
 func TestLocalDatagrams(t *testing.T) {
 	b := setUp(t, never(t))
-	b.Rules = rules.Outgoing{UDPLocal: true}
+	b.rule(rules.OutgoingOptions{UDPLocal: true})
 	server, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
 	if err != nil {
 		t.Fatal(err)

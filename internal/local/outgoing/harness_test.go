@@ -16,6 +16,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/leak"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/rules"
 	"github.com/mirrord-go/mirrord/internal/testnet"
 )
 
@@ -36,7 +37,7 @@ type bench struct {
 func newBench(t testing.TB, agent func(s *link.Stream, m protocol.Message)) (b *bench, end func()) {
 	a, z := net.Pipe()
 	b = &bench{t: t, near: link.New(a, link.Local, link.Options{}), far: link.New(z, link.Agent, link.Options{})}
-	b.Router = &Router{Link: b.near, Translate: func(a netip.AddrPort) netip.AddrPort { return a }, Emit: func(e event.Event) {
+	b.Router = &Router{Link: b.near, Rules: &rules.Outgoing{}, Translate: func(a netip.AddrPort) netip.AddrPort { return a }, Emit: func(e event.Event) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.events = append(b.events, e)
@@ -57,6 +58,16 @@ func newBench(t testing.TB, agent func(s *link.Stream, m protocol.Message)) (b *
 		wg.Wait()
 		b.flows.Wait()
 	}
+}
+
+// rule makes o the rules.
+func (b *bench) rule(o rules.OutgoingOptions) {
+	b.t.Helper()
+	r, err := rules.NewOutgoing(o)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.Rules = r
 }
 
 // setUp is newBench for a test without a bubble.

@@ -55,16 +55,26 @@ type Opener interface {
 	Open(ctx context.Context, lane link.Lane, m protocol.Message) (*link.Stream, error)
 }
 
-// Router answers flows. Its fields are set before the first and not changed
-// after; its methods may be called concurrently.
+// Router answers flows. Its exported fields are set before the first and not
+// changed after; its methods may be called concurrently.
 type Router struct {
 	Link  Opener
-	Rules rules.Outgoing
+	Rules *rules.Outgoing
 	// Translate maps the addresses that the sandbox puts on packets for
 	// localhost and for the pod itself to what they mean in the target. An
 	// invalid address stands for one that the target has not.
 	Translate func(netip.AddrPort) netip.AddrPort
-	Emit      event.Sink
+	// Names gives the names that the program may mean by an address, latest
+	// first, and whether it learned the address from the target's side. Optional.
+	Names func(netip.Addr) (names []string, remote bool)
+	// Resolve looks a name up on this machine. Required with Names.
+	Resolve func(ctx context.Context, name string) ([]netip.Addr, error)
+	// Here finds who on this machine listens at a TCP address of localhost; ok
+	// is false if nobody does. Optional.
+	Here func(netip.AddrPort) (l Listener, ok bool)
+	Emit event.Sink
+
+	told told
 }
 
 // dialTime bounds one dial: more than Linux tries a connection by default
@@ -73,13 +83,19 @@ type Router struct {
 const dialTime = 140 * time.Second
 
 // TCP answers f and carries the connection until its end, or that of ctx.
-func (r *Router) TCP(ctx context.Context, f TCPFlow) {
-	dst := r.Translate(f.Dst())
-	d := r.Rules.Decide("tcp", dst)
-	far, err := r.dial(ctx, d.Where, dst)
+func (r *Router) TCP(ctx context.Context, f TCPFlow) { r.carryTCP(ctx, f, r.route("tcp", f.Dst())) }
+
+// CarryTCP does the same where the decision is another flow's: to is where f
+// goes.
+func (r *Router) CarryTCP(ctx context.Context, f TCPFlow, to netip.AddrPort, d rules.Decision) {
+	r.carryTCP(ctx, f, &route{network: "tcp", asked: f.Dst(), dst: to, Decision: d})
+}
+
+func (r *Router) carryTCP(ctx context.Context, f TCPFlow, t *route) {
+	far, err := r.dial(ctx, t)
 	if err != nil {
 		f.Refuse(dialErrno(err))
-		r.report("tcp", f.Dst(), dst, d, err)
+		r.report(t, err)
 		return
 	}
 	near, err := f.Accept()
@@ -93,29 +109,28 @@ func (r *Router) TCP(ctx context.Context, f TCPFlow) {
 		relay.Reset(far, syscall.EPROTO)
 		return
 	}
-	r.report("tcp", f.Dst(), dst, d, nil)
+	r.report(t, nil)
 	_, _ = relay.Join(ctx, conn, far)
 }
 
-func (r *Router) dial(ctx context.Context, where rules.Where, dst netip.AddrPort) (relay.Conn, error) {
+func (r *Router) dial(ctx context.Context, t *route) (relay.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
 	switch {
-	case !dst.IsValid():
+	case !t.dst.IsValid():
 		return nil, errNoAddress
-	case where == rules.Local:
-		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", dst.String())
-		if err != nil {
-			return nil, err
-		}
-		return c.(*net.TCPConn), nil
+	case t.Where == rules.Local:
+		return r.dialHere(ctx, t)
 	}
-	s, err := r.Link.Open(ctx, link.Bulk, &protocol.Dial{Network: protocol.NetworkTCP, Addr: dst})
+	s, err := r.Link.Open(ctx, link.Bulk, &protocol.Dial{Network: protocol.NetworkTCP, Addr: t.dst})
 	if err != nil {
 		return nil, err
 	}
 	if err := answered(ctx, s); err != nil {
 		s.Close()
+		if t.dst.Addr().IsLoopback() && errors.Is(err, syscall.ECONNREFUSED) && r.relative(t) {
+			return r.dialHere(ctx, t)
+		}
 		return nil, err
 	}
 	return s, nil
@@ -156,19 +171,24 @@ func dialErrno(err error) syscall.Errno {
 	return syscall.ENETUNREACH
 }
 
-// report emits the one event of a flow: asked is what the program dialed, dst
-// what that means, and err why it failed.
-func (r *Router) report(network string, asked, dst netip.AddrPort, d rules.Decision, err error) {
+// report emits the one event of a flow; err is why it failed.
+func (r *Router) report(t *route, err error) {
 	what := "connected"
 	if err != nil {
 		what = "refused"
 	}
+	dst := t.dst
 	if !dst.IsValid() {
-		dst = asked
+		dst = t.asked
 	}
 	e := event.Event{Level: event.Detail, Code: "outgoing-" + what, Flow: "outgoing",
-		Text:  fmt.Sprintf("%s %v: %s, %s", network, dst, d.Where, what),
-		Facts: map[string]string{"address": dst.String(), "network": network, "where": d.Where.String(), "why": d.Why}}
+		Facts: map[string]string{"address": dst.String(), "network": t.network, "where": t.Where.String(), "why": t.Why}}
+	name := ""
+	if len(t.names) > 0 {
+		name = " (" + t.names[0] + ")"
+		e.Facts["name"] = t.names[0]
+	}
+	e.Text = fmt.Sprintf("%s %v%s: %s, %s", t.network, dst, name, t.Where, what)
 	if err != nil {
 		e.Text += ": " + err.Error()
 		e.Facts["errno"] = fmt.Sprint(int(dialErrno(err)))

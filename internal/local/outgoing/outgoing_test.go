@@ -282,7 +282,7 @@ func TestProgramThatGaveUp(t *testing.T) {
 
 func TestLocalByRule(t *testing.T) {
 	b := setUp(t, never(t))
-	b.Rules = rules.Outgoing{TCPLocal: true}
+	b.rule(rules.OutgoingOptions{TCPLocal: true})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -14,7 +14,6 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/fusefs"
 	"github.com/mirrord-go/mirrord/internal/local/incoming"
 	"github.com/mirrord-go/mirrord/internal/local/netstack"
-	"github.com/mirrord-go/mirrord/internal/local/outgoing"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 	"github.com/mirrord-go/mirrord/internal/protocol"
@@ -55,6 +54,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		Argv: s.start.Argv, Env: rules.Env{}.Merge(s.start.Env, remote), Dir: s.start.Dir,
 		Hostname: s.hostname(), Addrs: s.addrs(), NoIPv6: s.cfg.IPv6Off, FUSE: true, MaxRead: fusefs.MaxRead,
 	}
+	traffic := s.outgoing(ctx, b)
 	s.openTree(b, &spec)
 	b.box, err = sandbox.Attach(ctx, s.init, spec, sandbox.Options{OnFUSE: func(fd *os.File) error {
 		b.fuse, err = fusefs.Serve(fd, b.tree)
@@ -63,11 +63,11 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 	if err != nil {
 		return nil, sandbox.Explain(err)
 	}
-	out := &outgoing.Router{Link: s.link, Translate: s.translate, Emit: s.emit}
-	b.stack, err = netstack.New(b.box.TUN(), netstack.Handler{
-		TCP: func(ctx context.Context, f *netstack.TCPFlow) { out.TCP(ctx, f) },
-		UDP: func(ctx context.Context, f *netstack.UDPFlow) { out.UDP(ctx, f) },
-	})
+	out, err := traffic()
+	if err != nil {
+		return nil, err
+	}
+	b.stack, err = netstack.New(b.box.TUN(), out)
 	if err != nil {
 		return nil, fmt.Errorf("start the network stack: %w", err)
 	}

@@ -40,6 +40,7 @@ func Vectors() []Vector {
 		{"datagram", &protocol.Datagram{Data: []byte("ping")}},
 		{"datagram unreachable", &protocol.Datagram{Errno: syscall.ECONNREFUSED}},
 		{"subscribe", &protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal}},
+		{"subscribe with a filter", &protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal, Filter: `{"path":{"text":"^/api/"}}`, Probes: []string{"/healthz", "/ready?full=1"}}},
 		{"incoming", &protocol.Incoming{Port: 80, Mode: protocol.ModeMirror, Peer: v6, Local: v4}},
 		{"stat", &protocol.Stat{Path: "/data/hello.txt", Prefetch: 65536}},
 		{"attr", &attr},

@@ -1,0 +1,69 @@
+package incoming
+
+import (
+	"errors"
+	"net"
+	"os"
+	"time"
+
+	"github.com/mirrord-go/mirrord/internal/http1"
+)
+
+// silence is how long a client may say nothing before it is taken for one that
+// waits for the server's first word. HTTP clients speak with the end of the
+// handshake; what waits this long for nothing is a person's own connection to
+// a server that speaks first.
+const silence = 100 * time.Millisecond
+
+// peeked is a connection of which the beginning has been read: its bytes come
+// once more.
+type peeked struct {
+	*conn
+	request *http1.Request // nil: it has not begun with one
+	first   []byte
+	err     error // what reading ended with
+}
+
+// peek waits a moment for a request. It is for ports that are stolen whole,
+// where nothing but a probe is not the session's.
+func peek(c *conn) *peeked {
+	p := &peeked{conn: c}
+	in := http1.NewReader(c)
+	defer in.Close()
+	_ = c.SetReadDeadline(time.Now().Add(silence))
+	defer c.SetReadDeadline(time.Time{})
+	var err error
+	for {
+		if p.request, err = in.Request(); !errors.Is(err, http1.ErrIncomplete) {
+			break
+		}
+		if p.err = in.Fill(); p.err != nil {
+			break
+		}
+	}
+	if timeout(p.err) {
+		p.err = nil
+	}
+	p.first = append(p.first, in.Buffered()...)
+	return p
+}
+
+// Read gives what was peeked at, then the rest.
+func (p *peeked) Read(b []byte) (int, error) {
+	switch {
+	case len(p.first) > 0:
+		n := copy(b, p.first)
+		p.first = p.first[n:]
+		return n, nil
+	case p.err != nil:
+		err := p.err
+		p.err = nil
+		return 0, err
+	}
+	return p.conn.Read(b)
+}
+
+func timeout(err error) bool {
+	var ne net.Error
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &ne) && ne.Timeout()
+}

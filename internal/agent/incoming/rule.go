@@ -1,0 +1,102 @@
+package incoming
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/mirrord-go/mirrord/internal/http1"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/rules/filter"
+)
+
+const (
+	// maxProbes bounds the probes of one port: a pod has three a container.
+	maxProbes = 64
+	// maxProbePath bounds one of their paths, in bytes.
+	maxProbePath = 1 << 10
+)
+
+// probeAgent begins the User-Agent of the kubelet's HTTP probes (kubernetes,
+// pkg/probe/http: "kube-probe/MAJOR.MINOR").
+const probeAgent = "kube-probe/"
+
+// rule says which requests of a port are meant.
+type rule struct {
+	filter *filter.Matcher // nil: whole connections
+	probes map[string]bool // targets of requests
+}
+
+func newRule(m *protocol.Subscribe) (*rule, error) {
+	r := &rule{probes: map[string]bool{}}
+	if len(m.Probes) > maxProbes {
+		return nil, fmt.Errorf("a port has at most %d probes, not %d", maxProbes, len(m.Probes))
+	}
+	for _, p := range m.Probes {
+		if len(p) > maxProbePath {
+			return nil, fmt.Errorf("the path of a probe has at most %d bytes, not %d", maxProbePath, len(p))
+		}
+		r.probes[probeTarget(p)] = true
+	}
+	if m.Filter == "" {
+		return r, nil
+	}
+	var err error
+	r.filter, err = filter.Parse(m.Filter)
+	return r, err
+}
+
+// probeTarget is what the kubelet sends for a probe's path (kubernetes,
+// pkg/probe/http, formatURL).
+func probeTarget(path string) string {
+	u, err := url.Parse(path)
+	if err != nil {
+		u = &url.URL{Path: path}
+	}
+	u.Scheme, u.Host, u.User = "http", "pod", nil
+	target := u.RequestURI()
+	if !strings.HasPrefix(target, "/") {
+		target = "/" + target
+	}
+	return target
+}
+
+// probed reports whether q is one of the kubelet's for a probe.
+func (r *rule) probed(q *http1.Request) bool {
+	if !r.probes[q.Target] {
+		return false
+	}
+	for name, value := range q.Headers() {
+		if strings.EqualFold(name, "User-Agent") {
+			return strings.HasPrefix(value, probeAgent)
+		}
+	}
+	return false
+}
+
+// wants reports whether q goes to local by the rule r of the port. A filter
+// that cannot decide does not want it, and its developer is told.
+func (h *Hub) wants(port uint16, r *rule, q *http1.Request) bool {
+	if r.probed(q) {
+		return false
+	}
+	if r.filter == nil {
+		return true
+	}
+	ok, err := r.filter.Match(filter.Request{Method: q.Method, Target: q.Target, Headers: q.Headers()})
+	if err != nil {
+		h.notice(port, "filter-undecided", fmt.Sprintf("port %d: requests that the filter cannot decide about stay with the target: %v", port, err))
+	}
+	return ok
+}
+
+// passes tells that a filtered port is also used by a protocol that is not
+// filtered.
+func (h *Hub) passes(port uint16, first []byte) {
+	switch p := http1.Protocol(first); p {
+	case "HTTP/2":
+		h.notice(port, "filter-passes-http2", fmt.Sprintf("port %d: connections of HTTP/2 (gRPC) stay with the target, the filter is for HTTP/1", port))
+	case "TLS":
+		h.notice(port, "filter-passes-tls", fmt.Sprintf("port %d: encrypted connections (TLS) stay with the target, the filter cannot look into them", port))
+	}
+}

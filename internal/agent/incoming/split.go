@@ -1,0 +1,459 @@
+package incoming
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/mirrord-go/mirrord/internal/http1"
+	"github.com/mirrord-go/mirrord/internal/relay"
+)
+
+const (
+	// headTime is how long a head may take to arrive. After that it is the
+	// original's to lose patience, so it gets what has come.
+	headTime = 60 * time.Second
+	// lingerTime is how long a client that still sends is listened to after the
+	// last word it was told: a connection that is closed before resets, and the
+	// reset can overtake that word (RFC 9112 §9.6). net/http waits as long.
+	lingerTime = 500 * time.Millisecond
+	// graceTime is how long the original may take to finish its reply when the
+	// session has ended: the agent must be gone within 10 s.
+	graceTime = 3 * time.Second
+)
+
+// split is one connection to a filtered port, divided by requests between the
+// original and local.
+//
+//	client ──► read ──┬─► original ──► hear ──┐
+//	   ▲              └─► local ─────► hear ──┤
+//	   └──────────────────────────────────────┘
+//
+// One request is under way at a time: read forwards it and waits for the end of
+// its reply before it forwards the next, so replies keep their order and
+// requests theirs, whoever gets them. Everything else ends in one state: the
+// connection is bound to one side, and is a plain connection between that side
+// and the client from then on. So it is when a message cannot be divided
+// safely, or is not HTTP/1; when the protocol was switched; with the last
+// request or reply; when the client has ended its direction; and when the
+// original speaks, or closes, unasked.
+type split struct {
+	hub    *Hub
+	conn   *conn
+	client net.Conn // conn's: it can be spliced
+	in     *http1.Reader
+	wg     sync.WaitGroup // of hear
+
+	mu    sync.Mutex
+	cond  sync.Cond // of mu: something below has changed
+	sides [2]*side  // connected ones, by role
+	busy  *side     // has a request under way; nil: none
+	// of that request
+	method                             string
+	expects, continued, sent, answered bool
+
+	last   *side // which answered last
+	bound  *side // whose connection it is from now on
+	over   bool  // nothing is forwarded any more
+	deaf   bool  // what the client says goes nowhere
+	ending bool  // the session has ended
+	grace  *time.Timer
+}
+
+// role of a side.
+type role int
+
+const (
+	toOriginal role = iota
+	toLocal
+)
+
+// side is one of the two that answer.
+type side struct {
+	relay.Conn
+	role  role
+	in    *http1.Reader // of its replies; hear's
+	used  int           // requests that it got
+	spoke bool          // it has answered something to the last of them
+	ended bool          // it will say nothing more
+	heard bool          // read has started its hear
+}
+
+func newSplit(h *Hub, c *conn) *split {
+	s := &split{hub: h, conn: c, client: c.Conn, in: http1.NewReader(c.Conn)}
+	s.cond.L = &s.mu
+	return s
+}
+
+// run carries the connection to its end.
+func (s *split) run(ctx context.Context) {
+	stop := context.AfterFunc(ctx, s.leave)
+	defer stop()
+	s.read(ctx)
+	s.wg.Wait()
+	s.in.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	if s.grace != nil {
+		s.grace.Stop()
+	}
+	for _, x := range s.sides {
+		if x != nil {
+			x.Close()
+		}
+	}
+	s.client.Close()
+}
+
+// read forwards what the client says until there is nothing more, or nobody
+// who hears it.
+func (s *split) read(ctx context.Context) {
+	if !s.first(ctx) {
+		return
+	}
+	hurried := false // there is a deadline for the rest of a head
+	for {
+		// Something has arrived. Whose it is shows with the end of the last reply.
+		to, over := s.turn()
+		switch {
+		case over:
+			s.discard()
+			return
+		case to != nil:
+			s.rest(to)
+			return
+		}
+		q, err := s.in.Request()
+		if errors.Is(err, http1.ErrIncomplete) {
+			if !hurried {
+				_ = s.client.SetReadDeadline(time.Now().Add(headTime))
+				hurried = true
+			}
+			if !s.fill(ctx) {
+				return
+			}
+			continue
+		}
+		if hurried {
+			_ = s.client.SetReadDeadline(time.Time{})
+			hurried = false
+		}
+		if err != nil {
+			s.hub.passes(s.conn.key.port, s.in.Buffered())
+			s.give(ctx)
+			return
+		}
+		x, whole := s.choose(ctx, q)
+		if x == nil {
+			return
+		}
+		if !s.begin(x, q, whole || q.Last) {
+			continue
+		}
+		s.listen(x)
+		if whole || q.Last {
+			s.rest(x)
+			return
+		}
+		if !s.forward(x, q) || len(s.in.Buffered()) == 0 && !s.fill(ctx) {
+			return
+		}
+	}
+}
+
+// first waits for the client's first bytes; when it is silent, the original is
+// connected as well, and whoever speaks first decides.
+func (s *split) first(ctx context.Context) bool {
+	_ = s.client.SetReadDeadline(time.Now().Add(silence))
+	err := s.in.Fill()
+	_ = s.client.SetReadDeadline(time.Time{})
+	if !timeout(err) {
+		return err == nil || s.hangUp(ctx, err)
+	}
+	x := s.connect(ctx, toOriginal)
+	if x == nil {
+		return false
+	}
+	s.listen(x)
+	return s.fill(ctx)
+}
+
+// fill waits for more of the client's bytes; false: there are none, and that
+// has been dealt with.
+func (s *split) fill(ctx context.Context) bool {
+	err := s.in.Fill()
+	return err == nil || s.hangUp(ctx, err)
+}
+
+// hangUp deals with the end of what the client says. It returns false.
+func (s *split) hangUp(ctx context.Context, err error) bool {
+	s.mu.Lock()
+	over, bound := s.over, s.bound
+	to := bound
+	for _, x := range []*side{s.busy, s.last, s.sides[toOriginal]} {
+		if to == nil {
+			to = x
+		}
+	}
+	s.mu.Unlock()
+	switch {
+	case over:
+	case bound == nil && len(s.in.Buffered()) > 0 && (errors.Is(err, io.EOF) || timeout(err)):
+		s.give(ctx) // half a head
+	case !errors.Is(err, io.EOF):
+		s.fail(err)
+	case to != nil && s.bind(to):
+		_ = to.CloseWrite()
+	}
+	return false
+}
+
+// turn waits until nothing is under way. to is whose the connection is, nil if
+// it is to be divided further.
+func (s *split) turn() (to *side, over bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.busy != nil && s.bound == nil && !s.over {
+		s.cond.Wait()
+	}
+	return s.bound, s.over
+}
+
+// choose gives the side that q is for; nil: the connection has failed. whole:
+// so is everything behind it.
+func (s *split) choose(ctx context.Context, q *http1.Request) (x *side, whole bool) {
+	r := s.hub.rule(s.conn.key)
+	if r != nil && s.hub.wants(s.conn.key.port, r, q) {
+		s.mu.Lock()
+		x = s.sides[toLocal]
+		s.mu.Unlock()
+		if x == nil {
+			x = s.connect(ctx, toLocal)
+		}
+		if x != nil {
+			return x, false
+		}
+		// The link has ended or has no stream left: not a byte of the request
+		// has gone anywhere.
+	}
+	s.mu.Lock()
+	x = s.sides[toOriginal]
+	s.mu.Unlock()
+	if x == nil {
+		x = s.connect(ctx, toOriginal)
+	}
+	return x, r == nil
+}
+
+// connect makes a side; nil: there is none, and for the original that is the
+// end of the connection.
+func (s *split) connect(ctx context.Context, to role) *side {
+	var c relay.Conn
+	var err error
+	if to == toLocal {
+		c, err = s.hub.open(ctx, s.conn)
+		if err != nil {
+			return nil
+		}
+	} else if c, err = s.hub.original(ctx, s.conn); err != nil {
+		s.fail(err)
+		return nil
+	}
+	x := &side{Conn: c, role: to, in: http1.NewReader(c)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		c.Close()
+		return nil
+	}
+	s.sides[to] = x
+	return x
+}
+
+// listen begins to hear x, unless it is heard already. It is read's.
+func (s *split) listen(x *side) {
+	if !x.heard {
+		x.heard = true
+		s.wg.Go(func() { s.hear(x) })
+	}
+}
+
+// begin makes q the request under way, at x; false if the connection took
+// another turn meanwhile.
+func (s *split) begin(x *side, q *http1.Request, bind bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over || s.bound != nil || s.sides[x.role] != x {
+		return false
+	}
+	s.busy, s.method, s.expects = x, q.Method, q.Expects
+	s.continued, s.sent, s.answered = false, false, false
+	x.used++
+	x.spoke = false
+	if bind {
+		s.bindLocked(x)
+	}
+	return true
+}
+
+// forward sends q to x; false: the client has been dealt with.
+func (s *split) forward(x *side, q *http1.Request) bool {
+	err := s.in.Forward(x, &q.Message)
+	var we *http1.WriteError
+	switch {
+	case err == nil:
+		s.mu.Lock()
+		s.sent = true
+		s.settle()
+		s.mu.Unlock()
+		return true
+	case errors.As(err, &we):
+		s.muffle(x)
+	case errors.Is(err, http1.ErrAmbiguous):
+		if s.bind(x) {
+			s.rest(x)
+		}
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		if s.bind(x) {
+			_ = x.CloseWrite()
+		}
+	default:
+		s.mu.Lock()
+		over := s.over
+		s.mu.Unlock()
+		if !over {
+			s.fail(err)
+		}
+	}
+	return false
+}
+
+// settle looks whether the request under way is done. mu is held.
+func (s *split) settle() {
+	if s.busy == nil || !s.sent || !s.answered {
+		return
+	}
+	s.busy = nil
+	s.cond.Broadcast()
+	if s.ending && s.bound == nil {
+		s.over = true
+		s.client.Close()
+	}
+}
+
+// give gives the original all that is and comes.
+func (s *split) give(ctx context.Context) {
+	s.mu.Lock()
+	x := s.sides[toOriginal]
+	s.mu.Unlock()
+	if x == nil {
+		x = s.connect(ctx, toOriginal)
+	}
+	if x != nil && s.bind(x) {
+		s.listen(x)
+		s.rest(x)
+	}
+}
+
+// rest forwards everything to x, whose the connection is.
+func (s *split) rest(x *side) {
+	if err := s.in.ForwardRest(x.Conn); err != nil {
+		s.muffle(x)
+		return
+	}
+	_ = x.CloseWrite()
+}
+
+// muffle listens to the client without passing anything on: x does not want to
+// hear any more, but may have a word to say.
+func (s *split) muffle(x *side) {
+	s.mu.Lock()
+	s.deaf = true
+	if x.ended {
+		_ = s.client.SetReadDeadline(time.Now().Add(lingerTime))
+	}
+	s.mu.Unlock()
+	err := s.discard()
+	s.mu.Lock()
+	done := s.over || x.ended
+	s.mu.Unlock()
+	if !done { // the client is gone, and x waits for it
+		s.fail(err)
+	}
+}
+
+// discard reads until the client, or its deadline, ends it.
+func (s *split) discard() error {
+	s.in.Discard()
+	for {
+		if err := s.in.Fill(); err != nil {
+			return err
+		}
+		s.in.Discard()
+	}
+}
+
+// bind makes x the one whose the connection is; false if it is another's.
+func (s *split) bind(x *side) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.over && s.bindLocked(x)
+}
+
+func (s *split) bindLocked(x *side) bool {
+	if s.bound != nil {
+		return s.bound == x
+	}
+	s.bound = x
+	if other := s.sides[1-x.role]; other != nil {
+		other.Close() // its hear ends
+	}
+	s.cond.Broadcast()
+	return true
+}
+
+// fail resets everything.
+func (s *split) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failLocked(err)
+}
+
+func (s *split) failLocked(err error) {
+	s.over = true
+	relay.Reset(s.conn, err)
+	for _, x := range s.sides {
+		if x != nil {
+			relay.Reset(x.Conn, err)
+		}
+	}
+	s.cond.Broadcast()
+}
+
+// leave ends the connection with the session: at once if nothing is under way
+// or local has it; what the original has it may finish.
+func (s *split) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ending = true
+	at := s.bound
+	if at == nil {
+		at = s.busy
+	}
+	switch {
+	case s.over:
+	case at == nil:
+		s.over = true
+		s.client.Close()
+		s.cond.Broadcast()
+	case at.role == toOriginal:
+		s.grace = time.AfterFunc(graceTime, func() { s.fail(syscall.ECONNRESET) })
+	default:
+		s.failLocked(syscall.ECONNRESET)
+	}
+}

@@ -1,0 +1,277 @@
+package config
+
+import (
+	"strings"
+
+	"github.com/mirrord-go/mirrord/internal/config/document"
+	"github.com/mirrord-go/mirrord/internal/rules"
+)
+
+func (b *builder) network() {
+	c := &b.cfg
+	c.IPv6Off = !b.yes("feature.network.ipv6", true)
+	b.incoming()
+	c.Outgoing = rules.OutgoingOptions{
+		TCPLocal: !b.yes("feature.network.outgoing.tcp", true), UDPLocal: !b.yes("feature.network.outgoing.udp", true),
+		IgnoreLocalhost: b.yes("feature.network.outgoing.ignore_localhost", false), Filter: b.filter("feature.network.outgoing.filter"),
+	}
+	c.DNS = rules.DNSOptions{Local: !b.yes("feature.network.dns.enabled", true), Filter: b.filter("feature.network.dns.filter")}
+	dns := c.DNS.Filter.Side
+	switch {
+	case c.DNS.Local && dns != "":
+		b.notes.warn("feature.network.dns.filter does nothing: names resolve on this machine (%s)", b.about("feature.network.dns.enabled"))
+	case dns != "" && len(c.DNS.Filter.Entries) == 0:
+		b.notes.warn("feature.network.dns.filter.%s is empty: all names resolve on the other side", dns)
+	}
+	if c.DNS.Local && c.Outgoing.Filter.Side == rules.SideRemote {
+		b.notes.warn("names in feature.network.outgoing.filter.remote are resolved on this machine (%s)", b.about("feature.network.dns.enabled"))
+	}
+	if c.DNS.Local {
+		return
+	}
+	var opposite []string
+	c.DNS.Filter, opposite = copyNames(c.Outgoing.Filter, c.DNS.Filter)
+	for _, name := range opposite {
+		b.notes.warn("%s is in feature.network.outgoing.filter.%s and in feature.network.dns.filter.%s: it resolves on one side and is called from the other",
+			name, c.Outgoing.Filter.Side, c.DNS.Filter.Side)
+	}
+}
+
+// filter reads an address filter, which has one side at most.
+func (b *builder) filter(name string) rules.AddressFilter {
+	local, remote := join(name, rules.SideLocal), join(name, rules.SideRemote)
+	if b.has(local) && b.has(remote) {
+		b.refuse(remote, "a filter lists one side, what is not listed goes to the other; there is %s already", b.about(local))
+	}
+	for _, side := range []string{rules.SideLocal, rules.SideRemote} {
+		key := join(name, side)
+		if !b.has(key) {
+			continue
+		}
+		f := rules.AddressFilter{Side: side, Entries: b.patterns(key)}
+		if len(f.Entries) == 0 && strings.HasPrefix(name, "feature.network.outgoing.") {
+			b.refuse(key, "found an empty list; leave the filter out, or name an address")
+		}
+		return f
+	}
+	return rules.AddressFilter{}
+}
+
+// copyNames gives the names of an outgoing filter to the same side of the
+// filter of lookups, since a name that resolves on one side has no meaning on
+// the other. A local filter is made if there is none; a remote one would turn
+// all other names local, so names are only added to one that is there.
+// opposite are the names that the other side of the filter of lookups has.
+func copyNames(out, dns rules.AddressFilter) (_ rules.AddressFilter, opposite []string) {
+	has := func(name string) bool {
+		for _, e := range dns.Entries {
+			if host, _ := hostName(e.Text); host == name {
+				return true
+			}
+		}
+		return false
+	}
+	dns.Entries = append([]rules.Pattern(nil), dns.Entries...)
+	for _, e := range out.Entries {
+		name, ok := hostName(e.Text)
+		switch {
+		case !ok:
+		case dns.Side != "" && dns.Side != out.Side:
+			if has(name) {
+				opposite = append(opposite, name)
+			}
+		case dns.Side == "" && out.Side == rules.SideRemote || has(name):
+		default:
+			dns.Side = out.Side
+			dns.Entries = append(dns.Entries, rules.Pattern{Text: name, Origin: e.Origin})
+		}
+	}
+	return dns, opposite
+}
+
+const incomingKey = "feature.network.incoming."
+
+func (b *builder) incoming() {
+	in := &b.cfg.Incoming
+	in.Mode = b.text(incomingKey + "mode")
+	in.Ports = b.ports(incomingKey + "ports")
+	in.IgnorePorts = b.ports(incomingKey + "ignore_ports")
+	in.IgnoreLocalhost = b.yes(incomingKey+"ignore_localhost", false)
+	if b.has(incomingKey+"ports") && len(in.Ports) == 0 {
+		b.refuse(incomingKey+"ports", `found an empty list, which means no port at all; write "incoming": false for that`)
+	}
+	if b.has(incomingKey+"ports") && len(in.IgnorePorts) > 0 {
+		b.refuse(incomingKey+"ignore_ports", "ports can be listed or ignored, not both; the other is %s", b.about(incomingKey+"ports"))
+	}
+	in.PortMapping = b.pairs(incomingKey + "port_mapping")
+	in.ListenPorts = b.pairs(incomingKey + "listen_ports")
+	b.tlsDelivery()
+	filter := b.httpFilter()
+	if filter == nil {
+		for _, key := range []string{"ports", "other_ports"} {
+			if name := incomingKey + "http_filter." + key; b.has(name) && len(b.list) == 0 {
+				b.notes.warn("%s does nothing without a filter (%s)", name, b.about(name))
+			}
+		}
+		return
+	}
+	in.HTTP = &rules.HTTPOptions{Filter: *filter, Ports: b.ports(incomingKey + "http_filter.ports")}
+	if b.has(incomingKey+"http_filter.ports") && len(in.HTTP.Ports) == 0 {
+		b.refuse(incomingKey+"http_filter.ports", "found an empty list; leave it out to filter every port")
+	}
+	if other := b.text(incomingKey + "http_filter.other_ports"); other != rules.IncomingOff {
+		in.HTTP.OtherPorts = other
+	}
+}
+
+func (b *builder) ports(name string) []uint16 {
+	if !b.has(name) {
+		return nil
+	}
+	list := []uint16{}
+	for _, item := range items(b.values[name].node) {
+		list = append(list, uint16(item.Int))
+	}
+	return list
+}
+
+// pairs reads a table of ports, in which each side has a port once.
+func (b *builder) pairs(name string) []rules.PortPair {
+	if !b.has(name) {
+		return nil
+	}
+	v := b.values[name]
+	var list []rules.PortPair
+	for _, item := range v.node.Items {
+		p := rules.PortPair{From: uint16(item.Items[0].Int), To: uint16(item.Items[1].Int)}
+		for _, old := range list {
+			if old.From == p.From || old.To == p.To {
+				b.add(v.from, item.Place, name, "[%d, %d] stands against [%d, %d]: a port can be in one pair only", p.From, p.To, old.From, old.To)
+			}
+		}
+		if p.From == p.To {
+			b.notes.warn("%s: [%d, %d] does nothing (%s:%d)", name, p.From, p.To, v.from.name, item.Place.Line)
+		}
+		list = append(list, p)
+	}
+	return list
+}
+
+// httpFilter makes one condition of the filter's keys, nil if there is none.
+func (b *builder) httpFilter() *rules.Filter {
+	const section = incomingKey + "http_filter."
+	var given []string
+	for _, key := range []string{"header_filter", "path_filter", "method_filter", "all_of", "any_of"} {
+		if b.has(section + key) {
+			given = append(given, section+key)
+		}
+	}
+	if len(given) == 0 {
+		return nil
+	}
+	if len(given) > 1 {
+		b.refuse(given[1], "only one filter can be given, and there is %s; put both in \"all_of\" or \"any_of\"", b.about(given[0]))
+		return nil
+	}
+	v := b.values[given[0]]
+	pattern := &rules.Pattern{Text: v.node.Text, Origin: v.at(v.node)}
+	f := &rules.Filter{}
+	switch strings.TrimPrefix(given[0], section) {
+	case "header_filter":
+		f.Header = pattern
+	case "path_filter":
+		f.Path = pattern
+	case "method_filter":
+		f.Method = pattern
+	case "all_of":
+		f.AllOf = b.conditions(v)
+		return f
+	case "any_of":
+		f.AnyOf = b.conditions(v)
+		return f
+	}
+	b.checkFilter(v, v.node, *f)
+	return f
+}
+
+// conditions reads the list of all_of or any_of: objects with one of header,
+// path and method each.
+func (b *builder) conditions(v value) []rules.Filter {
+	if len(v.node.Items) == 0 {
+		b.refuse(v.key.Name, "found an empty list, expected conditions like {\"header\": \"^x-user: me$\"}")
+	}
+	var list []rules.Filter
+	for _, item := range v.node.Items {
+		wrong := func(n *document.Node, format string, args ...any) {
+			b.add(v.from, n.Place, v.key.Name, format, args...)
+		}
+		if item.Kind != document.Map || len(item.Keys) == 0 {
+			wrong(item, "found %s, expected a condition like {\"header\": \"^x-user: me$\"}", item)
+			continue
+		}
+		if body := item.Value("body"); body != nil || item.Value("query") != nil {
+			wrong(item, "filters on bodies and jq filters are not supported yet, and without them others' requests would be taken; leave the condition out")
+			continue
+		}
+		if len(item.Keys) > 1 {
+			wrong(item, "found %d keys, expected one condition in each object", len(item.Keys))
+			continue
+		}
+		e := item.Keys[0]
+		if e.Value.Kind != document.String || e.Value.Text == "" {
+			wrong(e.Value, "found %s, expected a text that is not empty", e.Value)
+			continue
+		}
+		f, pattern := rules.Filter{}, &rules.Pattern{Text: e.Value.Text, Origin: v.at(e.Value)}
+		switch e.Key {
+		case "header":
+			f.Header = pattern
+		case "path":
+			f.Path = pattern
+		case "method":
+			f.Method = pattern
+		default:
+			b.add(v.from, e.Place, v.key.Name, "there is no condition %q; there are: header, path, method", e.Key)
+			continue
+		}
+		b.checkFilter(v, e.Value, f)
+		list = append(list, f)
+	}
+	return list
+}
+
+func (b *builder) checkFilter(v value, n *document.Node, f rules.Filter) {
+	if err := b.checks.Filter(f); err != nil {
+		b.add(v.from, n.Place, v.key.Name, "%v", err)
+	}
+}
+
+// tlsDelivery refuses what contradicts itself; the rest has no effect here.
+func (b *builder) tlsDelivery() {
+	for _, section := range []string{incomingKey + "tls_delivery", incomingKey + "https_delivery"} {
+		roots, cert := section+".trust_roots", section+".server_cert"
+		if b.has(roots) && len(items(b.values[roots].node)) == 0 {
+			b.refuse(roots, "found an empty list; leave it out to trust any certificate")
+		}
+		if b.has(roots) && b.has(cert) {
+			b.refuse(cert, "a certificate or those that may sign it, not both; there is %s", b.about(roots))
+		}
+	}
+	for _, key := range []string{"protocol", "trust_roots", "server_name", "server_cert"} {
+		old := incomingKey + "https_delivery." + key
+		if b.has(old) && b.hasSection(incomingKey+"tls_delivery") {
+			b.refuse(old, "https_delivery is the old name of tls_delivery, and both are there; leave it out")
+			return
+		}
+	}
+}
+
+// hasSection reports whether a key of the section was given.
+func (b *builder) hasSection(name string) bool {
+	for _, key := range b.children[name] {
+		if b.has(join(name, key)) {
+			return true
+		}
+	}
+	return false
+}

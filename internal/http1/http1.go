@@ -1,0 +1,241 @@
+// Package http1 reads HTTP/1 messages without changing a byte of them.
+//
+// A Reader finds where the messages of one direction of a connection begin and
+// end, tells what decides about them (method, target, header fields, how the
+// connection goes on), and forwards them exactly as they came: casing, order,
+// folding, chunks, trailers. It never repairs. What could be understood in two
+// ways, by the rules of RFC 9112, is an error before anything of the message
+// is consumed: its caller passes the bytes on to whoever they were for, who
+// understands them in his own way.
+//
+// It touches nothing but the io.Reader and io.Writer that it is given, starts
+// no goroutines, and needs the same memory for any body: 4 KiB while it waits,
+// 64 KiB while much arrives.
+package http1
+
+import (
+	"errors"
+	"io"
+	"sync"
+)
+
+const (
+	// smallBuffer holds the heads of most messages, in bytes: a connection
+	// that waits for its next request costs no more.
+	smallBuffer = 4 << 10
+	// MaxHead is the longest head that is understood, in bytes, and the buffer
+	// for bodies: a system call's price is small beside its copying. Servers
+	// refuse heads far shorter (8 KiB to 1 MiB).
+	MaxHead = 64 << 10
+)
+
+var (
+	// ErrIncomplete: the head has not arrived completely; Fill gets more.
+	ErrIncomplete = errors.New("the head is not complete")
+	// ErrNotHTTP: the bytes do not begin with the first line of a message of
+	// HTTP/1.0 or HTTP/1.1.
+	ErrNotHTTP = errors.New("not HTTP/1")
+	// ErrAmbiguous: two implementations could understand the message in
+	// different ways.
+	ErrAmbiguous = errors.New("ambiguous HTTP/1 message")
+	// ErrTooLong: the head is longer than MaxHead.
+	ErrTooLong = errors.New("the head is too long")
+)
+
+// WriteError is an error of the writer that Forward writes to.
+type WriteError struct{ Err error }
+
+func (e *WriteError) Error() string { return "forward: " + e.Err.Error() }
+
+// Unwrap gives Err.
+func (e *WriteError) Unwrap() error { return e.Err }
+
+var (
+	smallBuffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
+	largeBuffers = sync.Pool{New: func() any { return new([MaxHead]byte) }}
+)
+
+// Reader reads one direction of a connection. It must not be used
+// concurrently.
+type Reader struct {
+	src  io.Reader
+	buf  []byte // nil, or from a pool
+	r, w int    // buf[r:w] has been read and not consumed
+	scan scanner
+}
+
+// NewReader reads from src. Its memory is given back by Close.
+func NewReader(src io.Reader) *Reader { return &Reader{src: src} }
+
+// Buffered is what has arrived and is not consumed. It is valid until the next
+// call of another method.
+func (r *Reader) Buffered() []byte { return r.buf[r.r:r.w] }
+
+// Discard consumes what is buffered.
+func (r *Reader) Discard() {
+	r.r, r.w = 0, 0
+	r.scan = scanner{}
+}
+
+// Close gives the memory back; src is left alone.
+func (r *Reader) Close() {
+	r.Discard()
+	r.resize(0)
+}
+
+// Fill waits until more has arrived. Its error is that of src; what is
+// buffered stays. It must not be called with MaxHead bytes buffered, which
+// Request and Response answer by ErrTooLong.
+func (r *Reader) Fill() error {
+	switch {
+	case r.r == r.w:
+		r.r, r.w = 0, 0
+		r.resize(smallBuffer)
+	case r.w == len(r.buf) && r.r == 0:
+		r.resize(MaxHead)
+	case r.w == len(r.buf):
+		r.w = copy(r.buf, r.buf[r.r:r.w])
+		r.r = 0
+	}
+	return r.read()
+}
+
+// read reads once behind what is buffered.
+func (r *Reader) read() error {
+	for range 100 { // as bufio: a reader that gives nothing is broken
+		n, err := r.src.Read(r.buf[r.w:])
+		r.w += n
+		if n > 0 {
+			return nil // an error comes again
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return io.ErrNoProgress
+}
+
+// resize changes the buffer's length to 0, smallBuffer or MaxHead, and keeps
+// what is in it.
+func (r *Reader) resize(n int) {
+	if len(r.buf) == n {
+		return
+	}
+	old := r.buf
+	switch n {
+	case 0:
+		r.buf = nil
+	case smallBuffer:
+		r.buf = smallBuffers.Get().(*[smallBuffer]byte)[:]
+	default:
+		r.buf = largeBuffers.Get().(*[MaxHead]byte)[:]
+	}
+	copy(r.buf, old)
+	switch len(old) {
+	case smallBuffer:
+		smallBuffers.Put((*[smallBuffer]byte)(old))
+	case MaxHead:
+		largeBuffers.Put((*[MaxHead]byte)(old))
+	}
+}
+
+// head waits for nothing: it finds the end of the head that is buffered.
+func (r *Reader) head(kind kind) (string, error) {
+	b := r.buf[r.r:r.w]
+	done, err := r.scan.scan(b, kind)
+	switch {
+	case err != nil:
+		return "", err
+	case done:
+		return string(b[:r.scan.at]), nil
+	case len(b) >= MaxHead:
+		return "", ErrTooLong
+	}
+	return "", ErrIncomplete
+}
+
+// Message is where a message ends. It is the part of a Request or Response
+// that Forward consumes.
+type Message struct {
+	head int // bytes of the head not yet forwarded
+	body body
+}
+
+// Forward writes the message m, which was the last that Request or Response
+// gave, head and body to dst, and consumes it, as it arrives. A *WriteError is
+// dst's; ErrAmbiguous means that the rest of the body, still buffered, could be
+// understood in two ways; any other error is the reader's, with
+// io.ErrUnexpectedEOF for an end inside the message.
+func (r *Reader) Forward(dst io.Writer, m *Message) error {
+	r.scan = scanner{later: true}
+	for {
+		n, done, err := m.body.scan(r.buf[r.r+m.head : r.w])
+		n += m.head
+		m.head = 0
+		if n > 0 {
+			if _, werr := dst.Write(r.buf[r.r : r.r+n]); werr != nil {
+				return &WriteError{werr}
+			}
+			r.r += n
+		}
+		if done || err != nil {
+			return err
+		}
+		// All that is buffered was the message's.
+		full := r.w == len(r.buf)
+		r.r, r.w = 0, 0
+		if full {
+			r.resize(MaxHead)
+		}
+		if err := r.read(); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+	}
+}
+
+// ForwardRest writes to dst what is buffered and all that src still gives, and
+// gives the Reader's memory back. Between two TCP connections the kernel does
+// it. The error is nil at the end of src; one of dst is a *WriteError where it
+// can be told apart.
+func (r *Reader) ForwardRest(dst io.Writer) error {
+	defer r.Close()
+	for {
+		if b := r.Buffered(); len(b) > 0 {
+			if _, err := dst.Write(b); err != nil {
+				return &WriteError{err}
+			}
+		}
+		full := r.w == len(r.buf)
+		r.Discard()
+		if spliced(dst) && spliced(r.src) {
+			r.Close()
+			_, err := io.Copy(dst, r.src)
+			return err
+		}
+		if full {
+			r.resize(MaxHead)
+		} else {
+			r.resize(smallBuffer)
+		}
+		if err := r.read(); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+// spliced reports whether c is a TCP connection, or embeds one: io.Copy between
+// two of them is splice(2).
+func spliced(c any) bool {
+	_, ok := c.(interface {
+		io.ReaderFrom
+		io.WriterTo
+		SetNoDelay(bool) error
+	})
+	return ok
+}

@@ -1,0 +1,122 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/mirrord-go/mirrord/internal/config"
+)
+
+// sessionFlags adds the flags of a session to fl. What is given on the command
+// line is in the result when fl has been parsed: by the environment variable
+// that the flag stands for.
+func sessionFlags(fl *pflag.FlagSet) map[string]config.Setting {
+	settings := map[string]config.Setting{}
+	for _, f := range config.Flags() {
+		v := &flagValue{flag: f, settings: settings}
+		p := fl.VarPF(v, f.Name, f.Short, f.About)
+		p.Hidden = f.Hidden
+		switch {
+		case f.Var == "":
+			p.NoOptDefVal = "true"
+		case f.Equals:
+			p.NoOptDefVal = f.Alone
+		}
+	}
+	return settings
+}
+
+// flagValue is one flag of config's table; it implements pflag.Value.
+type flagValue struct {
+	flag     config.Flag
+	settings map[string]config.Setting
+	text     string
+}
+
+func (v *flagValue) String() string { return v.text }
+
+func (v *flagValue) Type() string {
+	if v.flag.Var == "" || v.flag.Equals { // the help shows no value
+		return "bool"
+	}
+	return "string"
+}
+
+func (v *flagValue) Set(text string) error {
+	if v.flag.Var == "" {
+		switch text {
+		case "true":
+		case "false": // as if it were not there
+			return nil
+		default:
+			return fmt.Errorf("it takes no value")
+		}
+	}
+	v.text = text
+	v.flag.Set(v.settings, text)
+	return nil
+}
+
+// fillIn gives flags that may stand alone, and do, their value: the library
+// knows only flags whose value must follow "=" then. A flag stands alone at the
+// end and before another flag. args are looked at up to the first that is none.
+func fillIn(fl *pflag.FlagSet, args []string) []string {
+	alone := map[string]string{}
+	for _, f := range config.Flags() {
+		if f.Alone != "" && !f.Equals {
+			alone[f.Name] = f.Alone
+		}
+	}
+	var filled []string
+	for i := 0; i < len(args); i++ {
+		name, ok := wantsValue(fl, args[i])
+		if !ok {
+			return append(filled, args[i:]...)
+		}
+		filled = append(filled, args[i])
+		if name == "" {
+			continue
+		}
+		if last := i+1 == len(args); alone[name] != "" && (last || strings.HasPrefix(args[i+1], "-") && args[i+1] != "-") {
+			filled = append(filled, alone[name])
+		} else if !last {
+			i++
+			filled = append(filled, args[i])
+		}
+	}
+	return filled
+}
+
+// wantsValue names the flag in arg whose value is the next argument, "" if
+// there is none; ok is false if arg is no flag that fl has.
+func wantsValue(fl *pflag.FlagSet, arg string) (name string, ok bool) {
+	if len(arg) < 2 || arg[0] != '-' || arg == "--" {
+		return "", false
+	}
+	if long, ok := strings.CutPrefix(arg, "--"); ok {
+		long, _, given := strings.Cut(long, "=")
+		f := fl.Lookup(long)
+		if f == nil || given || f.NoOptDefVal != "" {
+			return "", f != nil
+		}
+		return f.Name, true
+	}
+	for i := 1; i < len(arg); i++ { // -qt pod/x, -tpod/x, -c=true
+		f := fl.ShorthandLookup(arg[i : i+1])
+		switch rest := arg[i+1:]; {
+		case f == nil:
+			return "", false
+		case strings.HasPrefix(rest, "="):
+			return "", true
+		case f.NoOptDefVal != "":
+			continue
+		case rest == "":
+			return f.Name, true
+		default:
+			return "", true
+		}
+	}
+	return "", true
+}

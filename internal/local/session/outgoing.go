@@ -1,0 +1,100 @@
+package session
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"sync"
+
+	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/local/dns"
+	"github.com/mirrord-go/mirrord/internal/local/kin"
+	"github.com/mirrord-go/mirrord/internal/local/netstack"
+	"github.com/mirrord-go/mirrord/internal/local/outgoing"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/rules"
+)
+
+// maxNamesFile is how much of a resolv.conf or hosts file is read, in bytes;
+// what comes with its attributes at most (protocol.Stat).
+const maxNamesFile = 64 << 10
+
+// outgoing begins to read the files that say how names resolve, and gives a
+// function that waits for them and makes what answers the program's traffic.
+// b waits for the reading, which ends with ctx.
+func (s *supervisor) outgoing(ctx context.Context, b *built) func() (netstack.Handler, error) {
+	var conf, hosts string
+	var known bool
+	var read sync.WaitGroup
+	if !s.cfg.DNS.Local {
+		read.Add(2)
+		b.wg.Go(func() { defer read.Done(); conf, known = s.targetFile(ctx, "/etc/resolv.conf") })
+		b.wg.Go(func() { defer read.Done(); hosts, _ = s.targetFile(ctx, "/etc/hosts") })
+	}
+	return func() (netstack.Handler, error) {
+		read.Wait()
+		o := dns.Options{Hosts: dns.ParseHosts(hosts), Here: dns.Machine(), Emit: s.emit}
+		switch {
+		case s.cfg.DNS.Local:
+			c := dns.MachineConf()
+			o.Conf, o.Hosts = &c, dns.MachineHosts()
+		case known:
+			c := dns.ParseConf(conf)
+			o.Conf = &c
+		}
+		return s.handler(o)
+	}
+}
+
+// handler makes what answers the program's traffic.
+func (s *supervisor) handler(o dns.Options) (h netstack.Handler, err error) {
+	var search []string
+	if o.Conf != nil {
+		search = o.Conf.Search
+	}
+	if o.Rules, err = rules.NewDNS(s.cfg.DNS, search); err != nil {
+		return h, err
+	}
+	names := dns.New(o)
+	family := kin.Of(os.Getppid()) // the front is this process's parent, and the command's
+	out := &outgoing.Router{
+		Link: s.link, Translate: s.translate, Names: names.Of, Resolve: names.Resolve, Emit: s.emit,
+		Here: func(at netip.AddrPort) (outgoing.Listener, bool) {
+			l, ok := family.Listener(at)
+			return outgoing.Listener(l), ok
+		},
+	}
+	if out.Rules, err = rules.NewOutgoing(s.cfg.Outgoing); err != nil {
+		return h, err
+	}
+	return netstack.Handler{
+		TCP: func(ctx context.Context, f *netstack.TCPFlow) {
+			to, ok := names.Server(s.translate(f.Dst()))
+			if !ok {
+				out.TCP(ctx, f)
+				return
+			}
+			names.TCP(ctx, f, func(ctx context.Context, f dns.TCPFlow, d rules.Decision) { out.CarryTCP(ctx, f, to, d) })
+		},
+		UDP: func(ctx context.Context, f *netstack.UDPFlow) {
+			to, ok := names.Server(s.translate(f.Dst()))
+			if !ok {
+				out.UDP(ctx, f)
+				return
+			}
+			names.UDP(ctx, f, func(ctx context.Context, f dns.UDPFlow, d rules.Decision) { out.CarryUDP(ctx, f, to, d) })
+		},
+	}, nil
+}
+
+// targetFile gives the beginning of a file of the target's; ok is false if it
+// cannot be read.
+func (s *supervisor) targetFile(ctx context.Context, path string) (text string, ok bool) {
+	m, err := s.link.Call(ctx, &protocol.Stat{Path: path, Follow: true, Prefetch: maxNamesFile})
+	if a, is := m.(*protocol.Attr); err == nil && is && a.HasData {
+		return string(a.Data), true
+	}
+	s.emit(event.Event{Level: event.Detail, Code: "names-file", Flow: "dns",
+		Text: path + " of the target cannot be read: rules by name know less", Facts: map[string]string{"path": path}})
+	return "", false
+}

@@ -1,0 +1,292 @@
+package filter
+
+import (
+	"errors"
+	"iter"
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dlclark/regexp2/v2"
+
+	"github.com/mirrord-go/mirrord/internal/leak"
+	"github.com/mirrord-go/mirrord/internal/rules"
+)
+
+func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
+
+// request makes one from "METHOD target" and headers "Name: value" as sent.
+func request(line string, headers ...string) Request {
+	method, target, _ := strings.Cut(line, " ")
+	return Request{method, target, func(yield func(string, string) bool) {
+		for _, h := range headers {
+			name, value, _ := strings.Cut(h, ":")
+			if !yield(name, value) {
+				return
+			}
+		}
+	}}
+}
+
+func pat(text string) *rules.Pattern { return &rules.Pattern{Text: text} }
+
+func header(text string) rules.Filter { return rules.Filter{Header: pat(text)} }
+func path(text string) rules.Filter   { return rules.Filter{Path: pat(text)} }
+func method(text string) rules.Filter { return rules.Filter{Method: pat(text)} }
+func not(f rules.Filter) rules.Filter { return rules.Filter{Not: &f} }
+
+func TestMatch(t *testing.T) {
+	probe := request("GET /health/live", "User-Agent: kube-probe/1.30")
+	for _, c := range []struct {
+		name string
+		f    rules.Filter
+		r    Request
+		want bool
+	}{
+		{"header", header("^x-user: ann$"), request("GET /", "X-User: ann"), true},
+		{"another value", header("^x-user: ann$"), request("GET /", "X-User: anne"), false},
+		{"unanchored", header("user: a"), request("GET /", "X-User: ann"), true},
+		{"whatever the case", header("^X-USER: ANN$"), request("GET /", "x-user: Ann"), true},
+		{"one colon, one space", header("^x-user: ann$"), request("GET /", "X-User:ann"), true},
+		{"value trimmed", header("^x-user: ann$"), request("GET /", "X-User: \t ann \t"), true},
+		{"empty value", header("^x-user: $"), request("GET /", "X-User:"), true},
+		{"each header is a line of its own", header("^a: 1$"), request("GET /", "B: 2", "A: 1", "C: 3"), true},
+		{"a repeated header", header("^a: 2$"), request("GET /", "A: 1", "A: 2"), true},
+		{"not across headers", header("1.*2"), request("GET /", "A: 1", "A: 2"), false},
+		{"a value with colons", header("^host: a:80$"), request("GET /", "Host: a:80"), true},
+		{"names are in lower case", header("(?-i:^x-user): ann"), request("GET /", "X-USER: ann"), true},
+		{"a value that is not ASCII is not looked at", header("^a: "), request("GET /", "A: caf\u00e9"), false},
+		{"a tab is visible", header("^a: b\tc$"), request("GET /", "A: b\tc"), true},
+		{"no headers", header("."), request("GET /"), false},
+		{"baggage", header("^baggage: .*mirrord-session=KEY.*$"), request("GET /", "Baggage: a=1,mirrord-session=key,b=2"), true},
+		{"tenant", header("^x-pg-tenant: Avi.+"), request("GET /", "X-PG-Tenant: avigail"), true},
+		{"but probes", header("^User-Agent: (?!kube-probe)"), probe, false},
+		{"not a probe", header("^User-Agent: (?!kube-probe)"), request("GET /", "User-Agent: curl/8"), true},
+
+		{"path", path("^/api/"), request("GET /api/v1"), true},
+		{"another path", path("^/api/"), request("GET /v1/api/"), false},
+		{"a path's end, without its query", path("^/api$"), request("GET /api?x=1"), true},
+		{"a path with its query", path(`^/api\?x=1$`), request("GET /api?x=1"), true},
+		{"case of a path", path("^/API$"), request("GET /api"), true},
+		{"undecoded", path("^/a%20b$"), request("GET /a%20b"), true},
+		{"but health", path("^(?!/health/)"), probe, false},
+		{"not health", path("^(?!/health/)"), request("GET /healthy"), true},
+		{"absolute form", path("^/api$"), request("GET http://shop:80/api?x"), true},
+		{"absolute form without path", path("^/$"), request("GET http://shop"), true},
+		{"absolute form with a query only", path(`^/\?x$`), request("GET http://shop?x"), true},
+		{"asterisk form", path(`^\*$`), request("OPTIONS *"), true},
+		{"authority form has no path", path("."), request("CONNECT shop:443"), false},
+
+		{"method", method("post"), request("POST /"), true},
+		{"a method is compared whole", method("PO"), request("POST /"), false},
+
+		{"all of", rules.Filter{AllOf: []rules.Filter{path("^/a"), method("GET")}}, request("GET /a"), true},
+		{"not all of", rules.Filter{AllOf: []rules.Filter{path("^/a"), method("PUT")}}, request("GET /a"), false},
+		{"any of", rules.Filter{AnyOf: []rules.Filter{path("^/b"), method("GET")}}, request("GET /a"), true},
+		{"none of", rules.Filter{AnyOf: []rules.Filter{path("^/b"), method("PUT")}}, request("GET /a"), false},
+		{"not", not(path("^/a")), request("GET /b"), true},
+		{"not not", not(not(path("^/a"))), request("GET /b"), false},
+		{"nested", rules.Filter{AllOf: []rules.Filter{not(header("^user-agent: kube-probe")), {AnyOf: []rules.Filter{path("^/x"), path("^/health")}}}},
+			request("GET /health", "User-Agent: curl"), true},
+
+		{"look-behind", path("(?<=v2)/users"), request("GET /v2/users"), true},
+		{"back-reference", path(`^/(\w+)/\1$`), request("GET /a/a"), true},
+		{"named back-reference", path(`^/(?<x>\w+)/\k<x>$`), request("GET /a/b"), false},
+		{"atomic group", path("^/(?>a+)a"), request("GET /aaa"), false},
+		{"possessive", path("^/a++a"), request("GET /aaa"), false},
+		{"classes", path(`^/[[:alpha:]]\d[^/]$`), request("GET /b5x"), true},
+		{"alternatives with the flag", path("^/x$|^/y$"), request("GET /Y"), true},
+		{"end of text", header("a$"), request("GET /", "A: a"), true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, err := Compile(c.f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := m.Match(c.r); got != c.want || err != nil {
+				t.Errorf("got %v, %v, want %v", got, err, c.want)
+			}
+			text, err := Format(c.f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := Parse(text)
+			if err != nil {
+				t.Fatalf("%s: %v", text, err)
+			}
+			if got, _ := again.Match(c.r); got != c.want {
+				t.Errorf("as %s: got %v, want %v", text, got, c.want)
+			}
+		})
+	}
+}
+
+func TestRefused(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		f    rules.Filter
+		want string
+	}{
+		{"empty", rules.Filter{}, "a filter is empty"},
+		{"two fields", rules.Filter{Path: pat("a"), Method: pat("GET")}, "more than one of"},
+		{"empty pattern", header(""), `header filter "": it is empty`},
+		{"empty method", method(""), `method filter "": it is empty`},
+		{"empty list", rules.Filter{AllOf: []rules.Filter{}}, "all_of is an empty list"},
+		{"empty list of any", rules.Filter{AnyOf: []rules.Filter{}}, "any_of is an empty list"},
+		{"inside", not(rules.Filter{AllOf: []rules.Filter{path("a"), path("(")}}), `path filter "(": missing closing )`},
+		{"origin", rules.Filter{Path: &rules.Pattern{Text: "[", Origin: "http_filter in x.json:3"}}, `http_filter in x.json:3: path filter "[": missing closing ]`},
+		{"both engines refuse", path("(?!a"), `missing closing )`},
+		{"set operation", path("[a-z&&[b]]"), "set operations are not supported"},
+		{"set difference", path(`[\w--a]`), "set operations are not supported"},
+		{"nested class", path("[a[b]]"), "set operations are not supported"},
+		{"half a repetition", path("a{,3}"), "{0,n}"},
+		{"escape of one engine", path(`\h`), `the escape \h is not supported`},
+		{"edge of a word", path(`\<a`), `the escape \< is not supported`},
+		{"flag of one engine", path(`(?n)(a)`), "the flag n is not supported"},
+		{"reference to nothing", path(`(a)\2`), "undefined group"},
+		{"too deep", deep(maxDepth + 2), "levels"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := Compile(c.f)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want ...%s...", err, c.want)
+			}
+			if err != nil && strings.Contains(err.Error(), "(?i)") {
+				t.Errorf("%v shows what the user did not write", err)
+			}
+		})
+	}
+	for _, text := range []string{"", "x", "{}", `{"body":{"text":"a"}}`, `{"path":{"text":"a"}} {}`, `{"path":{"text":"a"}`, strings.Repeat("[", maxText+1)} {
+		if _, err := Parse(text); err == nil {
+			t.Errorf("%.20q is taken for a filter", text)
+		}
+	}
+	var pe *PatternError
+	if _, err := Compile(path("(")); !errors.As(err, &pe) || pe.Pattern.Text != "(" || pe.Kind != "path" {
+		t.Errorf("got %v, want a PatternError", err)
+	}
+	if _, err := Format(path(strings.Repeat("a", maxText))); err == nil {
+		t.Error("a filter of any length is written")
+	}
+}
+
+func deep(n int) rules.Filter {
+	f := path("a")
+	for range n {
+		f = not(f)
+	}
+	return f
+}
+
+// A pattern that explodes decides nothing, whatever stands around it.
+func TestUndecided(t *testing.T) {
+	slow := path("^/(a+)+(?!b)$")
+	r := request("GET /"+strings.Repeat("a", 60)+"!", "A: b")
+	for _, c := range []struct {
+		name      string
+		f         rules.Filter
+		want, err bool
+	}{
+		{"alone", slow, false, true},
+		{"not", not(slow), false, true},
+		{"all of, with a no", rules.Filter{AllOf: []rules.Filter{slow, method("PUT")}}, false, false},
+		{"all of, with a yes", rules.Filter{AllOf: []rules.Filter{slow, method("GET")}}, false, true},
+		{"any of, with a yes", rules.Filter{AnyOf: []rules.Filter{slow, method("GET")}}, true, false},
+		{"any of, with a no", rules.Filter{AnyOf: []rules.Filter{slow, method("PUT")}}, false, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, err := Compile(c.f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			begin := time.Now()
+			got, err := m.Match(r)
+			if took := time.Since(begin); took > time.Second {
+				t.Errorf("it took %v", took)
+			}
+			var pe *PatternError
+			if got != c.want || errors.As(err, &pe) != c.err {
+				t.Errorf("got %v, %v, want %v, error %v", got, err, c.want, c.err)
+			}
+			if err != nil && strings.Contains(err.Error(), "aaaaaa") {
+				t.Errorf("%v repeats the request", err)
+			}
+		})
+	}
+}
+
+func TestFormat(t *testing.T) {
+	f := rules.Filter{AllOf: []rules.Filter{{Header: &rules.Pattern{Text: "(?<=a)b", Origin: "-f x"}}, not(path("a"))}}
+	got, err := Format(f)
+	if want := `{"all_of":[{"header":{"text":"(?<=a)b","origin":"-f x"}},{"not":{"path":{"text":"a"}}}]}`; got != want || err != nil {
+		t.Errorf("got %s, %v, want %s", got, err, want)
+	}
+}
+
+// Header lines are made once, however many patterns look at them.
+func TestHeadersAreReadOnce(t *testing.T) {
+	m, err := Compile(rules.Filter{AnyOf: []rules.Filter{header("1"), header("2"), header("b")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	var headers iter.Seq2[string, string] = func(yield func(string, string) bool) { n++; yield("A", "b") }
+	if ok, _ := m.Match(Request{"GET", "/", headers}); !ok || n != 1 {
+		t.Errorf("matched %v, read %d times", ok, n)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(`{"all_of":[{"header":{"text":"^a: (?!b)"}},{"not":{"path":{"text":"a"}}}]}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		m, err := Parse(text)
+		if err != nil {
+			return
+		}
+		_, _ = m.Match(request("GET /a?b", "A: b"))
+	})
+}
+
+// FuzzEngines compares the two engines on visible ASCII, for everything that
+// both compile and check lets pass.
+func FuzzEngines(f *testing.F) {
+	for _, s := range [][2]string{
+		{`^x-a: (b|c)+?d*$`, "x-a: bcd"}, {`[^a-c\d]\b.`, "a1-b"}, {`(?-i:A)b{2,3}`, "Abb"}, {`\Qa.b\E|[[:upper:]]`, "a.b"}, {`(?m)^a$|(?s:.)`, "b"},
+		{`[]a]`, "]"}, {`\x41|\x{42}`, "a"}, {`\pL+\PL`, "a1"}, {`(?U)a+b?`, "aab"}, {`a{2}{3}`, "aaaaaa"}, {`[\w-]+`, "a-b"}, {`[a-]`, "-"}, {"a|", ""}, {`\z|\A`, "x"},
+	} {
+		f.Add(s[0], s[1])
+	}
+	f.Fuzz(func(t *testing.T, p, text string) {
+		if len(p) > 64 || len(text) > 64 || !visible(text) || !visible(p) || check(p) != nil {
+			return
+		}
+		linear, err := regexp.Compile("(?i)" + p)
+		if err != nil {
+			return
+		}
+		back, err := regexp2.Compile("(?i)"+p, regexp2.RE2)
+		if err != nil {
+			return // Go's engine takes it
+		}
+		back.MatchTimeout = matchTime
+		want := linear.MatchString(text)
+		if got, err := back.MatchString(text); err == nil && got != want {
+			t.Errorf("%q in %q: backtracking says %v, linear %v", p, text, got, want)
+		}
+	})
+}
+
+func TestEngineIsChosen(t *testing.T) {
+	for text, linear := range map[string]bool{"^/api/": true, "(a+)+$": true, "(?!a)": false, "a++": false} {
+		p, err := compilePattern("path", rules.Pattern{Text: text})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.linear != nil; got != linear || reflect.ValueOf(p.back).IsNil() != linear {
+			t.Errorf("%q: linear is %v, want %v", text, got, linear)
+		}
+	}
+}
