@@ -11,20 +11,21 @@ import (
 	"golang.org/x/term"
 
 	"github.com/mirrord-go/mirrord/internal/config"
+	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/doctor"
 	"github.com/mirrord-go/mirrord/internal/local/kube"
 	"github.com/mirrord-go/mirrord/internal/local/monitor"
 )
 
 func (a *app) doctorCommand() *cobra.Command {
-	var cfg config.Config
+	var settings map[string]config.Setting
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "doctor [flags]",
 		Short: "Check what a session needs, here and in the cluster",
 		Long: `doctor looks at everything that a session needs of this machine and of the cluster,
-starts nothing, and says for each thing that is missing how to mend it. With -t it
-looks at that target as well.
+starts nothing, and says for each thing that is missing how to mend it. It takes the
+flags and the configuration of exec and looks at that session's target, if it has one.
 
 The exit code is 0 if a session has all that it needs, 1 if not. A dash marks what
 could not be looked at, or what a session does without.`,
@@ -35,25 +36,27 @@ could not be looked at, or what a session does without.`,
 		RunE: func(*cobra.Command, []string) error {
 			ctx, stop := interruptible()
 			defer stop()
-			ok, err := a.doctor(ctx, cfg, asJSON)
+			ok, err := a.doctor(ctx, settings, asJSON)
 			if err == nil && !ok {
 				a.code = exitFailure
 			}
 			return err
 		},
 	}
-	fl := c.Flags()
-	fl.StringVarP(&cfg.Target, "target", "t", os.Getenv("MIRRORD_IMPERSONATED_TARGET"), "target to look at, as for exec")
-	fl.StringVarP(&cfg.Namespace, "target-namespace", "n", os.Getenv("MIRRORD_TARGET_NAMESPACE"), "namespace of the target (default: the context's)")
-	fl.StringVar(&cfg.Context, "context", os.Getenv("MIRRORD_KUBE_CONTEXT"), "kubeconfig context to use")
-	fl.StringVar(&cfg.Kubeconfig, "kubeconfig", os.Getenv("MIRRORD_KUBECONFIG"), "kubeconfig file (default: as kubectl finds it)")
-	fl.StringVarP(&cfg.Agent.Namespace, "agent-namespace", "a", os.Getenv("MIRRORD_AGENT_NAMESPACE"), "namespace to run the agent in (default: the target's)")
-	fl.StringVarP(&cfg.Agent.Image, "agent-image", "i", os.Getenv("MIRRORD_AGENT_IMAGE"), "image of the agent (default: this build's)")
-	fl.BoolVar(&asJSON, "json", false, "print one JSON object")
+	settings = sessionFlags(c.Flags())
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
 	return c
 }
 
-func (a *app) doctor(ctx context.Context, cfg config.Config, asJSON bool) (bool, error) {
+func (a *app) doctor(ctx context.Context, settings map[string]config.Setting, asJSON bool) (bool, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return false, failure.Wrap(err, "no-working-directory", "the working directory cannot be told", "cd to a directory that exists")
+	}
+	cfg, _, err := a.configuration(settings, os.Environ(), dir)
+	if err != nil {
+		return false, err
+	}
 	options, err := clusterOptions(a.version, cfg)
 	if err != nil {
 		return false, err

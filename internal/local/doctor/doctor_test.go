@@ -99,7 +99,9 @@ func (a cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(a.login, "Unauthorized")
 	case strings.HasSuffix(path, "/selfsubjectaccessreviews"):
 		var v struct {
-			Spec struct{ ResourceAttributes struct{ Verb, Resource, Subresource string } }
+			Spec struct {
+				ResourceAttributes struct{ Verb, Resource, Subresource string }
+			}
 		}
 		json.NewDecoder(r.Body).Decode(&v)
 		at := v.Spec.ResourceAttributes
