@@ -55,7 +55,8 @@ const layers = `
 	WORDS < local/monitor;
 	local/control, local/sandbox < local/front;
 	config, link/resume, link/seal, local/control, LOCALMECH, LOCALFLOW < local/session;
-	local/session, local/front, local/monitor, local/image, REACH < local/cli;
+	local/sandbox, local/kube < local/doctor; # looks at both without a session
+	local/session, local/front, local/monitor, local/image, local/doctor, REACH < local/cli;
 	local/cli, local/sandbox/boot < cmd/mirrord;
 	link/resume, link/seal, AGENTMECH, AGENTFLOW < agent/server < cmd/mirrord-agent;
 

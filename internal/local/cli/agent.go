@@ -51,7 +51,7 @@ Without any of these it prints the image's name, which is the one that exec uses
 by default.`,
 		Example: `  mirrord agent image --load
   mirrord agent image --push registry.example/team/mirrord-agent:1
-  mirrord agent image --output - | docker load`,
+  mirrord agent image --output agent.tar`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			ctx, stop := interruptible()

@@ -65,10 +65,12 @@ here nor in the cluster.`,
 		Version:          a.version,
 	}
 	root.SetVersionTemplate("mirrord {{.Version}}\n")
-	exec := a.execCommand()
-	root.AddCommand(exec, a.agentCommand(), a.demoCommand(), a.versionCommand())
-	if len(args) > 0 && args[0] == exec.Name() {
-		args = append(args[:1:1], fillIn(exec.Flags(), args[1:])...)
+	exec, doctor := a.execCommand(), a.doctorCommand()
+	root.AddCommand(exec, a.agentCommand(), a.demoCommand(), doctor, a.versionCommand())
+	for _, c := range []*cobra.Command{exec, doctor} { // those with sessionFlags
+		if len(args) > 0 && args[0] == c.Name() {
+			args = append(args[:1:1], fillIn(c.Flags(), args[1:])...)
+		}
 	}
 	root.SetArgs(args)
 	root.SetOut(os.Stdout)

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mirrord-go/mirrord/internal/config"
+	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/front"
 	"github.com/mirrord-go/mirrord/internal/local/image"
@@ -35,7 +36,9 @@ Flags of mirrord end at the command; everything after it belongs to the command.
 The command's exit code is passed on; where mirrord itself fails it is 1, for a
 wrong command line 2.
 
-Targets: pod/NAME, pod/NAME/container/C, process/PID (a process on this machine).
+Targets: KIND/NAME or KIND/NAME/container/C, where KIND is pod, deployment, deploy,
+replicaset, statefulset, daemonset, service, job, cronjob or rollout; label/KEY=VALUE,...;
+process/PID (a process on this machine). Of several pods one is chosen.
 Without a target the command gets the cluster's network and names only.`,
 		Example: `  mirrord exec -t pod/shop-7d4b9 python main.py
   mirrord exec -t pod/shop-7d4b9/container/api -n staging --steal -- node server.js
@@ -67,13 +70,7 @@ func (a *app) exec(f *execFlags, argv []string) (int, error) {
 		return 0, failure.Wrap(err, "no-working-directory", "the working directory cannot be told", "cd to a directory that exists")
 	}
 	env := os.Environ() // the command's: as it is
-	cfg, notes, err := config.Load(config.Sources{
-		Flags: f.settings, Environ: env, Dir: dir,
-		Read:         os.ReadFile,
-		Stdin:        func() ([]byte, error) { return io.ReadAll(os.Stdin) },
-		RandomKey:    randomKey,
-		DefaultImage: func() (string, error) { return image.Reference(a.version) },
-	})
+	cfg, notes, err := a.configuration(f.settings, env, dir)
 	if err != nil {
 		return 0, err
 	}
@@ -91,6 +88,17 @@ func (a *app) exec(f *execFlags, argv []string) (int, error) {
 	return front.Run(front.Options{
 		Argv: argv, Env: env, Dir: dir, Config: options,
 		SupervisorName: supervisorName, Show: m.Show, CleanUp: cleanUp,
+	})
+}
+
+// configuration is what flags, environment and file say about a session.
+func (a *app) configuration(flags map[string]config.Setting, env []string, dir string) (config.Config, []event.Event, error) {
+	return config.Load(config.Sources{
+		Flags: flags, Environ: env, Dir: dir,
+		Read:         os.ReadFile,
+		Stdin:        func() ([]byte, error) { return io.ReadAll(os.Stdin) },
+		RandomKey:    randomKey,
+		DefaultImage: func() (string, error) { return image.Reference(a.version) },
 	})
 }
 
