@@ -197,6 +197,11 @@ func (f *Files) compileLists(o FilesOptions) error {
 	return nil
 }
 
+// WritesRemote reports whether anything of the target's can be changed.
+func (o FilesOptions) WritesRemote() bool {
+	return o.Mode == FilesWrite || o.Mode != FilesLocal && len(o.ReadWrite) > 0
+}
+
 // Decide says where the absolute, clean path p is, and what it is called there.
 func (f *Files) Decide(p string, op Op) FileDecision {
 	if k := longest(p, kernelDirs); k != "" {
