@@ -96,13 +96,15 @@ var kernelDirs = []string{"/proc", "/sys", "/dev"}
 // etc is local by default, with single files of the target's in it.
 const etc = "/etc"
 
-// Files of /etc that say how names resolve, who the machine is, and whom to
-// trust: the target's by default.
-var (
-	dnsFiles     = []string{"/etc/resolv.conf", "/etc/hosts"}
+// Files of /etc that say who the machine is, and whom to trust: the target's by
+// default.
+const (
 	hostnameFile = "/etc/hostname"
 	certificates = "/etc/ssl/certs"
 )
+
+// dnsFiles say how names resolve: the target's by default.
+var dnsFiles = []string{"/etc/resolv.conf", "/etc/hosts"}
 
 // identities are directories in the home directory that cloud libraries would
 // use in place of the target's identity.
@@ -138,7 +140,8 @@ func NewFiles(o FilesOptions, at Places) (*Files, error) {
 		return o.DNSLocal && slices.Contains(dnsFiles, p) || (o.HostnameLocal || f.mode == FilesLocal) && p == hostnameFile || f.mode == FilesLocal && p == certificates
 	}
 	f.remote = slices.DeleteFunc(slices.Concat(dnsFiles, []string{hostnameFile, certificates}), local)
-	f.at.Volumes = slices.DeleteFunc(slices.Clone(at.Volumes), local)
+	// A pod's own files of names are mounts as well, which change nothing.
+	f.at.Volumes = slices.DeleteFunc(slices.Clone(at.Volumes), func(p string) bool { return p == hostnameFile || slices.Contains(dnsFiles, p) })
 	if !o.DNSLocal {
 		for _, d := range daemons {
 			f.hidden[d] = d + " is hidden: its daemon would answer for this machine"

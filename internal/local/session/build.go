@@ -54,7 +54,9 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		Argv: s.start.Argv, Env: rules.Env{}.Merge(s.start.Env, remote), Dir: s.start.Dir,
 		Hostname: s.pod.Hostname, Addrs: s.pod.Addrs, FUSE: true, MaxRead: fusefs.MaxRead,
 	}
-	s.openTree(b, &spec)
+	if err := s.openTree(b, &spec); err != nil {
+		return nil, err
+	}
 	b.box, err = sandbox.Attach(ctx, s.init, spec, sandbox.Options{OnFUSE: func(fd *os.File) error {
 		b.fuse, err = fusefs.Serve(fd, b.tree)
 		return err
