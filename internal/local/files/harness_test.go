@@ -269,14 +269,14 @@ func (tg *target) attr(fd int) protocol.Attr {
 	return a
 }
 
-// file is an open handle's.
-func (tg *target) file(handle uint64) (*os.File, error) {
+// use does something with an open handle's file.
+func (tg *target) use(handle uint64, do func(f *os.File) error) error {
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
 	if f := tg.handles[handle]; f != nil {
-		return f, nil
+		return do(f)
 	}
-	return nil, syscall.EBADF
+	return syscall.EBADF
 }
 
 // change answers what changes something.
@@ -287,20 +287,14 @@ func (tg *target) change(m protocol.Message) (protocol.Message, error) {
 	attr := func(p string) (protocol.Message, error) { return tg.reply(&protocol.Stat{Path: p}) }
 	switch m := m.(type) {
 	case *protocol.WriteAt:
-		f, err := tg.file(m.Handle)
-		if err == nil {
-			_, err = unix.Pwrite(int(f.Fd()), m.Data, m.Off)
-		}
-		return yes, err
+		return yes, tg.use(m.Handle, func(f *os.File) error {
+			_, err := unix.Pwrite(int(f.Fd()), m.Data, m.Off)
+			return err
+		})
 	case *protocol.Resize:
-		f, err := tg.file(m.Handle)
-		if err == nil {
-			err = f.Truncate(int64(m.Size))
-		}
-		return yes, err
+		return yes, tg.use(m.Handle, func(f *os.File) error { return f.Truncate(int64(m.Size)) })
 	case *protocol.SyncHandle:
-		_, err := tg.file(m.Handle)
-		return yes, err
+		return yes, tg.use(m.Handle, func(*os.File) error { return nil })
 	case *protocol.Make:
 		var err error
 		switch p := at(m.Path); {
@@ -354,12 +348,12 @@ func (tg *target) reply(m protocol.Message) (protocol.Message, error) {
 	switch m := m.(type) {
 	case *protocol.Stat:
 		if m.Handle != 0 {
-			f, err := tg.file(m.Handle)
-			if err != nil {
-				return nil, err
-			}
-			a := tg.attr(int(f.Fd()))
-			return &a, nil
+			var a protocol.Attr
+			err := tg.use(m.Handle, func(f *os.File) error {
+				a = tg.attr(int(f.Fd()))
+				return nil
+			})
+			return &a, err
 		}
 		flags := uint64(unix.O_PATH | unix.O_NOFOLLOW)
 		if m.Follow {
@@ -395,16 +389,15 @@ func (tg *target) reply(m protocol.Message) (protocol.Message, error) {
 		tg.handles[tg.last] = f
 		return &protocol.Opened{Handle: tg.last, Attr: tg.attr(int(f.Fd())), Data: buf[:n], EOF: n < len(buf)}, nil
 	case *protocol.ReadAt:
-		f, err := tg.file(m.Handle)
-		if err != nil {
-			return nil, err
-		}
 		buf := make([]byte, m.N)
-		n, err := f.ReadAt(buf, m.Off)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, err
-		}
-		return &protocol.Data{Bytes: buf[:n]}, nil
+		n := 0
+		err := tg.use(m.Handle, func(f *os.File) (err error) {
+			if n, err = f.ReadAt(buf, m.Off); errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return err
+		})
+		return &protocol.Data{Bytes: buf[:n]}, err
 	case *protocol.CloseHandle:
 		tg.mu.Lock()
 		f := tg.handles[m.Handle]
