@@ -54,7 +54,9 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		Hostname: s.hostname(), Addrs: s.addrs(), NoIPv6: s.cfg.IPv6Off, FUSE: true, MaxRead: fusefs.MaxRead,
 	}
 	traffic := s.outgoing(ctx, b)
-	s.openTree(b, &spec)
+	if err := s.openTree(b, &spec); err != nil {
+		return nil, err
+	}
 	b.box, err = sandbox.Attach(ctx, s.init, spec, sandbox.Options{OnFUSE: func(fd *os.File) error {
 		b.fuse, err = fusefs.Serve(fd, b.tree)
 		return err
