@@ -107,17 +107,7 @@ func (s *supervisor) disconnect() {
 
 // environment is what the command gets: the caller's and the target's.
 func (s *supervisor) environment(ctx context.Context) ([]string, error) {
-	var file []string
-	if name := s.cfg.Env.File; name != "" {
-		text, err := os.ReadFile(name)
-		if err == nil {
-			file, err = rules.ParseEnvFile(name, text)
-		}
-		if err != nil { // it has changed since the front read it
-			return nil, fmt.Errorf("read the file of variables: %w", err)
-		}
-	}
-	env, err := rules.NewEnv(s.cfg.Env, file)
+	env, err := Env(s.cfg.Env)
 	if err != nil {
 		return nil, err
 	}
@@ -126,6 +116,21 @@ func (s *supervisor) environment(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	return env.Merge(s.start.Env, remote), nil
+}
+
+// Env makes the rules of variables, with the file that o names.
+func Env(o rules.EnvOptions) (rules.Env, error) {
+	var file []string
+	if o.File != "" {
+		text, err := os.ReadFile(o.File)
+		if err == nil {
+			file, err = rules.ParseEnvFile(o.File, text)
+		}
+		if err != nil { // it has changed since the configuration was read
+			return rules.Env{}, fmt.Errorf("read the file of variables: %w", err)
+		}
+	}
+	return rules.NewEnv(o, file)
 }
 
 // variables asks for the target's environment.
