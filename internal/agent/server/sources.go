@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"sync"
 
@@ -11,15 +12,42 @@ import (
 )
 
 // sources are where stolen and mirrored connections come from.
-func (s *session) sources() (steal, mirror *lazySource) {
-	return newLazySource(func() (closableSource, error) {
-			s.mu.Lock()
-			holder := s.user
-			s.mu.Unlock()
-			return redirect.New(s.t, holder)
-		}), newLazySource(func() (closableSource, error) {
-			return capture.Open(s.t.Do)
+func (s *session) sources() (steal *stealSource, mirror *lazySource) {
+	steal = &stealSource{log: s.o.Log}
+	steal.lazySource = newLazySource(func() (closableSource, error) {
+		s.mu.Lock()
+		holder := s.user
+		s.mu.Unlock()
+		r, err := redirect.New(s.t, holder)
+		if err != nil {
+			return nil, err
+		}
+		steal.redirect = r
+		return r, nil
+	})
+	return steal, newLazySource(func() (closableSource, error) {
+		return capture.Open(s.t.Do)
+	})
+}
+
+// stealSource can pass its connections on to the target.
+type stealSource struct {
+	*lazySource
+	redirect *redirect.Redirect // set before Accept gives out the first
+	log      *slog.Logger
+	said     sync.Once
+}
+
+// Original connects to the server that c, which came from Accept, was meant
+// for; see redirect.Redirect.
+func (s *stealSource) Original(ctx context.Context, c net.Conn) (net.Conn, error) {
+	o, err := s.redirect.Original(ctx, c)
+	if yes, why := s.redirect.KeepsClient(); !yes {
+		s.said.Do(func() {
+			s.log.Warn("the target sees an address of its own on connections that are passed on to it", "error", why)
 		})
+	}
+	return o, err
 }
 
 // closableSource is what redirect and capture offer.
