@@ -2,6 +2,7 @@ package redirect
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -22,8 +23,11 @@ func (r *Redirect) Addrs() (list []netip.AddrPort) {
 	return list
 }
 
-// FirstPort is the port of the first connection to an original.
-const FirstPort = firstPort
+// FirstPorts are the ports that connections to an original will have.
+func FirstPorts(r *Redirect) []uint16 { return slices.Clone(r.originals.ports.rest) }
+
+// MaxClashes is how many ports are tried.
+const MaxClashes = maxClashes
 
 // SetUp prepares the translation.
 func SetUp(r *Redirect) { _ = r.originals.setUp() }
@@ -32,7 +36,7 @@ func SetUp(r *Redirect) { _ = r.originals.setUp() }
 func Blind(r *Redirect) {
 	SetUp(r)
 	_ = r.originals.close()
-	r.originals.sockets = nil
+	r.originals.taken = nil
 }
 
 // NoTranslation is a kernel that cannot translate, because of err.

@@ -25,13 +25,14 @@ const (
 	// long: a clash of addresses shows as silence. So does a server whose queue
 	// is full, which the next attempt meets like a retransmission.
 	silence = 400 * time.Millisecond
-	// maxClashes bounds attempts that fail at once because their port is in use.
+	// maxClashes bounds attempts that fail at once because their port is in use;
+	// each takes some microseconds.
 	maxClashes = 256
 )
 
 var (
 	errSilent = errors.New("no answer")
-	errClash  = errors.New("the client has a connection from this port")
+	errClash  = errors.New("connections of the client, ended ones too, have all the ports that were tried")
 )
 
 // originals makes connections to the original servers, which see the clients'
@@ -48,21 +49,21 @@ type originals struct {
 	ns       Namespace
 	steering steering
 	slots    chan struct{}
-	ports    ports
+	ports    *ports
 
-	mu       sync.Mutex
-	ready    bool // the following are set
-	own      ownTable
-	sockets  *sockets // nil: not to be had
-	v4, v6   nft.Set  // port → client
-	why      error    // why clients' addresses cannot be kept
-	stranger error    // why one client's was not, though others' are
+	mu     sync.Mutex
+	ready  bool // the following are set
+	own    ownTable
+	taken  *taken  // nil: not to be had
+	v4, v6 nft.Set // port → client
+	why    error   // why clients' addresses cannot be kept
+	unkept error   // why one client's was not, though others' are
 }
 
 func (o *originals) init(ns Namespace, s steering) {
 	o.ns, o.steering = ns, s
 	o.slots = make(chan struct{}, maxOriginals)
-	o.ports = ports{enter: o.enter, next: firstPort, free: map[netip.Addr][]lease{}}
+	o.ports = newPorts(o.enter)
 }
 
 // setUp prepares the translation with the first connection: until then there
@@ -91,7 +92,7 @@ func (o *originals) translate() (err error) {
 	if err != nil {
 		return err
 	}
-	o.sockets, _ = newSockets(o.ns) // a kernel may have none; then clashes show as silence
+	o.taken, _ = newTaken(o.ns) // a kernel may have none; then clashes show as silence
 	return nil
 }
 
@@ -123,10 +124,10 @@ func (o *originals) enter(out, in []lease) error {
 }
 
 func (o *originals) close() error {
-	if o.sockets == nil {
+	if o.taken == nil {
 		return nil
 	}
-	return o.sockets.close()
+	return o.taken.close()
 }
 
 // route says how a connection to the original goes.
@@ -138,24 +139,33 @@ type route struct {
 
 // route to dst for client.
 func (o *originals) route(client, dst netip.Addr) route {
-	why := o.setUp()
-	switch {
-	case client.IsLoopback(): // it is in the target
+	if client.IsLoopback() { // it is in the target
 		return route{from: []netip.Addr{client}, as: client}
-	case why == nil && !client.IsLinkLocalUnicast():
-		from := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-		if dst.Is6() {
-			from = netip.IPv6Loopback()
-		}
-		return route{from: []netip.Addr{from, dst}, to: client, as: client}
-	case why == nil:
-		// The server's answer to it could not be sent on lo.
-		o.mu.Lock()
-		o.stranger = fmt.Errorf("%v is a link-local address: %w", client, unix.EADDRNOTAVAIL)
-		o.mu.Unlock()
 	}
-	// Never from loopback: servers trust that more than their own address.
-	return route{from: []netip.Addr{dst}, as: dst}
+	if o.setUp() != nil {
+		return unkept(dst)
+	}
+	if client.IsLinkLocalUnicast() {
+		// The server's answers to it could not be sent on lo.
+		return o.stranger(dst, fmt.Errorf("%v is a link-local address: %w", client, unix.EADDRNOTAVAIL))
+	}
+	from := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	if dst.Is6() {
+		from = netip.IPv6Loopback()
+	}
+	return route{from: []netip.Addr{from, dst}, to: client, as: client}
+}
+
+// unkept is a route without the client's address. It does not start at
+// loopback, which servers trust more than their own address.
+func unkept(dst netip.Addr) route { return route{from: []netip.Addr{dst}, as: dst} }
+
+// stranger is unkept for one client, because of why.
+func (o *originals) stranger(dst netip.Addr, why error) route {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.unkept = why
+	return unkept(dst)
 }
 
 // KeepsClient reports whether original servers have seen the addresses of all
@@ -166,7 +176,7 @@ func (r *Redirect) KeepsClient() (bool, error) {
 	defer r.originals.mu.Unlock()
 	err := r.originals.why
 	if err == nil {
-		err = r.originals.stranger
+		err = r.originals.unkept
 	}
 	return err == nil, err
 }
@@ -226,6 +236,8 @@ func (o *originals) dial(ctx context.Context, client netip.Addr, dst netip.AddrP
 			limit *= 2
 		case clashes < maxClashes && (errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, errClash)):
 			clashes++
+		case errors.Is(err, errClash): // it is very busy
+			way = o.stranger(dst.Addr(), fmt.Errorf("%v: %w", client, err))
 		default:
 			return nil, err
 		}
@@ -239,9 +251,9 @@ func (o *originals) try(ctx context.Context, way route, dst netip.AddrPort, end 
 		return nil, err
 	}
 	seen := netip.AddrPortFrom(way.as, l.port)
-	// Before any packet: to a connection that the client has already, ours
-	// would be a stray SYN, and the answer to its answer the end of it.
-	if o.sockets != nil && o.sockets.connected(dst, seen) {
+	// Before any packet: ours would be a stray one for a connection that the
+	// client has already, which our reset of the server's answer would end.
+	if way.to.IsValid() && o.taken != nil && o.taken.by(seen, dst) {
 		o.ports.put(l)
 		return nil, errClash
 	}

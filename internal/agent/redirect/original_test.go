@@ -425,9 +425,10 @@ func TestClash(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				r := opened(t, p, open)
 				// The very port that is given out first.
 				old, err := client.t.DialWith(t.Context(), "tcp", netip.MustParseAddrPort(pod4+":80"), func(fd int) error {
-					return unix.Bind(fd, &unix.SockaddrInet4{Port: redirect.FirstPort})
+					return unix.Bind(fd, &unix.SockaddrInet4{Port: int(redirect.FirstPorts(r)[0])})
 				})
 				if err != nil {
 					t.Fatal(err)
@@ -435,7 +436,9 @@ func TestClash(t *testing.T) {
 				defer old.Close()
 				far := <-held
 				defer far.Close()
-				r := opened(t, p, open, 80)
+				if err := r.Add(80); err != nil {
+					t.Fatal(err)
+				}
 				if blind { // the translation finds the clash, if it has seen the old one
 					redirect.Blind(r)
 					redirect.SetUp(r)
@@ -453,6 +456,53 @@ func TestClash(t *testing.T) {
 			})
 		}
 	})
+}
+
+// A client that has connections from all the ports that are tried is served,
+// without its address, and that is said.
+func TestBusyClient(t *testing.T) {
+	p, client := newNet(t)
+	ln := p.listen(t, "target", "tcp", ":80", nil)
+	r := opened(t, p, func(p *pod) (*redirect.Redirect, error) { return redirect.New(p.t, "ann@laptop") })
+	defer ln.Close() // before those that it serves
+	hold := func(ports []uint16) {
+		for _, port := range ports {
+			c, err := client.t.DialWith(t.Context(), "tcp", netip.MustParseAddrPort(pod4+":80"), func(fd int) error {
+				return unix.Bind(fd, &unix.SockaddrInet4{Port: int(port)})
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+		}
+	}
+	all := redirect.FirstPorts(r)[:3*redirect.MaxClashes]
+	hold(all[:100])
+	if err := r.Add(80); err != nil {
+		t.Fatal(err)
+	}
+	passOn(t, r)
+	if got, err := client.ask(pod4 + ":80"); err != nil || got != "target "+client4+" "+pod4+":80" {
+		t.Errorf("100 ports are taken: got %q, %v", got, err)
+	}
+	if yes, err := r.KeepsClient(); !yes {
+		t.Errorf("KeepsClient: got no, %v", err)
+	}
+	if err := r.Remove(80); err != nil {
+		t.Fatal(err)
+	}
+	hold(all[100:])
+	if err := r.Add(80); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if got, err := client.ask(pod4 + ":80"); err != nil || !strings.HasPrefix(got, "target ") {
+			t.Errorf("%d ports are taken: got %q, %v", len(all), got, err)
+		}
+	}
+	if yes, err := r.KeepsClient(); yes || err == nil {
+		t.Errorf("KeepsClient: got %v, %v, want false and why", yes, err)
+	}
 }
 
 // ping sends a word from a to b and back.

@@ -2,6 +2,7 @@ package redirect
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"time"
@@ -37,8 +38,18 @@ type ports struct {
 	enter func(out, in []lease) error // changes the translation; mu is held
 
 	mu   sync.Mutex
-	next uint16                 // the first port that nobody has had
+	rest []uint16               // what nobody has had
 	free map[netip.Addr][]lease // by client, oldest first
+}
+
+// newPorts has the ports in no order: clients count theirs up, and one that is
+// taken must not mean that the next is too.
+func newPorts(enter func(out, in []lease) error) *ports {
+	p := &ports{enter: enter, free: map[netip.Addr][]lease{}}
+	for _, n := range rand.Perm(lastPort - firstPort + 1) {
+		p.rest = append(p.rest, uint16(firstPort+n))
+	}
+	return p
 }
 
 // take gives a port for client, to be given back by put. EADDRNOTAVAIL: all are
@@ -46,12 +57,13 @@ type ports struct {
 func (p *ports) take(client netip.Addr) (lease, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if q := p.free[client]; len(q) > 0 && (time.Since(q[0].since) >= portRest || p.next > lastPort) {
+	if q := p.free[client]; len(q) > 0 && (time.Since(q[0].since) >= portRest || len(p.rest) == 0) {
 		return p.pop(client), nil
 	}
 	var out, in []lease
-	for ; len(in) < portBlock && p.next <= lastPort; p.next++ {
-		in = append(in, lease{port: p.next, client: client})
+	fresh := p.rest[:min(portBlock, len(p.rest))]
+	for _, port := range fresh {
+		in = append(in, lease{port: port, client: client})
 	}
 	if len(in) == 0 { // all have a client: take some back from others
 		for other := range p.free {
@@ -69,11 +81,9 @@ func (p *ports) take(client netip.Addr) (lease, error) {
 		for _, l := range out {
 			p.free[l.client] = append(p.free[l.client], l)
 		}
-		if len(out) == 0 {
-			p.next = in[0].port
-		}
 		return lease{}, err
 	}
+	p.rest = p.rest[len(fresh):]
 	// Fresh ones first: those that rest are behind them.
 	p.free[client] = append(in[1:], p.free[client]...)
 	return in[0], nil

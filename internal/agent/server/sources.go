@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -14,15 +13,47 @@ import (
 )
 
 // sources are where stolen and mirrored connections come from.
-func (s *session) sources() (steal, mirror *lazySource) {
-	return newLazySource(func() (closableSource, error) {
-			s.mu.Lock()
-			holder := s.user
-			s.mu.Unlock()
-			return redirect.New(s.t, holder)
-		}), newLazySource(func() (closableSource, error) {
-			return capture.Open(s.t.Do)
+func (s *session) sources() (steal *stealSource, mirror *lazySource) {
+	steal = &stealSource{notice: s.notice}
+	steal.lazySource = newLazySource(func() (closableSource, error) {
+		s.mu.Lock()
+		holder := s.user
+		s.mu.Unlock()
+		r, err := redirect.New(s.t, holder)
+		if err != nil {
+			return nil, err
+		}
+		steal.redirect = r
+		return r, nil
+	})
+	return steal, newLazySource(func() (closableSource, error) {
+		return capture.Open(s.t.Do)
+	})
+}
+
+// stealSource can pass its connections on to the target.
+type stealSource struct {
+	*lazySource
+	redirect *redirect.Redirect // set before ready is closed
+	notice   func(code, text string)
+	said     sync.Once
+}
+
+// DialOriginal connects to the target's own server at dst as if client did, for
+// connections that this source brought; see redirect.Redirect.
+func (s *stealSource) DialOriginal(ctx context.Context, client, dst netip.AddrPort) (net.Conn, error) {
+	select {
+	case <-s.ready:
+	default: // nothing was stolen
+		return nil, net.ErrClosed
+	}
+	c, err := s.redirect.DialOriginal(ctx, client, dst)
+	if yes, why := s.redirect.KeepsClient(); !yes {
+		s.said.Do(func() {
+			s.notice("client-address-lost", fmt.Sprintf("on connections that are passed on to it, the target sees an address of its own instead of the client's: %v", why))
 		})
+	}
+	return c, err
 }
 
 // closableSource is what redirect and capture offer.
@@ -83,26 +114,6 @@ func (l *lazySource) Accept(ctx context.Context) (net.Conn, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-}
-
-// DialOriginal connects to the target's own server at dst as if client did, for
-// connections that this source brought.
-func (l *lazySource) DialOriginal(ctx context.Context, client, dst netip.AddrPort) (net.Conn, error) {
-	select {
-	case <-l.ready:
-	default: // nothing was stolen
-		return nil, net.ErrClosed
-	}
-	d, ok := l.src.(originalDialer)
-	if !ok {
-		return nil, fmt.Errorf("%T cannot reach the original: %w", l.src, errors.ErrUnsupported)
-	}
-	return d.DialOriginal(ctx, client, dst)
-}
-
-// originalDialer is a source that steals.
-type originalDialer interface {
-	DialOriginal(ctx context.Context, client, dst netip.AddrPort) (net.Conn, error)
 }
 
 // Close gives everything back.
