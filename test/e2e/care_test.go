@@ -377,8 +377,8 @@ func TestCareWrappers(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := strings.TrimSpace(mirrord(t))
-			dir := filepath.Join(w.dir, "work", strings.ReplaceAll(t.Name(), "/", "_"))
-			if err := os.Mkdir(dir, 0o755); err != nil {
+			dir, err := os.MkdirTemp(filepath.Join(w.dir, "work"), "care-")
+			if err != nil {
 				t.Fatal(err)
 			}
 			if err := os.Chown(dir, user, user); err != nil {
