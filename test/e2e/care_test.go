@@ -37,18 +37,17 @@ func mirrord(t testing.TB) string { return w.mirrord + " exec -q -t " + target(t
 
 // shell runs a script, as cron does if env is nil: without a terminal, an
 // environment or a directory of its own.
-func shell(t testing.TB, script string, env []string, prepare ...func(*exec.Cmd)) *run {
+func shell(t testing.TB, script string, env []string) *run {
 	t.Helper()
-	return startCommand(t, []string{"/bin/bash", "-c", script}, func(c *exec.Cmd) {
+	r := startCommand(t, []string{"/bin/bash", "-c", script}, func(c *exec.Cmd) {
 		c.SysProcAttr.Setsid = true
 		if env == nil {
 			c.Dir = "/"
 		}
 		c.Env = append([]string{"PATH=/usr/bin:/bin"}, env...) // bash makes up a longer one without
-		for _, f := range prepare {
-			f(c)
-		}
 	})
+	t.Cleanup(func() { vanish(t) }) // the supervisor goes a moment after the command
+	return r
 }
 
 // terminal is a shell with job control on a terminal.
@@ -92,7 +91,7 @@ func newTerminal(t testing.TB) *terminal {
 		defer close(read)
 		_, _ = io.Copy(r.stdout, keys) // EIO at the end of the last process
 	}()
-	t.Cleanup(func() { keys.Close(); <-read })
+	t.Cleanup(func() { keys.Close(); vanish(t); <-read })
 	x := &terminal{r, keys}
 	x.waitFor("> ")
 	return x
@@ -138,12 +137,17 @@ func (x *terminal) exits() {
 	}
 }
 
-// vanish waits until no process of mirrord is left.
+// vanish waits until no process of mirrord is left, unless the test has failed
+// before that.
 func vanish(t testing.TB) {
 	t.Helper()
+	if t.Failed() {
+		return
+	}
 	for end := time.Now().Add(removedWithin); len(processes(w.mirrord)) > 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("still there: %v", processes(w.mirrord))
+			t.Errorf("still there: %v", processes(w.mirrord))
+			return
 		}
 	}
 }
@@ -171,6 +175,48 @@ func TestCareStopAndContinue(t *testing.T) {
 	x.types("echo co\"\"de $?\n")
 	x.waitFor("code 5")
 	x.exits()
+}
+
+// Ctrl-Z is the program's to take or leave, and it may put its things away
+// before it stops.
+func TestCareStopIsTheProgramsAffair(t *testing.T) {
+	x := newTerminal(t)
+	x.types(mirrord(t) + `bash -c 'trap "" TSTP; echo re""ady; while read -r l; do echo "got:$l"; done; exit 5'` + "\n")
+	x.waitFor("ready")
+	x.types(ctrlZ + "line\n")
+	x.waitFor("got:line")
+	x.types("\x04")
+	x.types("echo co\"\"de $?\n")
+	x.waitFor("code 5")
+	if strings.Contains(x.stdout.String(), "Stopped") {
+		t.Error("a program that ignores Ctrl-Z is stopped")
+	}
+	x.types(mirrord(t) + `bash -c 'trap "sleep 0.3; echo put aw""ay; kill -STOP \$\$" TSTP; echo al""so; while ! read -r -t 0.1 l; do :; done; echo "got:$l"; exit 6'` + "\n")
+	x.waitFor("also")
+	x.types(ctrlZ)
+	x.waitFor("Stopped")
+	if i, j := strings.Index(x.stdout.String(), "put away"), strings.Index(x.stdout.String(), "Stopped"); i < 0 || i > j {
+		t.Error("the shell had the terminal before the program had stopped")
+	}
+	x.types("fg\n")
+	x.types("more\n")
+	x.waitFor("got:more")
+	x.types("echo co\"\"de $?\n")
+	x.waitFor("code 6")
+	x.exits()
+}
+
+// A signal to what the user started alone reaches the program.
+func TestCareStopFromElsewhere(t *testing.T) {
+	r := shell(t, "exec "+mirrord(t)+`sh -c 'echo ready; read -r x; echo "got:$x"'`, environment())
+	r.waitFor("ready")
+	r.signal(syscall.SIGTSTP)
+	r.signal(syscall.SIGCONT)
+	fmt.Fprintln(r.stdin, "on")
+	r.waitFor("got:on")
+	if code := r.end(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
 }
 
 func TestCareBackgroundJob(t *testing.T) {
@@ -292,7 +338,6 @@ func TestCareDescriptors(t *testing.T) {
 			if got := r.stdout.String(); got != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
-			vanish(t)
 		})
 	}
 }
@@ -332,8 +377,8 @@ func TestCareWrappers(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := strings.TrimSpace(mirrord(t))
-			dir := filepath.Join(w.dir, "work", strings.ReplaceAll(t.Name(), "/", "_"))
-			if err := os.Mkdir(dir, 0o755); err != nil {
+			dir, err := os.MkdirTemp(filepath.Join(w.dir, "work"), "care-")
+			if err != nil {
 				t.Fatal(err)
 			}
 			if err := os.Chown(dir, user, user); err != nil {
@@ -349,7 +394,6 @@ func TestCareWrappers(t *testing.T) {
 			if got := r.stdout.String(); got != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
-			vanish(t)
 		})
 	}
 }
@@ -374,7 +418,6 @@ func TestCareTmux(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone(t, pid)
-	vanish(t)
 }
 
 // Several sessions on one machine, each with the same port: none disturbs

@@ -13,11 +13,16 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/tree"
 )
 
-// settleTime is how long a stop of the command must last, without this process
-// being continued, to count as its own. After Ctrl-Z and fg the kernel still
-// reports the old stop, and the shell's SIGCONT reaches the members of the
-// group one after another.
-const settleTime = 10 * time.Millisecond
+const (
+	// settleTime is how long a stop of the command must last, without this process
+	// being continued, to count as its own. After a SIGSTOP to the whole group and
+	// fg the kernel still reports the old stop, and the shell's SIGCONT reaches the
+	// members of the group one after another.
+	settleTime = 10 * time.Millisecond
+	// resumeTime bounds the wait for the word of a SIGCONT that has come already.
+	// None comes where this process was started with SIGCONT ignored.
+	resumeTime = time.Second
+)
 
 // signalBuffer is how many signals may wait for the forwarder, which never
 // blocks; more at once are merged, as the kernel merges them too.
@@ -36,7 +41,7 @@ func forward() *forwarding {
 	f := &forwarding{ch: make(chan os.Signal, signalBuffer), quit: make(chan struct{})}
 	for _, s := range []os.Signal{
 		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2,
-		unix.SIGALRM, unix.SIGWINCH, unix.SIGCONT,
+		unix.SIGALRM, unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP,
 	} {
 		// What was ignored at our start (nohup, background jobs of scripts) the
 		// command must ignore too: a handler would undo that at its execve.
@@ -70,11 +75,12 @@ func (f *forwarding) stop() {
 	f.wg.Wait()
 }
 
-// signal forwards one. What the terminal sends (Ctrl-C, Ctrl-\, a new window
-// size) has reached the command already, which is in the same foreground
+// signal forwards one. What the terminal sends (Ctrl-C, Ctrl-\, Ctrl-Z, a new
+// window size) has reached the command already, which is in the same foreground
 // process group, and must not be sent twice. A SIGINT that somebody sends to
 // this process alone while it is in the foreground cannot be told from Ctrl-C
-// and is not forwarded.
+// and is not forwarded. Whether and when Ctrl-Z stops the command is its own
+// affair; stopped follows it.
 func (p *Process) signal(s syscall.Signal) {
 	switch s {
 	case unix.SIGCONT:
@@ -86,7 +92,7 @@ func (p *Process) signal(s syscall.Signal) {
 		if p.state() != 'T' {
 			return
 		}
-	case unix.SIGINT, unix.SIGQUIT, unix.SIGWINCH:
+	case unix.SIGINT, unix.SIGQUIT, unix.SIGWINCH, unix.SIGTSTP:
 		if inForeground() {
 			return
 		}
@@ -123,8 +129,19 @@ func (p *Process) stopped() {
 	if p.state() != 'T' || !hasTerminal() {
 		return
 	}
-	_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
+	select { // of an earlier stop
+	case <-p.resumed:
+	default:
+	}
+	// To this very thread: it stops before the call returns. A signal to the
+	// process may be taken by another thread, a moment later, and the command be
+	// continued meanwhile.
+	_ = unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP)
 	p.kill(unix.SIGCONT) // here again: somebody continued us, and means the command
+	select {             // this is over: the next stop is another one, however soon it comes
+	case <-p.resumed:
+	case <-time.After(resumeTime):
+	}
 }
 
 // state is the command's state letter, 'T' when it is stopped by a signal. A
