@@ -12,11 +12,19 @@ import (
 
 // dropCapabilities gives up, for good and on all threads, what was needed only
 // to get at the target (capabilities(7)). What stays is for traffic, and, where
-// the target is root itself, for reading what root may read.
+// the target is root itself, for doing with files what it may do.
 func dropCapabilities(t *target.Target) error {
 	keep := []int{unix.CAP_NET_RAW, unix.CAP_NET_ADMIN, unix.CAP_BPF}
 	if t.UID == 0 {
-		keep = append(keep, unix.CAP_DAC_READ_SEARCH)
+		has := func(c int) bool { return t.Caps&(1<<c) != 0 }
+		if has(unix.CAP_DAC_READ_SEARCH) || has(unix.CAP_DAC_OVERRIDE) { // the second allows more
+			keep = append(keep, unix.CAP_DAC_READ_SEARCH)
+		}
+		for _, c := range []int{unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER} {
+			if has(c) {
+				keep = append(keep, c)
+			}
+		}
 	}
 	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var caps [2]unix.CapUserData

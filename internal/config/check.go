@@ -11,16 +11,6 @@ import (
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
-// Checks are what the mechanisms that will use a text say about it. A nil one
-// is replaced by a simpler one of this package.
-type Checks struct {
-	// Filter says what is wrong with one condition of an HTTP filter: with its
-	// regular expression, mostly.
-	Filter func(rules.Filter) error
-	// Address says what is wrong with an entry of an address filter.
-	Address func(entry string) error
-}
-
 // maxPort is the largest port; 0 is none.
 const maxPort = 65535
 
@@ -154,7 +144,7 @@ func (d *decoder) checkText(v value, at *document.Node, text string) {
 			err = fmt.Errorf("%q is no regular expression: %w", text, err)
 		}
 	case Addresses:
-		if err = d.checks.Address(text); err != nil {
+		if _, err = rules.ParseAddress(text); err != nil {
 			err = fmt.Errorf("%q is no address: %w", text, err)
 		} else if strings.HasPrefix(v.key.Name, "feature.network.dns.") && strings.Contains(text, "://") {
 			err = fmt.Errorf("%q names a protocol; lookups have none", text)

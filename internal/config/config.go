@@ -11,10 +11,8 @@
 package config
 
 import (
-	"fmt"
 	"strings"
 
-	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
@@ -49,18 +47,8 @@ type Agent struct {
 }
 
 // IncomingRules are the rules that Incoming names.
-func (c *Config) IncomingRules() (rules.Incoming, error) {
-	r := rules.Incoming{Targetless: c.Targetless()}
-	switch c.Incoming.Mode {
-	case rules.IncomingMirror, "":
-		r.Mode = protocol.ModeMirror
-	case rules.IncomingSteal:
-		r.Mode = protocol.ModeSteal
-	case rules.IncomingOff:
-	default:
-		return r, fmt.Errorf("incoming is %q; it can be %s, %s or %s", c.Incoming.Mode, rules.IncomingMirror, rules.IncomingSteal, rules.IncomingOff)
-	}
-	return r, nil
+func (c *Config) IncomingRules() (*rules.Incoming, error) {
+	return rules.NewIncoming(c.Incoming, c.Targetless())
 }
 
 // Targetless reports whether the session has no target.

@@ -153,16 +153,3 @@ func TestNearest(t *testing.T) {
 		}
 	}
 }
-
-// What a Config was made to call may be swapped.
-func TestChecksAreAsked(t *testing.T) {
-	s := pair{parts: map[string]string{".mirrord/mirrord.json": `{"target": "pod/x", "feature": {"network": {"incoming": {"http_filter": {"any_of": [{"path": "^/"}]}}, "outgoing": {"filter": {"local": "db"}}}}}`}}.sources(t)
-	s.Checks = Checks{
-		Filter:  func(f rules.Filter) error { return fmt.Errorf("no %s", f.Path.Text) },
-		Address: func(entry string) error { return fmt.Errorf("no %s", entry) },
-	}
-	_, _, err := Load(s)
-	if err == nil || !strings.Contains(err.Error(), "no ^/") || !strings.Contains(err.Error(), "no db") {
-		t.Errorf("got %v", err)
-	}
-}

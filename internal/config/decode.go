@@ -29,7 +29,6 @@ func (v value) at(n *document.Node) string {
 type decoder struct {
 	*schema
 	problems
-	checks Checks
 	file   origin
 	values map[string]value
 }

@@ -17,7 +17,7 @@ func loaded(t *testing.T, text string, s settings) *decoder {
 	if err != nil {
 		t.Fatalf("%s: %v", text, err)
 	}
-	d := &decoder{schema: newSchema(), checks: Checks{Filter: checkFilter, Address: checkAddress}, values: map[string]value{}, file: origin{name: "file", file: true}}
+	d := &decoder{schema: newSchema(), values: map[string]value{}, file: origin{name: "file", file: true}}
 	d.section("", root)
 	d.overlay(s)
 	return d

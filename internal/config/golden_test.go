@@ -174,7 +174,7 @@ func TestEveryKeyHasAPair(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			d := &decoder{schema: newSchema(), checks: Checks{Filter: checkFilter, Address: checkAddress}, values: map[string]value{}}
+			d := &decoder{schema: newSchema(), values: map[string]value{}}
 			d.section("", root)
 			for key := range d.values {
 				keys[key] = true

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/mirrord-go/mirrord/internal/config/document"
+	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
 // settings are the environment's variables with what the flags put in place of
@@ -39,6 +40,9 @@ func (s settings) lookup(name string) (v string, from origin, ok bool) {
 const (
 	legacyWrite = "MIRRORD_FILE_OPS"    // true: mode write
 	legacyRead  = "MIRRORD_FILE_RO_OPS" // true: mode read; both false: mode local
+	// debuggerPorts are ports of the program that are its debugger's: one, or
+	// A-B, or several with commas between.
+	debuggerPorts = "MIRRORD_IGNORE_DEBUGGER_PORTS"
 )
 
 // overlay lays the variables over what the file says.
@@ -93,6 +97,28 @@ func (d *decoder) legacy(s settings, name string) (yes, set bool) {
 		d.add(from, document.Place{}, "feature.fs.mode", "found %q, expected true or false", text)
 	}
 	return text == "true", ok
+}
+
+// debugger reads the variable of the debugger's ports.
+func (d *decoder) debugger(s settings) (all []rules.PortRange) {
+	text, from, ok := s.lookup(debuggerPorts)
+	if !ok {
+		return nil
+	}
+	for part := range strings.SplitSeq(text, ",") {
+		first, last, isRange := strings.Cut(strings.TrimSpace(part), "-")
+		if !isRange {
+			last = first
+		}
+		a, aerr := strconv.ParseUint(first, 10, 16)
+		z, zerr := strconv.ParseUint(last, 10, 16)
+		if aerr != nil || zerr != nil || a == 0 || z < a {
+			d.add(from, document.Place{}, "debugger ports", "found %q, expected a port, a range as in 5005-5010, or several with commas between", part)
+			continue
+		}
+		all = append(all, rules.PortRange{First: uint16(a), Last: uint16(z)})
+	}
+	return all
 }
 
 // parse makes of a variable's text what the file would have; nil if it is

@@ -26,7 +26,6 @@ type Sources struct {
 	// DefaultImage names the agent's image of this build. It is asked only if the
 	// configuration names a part of another.
 	DefaultImage func() (string, error)
-	Checks       Checks
 }
 
 // ownDir is the directory in which a configuration is found without being
@@ -39,14 +38,8 @@ const ownDir = ".mirrord"
 // config-unreadable, config-invalid, steal-without-target, or one of
 // s.DefaultImage.
 func Load(s Sources) (Config, []event.Event, error) {
-	if s.Checks.Filter == nil {
-		s.Checks.Filter = checkFilter
-	}
-	if s.Checks.Address == nil {
-		s.Checks.Address = checkAddress
-	}
 	set := newSettings(s.Environ, s.Flags)
-	d := &decoder{schema: newSchema(), checks: s.Checks, values: map[string]value{}}
+	d := &decoder{schema: newSchema(), values: map[string]value{}}
 	b := &builder{decoder: d, src: &s, home: set.env["HOME"]}
 	file, err := b.find(set)
 	if err != nil {
@@ -62,6 +55,7 @@ func Load(s Sources) (Config, []event.Event, error) {
 		d.section("", root)
 	}
 	d.overlay(set)
+	b.cfg.Incoming.DebuggerPorts = d.debugger(set)
 	if err := b.build(); err != nil {
 		return Config{}, nil, err
 	}

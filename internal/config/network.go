@@ -1,10 +1,12 @@
 package config
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/mirrord-go/mirrord/internal/config/document"
 	"github.com/mirrord-go/mirrord/internal/rules"
+	"github.com/mirrord-go/mirrord/internal/rules/filter"
 )
 
 func (b *builder) network() {
@@ -241,7 +243,10 @@ func (b *builder) conditions(v value) []rules.Filter {
 }
 
 func (b *builder) checkFilter(v value, n *document.Node, f rules.Filter) {
-	if err := b.checks.Filter(f); err != nil {
+	_, err := filter.Compile(f)
+	if wrong, ok := errors.AsType[*filter.PatternError](err); ok {
+		b.add(v.from, n.Place, v.key.Name, "%q is no pattern: %v", wrong.Pattern.Text, wrong.Err)
+	} else if err != nil {
 		b.add(v.from, n.Place, v.key.Name, "%v", err)
 	}
 }

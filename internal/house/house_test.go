@@ -56,7 +56,8 @@ const layers = `
 	local/control, local/sandbox < local/front;
 	config, link/resume, link/seal, local/control, LOCALMECH, LOCALFLOW < local/session;
 	local/sandbox, local/kube < local/doctor; # looks at both without a session
-	local/session, local/front, local/monitor, local/image, local/doctor, REACH < local/cli;
+	FLOWBASE < local/explain; # the rules without what acts on them
+	local/session, local/front, local/monitor, local/image, local/doctor, local/explain, REACH < local/cli;
 	local/cli, local/sandbox/boot < cmd/mirrord;
 	link/resume, link/seal, AGENTMECH, AGENTFLOW < agent/server < cmd/mirrord-agent;
 

@@ -14,6 +14,13 @@ const (
 	KindReadlink
 	KindStatfs
 	KindFsinfo
+	KindWriteAt
+	KindResize
+	KindSyncHandle
+	KindMake
+	KindRemove
+	KindRename
+	KindSetAttr
 )
 
 // Paths in the file flow are absolute and clean, as bytes, below the target's
@@ -26,6 +33,7 @@ type Stat struct {
 	Path     string
 	Follow   bool   // resolve a symbolic link at the end
 	Prefetch uint32 // regular file no larger than this: send its content too
+	Handle   uint64 // of an open file, in place of Path
 }
 
 // Attr is what statx(2) tells about a file.
@@ -116,6 +124,7 @@ func (m *Stat) fields(c *codec) {
 	c.text(1, &m.Path)
 	c.boolean(2, &m.Follow)
 	number(c, 3, &m.Prefetch)
+	number(c, 4, &m.Handle)
 }
 
 func (m *Attr) fields(c *codec) {

@@ -50,6 +50,20 @@ func blank(k Kind) Message {
 		return new(Statfs)
 	case KindFsinfo:
 		return new(Fsinfo)
+	case KindWriteAt:
+		return new(WriteAt)
+	case KindResize:
+		return new(Resize)
+	case KindSyncHandle:
+		return new(SyncHandle)
+	case KindMake:
+		return new(Make)
+	case KindRemove:
+		return new(Remove)
+	case KindRename:
+		return new(Rename)
+	case KindSetAttr:
+		return new(SetAttr)
 	}
 	return nil
 }

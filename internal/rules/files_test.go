@@ -8,14 +8,26 @@ import (
 	"testing"
 )
 
-var someone = &Files{
+// files makes rules of patterns that are known to be good.
+func files(t testing.TB, o FilesOptions, at Places) *Files {
+	t.Helper()
+	f, err := NewFiles(o, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+var somewhere = Places{
 	Home:    "/home/ana",
 	Own:     []string{"/ws/shop", "/data/tmp"},
+	Tools:   []string{"/opt/go", "/home/ana/.nvm/bin"},
 	Volumes: []string{"/etc/app", "/run/secrets/app", "/ws/shop/config", "/tmp", "/home/ana", "/data/tmp/volume", "/proc/odd", "/"},
 	Code:    []string{"/srv/tool"},
 }
 
 func TestFilesDecide(t *testing.T) {
+	someone := files(t, FilesOptions{}, somewhere)
 	for _, c := range []struct {
 		path        string
 		read, write Where
@@ -29,6 +41,9 @@ func TestFilesDecide(t *testing.T) {
 		{"/usrlocal", Remote, Local},
 		{"/lib64/ld-linux-x86-64.so.2", Local, Local},
 		{"/opt/tool/x", Local, Local},
+		{"/opt/go/bin/go", Local, Local},
+		{"/run/nscd/socket", NotFound, NotFound},
+		{"/home/ana/.aws/credentials", NotFound, NotFound},
 		{"/etc/passwd", Local, Local},
 		{"/etc/resolv.conf", Remote, Local},
 		{"/etc/resolv.conf.d", Local, Local},
@@ -76,6 +91,7 @@ func TestFilesDecide(t *testing.T) {
 }
 
 func TestFilesReaches(t *testing.T) {
+	someone := files(t, FilesOptions{}, somewhere)
 	for _, c := range []struct {
 		dir           string
 		local, remote bool
@@ -140,29 +156,29 @@ func TestPlan(t *testing.T) {
 	d := listed{"/usr/", "/bin@", "/tmp/", "/etc/", "/etc/passwd", "/etc/shadow", "/etc/ssh/", "/etc/ssl/", "/etc/ssl/certs/", "/etc/ssl/private/", "/etc/alternatives/", "/etc/ld.so.cache", "/etc/localtime@", "/home/", "/home/ana/", "/home/ana/.kube/", "/home/ana/.azure/",
 		"/run/", "/run/docker.sock=", "/run/user/", "/run/secrets/", "/run/utmp", "/run/nscd/", "/var/tmp/", "/ws/shop/", "/ws/shop/config/", "/ws/shop/src/", "/proc/"}
 	for _, c := range []struct {
-		name  string
-		files Files
-		want  Plan
+		name string
+		at   Places
+		want Plan
 	}{
-		{"no target", Files{Home: "/home/ana", Own: []string{"/ws/shop"}}, Plan{
+		{"no target", Places{Home: "/home/ana", Own: []string{"/ws/shop"}}, Plan{
 			Binds: []string{"/etc/alternatives", "/etc/ssl/private", "/home", "/proc", "/run", "/tmp", "/usr", "/var/tmp", "/ws/shop"},
 			Hides: []string{"/home/ana/.azure", "/home/ana/.kube", "/run/nscd"}}},
-		{"volumes split a directory", Files{Home: "/home/ana", Own: []string{"/ws/shop"}, Volumes: []string{"/run/secrets/app", "/ws/shop/config"}}, Plan{
-			Binds: []string{"/etc/alternatives", "/etc/ssl/private", "/home", "/proc", "/run/docker.sock", "/run/nscd", "/run/user", "/tmp", "/usr", "/var/tmp", "/ws/shop/src"},
-			Hides: []string{"/home/ana/.azure", "/home/ana/.kube", "/run/nscd"}}},
-		{"a volume over a place that is not one's own", Files{Home: "/home/ana", Volumes: []string{"/tmp", "/usr"}}, Plan{
+		{"volumes split a directory", Places{Home: "/home/ana", Own: []string{"/ws/shop"}, Volumes: []string{"/run/secrets/app", "/ws/shop/config"}}, Plan{
+			Binds: []string{"/etc/alternatives", "/etc/ssl/private", "/home", "/proc", "/run/docker.sock", "/run/user", "/tmp", "/usr", "/var/tmp", "/ws/shop/src"},
+			Hides: []string{"/home/ana/.azure", "/home/ana/.kube"}}}, // /run/nscd is nowhere
+		{"a volume over a place that is not one's own", Places{Home: "/home/ana", Volumes: []string{"/tmp", "/usr"}}, Plan{
 			Binds: []string{"/etc/alternatives", "/etc/ssl/private", "/home", "/proc", "/run", "/var/tmp"},
 			Hides: []string{"/home/ana/.azure", "/home/ana/.kube", "/run/nscd"}}},
-		{"a volume over a place of one's own", Files{Home: "/home/ana", Own: []string{"/tmp"}, Volumes: []string{"/tmp"}}, Plan{
+		{"a volume over a place of one's own", Places{Home: "/home/ana", Own: []string{"/tmp"}, Volumes: []string{"/tmp"}}, Plan{
 			Binds: []string{"/etc/alternatives", "/etc/ssl/private", "/home", "/proc", "/run", "/tmp", "/usr", "/var/tmp"},
 			Hides: []string{"/home/ana/.azure", "/home/ana/.kube", "/run/nscd"}}},
-		{"working in what is hidden", Files{Home: "/home/ana", Own: []string{"/home/ana/.kube", "/root/bin"}}, Plan{
+		{"working in what is hidden", Places{Home: "/home/ana", Own: []string{"/home/ana/.kube", "/root/bin"}}, Plan{
 			Binds:  []string{"/etc/alternatives", "/etc/ssl/private", "/home", "/proc", "/run", "/tmp", "/usr", "/var/tmp"},
 			Hides:  []string{"/home/ana/.azure", "/run/nscd"},
 			Absent: []string{"/root/bin"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := c.files.Plan(d)
+			got := files(t, FilesOptions{}, c.at).Plan(d)
 			if !slices.Equal(got.Binds, c.want.Binds) {
 				t.Errorf("binds\ngot  %q\nwant %q", got.Binds, c.want.Binds)
 			}

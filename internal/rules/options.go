@@ -104,11 +104,14 @@ const (
 // IncomingOptions say what becomes of ports that the program listens on.
 type IncomingOptions struct {
 	Mode            string     `json:"mode,omitempty"`         // empty: IncomingMirror
-	Ports           []uint16   `json:"ports,omitempty"`        // of the target; if not nil only these
+	Ports           []uint16   `json:"ports,omitzero"`         // of the target; if not nil only these
 	IgnorePorts     []uint16   `json:"ignore_ports,omitempty"` // of the program
 	PortMapping     []PortPair `json:"port_mapping,omitempty"` // From the program's To the target's
 	ListenPorts     []PortPair `json:"listen_ports,omitempty"` // From the program's To the published one
 	IgnoreLocalhost bool       `json:"ignore_localhost,omitempty"`
+	// DebuggerPorts, of the program, are local: MIRRORD_IGNORE_DEBUGGER_PORTS and
+	// what was found of a debugger.
+	DebuggerPorts []PortRange `json:"debugger_ports,omitempty"`
 	// HTTP is which requests are meant; nil: whole connections.
 	HTTP *HTTPOptions `json:"http,omitempty"`
 }
@@ -119,11 +122,17 @@ type PortPair struct {
 	To   uint16 `json:"to"`
 }
 
+// PortRange is the ports from First to Last, both included.
+type PortRange struct {
+	First uint16 `json:"first"`
+	Last  uint16 `json:"last"`
+}
+
 // HTTPOptions restrict ports to requests that a filter matches.
 type HTTPOptions struct {
 	Filter Filter `json:"filter"`
 	// Ports of the target that are filtered; nil: every port.
-	Ports []uint16 `json:"ports,omitempty"`
+	Ports []uint16 `json:"ports,omitzero"`
 	// OtherPorts says what becomes of ports that Ports does not hold: "" leaves
 	// them alone, IncomingSteal or IncomingMirror takes them whole.
 	OtherPorts string `json:"other_ports,omitempty"`

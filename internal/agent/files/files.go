@@ -1,16 +1,16 @@
-// Package files is the agent's half of the file flow: it reads the target's
-// files as the target's own process would.
+// Package files is the agent's half of the file flow: it reads and changes the
+// target's files as the target's own process would.
 //
 // The server hands it the requests of a link. Every path is resolved below the
 // target's root by openat2(2) with RESOLVE_IN_ROOT, so symbolic links mean
 // what they mean in the target and none leads out of it. Threads of its own
-// carry the ids of the target's process for files, so permission is what the
-// target's kernel says. Nothing here writes.
+// carry the ids and the umask of the target's process, so permission is what
+// the target's kernel says.
 //
 // Hazards. Opening a FIFO or a device does something: it blocks, wakes a writer
 // of the target's, rewinds a tape. So every path is first opened with O_PATH,
-// and what that turns out to be is opened for reading only if it is a regular
-// file or a directory. A disk that never answers (a dead NFS server) keeps its
+// and what that turns out to be is opened only if it is a regular file or a
+// directory. A disk that never answers (a dead NFS server) keeps its
 // thread, and Close, for as long.
 package files
 
@@ -43,10 +43,11 @@ const (
 	batchBytes = 32 << 10
 )
 
-// As says in whose name files are read.
+// As says in whose name files are used.
 type As struct {
 	UID, GID uint32
 	Groups   []int
+	Umask    uint32 // permissions that new files do not get
 }
 
 // Server answers file requests. Its methods may be called concurrently.
@@ -109,6 +110,16 @@ func (s *Server) Serve(ctx context.Context, stream *link.Stream, m protocol.Mess
 		reply, err = do(ctx, s, func() (*protocol.Fsinfo, error) { return s.statfs(m) })
 	case *protocol.ReadDir:
 		err = s.readDir(ctx, stream, m)
+	case *protocol.WriteAt, *protocol.Resize, *protocol.SyncHandle:
+		s.changes(ctx, stream, m)
+	case *protocol.Make:
+		reply, err = do(ctx, s, func() (*protocol.Attr, error) { return s.make(m) })
+	case *protocol.SetAttr:
+		reply, err = do(ctx, s, func() (*protocol.Attr, error) { return s.setAttr(m) })
+	case *protocol.Remove:
+		reply, err = do(ctx, s, func() (*protocol.Answer, error) { return &protocol.Answer{}, s.remove(m) })
+	case *protocol.Rename:
+		reply, err = do(ctx, s, func() (*protocol.Answer, error) { return &protocol.Answer{}, s.rename(m) })
 	default:
 		return false
 	}
@@ -141,17 +152,24 @@ func do[T any](ctx context.Context, s *Server, f func() (T, error)) (v T, err er
 
 // at finds p below the root and opens it with O_PATH, which does nothing to it.
 func (s *Server) at(p string, flags uint64) (int, error) {
+	return s.openat(p, &unix.OpenHow{Flags: flags | unix.O_PATH})
+}
+
+// openat is openat2(2) of p below the root.
+func (s *Server) openat(p string, how *unix.OpenHow) (int, error) {
 	// A rename or a mount anywhere may race with the walk, which then has to be
 	// tried again (openat2(2)); a target that does nothing else shall not keep us.
 	const tries = 100
-	if !strings.HasPrefix(p, "/") || strings.ContainsRune(p, 0) {
-		return -1, fmt.Errorf("path %q: %w", p, syscall.EINVAL)
+	p, err := clean(p)
+	if err != nil {
+		return -1, err
 	}
-	rel := strings.TrimPrefix(path.Clean(p), "/")
+	rel := strings.TrimPrefix(p, "/")
 	if rel == "" {
 		rel = "."
 	}
-	how := &unix.OpenHow{Flags: flags | unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
+	how.Flags |= unix.O_CLOEXEC
+	how.Resolve = unix.RESOLVE_IN_ROOT
 	for range tries {
 		fd, err := unix.Openat2(int(s.root.Fd()), rel, how)
 		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
@@ -161,7 +179,23 @@ func (s *Server) at(p string, flags uint64) (int, error) {
 	return -1, syscall.EAGAIN
 }
 
+// clean checks a path from the wire.
+func clean(p string) (string, error) {
+	if !strings.HasPrefix(p, "/") || strings.ContainsRune(p, 0) {
+		return "", fmt.Errorf("path %q: %w", p, syscall.EINVAL)
+	}
+	return path.Clean(p), nil
+}
+
 func (s *Server) stat(m *protocol.Stat) (*protocol.Attr, error) {
+	if m.Handle != 0 {
+		h, err := s.use(m.Handle)
+		if err != nil {
+			return nil, err
+		}
+		defer h.busy.Done()
+		return statAt(int(h.f.Fd()), "")
+	}
 	flags := uint64(unix.O_NOFOLLOW)
 	if m.Follow {
 		flags = 0
@@ -209,49 +243,80 @@ func addContent(path int, attr *protocol.Attr, limit uint64) {
 }
 
 func (s *Server) open(m *protocol.Open) (*protocol.Opened, error) {
-	const noFollow = 0o400000 // O_NOFOLLOW of x86-64, which all systems send
-	if m.Flags&unix.O_ACCMODE != unix.O_RDONLY || m.Flags&(unix.O_CREAT|unix.O_TRUNC) != 0 {
-		return nil, syscall.EROFS
-	}
-	flags := uint64(0)
-	if m.Flags&noFollow != 0 {
-		flags = unix.O_NOFOLLOW
-	}
-	found, err := s.at(m.Path, flags)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(found)
-	attr, err := statAt(found, "")
-	if err != nil {
-		return nil, err
-	}
-	switch attr.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-	case unix.S_IFDIR:
-		return nil, syscall.EISDIR
-	case unix.S_IFLNK:
-		return nil, syscall.ELOOP
-	default:
-		return nil, syscall.ENXIO
-	}
-	fd, err := reopen(found, unix.O_RDONLY)
+	fd, err := s.openFile(m)
 	if err != nil {
 		return nil, err
 	}
 	h := &handle{f: os.NewFile(uintptr(fd), "")}
-	reply := &protocol.Opened{Attr: *attr}
+	reply := &protocol.Opened{}
+	attr, err := statAt(fd, "")
+	if err == nil {
+		reply.Attr = *attr
+		reply.Handle, err = s.keep(h)
+	}
+	if err != nil {
+		h.f.Close()
+		return nil, err
+	}
 	if n := min(m.Prefetch, maxPrefetch); n > 0 {
 		buf := make([]byte, n)
 		if got, err := readFull(fd, buf, 0); err == nil {
 			reply.Data, reply.EOF = buf[:got], got < len(buf)
 		}
 	}
-	if reply.Handle, err = s.keep(h); err != nil {
-		h.f.Close()
-		return nil, err
-	}
 	return reply, nil
+}
+
+// openFile opens a regular file, or makes it.
+func (s *Server) openFile(m *protocol.Open) (int, error) {
+	const (
+		noFollow = 0o400000 // O_NOFOLLOW of x86-64, which all systems send
+		how      = unix.O_ACCMODE | unix.O_APPEND | unix.O_TRUNC
+		// tries bounds how often a name may come and go while it is opened.
+		tries = 10
+	)
+	flags := uint64(0)
+	if m.Flags&noFollow != 0 {
+		flags = unix.O_NOFOLLOW
+	}
+	for range tries {
+		found, err := s.at(m.Path, flags)
+		if errors.Is(err, unix.ENOENT) && m.Flags&unix.O_CREAT != 0 {
+			fd, err := s.openat(m.Path, &unix.OpenHow{Flags: uint64(m.Flags&how) | unix.O_CREAT | unix.O_EXCL | unix.O_NONBLOCK, Mode: uint64(m.Mode & 0o7777)})
+			if errors.Is(err, unix.EEXIST) && m.Flags&unix.O_EXCL == 0 {
+				continue // somebody was faster
+			}
+			return fd, err
+		}
+		if err != nil {
+			return -1, err
+		}
+		fd, err := openFound(found, m.Flags&unix.O_CREAT != 0 && m.Flags&unix.O_EXCL != 0, int(m.Flags&how))
+		unix.Close(found)
+		return fd, err
+	}
+	return -1, syscall.EEXIST // a link that leads to nothing
+}
+
+// openFound opens what an O_PATH descriptor stands for, if that is a regular
+// file.
+func openFound(found int, exclusive bool, flags int) (int, error) {
+	attr, err := statAt(found, "")
+	if err != nil {
+		return -1, err
+	}
+	if exclusive {
+		return -1, syscall.EEXIST
+	}
+	switch attr.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return reopen(found, flags)
+	case unix.S_IFDIR:
+		return -1, syscall.EISDIR
+	case unix.S_IFLNK:
+		return -1, syscall.ELOOP
+	}
+	return -1, syscall.ENXIO
 }
 
 func (s *Server) keep(h *handle) (uint64, error) {
@@ -271,15 +336,22 @@ func (s *Server) keep(h *handle) (uint64, error) {
 // errEnded is what requests get that come after Close.
 var errEnded = fmt.Errorf("the file server has ended: %w", syscall.EIO)
 
-func (s *Server) readAt(m *protocol.ReadAt) (*protocol.Data, error) {
+// use gives a handle, which cannot be closed before the caller calls busy.Done.
+func (s *Server) use(number uint64) (*handle, error) {
 	s.mu.Lock()
-	h := s.handles[m.Handle]
-	if h != nil {
-		h.busy.Add(1)
-	}
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	h := s.handles[number]
 	if h == nil {
 		return nil, syscall.EBADF
+	}
+	h.busy.Add(1)
+	return h, nil
+}
+
+func (s *Server) readAt(m *protocol.ReadAt) (*protocol.Data, error) {
+	h, err := s.use(m.Handle)
+	if err != nil {
+		return nil, err
 	}
 	defer h.busy.Done()
 	if m.Off < 0 {

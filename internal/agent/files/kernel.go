@@ -16,11 +16,23 @@ import (
 // permission as in any open; there is no walk that could lead elsewhere.
 func reopen(path int, flags int) (int, error) {
 	for {
-		fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(path), flags|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+		fd, err := unix.Open(opened(path), flags|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 		if !errors.Is(err, unix.EINTR) {
 			return fd, err
 		}
 	}
+}
+
+// opened is a path to what the descriptor stands for, without a walk.
+func opened(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// lstatAt is statAt, with where a symbolic link points.
+func lstatAt(fd int, name string) (*protocol.Attr, error) {
+	a, err := statAt(fd, name)
+	if err == nil && a.Mode&unix.S_IFMT == unix.S_IFLNK {
+		a.Link, err = linkAt(fd, name)
+	}
+	return a, err
 }
 
 // statAt is statx(2) of name in the directory fd; of fd itself if name is "".
@@ -73,6 +85,23 @@ func readFull(fd int, p []byte, off int64) (n int, err error) {
 		n += got
 	}
 	return n, nil
+}
+
+// writeFull writes all of p; to the end of the file if that was opened so.
+func writeFull(fd int, p []byte, off int64) error {
+	for len(p) > 0 {
+		n, err := unix.Pwrite(fd, p, off)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return err
+		case n == 0:
+			return syscall.EIO
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return nil
 }
 
 // entries reads the next names of a listing, about batchBytes of them; none at

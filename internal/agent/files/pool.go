@@ -85,7 +85,7 @@ func (p *pool) close() {
 	p.wg.Wait()
 }
 
-// become gives the calling thread the ids. The calls are made raw: the
+// become gives the calling thread the ids and the umask. The calls are made raw: the
 // functions of package syscall change all threads of the process.
 func (as As) become() error {
 	if groups, err := unix.Getgroups(); err != nil || !slices.Equal(groups, as.Groups) {
@@ -100,6 +100,11 @@ func (as As) become() error {
 			return fmt.Errorf("take the target's groups: %w", errno)
 		}
 	}
+	// The umask is one of the things that threads share until they part.
+	if _, _, errno := unix.RawSyscall(unix.SYS_UNSHARE, unix.CLONE_FS, 0, 0); errno != 0 {
+		return fmt.Errorf("take the target's umask: %w", errno)
+	}
+	_, _, _ = unix.RawSyscall(unix.SYS_UMASK, uintptr(as.Umask&0o777), 0, 0) // cannot fail
 	if err := set("gid", unix.SYS_SETFSGID, as.GID); err != nil {
 		return err
 	}
@@ -114,7 +119,7 @@ func set(what string, trap uintptr, id uint32) error {
 	_, _, _ = unix.RawSyscall(trap, uintptr(id), 0, 0)
 	now, _, _ := unix.RawSyscall(trap, ^uintptr(0), 0, 0)
 	if uint32(now) != id {
-		return fmt.Errorf("read files as %s %d: %w", what, id, unix.EPERM)
+		return fmt.Errorf("use files as %s %d: %w", what, id, unix.EPERM)
 	}
 	return nil
 }

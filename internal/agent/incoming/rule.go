@@ -36,7 +36,9 @@ func newRule(m *protocol.Subscribe) (*rule, error) {
 		if len(p) > maxProbePath {
 			return nil, fmt.Errorf("the path of a probe has at most %d bytes, not %d", maxProbePath, len(p))
 		}
-		r.probes[probeTarget(p)] = true
+		if m.Mode == protocol.ModeSteal { // a copy is in nobody's way
+			r.probes[probeTarget(p)] = true
+		}
 	}
 	if m.Filter == "" {
 		return r, nil

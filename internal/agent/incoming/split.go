@@ -98,16 +98,10 @@ func (s *split) run(ctx context.Context) {
 	s.in.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.over = true
 	if s.grace != nil {
 		s.grace.Stop()
 	}
-	for _, x := range s.sides {
-		if x != nil {
-			x.Close()
-		}
-	}
-	s.client.Close()
+	s.closeLocked()
 }
 
 // read forwards what the client says until there is nothing more, or nobody
@@ -341,9 +335,20 @@ func (s *split) settle() {
 	s.busy = nil
 	s.cond.Broadcast()
 	if s.ending && s.bound == nil {
-		s.over = true
-		s.client.Close()
+		s.closeLocked()
 	}
+}
+
+// closeLocked ends an idle connection. mu is held.
+func (s *split) closeLocked() {
+	s.over = true
+	s.client.Close()
+	for _, x := range s.sides {
+		if x != nil {
+			x.Close()
+		}
+	}
+	s.cond.Broadcast()
 }
 
 // give gives the original all that is and comes.
@@ -448,9 +453,7 @@ func (s *split) leave() {
 	switch {
 	case s.over:
 	case at == nil:
-		s.over = true
-		s.client.Close()
-		s.cond.Broadcast()
+		s.closeLocked()
 	case at.role == toOriginal:
 		s.grace = time.AfterFunc(graceTime, func() { s.fail(syscall.ECONNRESET) })
 	default:

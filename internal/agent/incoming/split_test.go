@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -107,7 +109,80 @@ func TestRequestsAreDivided(t *testing.T) {
 	}
 }
 
-// A client of the language's own, with keep-alive and concurrency.
+// Requests in any order, cut anywhere, arrive as they were sent.
+func TestAnyOrder(t *testing.T) {
+	for seed := range uint64(8) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(seed, 0))
+			st := setStage(t, stageOptions{})
+			c := st.client()
+			var all, wantLocal, wantOriginal string
+			var order []int
+			for range 30 {
+				i := rnd.IntN(len(odd))
+				order = append(order, i)
+				all += odd[i]
+				if line, _, _ := strings.Cut(odd[i], "\r\n"); strings.Contains(line, "/local/") {
+					wantLocal += odd[i]
+				} else {
+					wantOriginal += odd[i]
+				}
+			}
+			go func() {
+				for len(all) > 0 {
+					n := min(len(all), 1+rnd.IntN(300))
+					if _, err := io.WriteString(c, all[:n]); err != nil {
+						return
+					}
+					all = all[n:]
+				}
+			}()
+			br := bufio.NewReader(c)
+			for _, i := range order {
+				method, _, _ := strings.Cut(odd[i], " ")
+				if got := answer(t, br, method); got != oddAnswers[i] {
+					t.Errorf("seed %d: %.30q is answered %q, want %q", seed, odd[i], got, oddAnswers[i])
+				}
+			}
+			heard(t, st.orig, wantOriginal)
+			heard(t, st.local, wantLocal)
+			c.CloseWrite()
+			ends(t, br)
+		})
+	}
+}
+
+// Many clients at once each get their own replies.
+func TestManyClients(t *testing.T) {
+	st := setStage(t, stageOptions{})
+	var wg sync.WaitGroup
+	for i := range 16 {
+		c := st.client()
+		wg.Go(func() {
+			br := bufio.NewReader(c)
+			for j := range 20 {
+				who, path := "local", "local"
+				if (i+j)%2 == 0 {
+					who, path = "original", "other"
+				}
+				body := strings.Repeat("x", i*1000+j)
+				_, _ = fmt.Fprintf(c, "POST /%s/%d-%d HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", path, i, j, len(body), body)
+				r, err := http.ReadResponse(br, nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				b, err := io.ReadAll(r.Body)
+				if want := fmt.Sprintf("%s POST /%s/%d-%d %d map[]", who, path, i, j, len(body)); string(b) != want || err != nil {
+					t.Errorf("got %q, %v, want %q", b, err, want)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// A client of the language's own, with keep-alive and expectations.
 func TestHTTPClient(t *testing.T) {
 	st := setStage(t, stageOptions{})
 	tr := &http.Transport{Dial: func(string, string) (net.Conn, error) { return st.client(), nil }, ExpectContinueTimeout: 2 * time.Second}
@@ -491,8 +566,13 @@ func TestIdleEnds(t *testing.T) {
 	get("other", "original")
 	get("local", "local")
 	// Both end theirs: the client notices nothing.
-	within(t, "local's", st.local.opened).Close()
-	within(t, "the original's", st.orig.opened).Close()
+	for _, a := range []*actor{st.local, st.orig} {
+		r := within(t, "a connection to "+a.name, a.opened).(*recorded)
+		if err := r.Conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		within(t, "the end of the connection to "+a.name, r.done) // it was seen
+	}
 	get("local", "local")
 	get("other", "original")
 	within(t, "another to local", st.local.opened)
@@ -722,10 +802,13 @@ func TestWholePortWithProbes(t *testing.T) {
 			t.Errorf("got %q, %v, want %q", got, err, in)
 		}
 	}
-	// A reset by local is a reset.
-	refuse := setStage(t, stageOptions{local: func(c net.Conn) { c.(*recorded).Conn.(*link.Stream).Reset(syscall.ECONNREFUSED) },
+}
+
+// There, a reset by local is a reset.
+func TestWholePortIsReset(t *testing.T) {
+	st := setStage(t, stageOptions{local: func(c net.Conn) { c.(*recorded).Conn.(*link.Stream).Reset(syscall.ECONNREFUSED) },
 		subscribe: protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal, Probes: []string{"/healthz"}}})
-	c := refuse.client()
+	c := st.client()
 	ask(t, c, "GET / HTTP/1.1\r\n\r\n")
 	if _, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the client reads %v, want ECONNRESET", err)
@@ -738,10 +821,13 @@ func TestSessionEnds(t *testing.T) {
 		st := setStage(t, stageOptions{})
 		c := st.client()
 		br := bufio.NewReader(c)
-		ask(t, c, "GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
-		answer(t, br, "GET")
+		for _, path := range []string{"/other", "/local", "/other"} {
+			ask(t, c, "GET "+path+" HTTP/1.1\r\nHost: a\r\n\r\n")
+			answer(t, br, "GET")
+		}
 		st.end()
 		ends(t, br)
+		within(t, "the end of the hub", st.ended)
 	})
 	t.Run("the original has it", func(t *testing.T) {
 		ended, asked := make(chan struct{}), make(chan struct{})
@@ -760,6 +846,7 @@ func TestSessionEnds(t *testing.T) {
 			t.Errorf("got %q", got)
 		}
 		ends(t, br)
+		within(t, "the end of the hub", st.ended)
 	})
 	t.Run("local has it", func(t *testing.T) {
 		st := setStage(t, stageOptions{})

@@ -83,7 +83,7 @@ func Run(ctx context.Context, o Options) error {
 			case <-ctx.Done():
 			}
 		})
-		if s.files, err = files.New(s.t.Root, files.As{UID: s.t.UID, GID: s.t.GID, Groups: s.t.Groups}); err != nil {
+		if s.files, err = files.New(s.t.Root, files.As{UID: s.t.UID, GID: s.t.GID, Groups: s.t.Groups, Umask: s.t.Umask}); err != nil {
 			o.Log.Warn("no files", "error", err)
 		} else {
 			defer s.files.Close()

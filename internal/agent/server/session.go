@@ -182,12 +182,13 @@ func (s *session) greet(stream *link.Stream, hello *protocol.Hello) {
 		return
 	}
 	w.Version, w.Software = version, software
-	if stream.Send(w) != nil {
-		return
-	}
-	s.mu.Lock()
+	s.mu.Lock() // so that a goodbye comes after the welcome, and comes
+	err = stream.Send(w)
 	s.hello = stream
 	s.mu.Unlock()
+	if err != nil {
+		return
+	}
 	_, _ = io.Copy(io.Discard, stream) // until local closes it, or bye the link
 }
 

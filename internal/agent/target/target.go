@@ -47,6 +47,7 @@ type Target struct {
 	UID, GID uint32
 	Groups   []int
 	Umask    uint32
+	Caps     uint64   // its effective capabilities, a bit each
 	Root     *os.File // O_PATH of its root directory; alive until Close
 	NetNS    *os.File // of its network namespace; alive until Close
 
@@ -166,7 +167,7 @@ func (t *Target) await() {
 }
 
 // parseStatus reads /proc/PID/status (proc_pid_status(5)): the ids that the
-// file system sees, the groups and the umask.
+// file system sees, the groups, the umask and the capabilities.
 func (t *Target) parseStatus(status []byte) error {
 	for line := range strings.Lines(string(status)) {
 		name, rest, _ := strings.Cut(line, ":")
@@ -200,6 +201,14 @@ func (t *Target) parseStatus(status []byte) error {
 					return fmt.Errorf("umask of the target: %w", err)
 				}
 				t.Umask = uint32(m)
+			}
+		case "CapEff":
+			if len(f) == 1 {
+				c, err := strconv.ParseUint(f[0], 16, 64)
+				if err != nil {
+					return fmt.Errorf("capabilities of the target: %w", err)
+				}
+				t.Caps = c
 			}
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -65,12 +66,9 @@ here nor in the cluster.`,
 		Version:          a.version,
 	}
 	root.SetVersionTemplate("mirrord {{.Version}}\n")
-	exec, doctor := a.execCommand(), a.doctorCommand()
-	root.AddCommand(exec, a.agentCommand(), a.demoCommand(), doctor, a.versionCommand())
-	for _, c := range []*cobra.Command{exec, doctor} { // those with sessionFlags
-		if len(args) > 0 && args[0] == c.Name() {
-			args = append(args[:1:1], fillIn(c.Flags(), args[1:])...)
-		}
+	root.AddCommand(a.execCommand(), a.explainCommand(), a.doctorCommand(), a.agentCommand(), a.demoCommand(), a.versionCommand())
+	if c, rest, err := root.Find(args); err == nil && c.Flags().Lookup("config-file") != nil { // sessionFlags
+		args = append(strings.Fields(c.CommandPath())[1:], fillIn(c.Flags(), rest)...)
 	}
 	root.SetArgs(args)
 	root.SetOut(os.Stdout)

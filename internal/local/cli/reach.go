@@ -162,6 +162,9 @@ func cleanUp(ctx context.Context, owned json.RawMessage) error {
 // features are what the agent needs capabilities for.
 func features(cfg config.Config) []kube.Feature {
 	all := []kube.Feature{kube.FeatureNetwork, kube.FeatureFiles}
+	if cfg.Files.WritesRemote() {
+		all = append(all, kube.FeatureWrite)
+	}
 	switch {
 	case cfg.Targetless() || cfg.Incoming.Mode == rules.IncomingOff:
 	case cfg.Incoming.Mode == rules.IncomingSteal:

@@ -2,11 +2,11 @@
 // program sees, made of the target's and the developer's own.
 //
 // The session serves it by FUSE and mounts over it what is local as a whole.
-// For every other path package rules says whose it is; the developer's files
-// are read here, the target's through the link. What the target told is
-// remembered for a short life. In mode read nothing is changed in the target:
-// a path becomes the developer's own, for the session, when it is first
-// written.
+// For every other path package rules says whose it is, and under which name;
+// the developer's files are used here, the target's through the link. What the
+// target told is remembered for a short life; what the session changed there it
+// sees at once. A path that is the target's to read and the developer's to
+// write becomes the developer's own, for the session, when it is first written.
 //
 // Errors carry the errno of whoever was asked. A signal for the waiting
 // process ends a remote call after a moment, the end of the link at once, and
@@ -20,7 +20,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"maps"
 	"os"
 	"path"
 	"slices"
@@ -128,15 +127,24 @@ func inView(p string) (remote string, ok bool) {
 	return "/" + rest, ok
 }
 
+// at says whose p is now, and how it is called there.
+func (t *Tree) at(p string) (rules.Where, string) { return t.side(p, rules.Read) }
+
+// target says where a change of p goes, and how it is called there.
+func (t *Tree) target(p string) (rules.Where, string) { return t.side(p, rules.Write) }
+
+func (t *Tree) side(p string, op rules.Op) (rules.Where, string) {
+	d := t.o.Rules.Decide(p, op)
+	if _, ok := t.o.Served[p]; ok || t.isSwitched(p) {
+		return rules.Local, d.Path
+	}
+	return d.Where, d.Path
+}
+
 // where says whose p is now.
 func (t *Tree) where(p string) rules.Where {
-	if t.isSwitched(p) {
-		return rules.Local
-	}
-	if _, ok := t.o.Served[p]; ok {
-		return rules.Local
-	}
-	return t.o.Rules.Decide(p, rules.Read).Where
+	w, _ := t.at(p)
+	return w
 }
 
 // isSwitched reports whether p, or a directory above it, became local.
@@ -184,20 +192,30 @@ func (t *Tree) Lookup(ctx context.Context, p string) (fusefs.Node, error) {
 	if content, ok := t.o.Served[p]; ok {
 		return t.servedNode(p, content), nil
 	}
-	switch t.where(p) {
+	n, err := t.lookupSides(ctx, p)
+	if errors.Is(err, syscall.ENOENT) && t.o.Rules.Leads(p) {
+		return t.ledNode(p), nil
+	}
+	return n, err
+}
+
+// lookupSides finds p on the side that it is on, and a directory that leads to
+// something of the other side there.
+func (t *Tree) lookupSides(ctx context.Context, p string) (fusefs.Node, error) {
+	switch where, name := t.at(p); where {
 	case rules.Local:
-		n, err := localNode(p)
+		n, err := localNode(p, name)
 		if errors.Is(err, syscall.ENOENT) && t.o.Rules.Reaches(p, rules.Remote) {
-			return t.directory(t.lookupRemote(ctx, p))
+			return t.directory(t.lookupRemote(ctx, p, name))
 		}
 		if t.absent[p] && err != nil { // only that there is nothing can be remembered
 			return fusefs.Node{Keep: fusefs.Ever}, syscall.ENOENT
 		}
 		return n, err
 	case rules.Remote:
-		n, err := t.lookupRemote(ctx, p)
+		n, err := t.lookupRemote(ctx, p, name)
 		if errors.Is(err, syscall.ENOENT) && t.shows(p) {
-			if l, err := t.directory(localNode(p)); err == nil {
+			if l, err := t.directory(localNode(p, name)); err == nil {
 				return l, nil
 			}
 		}
@@ -220,8 +238,9 @@ func (t *Tree) directory(n fusefs.Node, err error) (fusefs.Node, error) {
 	return n, err
 }
 
-func (t *Tree) lookupRemote(ctx context.Context, p string) (fusefs.Node, error) {
-	a, err := t.remote.stat(ctx, p)
+// lookupRemote finds p, which the target calls name.
+func (t *Tree) lookupRemote(ctx context.Context, p, name string) (fusefs.Node, error) {
+	a, err := t.remote.stat(ctx, name)
 	if err != nil {
 		return fusefs.Node{Keep: life}, err
 	}
@@ -254,110 +273,6 @@ func (t *Tree) leadsOut(p string) bool {
 	return err == nil && (fi.IsDir() || fi.Mode()&fs.ModeSocket != 0)
 }
 
-// List implements fusefs.Tree.
-func (t *Tree) List(ctx context.Context, p string) ([]fusefs.Entry, error) {
-	if r, ok := inView(p); ok {
-		list, err := t.remote.list(ctx, r)
-		if err != nil {
-			return nil, err
-		}
-		all := make([]fusefs.Entry, 0, len(list))
-		for _, e := range list {
-			all = append(all, fusefs.Entry{Name: e.Name, Node: remoteNode(sideView, path.Join(r, e.Name), &e.Attr)})
-		}
-		return all, nil
-	}
-	all := map[string]fusefs.Node{}
-	err := t.listRemote(ctx, p, all)
-	if errors.Is(err, syscall.ENOTDIR) { // a file there, a directory here
-		err = syscall.ENOENT
-	}
-	if lerr := t.listLocal(p, all); lerr == nil && errors.Is(err, syscall.ENOENT) {
-		err = nil
-	}
-	mounts := 0
-	for f, mode := range t.fixed {
-		if path.Dir(f) == p && !strings.HasPrefix(viewDir, f) {
-			all[path.Base(f)] = t.fixedNode(f, mode)
-			mounts++
-		}
-	}
-	for f, content := range t.o.Served {
-		if path.Dir(f) == p {
-			all[path.Base(f)] = t.servedNode(f, content)
-		}
-	}
-	if err != nil && (mounts == 0 || !errors.Is(err, syscall.ENOENT)) {
-		return nil, err
-	}
-	entries := make([]fusefs.Entry, 0, len(all))
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		entries = append(entries, fusefs.Entry{Name: name, Node: all[name]})
-	}
-	return entries, nil
-}
-
-// listRemote adds the target's names that a lookup would find.
-func (t *Tree) listRemote(ctx context.Context, p string, all map[string]fusefs.Node) error {
-	if t.where(p) != rules.Remote && !t.o.Rules.Reaches(p, rules.Remote) {
-		return syscall.ENOENT
-	}
-	list, err := t.remote.list(ctx, p)
-	if err != nil {
-		return err
-	}
-	for i := range list {
-		c, a := path.Join(p, list[i].Name), &list[i].Attr
-		reached := a.Mode&unix.S_IFMT == unix.S_IFDIR && t.o.Rules.Reaches(c, rules.Remote)
-		if w := t.where(c); w == rules.Remote || w == rules.Local && reached {
-			all[list[i].Name] = remoteNode(sideRemote, c, a)
-		}
-	}
-	return nil
-}
-
-// listLocal adds the developer's names that a lookup would find.
-func (t *Tree) listLocal(p string, all map[string]fusefs.Node) error {
-	d, err := os.Open(p)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	for _, name := range names {
-		c := path.Join(p, name)
-		w := t.where(c)
-		_, taken := all[name]
-		if w == rules.NotFound || w == rules.Remote && (taken || !t.shows(c)) {
-			continue
-		}
-		n, err := localNode(c)
-		if err != nil || w == rules.Remote && n.Attr.Mode&unix.S_IFMT != unix.S_IFDIR {
-			continue
-		}
-		all[name] = n
-	}
-	return err
-}
-
-// Mixed implements fusefs.Tree.
-func (t *Tree) Mixed(p string) bool {
-	if _, ok := inView(p); ok {
-		return false
-	}
-	if _, ok := t.fixed[p]; ok || p == "/" || t.where(p) == rules.Local {
-		return true
-	}
-	t.mu.Lock()
-	parent := t.parents[p]
-	t.mu.Unlock()
-	if parent {
-		return true
-	}
-	_, err := os.Lstat(p)
-	return err == nil
-}
-
 // Readlink implements fusefs.Tree.
 func (t *Tree) Readlink(ctx context.Context, p string, k uint64) (string, error) {
 	if t.fixed[p]&unix.S_IFMT == unix.S_IFLNK {
@@ -367,12 +282,15 @@ func (t *Tree) Readlink(ctx context.Context, p string, k uint64) (string, error)
 	if r, view := inView(p); view {
 		at = r
 	}
-	switch s {
+	switch _, name := t.at(p); s {
 	case sideLocal:
-		if n, err := localNode(p); err != nil || n.Key != k {
+		if n, err := localNode(p, name); err != nil || n.Key != k {
 			return "", syscall.ESTALE
 		}
-		return os.Readlink(p)
+		to, err := os.Readlink(name)
+		return beside(p, name, to), err
+	case sideRemote:
+		at = name
 	case sideOther: // see lookupView
 		return at, nil
 	}
@@ -380,11 +298,20 @@ func (t *Tree) Readlink(ctx context.Context, p string, k uint64) (string, error)
 	if err != nil {
 		return "", err
 	}
-	if attrKey(s, at, a) != k { // replaced since the lookup
+	if attrKey(s, p, a) != k { // replaced since the lookup
 		t.remote.forget(at)
 		return "", syscall.ESTALE
 	}
-	return t.cross(at, a.Link, s == sideView), nil
+	return t.cross(at, beside(p, at, a.Link), s == sideView), nil
+}
+
+// beside gives the text of a symbolic link that is shown at p and is called
+// name: if these differ, what it says of its own directory is not said of p's.
+func beside(p, name, to string) string {
+	if _, view := inView(p); view || p == name || path.IsAbs(to) {
+		return to
+	}
+	return path.Dir(name) + "/" + to
 }
 
 // cross gives the target's link at p a meaning here: what it leads to is to be
@@ -401,7 +328,7 @@ func (t *Tree) cross(p, to string, view bool) string {
 	if view && !path.IsAbs(to) && !climbs {
 		return to // stays in the view
 	}
-	if t.where(path.Clean(full)) == rules.Remote {
+	if where, name := t.at(path.Clean(full)); where == rules.Remote && name == path.Clean(full) {
 		if view {
 			return full // out of the view, where it is the target's as well
 		}
@@ -448,7 +375,8 @@ func (t *Tree) Access(ctx context.Context, p string, mask uint32) error {
 	}
 	switch side := sideOf(n.Key); {
 	case side == sideLocal:
-		return unix.Faccessat(unix.AT_FDCWD, p, mask, unix.AT_EACCESS)
+		_, name := t.at(p)
+		return unix.Faccessat(unix.AT_FDCWD, name, mask, unix.AT_EACCESS)
 	case side != sideRemote && mask&unix.W_OK != 0:
 		return syscall.EROFS
 	}
@@ -484,14 +412,15 @@ func (t *Tree) Statfs(ctx context.Context, p string) (protocol.Fsinfo, error) {
 	if r, ok := inView(p); ok {
 		return t.remote.statfs(ctx, r)
 	}
-	if t.where(p) == rules.Local {
+	where, name := t.at(p)
+	if where == rules.Local {
 		var st unix.Statfs_t
-		if err := unix.Statfs(p, &st); err == nil {
+		if err := unix.Statfs(name, &st); err == nil {
 			return protocol.Fsinfo{Type: uint64(st.Type), Bsize: uint64(st.Bsize), Blocks: st.Blocks, Bfree: st.Bfree, Bavail: st.Bavail,
 				Files: st.Files, Ffree: st.Ffree, Namelen: uint64(st.Namelen), Frsize: uint64(st.Frsize), Flags: uint64(st.Flags)}, nil
 		}
 	}
-	i, err := t.remote.statfs(ctx, p)
+	i, err := t.remote.statfs(ctx, name)
 	if errors.Is(err, syscall.ENOENT) {
 		return t.remote.statfs(ctx, "/")
 	}

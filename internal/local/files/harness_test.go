@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -71,7 +72,7 @@ func newView(t testing.TB, set func(base string, o *Options)) *view {
 	near, far := net.Pipe()
 	local, agent := link.New(near, link.Local, link.Options{}), link.New(far, link.Agent, link.Options{})
 	v := &view{t: t, target: tg, link: local, base: base}
-	o := Options{Peer: local, Rules: &rules.Files{}, Emit: func(e event.Event) {
+	o := Options{Peer: local, Rules: ruled(t, rules.FilesOptions{}, rules.Places{}), Emit: func(e event.Event) {
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		v.events = append(v.events, e)
@@ -100,6 +101,22 @@ func newView(t testing.TB, set func(base string, o *Options)) *view {
 		}
 	})
 	return v
+}
+
+// ruled makes rules of patterns that are known to be good.
+func ruled(t testing.TB, o rules.FilesOptions, at rules.Places) *rules.Files {
+	t.Helper()
+	f, err := rules.NewFiles(o, at)
+	must(t, err)
+	return f
+}
+
+// texts makes patterns.
+func texts(list ...string) (all []rules.Pattern) {
+	for _, text := range list {
+		all = append(all, rules.Pattern{Text: text})
+	}
+	return all
 }
 
 func must(t testing.TB, err error) {
@@ -174,6 +191,24 @@ func (tg *target) open() int {
 
 func (tg *target) answer(s *link.Stream, m protocol.Message) {
 	defer s.Close()
+	for {
+		if !tg.answerOne(s, m) {
+			return
+		}
+		switch m.(type) { // these may follow each other
+		case *protocol.WriteAt, *protocol.Resize, *protocol.SyncHandle:
+		default:
+			return
+		}
+		var err error
+		if m, err = s.Receive(); err != nil {
+			return
+		}
+	}
+}
+
+// answerOne answers m; false if the stream is not to be used any more.
+func (tg *target) answerOne(s *link.Stream, m protocol.Message) bool {
 	what, p := strings.TrimPrefix(fmt.Sprintf("%T", m), "*protocol."), ""
 	switch m := m.(type) {
 	case *protocol.Stat:
@@ -188,7 +223,7 @@ func (tg *target) answer(s *link.Stream, m protocol.Message) {
 	hook := tg.hook
 	tg.mu.Unlock()
 	if hook != nil && hook(s, m) {
-		return
+		return true
 	}
 	reply, err := tg.reply(m)
 	if err != nil {
@@ -197,17 +232,24 @@ func (tg *target) answer(s *link.Stream, m protocol.Message) {
 		reply = &protocol.Answer{Errno: errno}
 	}
 	if reply != nil {
-		s.Send(reply)
+		return s.Send(reply) == nil
 	}
+	return true
 }
 
 func (tg *target) at(p string, flags uint64) (*os.File, error) {
+	return tg.openat(p, &unix.OpenHow{Flags: flags})
+}
+
+func (tg *target) openat(p string, how *unix.OpenHow) (*os.File, error) {
+	how.Flags |= unix.O_CLOEXEC
+	how.Resolve = unix.RESOLVE_IN_ROOT
 	dir, err := os.Open(tg.root)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	fd, err := unix.Openat2(int(dir.Fd()), "."+p, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	fd, err := unix.Openat2(int(dir.Fd()), "."+p, how)
 	if err != nil {
 		return nil, err
 	}
@@ -227,9 +269,92 @@ func (tg *target) attr(fd int) protocol.Attr {
 	return a
 }
 
+// use does something with an open handle's file.
+func (tg *target) use(handle uint64, do func(f *os.File) error) error {
+	tg.mu.Lock()
+	defer tg.mu.Unlock()
+	if f := tg.handles[handle]; f != nil {
+		return do(f)
+	}
+	return syscall.EBADF
+}
+
+// change answers what changes something.
+func (tg *target) change(m protocol.Message) (protocol.Message, error) {
+	yes := &protocol.Answer{}
+	// The tests' target has no links above what is changed.
+	at := func(p string) string { return tg.root + p }
+	attr := func(p string) (protocol.Message, error) { return tg.reply(&protocol.Stat{Path: p}) }
+	switch m := m.(type) {
+	case *protocol.WriteAt:
+		return yes, tg.use(m.Handle, func(f *os.File) error {
+			_, err := unix.Pwrite(int(f.Fd()), m.Data, m.Off)
+			return err
+		})
+	case *protocol.Resize:
+		return yes, tg.use(m.Handle, func(f *os.File) error { return f.Truncate(int64(m.Size)) })
+	case *protocol.SyncHandle:
+		return yes, tg.use(m.Handle, func(*os.File) error { return nil })
+	case *protocol.Make:
+		var err error
+		switch p := at(m.Path); {
+		case m.Old != "":
+			err = unix.Link(at(m.Old), p)
+		case m.Mode&unix.S_IFMT == unix.S_IFDIR:
+			err = unix.Mkdir(p, m.Mode&0o7777)
+		case m.Mode&unix.S_IFMT == unix.S_IFLNK:
+			err = unix.Symlink(m.Text, p)
+		default:
+			err = unix.Mknod(p, m.Mode, 0)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return attr(m.Path)
+	case *protocol.Remove:
+		if m.Dir {
+			return yes, unix.Rmdir(at(m.Path))
+		}
+		return yes, unix.Unlink(at(m.Path))
+	case *protocol.Rename:
+		return yes, unix.Renameat2(unix.AT_FDCWD, at(m.Old), unix.AT_FDCWD, at(m.New), uint(m.Flags))
+	case *protocol.SetAttr:
+		p := at(m.Path)
+		if m.What&protocol.SetMode != 0 {
+			if err := unix.Chmod(p, m.Mode); err != nil {
+				return nil, err
+			}
+		}
+		if m.What&protocol.SetSize != 0 {
+			if err := unix.Truncate(p, int64(m.Size)); err != nil {
+				return nil, err
+			}
+		}
+		if m.What&protocol.SetMtime != 0 {
+			now := time.Unix(0, m.Mtime)
+			if m.What&protocol.SetMtimeNow != 0 {
+				now = time.Now()
+			}
+			if err := os.Chtimes(p, time.Time{}, now); err != nil {
+				return nil, err
+			}
+		}
+		return attr(m.Path)
+	}
+	return nil, syscall.ENOSYS
+}
+
 func (tg *target) reply(m protocol.Message) (protocol.Message, error) {
 	switch m := m.(type) {
 	case *protocol.Stat:
+		if m.Handle != 0 {
+			var a protocol.Attr
+			err := tg.use(m.Handle, func(f *os.File) error {
+				a = tg.attr(int(f.Fd()))
+				return nil
+			})
+			return &a, err
+		}
 		flags := uint64(unix.O_PATH | unix.O_NOFOLLOW)
 		if m.Follow {
 			flags = unix.O_PATH
@@ -248,7 +373,11 @@ func (tg *target) reply(m protocol.Message) (protocol.Message, error) {
 		}
 		return &a, nil
 	case *protocol.Open:
-		f, err := tg.at(m.Path, unix.O_RDONLY)
+		how := &unix.OpenHow{Flags: uint64(m.Flags)}
+		if m.Flags&unix.O_CREAT != 0 {
+			how.Mode = uint64(m.Mode)
+		}
+		f, err := tg.openat(m.Path, how)
 		if err != nil {
 			return nil, err
 		}
@@ -260,18 +389,15 @@ func (tg *target) reply(m protocol.Message) (protocol.Message, error) {
 		tg.handles[tg.last] = f
 		return &protocol.Opened{Handle: tg.last, Attr: tg.attr(int(f.Fd())), Data: buf[:n], EOF: n < len(buf)}, nil
 	case *protocol.ReadAt:
-		tg.mu.Lock()
-		f := tg.handles[m.Handle]
-		tg.mu.Unlock()
-		if f == nil {
-			return nil, syscall.EBADF
-		}
 		buf := make([]byte, m.N)
-		n, err := f.ReadAt(buf, m.Off)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, err
-		}
-		return &protocol.Data{Bytes: buf[:n]}, nil
+		n := 0
+		err := tg.use(m.Handle, func(f *os.File) (err error) {
+			if n, err = f.ReadAt(buf, m.Off); errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return err
+		})
+		return &protocol.Data{Bytes: buf[:n]}, err
 	case *protocol.CloseHandle:
 		tg.mu.Lock()
 		f := tg.handles[m.Handle]
@@ -306,7 +432,7 @@ func (tg *target) reply(m protocol.Message) (protocol.Message, error) {
 		}
 		return e, nil
 	}
-	return nil, syscall.ENOSYS
+	return tg.change(m)
 }
 
 // errno is the bare errno of err, for comparing.

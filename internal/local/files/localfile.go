@@ -76,8 +76,9 @@ func (l *localFile) Stat(context.Context) (protocol.Attr, time.Duration, error) 
 	return localAttr(&st), 0, nil
 }
 
-func (l *localFile) Sync(context.Context) error { return l.f.Sync() }
-func (l *localFile) Close() error               { return l.f.Close() }
+func (l *localFile) Sync(context.Context) error  { return l.f.Sync() }
+func (l *localFile) Flush(context.Context) error { return nil } // written already
+func (l *localFile) Close() error                { return l.f.Close() }
 
 // madeFile is a file of the session's own.
 type madeFile struct {
@@ -95,6 +96,7 @@ func (m *madeFile) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 func (m *madeFile) WriteAt(context.Context, []byte, int64) (int, error) { return 0, syscall.EROFS }
 func (m *madeFile) Truncate(context.Context, int64) error               { return syscall.EROFS }
 func (m *madeFile) Sync(context.Context) error                          { return nil }
+func (m *madeFile) Flush(context.Context) error                         { return nil }
 func (m *madeFile) Close() error                                        { return nil }
 
 func (m *madeFile) Stat(context.Context) (protocol.Attr, time.Duration, error) {

@@ -67,15 +67,20 @@ func remoteNode(s side, p string, a *protocol.Attr) fusefs.Node {
 	return fusefs.Node{Attr: *a, Key: attrKey(s, p, a), Keep: life, KeepAttr: life}
 }
 
-// localNode is lstat(2). Another program may change a local file at any time,
-// and the developer looks at once: attributes are not remembered.
-func localNode(p string) (fusefs.Node, error) {
+// localNode is lstat(2) of name, shown at p. Another program may change a local
+// file at any time, and the developer looks at once: attributes are not
+// remembered.
+func localNode(p, name string) (fusefs.Node, error) {
 	var st unix.Stat_t
-	if err := unix.Lstat(p, &st); err != nil {
-		return fusefs.Node{}, &os.PathError{Op: "lstat", Path: p, Err: err}
+	if err := unix.Lstat(name, &st); err != nil {
+		return fusefs.Node{}, &os.PathError{Op: "lstat", Path: name, Err: err}
 	}
 	a := localAttr(&st)
-	return fusefs.Node{Attr: a, Key: attrKey(sideLocal, p, &a), Keep: life}, nil
+	k := attrKey(sideLocal, p, &a)
+	if p != name && a.Mode&unix.S_IFMT == unix.S_IFDIR { // shown twice
+		k = key(sideLocal, a.Dev, a.Ino^pathKey(p))
+	}
+	return fusefs.Node{Attr: a, Key: k, Keep: life}, nil
 }
 
 func localAttr(st *unix.Stat_t) protocol.Attr {
@@ -93,6 +98,14 @@ func (t *Tree) fixedNode(p string, mode uint32) fusefs.Node {
 			n.Attr.Size = uint64(len(to))
 		}
 	}
+	return n
+}
+
+// ledNode is a directory that is there because a mapping names something below
+// it.
+func (t *Tree) ledNode(p string) fusefs.Node {
+	n := t.made(p, unix.S_IFDIR|0o755)
+	n.Keep, n.KeepAttr = life, life
 	return n
 }
 

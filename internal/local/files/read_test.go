@@ -472,12 +472,12 @@ func TestRememberedIsBounded(t *testing.T) {
 			}
 		}
 		for i := range 1000 {
-			r.remember(fmt.Sprint(i), &protocol.Attr{Data: make([]byte, 64<<10)})
+			r.remember(fmt.Sprint(i), &protocol.Attr{Data: make([]byte, 64<<10)}, time.Now())
 		}
 		check(maxRecent, 300)
 		for i := range 10_000 {
-			r.remember(fmt.Sprint(i), &protocol.Attr{})
-			r.remember("same", &protocol.Attr{Data: []byte("x")})
+			r.remember(fmt.Sprint(i), &protocol.Attr{}, time.Now())
+			r.remember("same", &protocol.Attr{Data: []byte("x")}, time.Now())
 		}
 		check(maxRecent, 4096)
 		if _, ok := r.remembered("same"); !ok {
@@ -491,7 +491,7 @@ func TestRememberedIsBounded(t *testing.T) {
 		if _, ok := r.remembered("9999"); ok {
 			t.Error("what is old is remembered")
 		}
-		r.remember("new", &protocol.Attr{})
+		r.remember("new", &protocol.Attr{}, time.Now())
 		check(0, 1)
 	})
 }

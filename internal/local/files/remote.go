@@ -45,16 +45,18 @@ type remote struct {
 	recent map[string]recent
 	order  []string // paths in recent by age, some of them gone
 	size   int      // bytes of content in recent
+	inodes map[uint64]*inode
 }
 
 // recent is what was told about a path.
 type recent struct {
-	attr *protocol.Attr
-	at   time.Time
+	attr  *protocol.Attr
+	asked time.Time
+	at    time.Time
 }
 
 func newRemote(p Peer) *remote {
-	r := &remote{peer: p, names: maxNames, recent: map[string]recent{}, ahead: make(chan struct{}, maxAhead)}
+	r := &remote{peer: p, names: maxNames, recent: map[string]recent{}, inodes: map[uint64]*inode{}, ahead: make(chan struct{}, maxAhead)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
 }
@@ -162,23 +164,38 @@ func explain(calling context.Context, err error) error {
 
 // stat gives a path's attributes, and the content of a small file with them.
 func (r *remote) stat(ctx context.Context, p string) (*protocol.Attr, error) {
-	if e, ok := r.remembered(p); ok {
-		return e.attr, nil
+	// What was changed meanwhile is asked for again, but not for ever.
+	const tries = 3
+	for i := range tries {
+		if e, ok := r.newest(p); ok {
+			if err := r.settle(ctx, attrKey(sideRemote, p, e.attr)); err != nil {
+				return nil, err
+			}
+		}
+		if e, ok := r.remembered(p); ok {
+			return e.attr, nil
+		}
+		asked := time.Now()
+		a, err := call[*protocol.Attr](ctx, r, &protocol.Stat{Path: p, Prefetch: prefetch})
+		if err != nil {
+			return nil, err
+		}
+		if a.HasData && (len(a.Data) > prefetch || uint64(len(a.Data)) != a.Size) {
+			return nil, fmt.Errorf("the agent sent %d bytes of a file with %d: %w", len(a.Data), a.Size, syscall.EIO)
+		}
+		r.remember(p, a, asked)
+		if i == tries-1 || !r.unsettled(attrKey(sideRemote, p, a), asked) {
+			return a, nil
+		}
 	}
-	a, err := call[*protocol.Attr](ctx, r, &protocol.Stat{Path: p, Prefetch: prefetch})
-	if err != nil {
-		return nil, err
-	}
-	if a.HasData && (len(a.Data) > prefetch || uint64(len(a.Data)) != a.Size) {
-		return nil, fmt.Errorf("the agent sent %d bytes of a file with %d: %w", len(a.Data), a.Size, syscall.EIO)
-	}
-	r.remember(p, a)
-	return a, nil
+	panic("unreachable")
 }
 
+// remembered is what was told a moment ago, and has not been changed by the
+// session since.
 func (r *remote) remembered(p string) (e recent, ok bool) {
 	e, ok = r.newest(p)
-	return e, ok && fresh(e.at)
+	return e, ok && fresh(e.at) && !r.unsettled(attrKey(sideRemote, p, e.attr), e.asked)
 }
 
 // newest is what was told last, however long ago that is.
@@ -189,13 +206,14 @@ func (r *remote) newest(p string) (e recent, ok bool) {
 	return e, ok
 }
 
-// remember keeps a for its life; what is old or too much goes, oldest first.
-func (r *remote) remember(p string, a *protocol.Attr) {
+// remember keeps a, which was asked for then, for its life; what is old or too
+// much goes, oldest first.
+func (r *remote) remember(p string, a *protocol.Attr, asked time.Time) {
 	const maxEntries = 4096
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.drop(p)
-	r.recent[p] = recent{a, time.Now()}
+	r.recent[p] = recent{a, asked, time.Now()}
 	r.order = append(r.order, p)
 	r.size += len(a.Data)
 	for len(r.order) > 0 {
@@ -212,7 +230,7 @@ func (r *remote) remember(p string, a *protocol.Attr) {
 
 // learn is remember for attributes without content: if they are the known
 // ones, the known content stays.
-func (r *remote) learn(p string, a *protocol.Attr) {
+func (r *remote) learn(p string, a *protocol.Attr, asked time.Time) {
 	if a.Mode&syscall.S_IFMT == 0 { // the agent could not look at it
 		return
 	}
@@ -221,7 +239,7 @@ func (r *remote) learn(p string, a *protocol.Attr) {
 	}
 	attr := *a
 	attr.Data, attr.HasData = nil, false
-	r.remember(p, &attr)
+	r.remember(p, &attr, asked)
 }
 
 // drop is for holders of the lock.
@@ -242,6 +260,7 @@ func (r *remote) forget(p string) {
 func (r *remote) list(ctx context.Context, p string) ([]protocol.Entry, error) {
 	calling, done := r.bound(ctx)
 	defer done()
+	asked := time.Now()
 	s, err := r.peer.Open(calling, link.Interactive, &protocol.ReadDir{Path: p})
 	if err != nil {
 		return nil, explain(calling, err)
@@ -267,8 +286,11 @@ func (r *remote) list(ctx context.Context, p string) ([]protocol.Entry, error) {
 		}
 		for _, e := range part.List {
 			if validName(e.Name) {
+				if r.unsettled(attrKey(sideRemote, path.Join(p, e.Name), &e.Attr), asked) {
+					e.Attr = protocol.Attr{} // let the kernel ask
+				}
 				all = append(all, e)
-				r.learn(path.Join(p, e.Name), &all[len(all)-1].Attr)
+				r.learn(path.Join(p, e.Name), &all[len(all)-1].Attr, asked)
 			}
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -28,11 +30,14 @@ const (
 )
 
 // remoteFile is an open file of the target. Small ones came whole with their
-// attributes; what is larger, or has changed since, is read by a handle.
+// attributes; what is larger, or has changed since, is read by a handle; what
+// is written has one from the beginning.
 type remoteFile struct {
 	r    *remote
-	path string
+	path string // as the target calls it
 	side side
+	id   uint64  // its key
+	box  *outbox // nil: open for reading only
 
 	mu     sync.Mutex
 	attr   protocol.Attr // as told at at
@@ -41,7 +46,8 @@ type remoteFile struct {
 	gone   bool   // another file is at the path now; what we have is all there will be
 	head   []byte // the file's first bytes
 	headAt time.Time
-	whole  bool // head is all of it
+	whole  bool   // head is all of it
+	gen    uint64 // of the inode, when the rest was asked for
 
 	chunks map[int64]*piece // read ahead, by number
 	next   int64            // end of the last read
@@ -74,35 +80,67 @@ func (c *piece) usable() bool {
 // open opens p for reading; the file with key want, if that is not 0. s says
 // where the file is shown.
 func (r *remote) open(ctx context.Context, s side, p string, want uint64) (*remoteFile, error) {
-	f := &remoteFile{r: r, path: p, side: s, chunks: map[int64]*piece{}, window: 1}
-	if e, ok := r.remembered(p); ok && e.attr.HasData {
-		f.attr, f.at, f.head, f.headAt, f.whole = *e.attr, e.at, e.attr.Data, e.at, true
-	} else {
-		o, err := r.openHandle(ctx, p)
-		if err != nil {
+	if want != 0 {
+		if err := r.settle(ctx, want); err != nil {
 			return nil, err
 		}
-		f.adopt(o)
 	}
-	if want != 0 && f.key(&f.attr) != want {
+	gen := r.generation(want)
+	e, ok := r.remembered(p)
+	if !ok || !e.attr.HasData {
+		return r.openHeld(ctx, s, p, want, &protocol.Open{Path: p, Prefetch: prefetch})
+	}
+	f := r.file(s, p, e.attr, gen)
+	f.at, f.head, f.headAt, f.whole = e.at, e.attr.Data, e.at, true
+	return f.checked(want)
+}
+
+// openHeld opens a file with a handle.
+func (r *remote) openHeld(ctx context.Context, s side, p string, want uint64, m *protocol.Open) (*remoteFile, error) {
+	gen := r.generation(want)
+	o, err := r.openHandle(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	f := r.file(s, p, &o.Attr, gen)
+	f.adopt(o)
+	if m.Flags&unix.O_ACCMODE != unix.O_RDONLY {
+		f.box = newOutbox(r, f.id)
+	}
+	if want == 0 { // made just now, or nobody cares
+		f.gen = r.generation(f.id)
+	}
+	return f.checked(want)
+}
+
+// file is an open file with these attributes. It must be closed.
+func (r *remote) file(s side, p string, a *protocol.Attr, gen uint64) *remoteFile {
+	f := &remoteFile{r: r, path: p, side: s, id: attrKey(s, p, a), attr: *a, gen: gen, chunks: map[int64]*piece{}, window: 1}
+	f.ctx, f.cancel = context.WithCancel(r.ctx)
+	r.hold(f.id)
+	return f
+}
+
+// checked gives f if it is the file with key want, or that is 0.
+func (f *remoteFile) checked(want uint64) (*remoteFile, error) {
+	if want != 0 && f.id != want {
 		f.Close()
-		r.forget(p) // or the next lookup would find the same again
+		f.r.forget(f.path) // or the next lookup would find the same again
 		return nil, syscall.ESTALE
 	}
-	f.ctx, f.cancel = context.WithCancel(r.ctx)
 	return f, nil
 }
 
 func (f *remoteFile) key(a *protocol.Attr) uint64 { return attrKey(f.side, f.path, a) }
 
-func (r *remote) openHandle(ctx context.Context, p string) (*protocol.Opened, error) {
-	o, err := call[*protocol.Opened](ctx, r, &protocol.Open{Path: p, Prefetch: prefetch})
+func (r *remote) openHandle(ctx context.Context, m *protocol.Open) (*protocol.Opened, error) {
+	o, err := call[*protocol.Opened](ctx, r, m)
 	if err != nil {
 		return nil, err
 	}
-	if len(o.Data) > prefetch {
+	if uint64(len(o.Data)) > uint64(m.Prefetch) {
 		r.closeHandle(o.Handle)
-		return nil, fmt.Errorf("the agent sent %d bytes for %d: %w", len(o.Data), prefetch, syscall.EIO)
+		return nil, fmt.Errorf("the agent sent %d bytes for %d: %w", len(o.Data), m.Prefetch, syscall.EIO)
 	}
 	return o, nil
 }
@@ -116,6 +154,9 @@ func (f *remoteFile) adopt(o *protocol.Opened) {
 
 // ReadAt implements fusefs.File.
 func (f *remoteFile) ReadAt(ctx context.Context, p []byte, off int64) (n int, err error) {
+	if err := f.r.settle(ctx, f.id); err != nil {
+		return 0, err
+	}
 	f.notice()
 	if err := f.refresh(ctx); err != nil {
 		return 0, err
@@ -135,11 +176,18 @@ func (f *remoteFile) ReadAt(ctx context.Context, p []byte, off int64) (n int, er
 
 // notice drops what was read before the file changed. Whenever the kernel is
 // told another time or size it reads its pages anew, and keeps them until the
-// next change: it must not get old ones then.
+// next change: it must not get old ones then. And a change of the session's is
+// noticed at once.
 func (f *remoteFile) notice() {
 	e, ok := f.r.newest(f.path)
+	gen := f.r.generation(f.id)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if gen != f.gen && !f.gone {
+		f.gen, f.at = gen, time.Time{}
+		f.head, f.headAt, f.whole = nil, time.Time{}, false
+		clear(f.chunks)
+	}
 	if !ok || !e.at.After(f.at) || f.gone || f.key(e.attr) != f.key(&f.attr) || same(e.attr, &f.attr) {
 		return
 	}
@@ -162,7 +210,7 @@ func (f *remoteFile) refresh(ctx context.Context) error {
 	if enough {
 		return nil
 	}
-	o, err := f.r.openHandle(ctx, f.path)
+	o, err := f.r.openHandle(ctx, &protocol.Open{Path: f.path, Prefetch: prefetch})
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
@@ -330,24 +378,79 @@ func (f *remoteFile) expire(i int64, c *piece) {
 	}
 }
 
-// WriteAt implements fusefs.File.
-func (f *remoteFile) WriteAt(context.Context, []byte, int64) (int, error) { return 0, syscall.EBADF }
+// WriteAt implements fusefs.File. It returns when the data is on its way; what
+// becomes of it the next call tells, Flush at the latest.
+func (f *remoteFile) WriteAt(ctx context.Context, p []byte, off int64) (n int, err error) {
+	if f.box == nil {
+		return 0, syscall.EBADF
+	}
+	calling, done := f.r.bound(ctx)
+	defer done()
+	for n < len(p) {
+		part := p[n:min(len(p), n+protocol.MaxData)]
+		if err := f.box.send(calling, &protocol.WriteAt{Handle: f.handle, Off: off + int64(n), Data: part}, len(part)); err != nil {
+			return 0, err // what was sent before it is in doubt
+		}
+		n += len(part)
+	}
+	return n, nil
+}
 
 // Truncate implements fusefs.File.
-func (f *remoteFile) Truncate(context.Context, int64) error { return syscall.EINVAL }
+func (f *remoteFile) Truncate(ctx context.Context, size int64) error {
+	if f.box == nil {
+		return syscall.EINVAL
+	}
+	return f.through(ctx, &protocol.Resize{Handle: f.handle, Size: uint64(size)})
+}
 
 // Sync implements fusefs.File.
-func (f *remoteFile) Sync(context.Context) error { return nil }
+func (f *remoteFile) Sync(ctx context.Context) error {
+	if f.box == nil {
+		return nil
+	}
+	return f.through(ctx, &protocol.SyncHandle{Handle: f.handle})
+}
+
+// through sends m behind what is on its way and waits until all of it is done.
+func (f *remoteFile) through(ctx context.Context, m protocol.Message) error {
+	calling, done := f.r.bound(ctx)
+	defer done()
+	if err := f.box.send(calling, m, 0); err != nil {
+		return err
+	}
+	return f.box.flush(ctx)
+}
+
+// Flush implements fusefs.File.
+func (f *remoteFile) Flush(ctx context.Context) error {
+	if f.box == nil {
+		return nil
+	}
+	return f.box.flush(ctx)
+}
 
 // Stat implements fusefs.File.
 func (f *remoteFile) Stat(ctx context.Context) (protocol.Attr, time.Duration, error) {
+	if err := f.r.settle(ctx, f.id); err != nil {
+		return protocol.Attr{}, 0, err
+	}
+	f.notice()
 	f.mu.Lock()
-	attr, old := f.attr, !f.gone && !fresh(f.at)
+	attr, old, handle := f.attr, !f.gone && !fresh(f.at), f.handle
 	f.mu.Unlock()
 	if !old {
 		return attr, life, nil
 	}
-	now, err := f.r.stat(ctx, f.path)
+	var now *protocol.Attr
+	var err error
+	if e, ok := f.r.remembered(f.path); ok && f.key(e.attr) == f.id {
+		now = e.attr
+	} else if handle != 0 { // also when it has no name any more
+		now, err = call[*protocol.Attr](ctx, f.r, &protocol.Stat{Handle: handle})
+	} else {
+		now, err = f.r.stat(ctx, f.path)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err == nil && f.key(now) == f.key(&f.attr) {
@@ -360,12 +463,14 @@ func (f *remoteFile) Stat(ctx context.Context) (protocol.Attr, time.Duration, er
 
 // Close implements fusefs.File.
 func (f *remoteFile) Close() error {
-	if f.cancel != nil {
-		f.cancel()
-	}
+	f.cancel()
 	f.wg.Wait()
+	if f.box != nil {
+		f.box.close()
+	}
 	if f.handle != 0 {
 		f.r.closeHandle(f.handle)
 	}
+	f.r.letGo(f.id)
 	return nil
 }

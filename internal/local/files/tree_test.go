@@ -22,12 +22,12 @@ import (
 // mixed is a view in which everything occurs.
 func mixed(t *testing.T) *view {
 	v := newView(t, func(base string, o *Options) {
-		o.Rules = &rules.Files{
+		o.Rules = ruled(t, rules.FilesOptions{}, rules.Places{
 			Home:    base + "/home/ana",
 			Own:     []string{base + "/ws/shop", base + "/deep/below/own"},
 			Volumes: []string{base + "/ws/shop/config", base + "/data", base + "/home/ana/secret"},
 			Code:    []string{base + "/tool/bin"},
-		}
+		})
 		o.Plan = rules.Plan{Binds: []string{base + "/ws/shop/src", base + "/home/ana/bin"}, Pins: []string{base + "/pinned"},
 			Links: []string{base + "/link"}, Absent: []string{base + "/ws/absent"}}
 		for p, content := range map[string]string{"/ws/shop/src/": "", "/home/ana/bin/": "", "/pinned": "pinned", "/link": "-> ws"} {
@@ -178,7 +178,7 @@ func TestWhoseIsIt(t *testing.T) {
 // nobody makes it.
 func TestAbsent(t *testing.T) {
 	v := newView(t, func(base string, o *Options) {
-		o.Rules = &rules.Files{Own: []string{base + "/own"}}
+		o.Rules = ruled(t, rules.FilesOptions{}, rules.Places{Own: []string{base + "/own"}})
 		o.Plan = rules.Plan{Absent: []string{base + "/own/none"}}
 	})
 	v.has(map[string]string{"/own/": ""}, nil)
@@ -218,7 +218,7 @@ func TestDirectoryAtTwoPaths(t *testing.T) {
 // TestCrossingLinks: what a link of the target leads to is the target's.
 func TestCrossingLinks(t *testing.T) {
 	v := newView(t, func(base string, o *Options) {
-		o.Rules = &rules.Files{Own: []string{base + "/own", base + "/run"}}
+		o.Rules = ruled(t, rules.FilesOptions{}, rules.Places{Own: []string{base + "/own", base + "/run"}})
 		o.Sockets = []string{base + "/run"}
 	})
 	b := v.base
@@ -322,7 +322,7 @@ func TestMixedDirectories(t *testing.T) {
 
 func TestListErrors(t *testing.T) {
 	v := newView(t, func(base string, o *Options) {
-		o.Rules = &rules.Files{Own: []string{base + "/own"}, Volumes: []string{base + "/own/dir/volume"}}
+		o.Rules = ruled(t, rules.FilesOptions{}, rules.Places{Own: []string{base + "/own"}, Volumes: []string{base + "/own/dir/volume"}})
 	})
 	// A local directory that leads to a volume, in place of a file of the target's.
 	v.has(map[string]string{"/own/dir/x": "l"}, map[string]string{"/own/dir": "a file", "/file": "r"})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/local/fusefs"
+	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
@@ -24,25 +25,37 @@ func (t *Tree) Open(ctx context.Context, p string, k uint64, flags uint32) (fuse
 		}
 		return &madeFile{t.servedNode(p, content).Attr, content}, nil
 	}
-	if flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0 {
+	changes := flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0
+	s := sideOf(k)
+	where, name := t.at(p)
+	if changes {
+		if name, ok := t.inTarget(p, k); ok {
+			return notNil(t.remote.openToChange(ctx, name, k, flags))
+		}
 		if err := t.change(ctx, p, k, flags&unix.O_TRUNC != 0); err != nil {
 			return nil, err
 		}
 	}
-	at, s := p, sideOf(k)
 	switch s {
 	case sideLocal:
-		return notNil(openKnown(p, int(flags)&^unix.O_CREAT, k))
+		return notNil(openKnown(name, int(flags)&^unix.O_CREAT, k))
 	case sideRemote:
-		if t.where(p) == rules.Local { // the inode from before
+		if where == rules.Local { // the inode from before
 			return nil, syscall.ESTALE
 		}
 	case sideView:
-		at, _ = inView(p)
+		name, _ = inView(p)
 	default:
 		return nil, syscall.ENXIO
 	}
-	return notNil(t.remote.open(ctx, s, at, k))
+	return notNil(t.remote.open(ctx, s, name, k))
+}
+
+// inTarget reports whether what has the key k at p is changed in the target,
+// and how it is called there.
+func (t *Tree) inTarget(p string, k uint64) (name string, ok bool) {
+	where, name := t.target(p)
+	return name, sideOf(k) == sideRemote && where == rules.Remote
 }
 
 // notNil keeps a nil pointer from becoming an interface that is not nil.
@@ -53,8 +66,8 @@ func notNil[F fusefs.File](f F, err error) (fusefs.File, error) {
 	return f, nil
 }
 
-// change prepares a change of the file with key k at p. A path of the target
-// becomes local at its first change. One inode cannot be remote for readers
+// change prepares a change on this machine of the file with key k at p. A path
+// of the target becomes local at its first change. One inode cannot be remote for readers
 // and local for writers, since the kernel keeps attributes and pages by inode;
 // so the answer is ESTALE: the kernel walks the path again and finds the local
 // inode.
@@ -66,10 +79,11 @@ func (t *Tree) change(ctx context.Context, p string, k uint64, empty bool) error
 	default:
 		return syscall.EROFS
 	}
-	if t.where(p) == rules.Local { // the inode from before
+	where, name := t.at(p)
+	if where == rules.Local { // the inode from before
 		return syscall.ESTALE
 	}
-	if err := t.bring(ctx, p, empty); err != nil {
+	if err := t.bring(ctx, p, name, empty); err != nil {
 		return err
 	}
 	t.becomeLocal(p)
@@ -77,29 +91,30 @@ func (t *Tree) change(ctx context.Context, p string, k uint64, empty bool) error
 	return syscall.ESTALE
 }
 
-// bring makes a local file of a remote one, unless there is one. It appears
-// complete or not at all, whoever else does the same meanwhile.
-func (t *Tree) bring(ctx context.Context, p string, empty bool) error {
-	a, err := t.remote.stat(ctx, p)
+// bring makes a local file of a remote one, unless there is one; both are
+// called name, and shown at p. It appears complete or not at all, whoever else
+// does the same meanwhile.
+func (t *Tree) bring(ctx context.Context, p, name string, empty bool) error {
+	a, err := t.remote.stat(ctx, name)
 	if err != nil {
 		return err
 	}
 	if a.Mode&unix.S_IFMT != unix.S_IFREG { // a directory would take all below it along
-		return t.noPlace(p, fmt.Errorf("only regular files can be copied: %w", syscall.EROFS))
+		return t.noPlace(p, name, fmt.Errorf("only regular files can be copied: %w", syscall.EROFS))
 	}
-	if _, err := os.Lstat(p); err == nil {
+	if _, err := os.Lstat(name); err == nil {
 		return nil
 	}
 	if !empty && a.Size > maxCopy {
-		return t.noPlace(p, fmt.Errorf("it is too large to be copied (%d MiB): %w", a.Size>>20, syscall.EFBIG))
+		return t.noPlace(p, name, fmt.Errorf("it is too large to be copied (%d MiB): %w", a.Size>>20, syscall.EFBIG))
 	}
-	dst, err := os.CreateTemp(path.Dir(p), ".mirrord-*")
+	dst, err := os.CreateTemp(path.Dir(name), ".mirrord-*")
 	if err != nil {
-		return t.noPlace(p, err)
+		return t.noPlace(p, name, err)
 	}
 	defer os.Remove(dst.Name()) // in vain when all went well
 	if !empty {
-		err = t.copyInto(ctx, dst, p)
+		err = t.copyInto(ctx, dst, name)
 	}
 	if err == nil {
 		err = dst.Chmod(os.FileMode(a.Mode&0o777 | 0o200))
@@ -110,7 +125,7 @@ func (t *Tree) bring(ctx context.Context, p string, empty bool) error {
 	if err != nil {
 		return err
 	}
-	return appear(dst.Name(), p)
+	return appear(dst.Name(), name)
 }
 
 // appear gives the finished file at tmp its name, unless that is taken.
@@ -150,10 +165,11 @@ func (t *Tree) copyInto(ctx context.Context, dst *os.File, p string) error {
 	return fmt.Errorf("copy %q: more than %d MiB: %w", p, maxCopy>>20, syscall.EFBIG)
 }
 
-// noPlace says, once a directory, why a write has no place on this machine,
-// and gives the program an errno that says the same.
-func (t *Tree) noPlace(p string, err error) error {
-	dir := path.Dir(p)
+// noPlace says, once a directory, why a write to p, which is called name here,
+// has no place on this machine, and gives the program an errno that says the
+// same.
+func (t *Tree) noPlace(p, name string, err error) error {
+	dir := path.Dir(name)
 	why, errno := err.Error(), syscall.EROFS
 	switch {
 	case errors.Is(err, syscall.ENOENT):
@@ -161,7 +177,7 @@ func (t *Tree) noPlace(p string, err error) error {
 	case errors.Is(err, syscall.EACCES):
 		why, errno = fmt.Sprintf("you may not write to %s here", dir), syscall.EACCES
 	}
-	t.say(event.Warning, "no-place", dir, fmt.Sprintf("%s could not be written: in mode read writes stay on this machine, and %s", p, why))
+	t.say(event.Warning, "no-place", dir, fmt.Sprintf("%s could not be written: what is written there stays on this machine, and %s", p, why))
 	return errno
 }
 
@@ -180,102 +196,133 @@ func (t *Tree) pinned(p string) error {
 	return nil
 }
 
-// place prepares the making of a name at p, which is local from now on.
-func (t *Tree) place(p string) error {
+// make makes a name at p: in the target by remote, or here by local, each given
+// its name there.
+func (t *Tree) make(p string, remote, local func(name string) error) error {
 	if err := t.pinned(p); err != nil {
 		return err
 	}
-	switch t.o.Rules.Decide(p, rules.Read).Where {
+	where, name := t.target(p)
+	switch where {
 	case rules.NotFound:
 		return syscall.ENOENT
-	case rules.Remote: // perhaps not any more; the directory may be missing all the same
-		if _, err := os.Lstat(path.Dir(p)); err != nil {
-			return t.noPlace(p, err)
+	case rules.Remote:
+		return remote(name)
+	}
+	// It is remote by rule, and perhaps not any more; the directory may be
+	// missing all the same.
+	if t.o.Rules.Decide(p, rules.Read).Where == rules.Remote {
+		if _, err := os.Lstat(path.Dir(name)); err != nil {
+			return t.noPlace(p, name, err)
 		}
 	}
-	return nil
-}
-
-// placed finishes the making of a name at p.
-func (t *Tree) placed(p string, err error) error {
-	if err != nil {
-		if t.where(p) == rules.Remote && errors.Is(err, syscall.EACCES) {
-			return t.noPlace(p, err)
-		}
+	err := local(name)
+	if t.where(p) != rules.Remote {
 		return err
 	}
-	if t.where(p) == rules.Remote {
+	switch {
+	case errors.Is(err, syscall.EACCES):
+		return t.noPlace(p, name, err)
+	case err == nil:
 		t.becomeLocal(p)
 	}
-	return nil
+	return err
 }
 
 // Create implements fusefs.Tree.
-func (t *Tree) Create(_ context.Context, p string, flags, mode uint32) (fusefs.File, error) {
-	if err := t.place(p); err != nil {
-		return nil, err
-	}
-	f, err := openLocal(p, int(flags)|unix.O_CREAT, mode&0o7777)
-	if err := t.placed(p, err); err != nil {
-		return nil, err
-	}
-	return f, nil
+func (t *Tree) Create(ctx context.Context, p string, flags, mode uint32) (f fusefs.File, err error) {
+	err = t.make(p, func(name string) (err error) {
+		f, err = notNil(t.remote.create(ctx, name, flags, mode))
+		return err
+	}, func(name string) (err error) {
+		f, err = notNil(openLocal(name, int(flags)|unix.O_CREAT, mode&0o7777))
+		return err
+	})
+	return f, err
 }
 
 // Mkdir implements fusefs.Tree.
-func (t *Tree) Mkdir(_ context.Context, p string, mode uint32) error {
-	if err := t.place(p); err != nil {
-		return err
-	}
-	return t.placed(p, unix.Mkdir(p, mode&0o7777))
+func (t *Tree) Mkdir(ctx context.Context, p string, mode uint32) error {
+	return t.make(p, t.maker(ctx, protocol.Make{Mode: unix.S_IFDIR | mode&0o7777}),
+		func(name string) error { return unix.Mkdir(name, mode&0o7777) })
 }
 
 // Mknod implements fusefs.Tree.
-func (t *Tree) Mknod(_ context.Context, p string, mode, rdev uint32) error {
-	if err := t.place(p); err != nil {
-		return err
-	}
-	return t.placed(p, unix.Mknod(p, mode, int(rdev)))
+func (t *Tree) Mknod(ctx context.Context, p string, mode, rdev uint32) error {
+	return t.make(p, t.maker(ctx, protocol.Make{Mode: mode}),
+		func(name string) error { return unix.Mknod(name, mode, int(rdev)) })
 }
 
-// Symlink implements fusefs.Tree.
-func (t *Tree) Symlink(_ context.Context, to, p string) error {
-	if err := t.place(p); err != nil {
-		return err
+// Symlink implements fusefs.Tree. What leads into the view here means the
+// target's own path there.
+func (t *Tree) Symlink(ctx context.Context, to, p string) error {
+	text := to
+	if r, view := inView(to); view {
+		text = r
 	}
-	return t.placed(p, unix.Symlink(to, p))
+	return t.make(p, t.maker(ctx, protocol.Make{Mode: unix.S_IFLNK | 0o777, Text: text}),
+		func(name string) error { return unix.Symlink(to, name) })
 }
 
-// movable is why the name old cannot be given to something else; nil: it can.
-// Between the sides programs copy.
-func (t *Tree) movable(old string) error {
+// maker makes what m says in the target.
+func (t *Tree) maker(ctx context.Context, m protocol.Make) func(name string) error {
+	return func(name string) error {
+		m.Path = name
+		return t.remote.make(ctx, &m)
+	}
+}
+
+// movable is where the name old is that is to be given to something else, and
+// how it is called there; or why it cannot be.
+func (t *Tree) movable(old string) (rules.Where, string, error) {
 	if _, ok := inView(old); ok {
-		return syscall.EXDEV
+		return 0, "", syscall.EXDEV
 	}
 	if err := t.pinned(old); err != nil {
+		return 0, "", err
+	}
+	reads, name := t.at(old)
+	writes, _ := t.target(old)
+	switch {
+	case reads == rules.NotFound:
+		return 0, "", syscall.ENOENT
+	case reads != writes:
+		return 0, "", syscall.EXDEV
+	}
+	return reads, name, nil
+}
+
+// move gives old the name p, or one more, by remote if both are the target's
+// and by local if none is. Between the sides programs copy.
+func (t *Tree) move(old, p string, remote, local func(old, name string) error) error {
+	where, oldName, err := t.movable(old)
+	if err != nil {
 		return err
 	}
-	if t.where(old) != rules.Local {
+	if to, _ := t.target(p); to != where && t.pinned(p) == nil {
 		return syscall.EXDEV
 	}
-	return nil
+	return t.make(p, func(name string) error { return remote(oldName, name) }, func(name string) error { return local(oldName, name) })
 }
 
 // Link implements fusefs.Tree.
-func (t *Tree) Link(_ context.Context, old, p string) error {
-	if err := t.movable(old); err != nil {
-		return err
-	}
-	if err := t.place(p); err != nil {
-		return err
-	}
-	return t.placed(p, unix.Link(old, p))
+func (t *Tree) Link(ctx context.Context, old, p string) error {
+	return t.move(old, p, func(old, name string) error { return t.remote.make(ctx, &protocol.Make{Path: name, Old: old}) }, unix.Link)
+}
+
+// Rename implements fusefs.Tree.
+func (t *Tree) Rename(ctx context.Context, old, p string, flags uint32) error {
+	return t.move(old, p, func(old, name string) error { return t.remote.rename(ctx, old, name, flags) },
+		func(old, name string) error {
+			return unix.Renameat2(unix.AT_FDCWD, old, unix.AT_FDCWD, name, uint(flags))
+		})
 }
 
 // Unlink implements fusefs.Tree.
-func (t *Tree) Unlink(_ context.Context, p string) error { return t.remove(p, unix.Unlink) }
+func (t *Tree) Unlink(ctx context.Context, p string) error { return t.remove(ctx, p, false) }
 
-// Rmdir implements fusefs.Tree.
+// Rmdir implements fusefs.Tree. What is shown in a directory of the target's
+// may be of both sides.
 func (t *Tree) Rmdir(ctx context.Context, p string) error {
 	if t.pinned(p) == nil && t.where(p) == rules.Remote {
 		list, err := t.List(ctx, p)
@@ -286,51 +333,50 @@ func (t *Tree) Rmdir(ctx context.Context, p string) error {
 			return syscall.ENOTEMPTY
 		}
 	}
-	return t.remove(p, unix.Rmdir)
+	return t.remove(ctx, p, true)
 }
 
-// remove of a name of the target hides it: the path is local now, and there is
-// nothing. A local file of that name is not touched.
-func (t *Tree) remove(p string, do func(string) error) error {
+// remove of a name that is the target's to read only hides it: the path is
+// local now, and there is nothing. A local file of that name is not touched.
+func (t *Tree) remove(ctx context.Context, p string, dir bool) error {
 	if err := t.pinned(p); err != nil {
 		return err
 	}
-	switch t.where(p) {
-	case rules.NotFound:
+	reads, name := t.at(p)
+	writes, _ := t.target(p)
+	switch {
+	case reads == rules.NotFound:
 		return syscall.ENOENT
-	case rules.Local:
-		return do(p)
+	case reads == rules.Local && dir:
+		return unix.Rmdir(name)
+	case reads == rules.Local:
+		return unix.Unlink(name)
+	case writes == rules.Remote:
+		return t.remote.remove(ctx, name, dir)
 	}
-	if _, err := os.Lstat(p); err == nil {
+	if _, err := os.Lstat(name); err == nil {
 		return syscall.EROFS // it would show that file instead
 	}
 	t.becomeLocal(p)
 	return nil
 }
 
-// Rename implements fusefs.Tree. Between the sides it fails with EXDEV.
-func (t *Tree) Rename(_ context.Context, old, p string, flags uint32) error {
-	if err := t.movable(old); err != nil {
-		return err
-	}
-	if err := t.place(p); err != nil {
-		return err
-	}
-	return t.placed(p, unix.Renameat2(unix.AT_FDCWD, old, unix.AT_FDCWD, p, uint(flags)))
-}
-
 // Setattr implements fusefs.Tree.
 func (t *Tree) Setattr(ctx context.Context, p string, k uint64, c fusefs.Change) error {
+	if name, ok := t.inTarget(p, k); ok {
+		return t.remote.setAttr(ctx, name, k, c)
+	}
 	if err := t.change(ctx, p, k, c.Size != nil && *c.Size == 0); err != nil {
 		return err
 	}
+	_, name := t.at(p)
 	if c.Mode != nil {
-		if err := unix.Chmod(p, *c.Mode&0o7777); err != nil {
+		if err := unix.Chmod(name, *c.Mode&0o7777); err != nil {
 			return err
 		}
 	}
 	if c.Size != nil {
-		if err := unix.Truncate(p, int64(*c.Size)); err != nil {
+		if err := unix.Truncate(name, int64(*c.Size)); err != nil {
 			return err
 		}
 	}
@@ -338,12 +384,15 @@ func (t *Tree) Setattr(ctx context.Context, p string, k uint64, c fusefs.Change)
 		return nil
 	}
 	ts := []unix.Timespec{timespec(c.Atime), timespec(c.Mtime)}
-	return unix.UtimesNanoAt(unix.AT_FDCWD, p, ts, unix.AT_SYMLINK_NOFOLLOW)
+	return unix.UtimesNanoAt(unix.AT_FDCWD, name, ts, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 func timespec(t *time.Time) unix.Timespec {
-	if t == nil {
+	switch {
+	case t == nil:
 		return unix.Timespec{Nsec: unix.UTIME_OMIT}
+	case t.IsZero():
+		return unix.Timespec{Nsec: unix.UTIME_NOW}
 	}
 	return unix.NsecToTimespec(t.UnixNano())
 }

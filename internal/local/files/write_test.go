@@ -332,7 +332,9 @@ func TestServed(t *testing.T) {
 }
 
 func TestLocalFile(t *testing.T) {
-	v := newView(t, func(base string, o *Options) { o.Rules = &rules.Files{Own: []string{base}} })
+	v := newView(t, func(base string, o *Options) {
+		o.Rules = ruled(t, rules.FilesOptions{}, rules.Places{Own: []string{base}})
+	})
 	v.has(map[string]string{"/log": "one\n", "/file": "old"}, nil)
 	ctx := context.Background()
 	// Another process appends as well: nothing is lost, whatever the kernel of

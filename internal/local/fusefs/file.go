@@ -40,7 +40,6 @@ func (h *file) Write(ctx context.Context, p []byte, off int64) (uint32, syscall.
 
 func (h *file) Fsync(ctx context.Context, _ uint32) syscall.Errno { return toErrno(h.f.Sync(ctx)) }
 
-// Flush is close(2) of one descriptor: everything is written already.
-func (h *file) Flush(context.Context) syscall.Errno { return 0 }
+func (h *file) Flush(ctx context.Context) syscall.Errno { return toErrno(h.f.Flush(ctx)) }
 
 func (h *file) Release(context.Context) syscall.Errno { return toErrno(h.f.Close()) }

@@ -59,7 +59,8 @@ type Entry struct {
 	Node Node
 }
 
-// Change is what is to be changed of a file's attributes; nil stays as it is.
+// Change is what is to be changed of a file's attributes; nil stays as it is,
+// and the zero time is now.
 type Change struct {
 	Mode         *uint32
 	Size         *uint64
@@ -105,6 +106,10 @@ type File interface {
 	// Stat is fstat(2); keep is how long the kernel may take it for granted.
 	Stat(ctx context.Context) (attr protocol.Attr, keep time.Duration, err error)
 	Sync(ctx context.Context) error
+	// Flush is close(2) of one of the descriptors of the open file, of which
+	// there may be more: what could not be written is told at the latest here.
+	Flush(ctx context.Context) error
+	// Close ends the open file.
 	Close() error
 }
 

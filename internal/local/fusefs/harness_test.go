@@ -506,7 +506,8 @@ func (o *open) Stat(context.Context) (protocol.Attr, time.Duration, error) {
 	return o.n.Attr, o.n.KeepAttr, nil
 }
 
-func (o *open) Sync(context.Context) error { return nil }
+func (o *open) Sync(context.Context) error  { return nil }
+func (o *open) Flush(context.Context) error { return nil }
 
 func (o *open) Close() error {
 	o.m.change(func() { o.m.calls["Close "+o.p]++ })

@@ -6,6 +6,7 @@ import (
 	"path"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -154,9 +155,15 @@ func (n *node) Setattr(ctx context.Context, f fs.FileHandle, in *fuse.SetAttrIn,
 		}
 	}
 	if t, ok := in.GetATime(); ok {
+		if in.Valid&fuse.FATTR_ATIME_NOW != 0 {
+			t = time.Time{}
+		}
 		c.Atime = &t
 	}
 	if t, ok := in.GetMTime(); ok {
+		if in.Valid&fuse.FATTR_MTIME_NOW != 0 {
+			t = time.Time{}
+		}
 		c.Mtime = &t
 	}
 	if c != (Change{}) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/relay"
+	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
 // deliverTime bounds the way of one connection to the program: a listener
@@ -25,8 +27,10 @@ const deliverTime = 60 * time.Second
 type arrival struct {
 	client netip.AddrPort
 	dialed netip.Addr // the address that the client dialed
-	port   uint16
-	copied bool // what the program says goes nowhere
+	port   uint16     // of the target; of the program if own
+	own    bool       // it came by the published port
+	target bool       // it reached the target; else this machine
+	copied bool       // what the program says goes nowhere
 }
 
 // Serve hands one connection of the target to the program. It owns s and
@@ -41,7 +45,7 @@ func (p *Ports) Serve(ctx context.Context, s *link.Stream, m *protocol.Incoming)
 	defer cancel()
 	stop := context.AfterFunc(p.ctx, cancel)
 	defer stop()
-	p.deliver(ctx, s, arrival{client: m.Peer, dialed: m.Local.Addr(), port: m.Port, copied: m.Mode == protocol.ModeMirror})
+	p.deliver(ctx, s, arrival{client: m.Peer, dialed: m.Local.Addr(), port: m.Port, target: true, copied: m.Mode == protocol.ModeMirror})
 }
 
 // deliver owns far.
@@ -53,6 +57,10 @@ func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
 			Text:  fmt.Sprintf("a connection of %v to port %d reached nobody: %v", a.client, a.port, err),
 			Facts: map[string]string{"port": fmt.Sprint(a.port), "client": a.client.String()}})
 		return
+	}
+	if a.target {
+		p.o.Emit(event.Event{Level: event.Detail, Code: "delivered", Flow: "incoming", Text: fmt.Sprintf("%v is connected to port %d", a.client, a.port),
+			Facts: map[string]string{"port": fmt.Sprint(a.port), "client": a.client.String()}})
 	}
 	if a.copied {
 		_, _ = relay.Drain(ctx, near, far)
@@ -67,7 +75,7 @@ func (p *Ports) dial(ctx context.Context, a arrival) (relay.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, deliverTime)
 	defer cancel()
 	var first error
-	for _, l := range order(p.listening(a.port), a) {
+	for _, l := range p.listening(a) {
 		for _, try := range p.o.Host.Reach(a.client, l) {
 			c, err := p.o.Dial(ctx, try)
 			if err == nil {
@@ -91,14 +99,24 @@ func (p *Ports) dial(ctx context.Context, a arrival) (relay.Conn, error) {
 	return nil, first
 }
 
-// listening gives the addresses that the program listens on at a port.
-func (p *Ports) listening(number uint16) (all []netip.AddrPort) {
+// listening gives the addresses where the program takes an arrival, the
+// likeliest first. Where several of its ports are mapped onto the target's,
+// that is the port with the latest listener; an earlier one is tried only when
+// that has just gone.
+func (p *Ports) listening(a arrival) (all []netip.AddrPort) {
+	latest := map[uint16]uint64{} // by port of the program
+	by := map[uint16][]netip.AddrPort{}
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	for _, l := range p.listeners {
-		if l.addr.Port() == number {
-			all = append(all, netip.AddrPortFrom(l.addr.Addr().Unmap(), number))
+		number := l.Addr.Port()
+		if a.own && number == a.port || !a.own && l.Where == rules.Remote && l.Target == a.port {
+			by[number] = append(by[number], netip.AddrPortFrom(l.Addr.Addr().Unmap(), number))
+			latest[number] = max(latest[number], l.order)
 		}
+	}
+	p.mu.Unlock()
+	for _, number := range slices.SortedFunc(maps.Keys(by), func(x, y uint16) int { return cmp.Compare(latest[y], latest[x]) }) {
+		all = append(all, order(by[number], a)...)
 	}
 	return all
 }

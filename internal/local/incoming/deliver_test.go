@@ -176,7 +176,7 @@ func TestNobodyListens(t *testing.T) {
 // kept for ever.
 func TestDeliveryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b, end := newBench(t, 0, nowhere)
+		b, end := newBench(t, protocol.ModeSteal, nowhere)
 		b.o.Dial = func(ctx context.Context, _ Attempt) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
 		b.listening(1, "0.0.0.0:80")
 		agent, err := b.far.Open(t.Context(), link.Bulk, &protocol.Incoming{Port: 80, Peer: client, Local: netip.MustParseAddrPort("10.1.2.3:80")})

@@ -56,12 +56,23 @@ var podHost = Host{
 	Localhost4: netip.MustParseAddr("198.18.0.1"), Localhost6: netip.MustParseAddr("fd00:6d69::1"),
 }
 
-// newBench makes one; end must be called. listen is Options.Listen.
+// newBench makes one without any rules but a mode; end must be called. listen is
+// Options.Listen.
 func newBench(t *testing.T, mode uint8, listen func(network, address string) (net.Listener, error)) (b *bench, end func()) {
+	name := map[uint8]string{0: rules.IncomingOff, protocol.ModeMirror: rules.IncomingMirror, protocol.ModeSteal: rules.IncomingSteal}[mode]
+	return newBenchWith(t, rules.IncomingOptions{Mode: name}, listen)
+}
+
+func newBenchWith(t *testing.T, o rules.IncomingOptions, listen func(network, address string) (net.Listener, error)) (b *bench, end func()) {
+	t.Helper()
+	in, err := rules.NewIncoming(o, false)
+	if err != nil {
+		t.Fatal(err)
+	}
 	a, z := net.Pipe()
 	b = &bench{t: t, near: link.New(a, link.Local, link.Options{}), far: link.New(z, link.Agent, link.Options{}),
 		agent: agent{answer: yes, subs: make(chan *sub, 64)}, lost: make(chan struct{}, 8), dialed: make(chan struct{}, 256), programs: map[Attempt]net.Listener{}}
-	b.Ports = New(Options{Link: b.near, Rules: rules.Incoming{Mode: mode}, Host: podHost, Dial: b.dial, Listen: listen, Emit: func(e event.Event) {
+	b.Ports = New(Options{Link: b.near, Rules: in, Host: podHost, Dial: b.dial, Listen: listen, Emit: func(e event.Event) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.events = append(b.events, e)
@@ -100,6 +111,15 @@ func setUp(t *testing.T, mode uint8) *bench {
 	t.Helper()
 	leak.Check(t)
 	b, end := newBench(t, mode, net.Listen)
+	t.Cleanup(end)
+	return b
+}
+
+// setUpWith is setUp with rules.
+func setUpWith(t *testing.T, o rules.IncomingOptions) *bench {
+	t.Helper()
+	leak.Check(t)
+	b, end := newBenchWith(t, o, net.Listen)
 	t.Cleanup(end)
 	return b
 }
@@ -164,8 +184,13 @@ func (b *bench) deliver(ctx context.Context, m *protocol.Incoming) (agent *link.
 // listening is Listening with success.
 func (b *bench) listening(id uint64, addr string) {
 	b.t.Helper()
-	if err := b.Listening(b.t.Context(), id, netip.MustParseAddrPort(addr)); err != nil {
-		b.t.Fatalf("listen on %s: %v", addr, err)
+	b.heard(Listener{ID: id, Addr: netip.MustParseAddrPort(addr)})
+}
+
+func (b *bench) heard(l Listener) {
+	b.t.Helper()
+	if err := b.Listening(b.t.Context(), l); err != nil {
+		b.t.Fatalf("listen on %s: %v", l.Addr, err)
 	}
 }
 

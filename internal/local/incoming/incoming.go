@@ -6,10 +6,8 @@
 // The session tells it of listeners as they come and go, gives it the link
 // and a way into the sandbox. It knows neither kernel nor Kubernetes.
 //
-// A port is one thing however many listeners it has: it is begun with the
-// first, ended with the last, and whoever listens on it again meanwhile waits
-// for the end, so that a program which restarts its server finds the same port
-// published.
+// A port of the target is one subscription, and a port of the program one
+// publication, however many listeners there are (share.go).
 package incoming
 
 import (
@@ -37,8 +35,11 @@ type Opener interface {
 // Options of New. All functions may be called concurrently.
 type Options struct {
 	Link  Opener
-	Rules rules.Incoming
-	Host  Host
+	Rules *rules.Incoming
+	// Probes are the paths on which the target's node asks each port how the pod
+	// is: such requests are never stolen. Not changed after New.
+	Probes map[uint16][]string
+	Host   Host
 	// Dial makes one attempt to connect into the sandbox. The connection has a
 	// CloseWrite.
 	Dial func(ctx context.Context, a Attempt) (net.Conn, error)
@@ -60,33 +61,45 @@ type Ports struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // calls under way and every goroutine of Ports
 
+	subscriptions shares[*subscription] // by the target's port
+	publications  shares[publication]   // by the program's
+
 	mu        sync.Mutex
 	closed    bool
-	listeners map[uint64]listener // by the sandbox's id
-	open      map[uint16]*port
+	order     uint64 // of the last listener
+	listeners map[uint64]*listener
 }
 
+// Listener is a listener of the program's.
+type Listener struct {
+	ID      uint64         // never used twice
+	Addr    netip.AddrPort // where it listens
+	AnyPort bool           // the program asked for port 0
+}
+
+// listener is one that is known.
 type listener struct {
-	addr netip.AddrPort
-	port *port
+	Listener
+	rules.Port
+	order       uint64                // a later one has a higher number
+	subscribed  *share[*subscription] // nil: it is Local
+	publication *share[publication]
 }
 
-// port is one port number with at least one listener.
-type port struct {
-	count  int           // listeners; guarded by Ports.mu
-	ending bool          // nobody joins any more; guarded by Ports.mu
-	ready  chan struct{} // closed when the fields below are set
-	ended  chan struct{} // closed when nothing is left of it
-
-	err          error        // why it could not be begun
-	subscription *link.Stream // nil: not subscribed
-	published    []net.Listener
+// subscription is what the agent was asked for.
+type subscription struct {
+	mode   uint8
+	filter bool
+	stream *link.Stream // nil: it did not give it, and that was told
 }
 
 // New makes the ports of a session; Close ends them.
 func New(o Options) *Ports {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Ports{o: o, ctx: ctx, cancel: cancel, listeners: map[uint64]listener{}, open: map[uint16]*port{}}
+	p := &Ports{o: o, ctx: ctx, cancel: cancel, listeners: map[uint64]*listener{}}
+	p.subscriptions = shares[*subscription]{end: p.unsubscribe, of: map[uint16]*share[*subscription]{}}
+	p.publications = shares[publication]{end: p.unpublish, of: map[uint16]*share[publication]{}}
+	return p
 }
 
 // enter counts a call, so that Close waits for it. After Close it is false.
@@ -100,133 +113,103 @@ func (p *Ports) enter() bool {
 	return true
 }
 
-// Listening tells that the program listens on addr. It returns once the
-// target's traffic for the port flows here and the port is published, or with
-// the errno that listen(2) must fail with; then the listener is forgotten. It
-// fails with EINTR when ctx ends. ids are never used twice.
-func (p *Ports) Listening(ctx context.Context, id uint64, addr netip.AddrPort) error {
+// Listening tells that the program listens. It returns once the target's
+// traffic for the port flows here and the port is published, or with the errno
+// that listen(2) must fail with; then the listener is forgotten. It fails with
+// EINTR when ctx ends.
+func (p *Ports) Listening(ctx context.Context, one Listener) error {
 	if !p.enter() {
 		return syscall.ESHUTDOWN
 	}
 	defer p.wg.Done()
-	for {
-		err := p.tryListening(ctx, id, addr)
-		// It may be another caller, who began the port for both, that was
-		// interrupted.
-		if !errors.Is(err, syscall.EINTR) || ctx.Err() != nil {
+	l := p.add(one) // before the first connection can come
+	err := p.begin(ctx, l)
+	if err != nil {
+		p.remove(one.ID)
+	}
+	return err
+}
+
+// add enters a listener and decides about it.
+func (p *Ports) add(one Listener) *listener {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !one.AnyPort { // a number that the kernel has chosen for another listener is still nobody's wish
+		for _, l := range p.listeners {
+			one.AnyPort = one.AnyPort || l.AnyPort && l.Addr.Port() == one.Addr.Port()
+		}
+	}
+	p.order++
+	l := &listener{Listener: one, order: p.order, Port: p.o.Rules.Decide(rules.Listener{Addr: one.Addr, AnyPort: one.AnyPort})}
+	p.listeners[one.ID] = l
+	return l
+}
+
+func (p *Ports) remove(id uint64) *listener {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.listeners[id]
+	delete(p.listeners, id)
+	return l
+}
+
+// begin subscribes and publishes, unless another listener has, and says so. An
+// error leaves nothing behind.
+func (p *Ports) begin(ctx context.Context, l *listener) error {
+	fresh := false
+	if l.Where == rules.Remote {
+		sh, began, err := p.subscriptions.join(ctx, l.Target, func() (*subscription, error) { return p.subscribe(ctx, l) })
+		if err != nil {
 			return err
 		}
+		l.subscribed, fresh = sh, began
 	}
-}
-
-func (p *Ports) tryListening(ctx context.Context, id uint64, addr netip.AddrPort) error {
-	pt, first, err := p.join(ctx, id, addr)
+	sh, began, err := p.publications.join(ctx, l.Addr.Port(), func() (publication, error) { return p.publish(l.Addr.Port(), l.Publish, l.Exact) })
 	if err != nil {
+		if l.subscribed != nil {
+			p.subscriptions.leave(l.subscribed)
+		}
 		return err
 	}
-	if first {
-		pt.err = p.begin(ctx, pt, addr)
-		if pt.err != nil {
-			p.mu.Lock()
-			delete(p.open, addr.Port()) // the next one asks anew
-			p.mu.Unlock()
-			close(pt.ended)
-		}
-		close(pt.ready)
+	l.publication = sh
+	if fresh || began {
+		p.tell(l, began)
 	}
-	select {
-	case <-pt.ready:
-		if pt.err != nil {
-			p.forget(id)
-		}
-		return pt.err
-	case <-ctx.Done():
-		p.withdraw(id)
-		return syscall.EINTR
-	}
-}
-
-// join enters a listener; first is who has to begin the port.
-func (p *Ports) join(ctx context.Context, id uint64, addr netip.AddrPort) (_ *port, first bool, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for {
-		pt := p.open[addr.Port()]
-		switch {
-		case p.closed:
-			return nil, false, syscall.ESHUTDOWN
-		case pt == nil:
-			pt = &port{count: 1, ready: make(chan struct{}), ended: make(chan struct{})}
-			p.open[addr.Port()] = pt
-			p.listeners[id] = listener{addr, pt}
-			return pt, true, nil
-		case !pt.ending: // SO_REUSEPORT, or another address
-			pt.count++
-			p.listeners[id] = listener{addr, pt}
-			return pt, false, nil
-		}
-		p.mu.Unlock()
-		select {
-		case <-pt.ended:
-		case <-ctx.Done():
-			err = syscall.EINTR
-		}
-		p.mu.Lock()
-		if err != nil {
-			return nil, false, err
-		}
-	}
-}
-
-func (p *Ports) forget(id uint64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.listeners, id)
-}
-
-// begin subscribes and publishes, and says so.
-func (p *Ports) begin(ctx context.Context, pt *port, addr netip.AddrPort) error {
-	mode, d := p.o.Rules.Decide(addr)
-	number := addr.Port()
-	facts := map[string]string{"port": fmt.Sprint(number), "why": d.Why}
-	text := fmt.Sprintf("port %d", number)
-	if d.Where == rules.Remote {
-		s, err := p.subscribe(ctx, number, mode)
-		switch {
-		case p.ctx.Err() != nil:
-			return syscall.ESHUTDOWN
-		case ctx.Err() != nil:
-			return syscall.EINTR
-		case errors.Is(err, syscall.EADDRINUSE):
-			p.o.Emit(event.Event{Level: event.Warning, Code: "port-held", Flow: "incoming",
-				Text:  fmt.Sprintf("port %d of the target is taken: %v", number, err),
-				Facts: map[string]string{"port": fmt.Sprint(number)}})
-			return syscall.EADDRINUSE
-		case err != nil:
-			p.o.Emit(event.Event{Level: event.Warning, Code: "port-not-" + modeName(mode), Flow: "incoming",
-				Text:  fmt.Sprintf("port %d is open on this machine only: %v", number, err),
-				Facts: map[string]string{"port": fmt.Sprint(number)}})
-		default:
-			pt.subscription = s
-			facts["mode"] = modeName(mode)
-			text += ": the target's traffic is " + map[uint8]string{protocol.ModeSteal: "stolen", protocol.ModeMirror: "mirrored"}[mode]
-		}
-	}
-	var busy error
-	pt.published, busy = p.publish(number)
-	switch {
-	case len(pt.published) == 0:
-		text += fmt.Sprintf(", not open on this machine (%v)", busy)
-	default:
-		at := pt.published[0].Addr().String()
-		facts["published"] = at
-		text += ", open here at " + at
-		if busy != nil {
-			text += fmt.Sprintf(" (%d is not free here: %v)", number, busy)
-		}
-	}
-	p.o.Emit(event.Event{Level: event.Info, Code: "port-open", Flow: "incoming", Text: text, Facts: facts})
 	return nil
+}
+
+// tell says what a listener's port is now; published: that is news, too.
+func (p *Ports) tell(l *listener, published bool) {
+	number := l.Addr.Port()
+	e := event.Event{Level: event.Info, Code: "port-open", Flow: "incoming", Text: fmt.Sprintf("port %d", number),
+		Facts: map[string]string{"port": fmt.Sprint(number), "why": l.Why}}
+	switch {
+	case l.subscribed == nil:
+		e.Text += " is local only: " + l.Why
+	case l.subscribed.value.stream != nil: // else there was a warning
+		e.Facts["mode"], e.Facts["target"] = modeName(l.Mode), fmt.Sprint(l.Target)
+		e.Text += ": the target's traffic "
+		if l.Target != number {
+			e.Text += fmt.Sprintf("for port %d ", l.Target)
+		}
+		if l.Filter != "" {
+			e.Facts["filter"] = l.Filter
+			e.Text += "that the filter matches "
+		}
+		e.Text += "is " + map[uint8]string{protocol.ModeSteal: "stolen", protocol.ModeMirror: "mirrored"}[l.Mode]
+	}
+	switch at := l.publication.value; {
+	case !published:
+	case len(at.listeners) == 0:
+		e.Text += fmt.Sprintf(", not open on this machine (%v)", at.busy)
+	default:
+		e.Facts["published"] = at.listeners[0].Addr().String()
+		e.Text += ", open here at " + e.Facts["published"]
+		if at.busy != nil {
+			e.Text += fmt.Sprintf(" (%d is not free here: %v)", number, at.busy)
+		}
+	}
+	p.o.Emit(e)
 }
 
 func modeName(mode uint8) string {
@@ -236,10 +219,41 @@ func modeName(mode uint8) string {
 	return "mirror"
 }
 
-// subscribe asks the agent for a port. An error leaves nothing behind; it is
-// not to be told from another's when ctx has ended.
-func (p *Ports) subscribe(ctx context.Context, number uint16, mode uint8) (*link.Stream, error) {
-	s, err := p.o.Link.Open(p.ctx, link.Interactive, &protocol.Subscribe{Port: number, Mode: mode})
+// subscribe asks the agent for a listener's port. Where it refuses, the program
+// still serves this machine, and a person is told why; only a port that another
+// session holds is an error of listen(2). Nothing less than what was asked for
+// is ever taken instead: no whole port for one with a filter.
+func (p *Ports) subscribe(ctx context.Context, l *listener) (*subscription, error) {
+	sub := &subscription{}
+	s, err := p.ask(ctx, &protocol.Subscribe{Port: l.Target, Mode: l.Mode, Filter: l.Filter, Probes: p.o.Probes[l.Target]})
+	facts := map[string]string{"port": fmt.Sprint(l.Addr.Port()), "target": fmt.Sprint(l.Target)}
+	var refused *protocol.AnswerError
+	switch {
+	case err == nil:
+		sub.stream = s
+		p.wg.Go(func() { p.follow(s, l.Target) })
+	case p.ctx.Err() != nil:
+		return nil, syscall.ESHUTDOWN
+	case ctx.Err() != nil:
+		return nil, syscall.EINTR
+	case errors.Is(err, syscall.EADDRINUSE):
+		p.o.Emit(event.Event{Level: event.Warning, Code: "port-held", Flow: "incoming",
+			Text: fmt.Sprintf("port %d of the target is taken: %v", l.Target, err), Facts: facts})
+		return nil, syscall.EADDRINUSE
+	case l.Filter != "" && errors.As(err, &refused) && refused.Answer.Cause == protocol.CauseUnsupported:
+		p.o.Emit(event.Event{Level: event.Warning, Code: "filter-refused", Flow: "incoming",
+			Text: fmt.Sprintf("port %d is open on this machine only, nothing of the target's traffic comes here: the agent cannot do the filter (%v)", l.Addr.Port(), err), Facts: facts})
+	default:
+		p.o.Emit(event.Event{Level: event.Warning, Code: "port-not-" + modeName(l.Mode), Flow: "incoming",
+			Text: fmt.Sprintf("port %d is open on this machine only: %v", l.Addr.Port(), err), Facts: facts})
+	}
+	return sub, nil
+}
+
+// ask opens a subscription. An error leaves nothing behind; it is not to be
+// told from another's when ctx has ended.
+func (p *Ports) ask(ctx context.Context, m *protocol.Subscribe) (*link.Stream, error) {
+	s, err := p.o.Link.Open(p.ctx, link.Interactive, m)
 	if err != nil {
 		return nil, err
 	}
@@ -247,8 +261,13 @@ func (p *Ports) subscribe(ctx context.Context, number uint16, mode uint8) (*link
 		s.Close()
 		return nil, err
 	}
-	p.wg.Go(func() { p.follow(s, number) })
 	return s, nil
+}
+
+func (p *Ports) unsubscribe(_ uint16, sub *subscription) {
+	if sub.stream != nil {
+		sub.stream.Close()
+	}
 }
 
 // answered waits for the agent's yes.
@@ -287,51 +306,22 @@ func (p *Ports) follow(s *link.Stream, number uint16) {
 		Facts: map[string]string{"port": fmt.Sprint(number)}})
 }
 
-// Closed tells that the listener id is gone: with the last of a port the
-// target has its traffic back. Connections that were delivered go on.
+// Closed tells that a listener is gone whose Listening has returned: with the
+// last of a port the target has its traffic back. Connections that were
+// delivered go on.
 func (p *Ports) Closed(id uint64) {
 	if !p.enter() {
 		return
 	}
 	defer p.wg.Done()
-	p.withdraw(id)
-}
-
-func (p *Ports) withdraw(id uint64) {
-	p.mu.Lock()
-	l, ok := p.listeners[id]
-	delete(p.listeners, id)
-	if ok {
-		l.port.count--
-	}
-	if !ok || l.port.count > 0 || l.port.ending {
-		p.mu.Unlock()
+	l := p.remove(id)
+	if l == nil {
 		return
 	}
-	l.port.ending = true
-	p.mu.Unlock()
-	p.end(l.addr.Port(), l.port, p.o.Emit)
-}
-
-// end ends pt, which nobody joins any more, and says so before anybody can
-// begin the port anew. One that was never begun has nothing to end.
-func (p *Ports) end(number uint16, pt *port, emit event.Sink) {
-	<-pt.ready
-	if pt.err != nil {
-		return
+	if l.subscribed != nil {
+		p.subscriptions.leave(l.subscribed)
 	}
-	if pt.subscription != nil {
-		pt.subscription.Close()
-	}
-	for _, ln := range pt.published {
-		ln.Close()
-	}
-	emit(event.Event{Level: event.Detail, Code: "port-closed", Flow: "incoming",
-		Text: fmt.Sprintf("port %d is closed", number), Facts: map[string]string{"port": fmt.Sprint(number)}})
-	p.mu.Lock()
-	delete(p.open, number)
-	p.mu.Unlock()
-	close(pt.ended)
+	p.publications.leave(l.publication)
 }
 
 // Close ends every subscription and publication, resets what is still being
@@ -339,18 +329,14 @@ func (p *Ports) end(number uint16, pt *port, emit event.Sink) {
 func (p *Ports) Close() {
 	p.mu.Lock()
 	p.closed = true
-	ports := map[uint16]*port{}
-	for number, pt := range p.open {
-		if !pt.ending {
-			pt.ending = true
-			ports[number] = pt
-		}
-	}
 	clear(p.listeners)
 	p.mu.Unlock()
 	p.cancel()
-	for number, pt := range ports {
-		p.end(number, pt, event.Discard) // the end of the session says it all
+	for _, sh := range p.subscriptions.shut() {
+		p.subscriptions.finish(sh)
+	}
+	for _, sh := range p.publications.shut() {
+		p.publications.finish(sh)
 	}
 	p.wg.Wait()
 }

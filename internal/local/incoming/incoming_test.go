@@ -31,7 +31,9 @@ func TestListenReturnsWhenTrafficFlows(t *testing.T) {
 			b.agent.answer = func(*protocol.Subscribe) *protocol.Answer { close(asked); <-answer; return &protocol.Answer{} }
 			port := freePort(t)
 			returned := make(chan error, 1)
-			go func() { returned <- b.Listening(t.Context(), 1, netip.MustParseAddrPort(at("0.0.0.0", port))) }()
+			go func() {
+				returned <- b.Listening(t.Context(), Listener{ID: 1, Addr: netip.MustParseAddrPort(at("0.0.0.0", port))})
+			}()
 			within(t, "the question", asked)
 			if len(returned) > 0 {
 				t.Error("listen returned before the agent's answer")
@@ -75,7 +77,7 @@ func TestConflictIsEADDRINUSE(t *testing.T) {
 	b.agent.answer = func(*protocol.Subscribe) *protocol.Answer { return held }
 	port := freePort(t)
 	addr := netip.MustParseAddrPort(at("0.0.0.0", port))
-	if err := b.Listening(t.Context(), 1, addr); err != syscall.EADDRINUSE {
+	if err := b.Listening(t.Context(), Listener{ID: 1, Addr: addr}); err != syscall.EADDRINUSE {
 		t.Errorf("got %v, want EADDRINUSE", err)
 	}
 	if e := b.event("port-held"); !strings.Contains(e.Text, "held by bob@desk") {
@@ -86,7 +88,7 @@ func TestConflictIsEADDRINUSE(t *testing.T) {
 	}
 	// The program tries again when bob has gone.
 	held = &protocol.Answer{}
-	if err := b.Listening(t.Context(), 2, addr); err != nil {
+	if err := b.Listening(t.Context(), Listener{ID: 2, Addr: addr}); err != nil {
 		t.Errorf("the second try: %v", err)
 	}
 	b.wantEvents("port-held", "port-open")
@@ -101,7 +103,7 @@ func TestConflictOfSeveralListeners(t *testing.T) {
 	var wg sync.WaitGroup
 	for id := range uint64(4) {
 		wg.Go(func() {
-			if err := b.Listening(t.Context(), id, netip.MustParseAddrPort(at("0.0.0.0", port))); err != syscall.EADDRINUSE {
+			if err := b.Listening(t.Context(), Listener{ID: id, Addr: netip.MustParseAddrPort(at("0.0.0.0", port))}); err != syscall.EADDRINUSE {
 				t.Errorf("listener %d: got %v, want EADDRINUSE", id, err)
 			}
 		})
@@ -121,7 +123,7 @@ func TestConflictOfSeveralListeners(t *testing.T) {
 	}()
 	wg.Wait()
 	close(stop)
-	if n := len(b.Ports.listeners) + len(b.Ports.open); n != 0 {
+	if n := len(b.Ports.listeners) + len(b.subscriptions.of) + len(b.publications.of); n != 0 {
 		t.Errorf("%d listeners and ports are left", n)
 	}
 }
@@ -175,7 +177,7 @@ func TestInterruptedListen(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	addr := netip.MustParseAddrPort(at("0.0.0.0", freePort(t)))
 	returned := make(chan error, 1)
-	go func() { returned <- b.Listening(ctx, 1, addr) }()
+	go func() { returned <- b.Listening(ctx, Listener{ID: 1, Addr: addr}) }()
 	s := within(t, "a question", b.agent.subs)
 	cancel()
 	if err := within(t, "listen", returned); err != syscall.EINTR {
@@ -183,7 +185,7 @@ func TestInterruptedListen(t *testing.T) {
 	}
 	within(t, "the end of the subscription", s.ended)
 	b.agent.answer = yes
-	if err := b.Listening(t.Context(), 2, addr); err != nil {
+	if err := b.Listening(t.Context(), Listener{ID: 2, Addr: addr}); err != nil {
 		t.Errorf("the second try: %v", err)
 	}
 	b.wantEvents("port-open")
@@ -202,13 +204,13 @@ func TestInterruptedFirstListener(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	addr := netip.MustParseAddrPort(at("0.0.0.0", freePort(t)))
 	first, second := make(chan error, 1), make(chan error, 1)
-	go func() { first <- b.Listening(ctx, 1, addr) }()
+	go func() { first <- b.Listening(ctx, Listener{ID: 1, Addr: addr}) }()
 	within(t, "a question", b.agent.subs)
-	go func() { second <- b.Listening(t.Context(), 2, addr) }()
+	go func() { second <- b.Listening(t.Context(), Listener{ID: 2, Addr: addr}) }()
 	for joined := false; !joined; time.Sleep(time.Millisecond) {
-		b.Ports.mu.Lock()
-		joined = b.open[addr.Port()].count == 2
-		b.Ports.mu.Unlock()
+		b.subscriptions.mu.Lock()
+		joined = b.subscriptions.of[addr.Port()].count == 2
+		b.subscriptions.mu.Unlock()
 	}
 	cancel()
 	if err := within(t, "the first listen", first); err != syscall.EINTR {
@@ -227,11 +229,11 @@ func TestInterruptedSecondListener(t *testing.T) {
 	b.agent.answer = func(*protocol.Subscribe) *protocol.Answer { return <-answer }
 	addr := netip.MustParseAddrPort(at("0.0.0.0", freePort(t)))
 	first := make(chan error, 1)
-	go func() { first <- b.Listening(t.Context(), 1, addr) }()
+	go func() { first <- b.Listening(t.Context(), Listener{ID: 1, Addr: addr}) }()
 	s := within(t, "a question", b.agent.subs)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := b.Listening(ctx, 2, addr); err != syscall.EINTR {
+	if err := b.Listening(ctx, Listener{ID: 2, Addr: addr}); err != syscall.EINTR {
 		t.Errorf("got %v, want EINTR", err)
 	}
 	answer <- &protocol.Answer{}
@@ -247,7 +249,7 @@ func TestSilentAgent(t *testing.T) {
 		b, end := newBench(t, protocol.ModeSteal, nowhere)
 		b.agent.answer = func(*protocol.Subscribe) *protocol.Answer { return nil }
 		began := time.Now()
-		if err := b.Listening(t.Context(), 1, netip.MustParseAddrPort("0.0.0.0:80")); err != nil {
+		if err := b.Listening(t.Context(), Listener{ID: 1, Addr: netip.MustParseAddrPort("0.0.0.0:80")}); err != nil {
 			t.Error(err)
 		}
 		if got := time.Since(began); got != subscribeTime {
@@ -354,14 +356,16 @@ func TestClose(t *testing.T) {
 	within(t, "the program's connection", b.dialed)
 	b.agent.answer = func(*protocol.Subscribe) *protocol.Answer { return nil }
 	waiting := make(chan error, 1)
-	go func() { waiting <- b.Listening(t.Context(), 2, netip.MustParseAddrPort(at("0.0.0.0", other))) }()
+	go func() {
+		waiting <- b.Listening(t.Context(), Listener{ID: 2, Addr: netip.MustParseAddrPort(at("0.0.0.0", other))})
+	}()
 	within(t, "a question", b.agent.subs)
 
 	b.Close()
 	if err := within(t, "listen", waiting); err != syscall.ESHUTDOWN {
 		t.Errorf("the listener that waited gets %v, want ESHUTDOWN", err)
 	}
-	if err := b.Listening(t.Context(), 3, netip.MustParseAddrPort("0.0.0.0:80")); err != syscall.ESHUTDOWN {
+	if err := b.Listening(t.Context(), Listener{ID: 3, Addr: netip.MustParseAddrPort("0.0.0.0:80")}); err != syscall.ESHUTDOWN {
 		t.Errorf("a later listener gets %v, want ESHUTDOWN", err)
 	}
 	within(t, "the end of the subscription", s.ended)
@@ -382,5 +386,5 @@ func TestClose(t *testing.T) {
 	}
 	b.Closed(1)
 	b.Close()
-	b.wantEvents("port-open")
+	b.wantEvents("port-open", "delivered")
 }

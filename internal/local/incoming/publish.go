@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/relay"
 )
 
@@ -15,24 +16,52 @@ import (
 // is one again.
 const publishPause = 100 * time.Millisecond
 
-// publish opens the port on this machine's loopback, both families: the same
-// number where it is free in both, another where not, none if the machine
-// refuses that as well. busy is why it is not the same number.
-func (p *Ports) publish(number uint16) (all []net.Listener, busy error) {
-	all, busy = p.listen(number)
-	if busy != nil {
-		for _, ln := range all { // "localhost" must not be two programs
+// publication is a port that is open here.
+type publication struct {
+	listeners []net.Listener // none: this machine refuses
+	busy      error          // why it is not the number that was wanted; nil: it is
+}
+
+// publish opens a port of the program's on this machine's loopback, both
+// families: by the wanted number where it is free in both. Where not, exact
+// makes that an error, which is told; else it is another number, or none if the
+// machine refuses that as well.
+func (p *Ports) publish(number, want uint16, exact bool) (pub publication, err error) {
+	if p.ctx.Err() != nil {
+		return pub, syscall.ESHUTDOWN
+	}
+	pub.listeners, pub.busy = p.listen(want)
+	if pub.busy != nil {
+		for _, ln := range pub.listeners { // "localhost" must not be two programs
 			ln.Close()
 		}
-		var err error
-		if all, err = p.listen(0); len(all) == 0 {
-			return nil, err
+		pub.listeners = nil
+		if exact {
+			p.o.Emit(event.Event{Level: event.Warning, Code: "port-not-free", Flow: "incoming",
+				Text:  fmt.Sprintf("port %d cannot be opened here as port %d, as listen_ports wants it: %v", number, want, pub.busy),
+				Facts: map[string]string{"port": fmt.Sprint(number), "published": fmt.Sprint(want)}})
+			return pub, syscall.EADDRINUSE
+		}
+		all, busy := p.listen(0)
+		if pub.listeners = all; len(all) == 0 {
+			pub.busy = busy
 		}
 	}
-	for _, ln := range all {
+	for _, ln := range pub.listeners {
 		p.wg.Go(func() { p.accept(ln, number) })
 	}
-	return all, busy
+	return pub, nil
+}
+
+// unpublish says so, except at the end of the session, which says it all.
+func (p *Ports) unpublish(number uint16, pub publication) {
+	for _, ln := range pub.listeners {
+		ln.Close()
+	}
+	if p.ctx.Err() == nil {
+		p.o.Emit(event.Event{Level: event.Detail, Code: "port-closed", Flow: "incoming",
+			Text: fmt.Sprintf("port %d is closed", number), Facts: map[string]string{"port": fmt.Sprint(number)}})
+	}
 }
 
 // listen opens a number, or a free one for 0, in both families. A family that
@@ -80,7 +109,7 @@ func (p *Ports) accept(ln net.Listener, number uint16) {
 			continue
 		}
 		p.wg.Go(func() {
-			p.deliver(p.ctx, conn, arrival{client: addrPort(c.RemoteAddr()), dialed: addrPort(c.LocalAddr()).Addr(), port: number})
+			p.deliver(p.ctx, conn, arrival{client: addrPort(c.RemoteAddr()), dialed: addrPort(c.LocalAddr()).Addr(), port: number, own: true})
 		})
 	}
 }

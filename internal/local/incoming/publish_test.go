@@ -121,7 +121,11 @@ func TestListenOfPublish(t *testing.T) {
 				address = strings.Replace(address, ":0", ":4000", 1)
 				return &nobody{addr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(address)), closed: make(chan struct{}), open: &open}, nil
 			})
-			all, err := b.publish(80)
+			pub, err := b.publish(80, 80, false)
+			if err != nil {
+				t.Errorf("got %v: without exact a busy number is no error", err)
+			}
+			all, err := pub.listeners, pub.busy
 			var got []string
 			for _, ln := range all {
 				got = append(got, ln.Addr().String())
@@ -156,10 +160,12 @@ func TestListenWhileThePortIsClosed(t *testing.T) {
 		go b.Closed(1)
 		synctest.Wait()
 		again := make(chan error, 1)
-		go func() { again <- b.Listening(t.Context(), 2, netip.MustParseAddrPort("0.0.0.0:80")) }()
+		go func() {
+			again <- b.Listening(t.Context(), Listener{ID: 2, Addr: netip.MustParseAddrPort("0.0.0.0:80")})
+		}()
 		ctx, cancel := context.WithCancel(t.Context())
 		impatient := make(chan error, 1)
-		go func() { impatient <- b.Listening(ctx, 3, netip.MustParseAddrPort("0.0.0.0:80")) }()
+		go func() { impatient <- b.Listening(ctx, Listener{ID: 3, Addr: netip.MustParseAddrPort("0.0.0.0:80")}) }()
 		synctest.Wait()
 		if len(again) > 0 {
 			t.Error("listen returned too early")

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -44,7 +45,22 @@ func (c *Cluster) choose(pod *corev1.Pod, r reference) (*Target, error) {
 	t := &Target{Namespace: pod.Namespace, Pod: pod.Name, UID: string(pod.UID), Node: pod.Spec.NodeName, Container: name,
 		ContainerID: id, Runtime: runtime, HostNetwork: pod.Spec.HostNetwork, Ports: ports(pod), Notes: notes}
 	t.Probes, t.GRPCProbes = probes(pod)
+	t.Volumes = volumes(pod, name)
 	return t, nil
+}
+
+// volumes are the mount points of a container's volumes; one by subPath is a
+// file or a directory of one.
+func volumes(pod *corev1.Pod, name string) (all []string) {
+	for _, c := range slices.Concat(pod.Spec.Containers, pod.Spec.InitContainers) {
+		if c.Name != name {
+			continue
+		}
+		for _, m := range c.VolumeMounts {
+			all = append(all, path.Clean(m.MountPath))
+		}
+	}
+	return all
 }
 
 // container chooses the container: the named one, else the one of kubectl's

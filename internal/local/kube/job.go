@@ -19,6 +19,7 @@ type Feature string
 const (
 	FeatureNetwork Feature = "network" // outgoing connections and names, from the target's network
 	FeatureFiles   Feature = "files"   // the target's files
+	FeatureWrite   Feature = "write"   // changes of the target's files
 	FeatureMirror  Feature = "mirror"  // copies of the target's traffic
 	FeatureSteal   Feature = "steal"   // the target's traffic itself
 )
@@ -29,6 +30,7 @@ var capabilities = map[Feature][]corev1.Capability{
 	"":             {"SYS_PTRACE"}, // read /proc/PID/{environ,root,ns} of another user's process
 	FeatureNetwork: {"SYS_ADMIN"},  // setns(2) into a network namespace; the agent drops it afterwards
 	FeatureFiles:   {"SETUID", "SETGID", "DAC_READ_SEARCH"},
+	FeatureWrite:   {"DAC_OVERRIDE", "FOWNER"}, // kept only as far as the target has them itself
 	FeatureMirror:  {"SYS_ADMIN", "NET_RAW"},
 	FeatureSteal:   {"SYS_ADMIN", "NET_ADMIN", "BPF"},
 }

@@ -55,6 +55,7 @@ func TestCapabilities(t *testing.T) {
 		{"environment only", nil, []corev1.Capability{"SYS_PTRACE"}},
 		{"network", []Feature{FeatureNetwork}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN"}},
 		{"files", []Feature{FeatureFiles}, []corev1.Capability{"SYS_PTRACE", "SETUID", "SETGID", "DAC_READ_SEARCH"}},
+		{"files to write", []Feature{FeatureFiles, FeatureWrite}, []corev1.Capability{"SYS_PTRACE", "SETUID", "SETGID", "DAC_READ_SEARCH", "DAC_OVERRIDE", "FOWNER"}},
 		{"network and mirror", []Feature{FeatureNetwork, FeatureMirror}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "NET_RAW"}},
 		{"steal", []Feature{FeatureSteal}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "NET_ADMIN", "BPF"}},
 	} {

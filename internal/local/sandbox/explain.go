@@ -38,7 +38,10 @@ func explain(err error, sysctl func(name string) string) error {
 		f.Code, f.Exit = "command-not-started", h.ExitCode()
 		f.What = fmt.Sprintf("the command %q cannot be started", h.Path)
 		f.Why, f.Do = h.Errno.Error(), "check its name and PATH; a path of the pod can be given in full"
-		if h.Errno == syscall.ENOENT {
+		switch {
+		case h.Errno == syscall.ENOENT && h.Step == handoff.StepExec:
+			f.Why = "it, or the interpreter that it names, is neither here nor in the pod"
+		case h.Errno == syscall.ENOENT:
 			f.Why = "there is no such command, neither here nor in the pod"
 		}
 		return f

@@ -12,7 +12,10 @@ type Listener struct {
 	ID    uint64         // never used twice in a Box
 	Proto int            // unix.IPPROTO_TCP or IPPROTO_UDP
 	Addr  netip.AddrPort // as getsockname says; IPv4-mapped addresses as IPv4
-	PID   int            // whose call it was; 0 if that is not known
+	// AnyPort: the program asked for port 0, or for none, and the kernel has
+	// chosen. TCP only, and not known of a listener that had to be looked for.
+	AnyPort bool
+	PID     int // whose call it was; 0 if that is not known
 }
 
 // registry keeps what the sandbox listens on. A port is local in the sandbox

@@ -35,6 +35,8 @@ func program(name string) int {
 		}
 	case "listen-raw":
 		err = listenRaw(os.Args[1], os.Args[2])
+	case "sockets":
+		err = socketsProgram(os.Args[1:])
 	case "udp":
 		err = udpProgram(os.Args[1])
 	case "send":

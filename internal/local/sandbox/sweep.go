@@ -69,7 +69,7 @@ func (w *watch) find(ctx context.Context) {
 			if w.reg.knows(s.cookie) || s.addr.Port() == 0 {
 				continue
 			}
-			l := Listener{Proto: proto, Addr: s.addr}
+			l := Listener{Proto: proto, Addr: s.addr, AnyPort: w.any.take(s.cookie)}
 			quiet := func(ctx context.Context, l Listener) error {
 				if hook != nil {
 					_ = hook(ctx, l)

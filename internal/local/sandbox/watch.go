@@ -40,6 +40,7 @@ type watch struct {
 	b     *Box
 	hooks Hooks
 	reg   *registry
+	any   anyPorts
 	n     *notifier // nil: no filter
 	wg    sync.WaitGroup
 	slots chan struct{}
@@ -178,11 +179,14 @@ func (w *watch) act(ctx context.Context, c *call, fd, pid int, addr []byte, port
 	if domain != unix.AF_INET && domain != unix.AF_INET6 {
 		return nil
 	}
+	tcp := proto == unix.IPPROTO_TCP || proto == unix.IPPROTO_MPTCP
 	switch {
-	case addr == nil && (proto == unix.IPPROTO_TCP || proto == unix.IPPROTO_MPTCP):
+	case addr == nil && tcp:
 		return func() error { return w.listen(ctx, c, fd, pid, proto) }
 	case addr != nil && proto == unix.IPPROTO_UDP:
 		return func() error { return w.bindUDP(ctx, fd, pid, addr) }
+	case addr != nil && tcp && port == 0:
+		return func() error { return w.bindAny(fd, addr) }
 	case addr != nil && port > 0 && port < 1024:
 		// The supervisor owns the user namespace: it may bind any port, also
 		// where the sandbox's sysctl could not be written.
@@ -205,10 +209,12 @@ func verdict(err error) answer {
 
 // listen makes the socket listen, and its listener known.
 func (w *watch) listen(ctx context.Context, c *call, fd, pid, proto int) error {
+	unbound, _ := unix.Getsockname(fd)
 	if err := unix.Listen(fd, int(int32(c.Data.Args[1]))); err != nil {
 		return err
 	}
 	cookie, l, err := w.describe(fd, pid, unix.IPPROTO_TCP)
+	l.AnyPort = w.any.take(cookie) || unbound != nil && addrPort(unbound).Port() == 0
 	if err == nil && proto == unix.IPPROTO_MPTCP { // what Go programs use by default
 		cookie, err = w.subflow(fd, cookie)
 	}
@@ -222,6 +228,18 @@ func (w *watch) listen(ctx context.Context, c *call, fd, pid, proto int) error {
 		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
 	}
 	return err
+}
+
+// bindAny binds a socket to a port of the kernel's choice, and remembers that:
+// nothing at the socket tells it later.
+func (w *watch) bindAny(fd int, addr []byte) error {
+	if err := bind(fd, addr); err != nil {
+		return err
+	}
+	if cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE); err == nil {
+		w.any.put(cookie)
+	}
+	return nil
 }
 
 // bindUDP binds a UDP socket and keeps its port in the sandbox.
@@ -333,6 +351,7 @@ func (w *watch) watchDestroyed(label handoff.Label, proto int) {
 }
 
 func (w *watch) closed(cookie uint64) {
+	w.any.take(cookie)
 	if e := w.reg.destroyed(cookie); e != nil && w.hooks.Closed != nil {
 		w.hooks.Closed(e.ID)
 	}

@@ -32,6 +32,9 @@ func TestListen(t *testing.T) {
 				if c.want != "" && l.Addr.String() != c.want || l.Addr.Port() == 0 {
 					t.Errorf("address: got %s, want %s", l.Addr, c.want)
 				}
+				if want := c.want == ""; l.AnyPort != want {
+					t.Errorf("any port: got %v, want %v", l.AnyPort, want)
+				}
 				if l.Proto != unix.IPPROTO_TCP || l.ID == 0 {
 					t.Errorf("got %+v, want a TCP listener with an ID", l)
 				}
@@ -53,19 +56,22 @@ func TestListen(t *testing.T) {
 	})
 }
 
+// readOnlySysctl starts the front where /proc/sys cannot be written, as in
+// containers: there is MPTCP in the sandbox, and no port below 1024.
+func readOnlySysctl(c *exec.Cmd) {
+	script := `mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"`
+	c.Args = []string{"unshare", "-m", "sh", "-c", script, "sh"}
+	if cred := c.SysProcAttr.Credential; cred != nil {
+		c.Args = append(c.Args, "setpriv", fmt.Sprint("--reuid=", cred.Uid), fmt.Sprint("--regid=", cred.Gid), "--clear-groups", "--")
+		c.SysProcAttr.Credential = nil
+	}
+	c.Args = append(c.Args, c.Path)
+	c.Path = "/usr/bin/unshare"
+}
+
 // TestListenGo: servers in Go listen with MPTCP where they can; where /proc/sys
 // cannot be written, as in containers, that is so in the sandbox too.
 func TestListenGo(t *testing.T) {
-	readOnly := func(c *exec.Cmd) {
-		script := `mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"`
-		c.Args = []string{"unshare", "-m", "sh", "-c", script, "sh"}
-		if cred := c.SysProcAttr.Credential; cred != nil {
-			c.Args = append(c.Args, "setpriv", fmt.Sprint("--reuid=", cred.Uid), fmt.Sprint("--regid=", cred.Gid), "--clear-groups", "--")
-			c.SysProcAttr.Credential = nil
-		}
-		c.Args = append(c.Args, c.Path)
-		c.Path = "/usr/bin/unshare"
-	}
 	for _, c := range []struct {
 		name, program, addr string
 		how                 []adjust
@@ -73,8 +79,8 @@ func TestListenGo(t *testing.T) {
 	}{
 		{"dual stack", "listen", ":8082", nil, unix.IPPROTO_TCP},
 		{"IPv6 loopback", "listen6", "[::1]:8082", nil, unix.IPPROTO_TCP},
-		{"MPTCP", "listen", ":8082", []adjust{readOnly}, unix.IPPROTO_MPTCP},
-		{"port 80 without sysctl", "listen4", "127.0.0.1:80", []adjust{readOnly}, unix.IPPROTO_MPTCP},
+		{"MPTCP", "listen", ":8082", []adjust{readOnlySysctl}, unix.IPPROTO_MPTCP},
+		{"port 80 without sysctl", "listen4", "127.0.0.1:80", []adjust{readOnlySysctl}, unix.IPPROTO_MPTCP},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			asBoth(t, func(t *testing.T, uid int) {

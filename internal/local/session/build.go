@@ -17,7 +17,6 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 	"github.com/mirrord-go/mirrord/internal/protocol"
-	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
 // built is what serves the sandbox of a session.
@@ -34,7 +33,7 @@ type built struct {
 
 // build makes the sandbox ready: after it, only Go is missing.
 func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
-	remote, err := s.environment(ctx)
+	env, err := s.environment(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -51,11 +50,13 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 	}()
 
 	spec := handoff.Spec{
-		Argv: s.start.Argv, Env: rules.Env{}.Merge(s.start.Env, remote), Dir: s.start.Dir,
+		Argv: s.start.Argv, Env: env, Dir: s.start.Dir,
 		Hostname: s.hostname(), Addrs: s.addrs(), NoIPv6: s.cfg.IPv6Off, FUSE: true, MaxRead: fusefs.MaxRead,
 	}
 	traffic := s.outgoing(ctx, b)
-	s.openTree(b, &spec)
+	if err := s.openTree(b, &spec); err != nil {
+		return nil, err
+	}
 	b.box, err = sandbox.Attach(ctx, s.init, spec, sandbox.Options{OnFUSE: func(fd *os.File) error {
 		b.fuse, err = fusefs.Serve(fd, b.tree)
 		return err
@@ -72,7 +73,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		return nil, fmt.Errorf("start the network stack: %w", err)
 	}
 	b.ports = incoming.New(incoming.Options{
-		Link: s.link, Rules: in, Host: s.host(), Emit: s.emit, Listen: net.Listen,
+		Link: s.link, Rules: in, Probes: s.agent.Probes(), Host: s.host(), Emit: s.emit, Listen: net.Listen,
 		Dial: func(ctx context.Context, a incoming.Attempt) (net.Conn, error) {
 			if a.Way == incoming.Inside {
 				return b.box.DialLocal(ctx, a.Src, a.Dst)
@@ -82,7 +83,9 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 	})
 	b.wg.Go(func() {
 		err := b.box.Watch(ctx, sandbox.Hooks{
-			Listen: func(ctx context.Context, l sandbox.Listener) error { return b.ports.Listening(ctx, l.ID, l.Addr) },
+			Listen: func(ctx context.Context, l sandbox.Listener) error {
+				return b.ports.Listening(ctx, incoming.Listener{ID: l.ID, Addr: l.Addr, AnyPort: l.AnyPort})
+			},
 			Closed: b.ports.Closed,
 		})
 		if err != nil && ctx.Err() == nil {

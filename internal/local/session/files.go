@@ -1,6 +1,7 @@
 package session
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -31,28 +32,38 @@ netgroup:   files
 `
 
 // openTree makes the view of files for spec, and plans its mounts.
-func (s *supervisor) openTree(b *built, spec *handoff.Spec) {
-	r := ownPlaces(s.start.Argv, s.start.Env, s.start.Dir)
-	r.Volumes = s.pod.Mounts
+func (s *supervisor) openTree(b *built, spec *handoff.Spec) error {
+	at := Places(s.start.Argv, s.start.Env, s.start.Dir)
+	at.Volumes = s.pod.Mounts
+	r, err := rules.NewFiles(s.cfg.Files, at)
+	if err != nil {
+		return fmt.Errorf("read the rules of files: %w", err)
+	}
 	plan := r.Plan(disk{})
 	for _, v := range s.pod.Mounts {
-		if d := r.Decide(v, rules.Read); d.Where == rules.Local {
+		if d := r.Decide(v, rules.Read); d.Where == rules.Local && s.cfg.Files.Mode != rules.FilesLocal {
 			s.emit(event.Event{Level: event.Detail, Code: "volume-local", Flow: "files",
 				Text: "the target has a volume at " + v + "; here it is local: " + d.Why})
 		}
 	}
+	served := map[string][]byte{}
+	if !s.cfg.Files.DNSLocal {
+		served["/etc/nsswitch.conf"] = []byte(nsswitch)
+	}
 	b.tree = files.New(files.Options{
 		Peer: s.link, Rules: r, Plan: plan, UID: s.pod.UID, GID: s.pod.GID, Emit: s.emit,
-		Sockets: []string{"/run"},
-		Served:  map[string][]byte{"/etc/nsswitch.conf": []byte(nsswitch)},
+		Sockets: []string{"/run"}, Served: served,
 	})
 	spec.Binds = slices.Concat(plan.Binds, plan.Pins)
 	spec.Hides = plan.Hides
+	return nil
 }
 
-// ownPlaces are the places of this machine that a command needs: where it
-// works, its home, and the toolchain that the environment names.
-func ownPlaces(argv, env []string, dir string) *rules.Files {
+// Places are the places of this machine that a command needs, whose arguments,
+// environment ("NAME=value") and directory are given: where it works, its home,
+// and the toolchain that the environment names. What the target has is not
+// known here.
+func Places(argv, env []string, dir string) rules.Places {
 	get := func(name string) string {
 		value := ""
 		for _, kv := range env {
@@ -62,16 +73,18 @@ func ownPlaces(argv, env []string, dir string) *rules.Files {
 		}
 		return value
 	}
-	r := &rules.Files{}
-	own := func(p string) {
+	var at rules.Places
+	add := func(list *[]string, p string) {
 		for _, p := range []string{p, real(p)} {
 			if path.IsAbs(p) && path.Clean(p) != "/" {
-				r.Own = append(r.Own, path.Clean(p))
+				*list = append(*list, path.Clean(p))
 			}
 		}
 	}
+	own := func(p string) { add(&at.Own, p) }
+	tool := func(p string) { add(&at.Tools, p) }
 	if home := get("HOME"); path.IsAbs(home) && path.Clean(home) != "/" {
-		r.Home = real(home)
+		at.Home = real(home)
 		if real(home) != path.Clean(home) {
 			own(home)
 		}
@@ -80,28 +93,47 @@ func ownPlaces(argv, env []string, dir string) *rules.Files {
 	own(repository(dir))
 	own("/tmp")
 	own("/var/tmp")
-	for _, name := range []string{"TMPDIR", "VIRTUAL_ENV", "GOROOT", "JAVA_HOME", "CONDA_PREFIX", "XDG_RUNTIME_DIR"} {
-		own(get(name))
-	}
-	for _, name := range []string{"PATH", "PYTHONPATH", "NODE_PATH", "GOPATH", "LD_LIBRARY_PATH"} {
+	own(get("TMPDIR"))
+	own(get("XDG_RUNTIME_DIR"))
+	for _, name := range []string{"PYTHONPATH", "NODE_PATH"} { // often the program's own code
 		for _, p := range filepath.SplitList(get(name)) {
-			own(installation(p))
+			own(p)
+		}
+	}
+	for _, name := range []string{"VIRTUAL_ENV", "GOROOT", "JAVA_HOME", "CONDA_PREFIX"} {
+		tool(get(name))
+	}
+	for _, name := range []string{"PATH", "GOPATH", "LD_LIBRARY_PATH"} {
+		for _, p := range filepath.SplitList(get(name)) {
+			tool(installation(p))
 		}
 	}
 	if len(argv) > 0 {
 		program := lookup(argv[0], get("PATH"), dir)
 		if fi, err := os.Stat(program); err == nil && fi.Mode().IsRegular() {
-			own(installation(path.Dir(real(program))))
+			tool(installation(path.Dir(real(program))))
 		}
-		for _, arg := range argv[1:] {
-			if p := under(arg, dir); r.Decide(p, rules.Read).Where == rules.Local && isFile(p) {
-				r.Code = append(r.Code, path.Dir(p))
-			}
+		at.Code = codeOf(argv[1:], dir, at)
+	}
+	for _, list := range []*[]string{&at.Own, &at.Tools} {
+		slices.Sort(*list)
+		*list = slices.Compact(*list)
+	}
+	return at
+}
+
+// codeOf gives the directories of the files with code that the arguments name.
+func codeOf(args []string, dir string, at rules.Places) (code []string) {
+	byDefault, err := rules.NewFiles(rules.FilesOptions{}, at)
+	if err != nil {
+		return nil // there is nothing in it that could be wrong
+	}
+	for _, arg := range args {
+		if p := under(arg, dir); byDefault.Decide(p, rules.Read).Where == rules.Local && isFile(p) {
+			code = append(code, path.Dir(p))
 		}
 	}
-	slices.Sort(r.Own)
-	r.Own = slices.Compact(r.Own)
-	return r
+	return code
 }
 
 // installation is what a directory of programs belongs to: /opt/go/bin to

@@ -31,28 +31,37 @@ func lay(t *testing.T, names ...string) string {
 	return root
 }
 
-func TestOwnPlaces(t *testing.T) {
-	root := lay(t, "home/", "repo/.git/", "repo/service/", "venv/bin/python", "venv/pyvenv.cfg", "tools/bin/x", "alone/bin/run", "scripts/main.py", "data/file.txt", "jdk/")
+func TestPlaces(t *testing.T) {
+	root := lay(t, "home/", "repo/.git/", "repo/service/", "venv/bin/python", "venv/pyvenv.cfg", "tools/bin/x", "alone/bin/run", "scripts/main.py", "data/file.txt", "jdk/", "src/")
 	at := func(n string) string { return filepath.Join(root, n) }
 	if err := os.Symlink(at("home"), at("link")); err != nil {
 		t.Fatal(err)
 	}
-	r := ownPlaces(
+	places := Places(
 		[]string{"python", at("scripts/main.py"), at("data/file.txt"), "--flag"},
-		[]string{"HOME=" + at("link"), "PATH=" + at("venv/bin") + ":" + at("tools/bin") + "::/:/usr/bin", "JAVA_HOME=" + at("jdk"), "TMPDIR=", "VIRTUAL_ENV=relative"},
+		[]string{"HOME=" + at("link"), "PATH=" + at("venv/bin") + ":" + at("tools/bin") + "::/:/usr/bin", "JAVA_HOME=" + at("jdk"), "PYTHONPATH=" + at("src"), "TMPDIR=", "VIRTUAL_ENV=relative"},
 		at("repo/service"))
-	if r.Home != at("home") {
-		t.Errorf("home is %s, want what it leads to", r.Home)
+	if places.Home != at("home") {
+		t.Errorf("home is %s, want what it leads to", places.Home)
 	}
-	for _, want := range []string{"repo/service", "repo", "venv", "tools/bin", "jdk", "link"} {
-		if !slices.Contains(r.Own, at(want)) {
-			t.Errorf("%s is not own: %q", want, r.Own)
+	for _, want := range []string{"repo/service", "repo", "src", "link"} {
+		if !slices.Contains(places.Own, at(want)) {
+			t.Errorf("%s is not own: %q", want, places.Own)
 		}
 	}
-	for _, own := range r.Own {
+	for _, want := range []string{"venv", "tools/bin", "jdk"} {
+		if !slices.Contains(places.Tools, at(want)) {
+			t.Errorf("%s is no tool: %q", want, places.Tools)
+		}
+	}
+	for _, own := range slices.Concat(places.Own, places.Tools) {
 		if !filepath.IsAbs(own) || own == "/" {
 			t.Errorf("%q must not be own", own)
 		}
+	}
+	r, err := rules.NewFiles(rules.FilesOptions{}, places)
+	if err != nil {
+		t.Fatal(err)
 	}
 	for path, want := range map[string]rules.Where{
 		at("repo/x"): rules.Local, at("venv/lib/data"): rules.Local, at("home/.bashrc"): rules.Local, at("home/.kube/config"): rules.NotFound,
@@ -67,13 +76,13 @@ func TestOwnPlaces(t *testing.T) {
 // A script outside of all places brings the code beside it, a file of data
 // does not.
 func TestCodeOfTheCommandLine(t *testing.T) {
-	r := ownPlaces([]string{"/no/such/python", "/srv/tool/main.py"}, nil, "/")
+	r := Places([]string{"/no/such/python", "/srv/tool/main.py"}, nil, "/")
 	if len(r.Code) != 0 {
 		t.Errorf("a script that is not here has code: %q", r.Code)
 	}
 	// The system's own script is there on every machine with Python's library.
 	root := lay(t, "main.py")
-	r = ownPlaces([]string{"python3", filepath.Join(root, "main.py"), filepath.Join(root, "data.txt")}, nil, "/")
+	r = Places([]string{"python3", filepath.Join(root, "main.py"), filepath.Join(root, "data.txt")}, nil, "/")
 	if !slices.Equal(r.Code, []string{root}) {
 		t.Errorf("code is %q, want %q", r.Code, root)
 	}

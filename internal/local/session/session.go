@@ -25,6 +25,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/local/control"
+	"github.com/mirrord-go/mirrord/internal/local/sandbox"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -46,6 +47,9 @@ type Agent interface {
 	Key() string
 	// Dial gives a fresh byte pipe to it, again and again.
 	Dial(ctx context.Context) (io.ReadWriteCloser, error)
+	// Probes are the paths, by port, on which the target's node asks over HTTP
+	// how its pod is. The caller must not change them.
+	Probes() map[uint16][]string
 	// Gone reports whether an error of Dial says that there is no agent any
 	// more.
 	Gone(err error) bool
@@ -140,7 +144,7 @@ func (s *supervisor) run(ctx context.Context, front <-chan control.Message) erro
 func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.Message) error {
 	s.runs.Store(true)
 	if err := b.box.Go(); err != nil {
-		return err
+		return sandbox.Explain(err)
 	}
 	_ = s.ctl.Send(control.Message{Running: &control.Running{}})
 	s.emit(event.Event{Level: event.Step, Code: "running", Text: runs(s.start.Argv, &s.cfg),

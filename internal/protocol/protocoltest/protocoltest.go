@@ -55,5 +55,16 @@ func Vectors() []Vector {
 		{"readlink", &protocol.Readlink{Path: "/app/current"}},
 		{"statfs", &protocol.Statfs{Path: "/"}},
 		{"fsinfo", &protocol.Fsinfo{Type: 0x794c7630, Bsize: 4096, Namelen: 255}},
+		{"stat of a handle", &protocol.Stat{Handle: 3}},
+		{"open to create", &protocol.Open{Path: "/data/new", Flags: 0o301, Mode: 0o644}},
+		{"write at", &protocol.WriteAt{Handle: 3, Off: 4096, Data: []byte("hello")}},
+		{"resize", &protocol.Resize{Handle: 3, Size: 4096}},
+		{"sync handle", &protocol.SyncHandle{Handle: 3}},
+		{"make directory", &protocol.Make{Path: "/data/dir", Mode: 0o040755}},
+		{"make symbolic link", &protocol.Make{Path: "/data/link", Mode: 0o120777, Text: "dir/x"}},
+		{"make hard link", &protocol.Make{Path: "/data/second", Old: "/data/new"}},
+		{"remove", &protocol.Remove{Path: "/data/dir", Dir: true}},
+		{"rename", &protocol.Rename{Old: "/data/new", New: "/data/newer", Flags: 1}},
+		{"set attributes", &protocol.SetAttr{Path: "/data/newer", What: protocol.SetMode | protocol.SetMtime | protocol.SetAtimeNow, Mode: 0o600, Mtime: -1}},
 	}
 }

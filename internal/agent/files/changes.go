@@ -1,0 +1,209 @@
+package files
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"path"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+)
+
+// changes does m and what follows it on stream, one after the other, and
+// answers each. After one that failed nothing is done any more: a program that
+// had waited for each would have stopped there.
+func (s *Server) changes(ctx context.Context, stream *link.Stream, m protocol.Message) {
+	var failed error
+	for {
+		if failed == nil {
+			failed = s.change(ctx, m)
+		}
+		a := &protocol.Answer{}
+		if failed != nil {
+			a.Errno = errnoOf(failed)
+		}
+		if stream.Send(a) != nil {
+			return
+		}
+		var err error
+		if m, err = stream.Receive(); err != nil {
+			return
+		}
+	}
+}
+
+// change does one of the requests on a handle.
+func (s *Server) change(ctx context.Context, m protocol.Message) error {
+	var number uint64
+	var f func(fd int) error
+	switch m := m.(type) {
+	case *protocol.WriteAt:
+		number, f = m.Handle, func(fd int) error {
+			if m.Off < 0 || len(m.Data) > protocol.MaxData {
+				return syscall.EINVAL
+			}
+			return writeFull(fd, m.Data, m.Off)
+		}
+	case *protocol.Resize:
+		number, f = m.Handle, func(fd int) error {
+			if m.Size > math.MaxInt64 {
+				return syscall.EINVAL
+			}
+			return unix.Ftruncate(fd, int64(m.Size))
+		}
+	case *protocol.SyncHandle:
+		number, f = m.Handle, unix.Fsync
+	default:
+		return fmt.Errorf("%T among changes of a file: %w", m, syscall.EPROTO)
+	}
+	h, err := s.use(number)
+	if err != nil {
+		return err
+	}
+	defer h.busy.Done()
+	_, err = do(ctx, s, func() (struct{}, error) { return struct{}{}, f(int(h.f.Fd())) })
+	return err
+}
+
+// parent finds the directory that the name p is in.
+func (s *Server) parent(p string) (dir int, name string, err error) {
+	p, err = clean(p)
+	switch {
+	case err != nil:
+		return -1, "", err
+	case p == "/":
+		return -1, "", syscall.EBUSY
+	}
+	dir, err = s.at(path.Dir(p), unix.O_DIRECTORY)
+	return dir, path.Base(p), err
+}
+
+func (s *Server) make(m *protocol.Make) (*protocol.Attr, error) {
+	dir, name, err := s.parent(m.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(dir)
+	switch t := m.Mode & unix.S_IFMT; {
+	case m.Old != "":
+		err = s.link(m.Old, dir, name)
+	case t == unix.S_IFDIR:
+		err = unix.Mkdirat(dir, name, m.Mode&0o7777)
+	case t == unix.S_IFLNK:
+		err = unix.Symlinkat(m.Text, dir, name)
+	case t == unix.S_IFIFO, t == unix.S_IFSOCK, t == unix.S_IFREG:
+		err = unix.Mknodat(dir, name, m.Mode&(unix.S_IFMT|0o7777), 0)
+	default: // devices of the node's
+		err = syscall.EPERM
+	}
+	if err != nil {
+		return nil, err
+	}
+	return lstatAt(dir, name)
+}
+
+func (s *Server) link(old string, dir int, name string) error {
+	from, oldName, err := s.parent(old)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(from)
+	return unix.Linkat(from, oldName, dir, name, 0)
+}
+
+func (s *Server) remove(m *protocol.Remove) error {
+	dir, name, err := s.parent(m.Path)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	flags := 0
+	if m.Dir {
+		flags = unix.AT_REMOVEDIR
+	}
+	return unix.Unlinkat(dir, name, flags)
+}
+
+func (s *Server) rename(m *protocol.Rename) error {
+	from, old, err := s.parent(m.Old)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(from)
+	to, name, err := s.parent(m.New)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(to)
+	return unix.Renameat2(from, old, to, name, uint(m.Flags))
+}
+
+func (s *Server) setAttr(m *protocol.SetAttr) (*protocol.Attr, error) {
+	fd, err := s.at(m.Path, unix.O_NOFOLLOW)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	attr, err := statAt(fd, "")
+	if err != nil {
+		return nil, err
+	}
+	kind := attr.Mode & unix.S_IFMT
+	if m.What&protocol.SetMode != 0 {
+		if kind == unix.S_IFLNK {
+			return nil, syscall.EOPNOTSUPP
+		}
+		if err := unix.Chmod(opened(fd), m.Mode&0o7777); err != nil {
+			return nil, err
+		}
+	}
+	if m.What&protocol.SetSize != 0 {
+		if err := resize(fd, kind, m.Size); err != nil {
+			return nil, err
+		}
+	}
+	if m.What&(protocol.SetAtime|protocol.SetMtime) != 0 {
+		if err := setTimes(fd, kind, m); err != nil {
+			return nil, err
+		}
+	}
+	return lstatAt(fd, "")
+}
+
+// resize is truncate(2) of what the O_PATH descriptor stands for.
+func resize(fd int, kind uint32, size uint64) error {
+	switch {
+	case kind == unix.S_IFDIR:
+		return syscall.EISDIR
+	case kind != unix.S_IFREG, size > math.MaxInt64:
+		return syscall.EINVAL
+	}
+	f, err := reopen(fd, unix.O_WRONLY) // truncate(2) would wait for the holder of a lease
+	if err != nil {
+		return err
+	}
+	defer unix.Close(f)
+	return unix.Ftruncate(f, int64(size))
+}
+
+// setTimes is utimensat(2) of what the O_PATH descriptor stands for.
+func setTimes(fd int, kind uint32, m *protocol.SetAttr) error {
+	at := func(set, now uint32, ns int64) unix.Timespec {
+		switch {
+		case m.What&set == 0:
+			return unix.Timespec{Nsec: unix.UTIME_OMIT}
+		case m.What&now != 0:
+			return unix.Timespec{Nsec: unix.UTIME_NOW}
+		}
+		return unix.NsecToTimespec(ns)
+	}
+	times := []unix.Timespec{at(protocol.SetAtime, protocol.SetAtimeNow, m.Atime), at(protocol.SetMtime, protocol.SetMtimeNow, m.Mtime)}
+	if kind == unix.S_IFLNK { // its own; Linux 5.8
+		return unix.UtimesNanoAt(fd, "", times, unix.AT_EMPTY_PATH)
+	}
+	return unix.UtimesNanoAt(unix.AT_FDCWD, opened(fd), times, 0)
+}

@@ -1,0 +1,189 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mirrord-go/mirrord/internal/config"
+	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/local/explain"
+	"github.com/mirrord-go/mirrord/internal/local/kube"
+	"github.com/mirrord-go/mirrord/internal/local/session"
+	"github.com/mirrord-go/mirrord/internal/rules"
+)
+
+func (a *app) explainCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "explain",
+		Short: "Say what a session would decide, and by which rule",
+		Long: `explain takes the flags and the configuration of exec and says whose a path, a
+connection, a name, a variable or a request would be in that session, by which rule,
+and where that rule is written. It starts nothing.`,
+		Example: `  mirrord explain path /etc/app/config.yaml
+  mirrord explain connect db.shop:5432
+  mirrord explain request 'GET /api/items' -H 'x-user: ana'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	c.AddCommand(
+		a.explainer("path PATH...", "Whose a file is", "  mirrord explain path /etc/hosts /app/config.yaml", a.explainPath),
+		a.explainConnect(),
+		a.explainer("dns NAME...", "Who answers a lookup", "  mirrord explain dns db.shop",
+			func(_ context.Context, cfg config.Config, names []string) (all []explain.Answer, err error) {
+				d, err := rules.NewDNS(cfg.DNS, nil)
+				for _, name := range names {
+					if err == nil {
+						all = append(all, explain.DNS(d, name))
+					}
+				}
+				return all, err
+			}),
+		a.explainer("env NAME...", "Where the value of a variable comes from", "  mirrord explain env DATABASE_URL NODE_OPTIONS",
+			func(_ context.Context, cfg config.Config, names []string) (all []explain.Answer, err error) {
+				e, err := session.Env(cfg.Env)
+				for _, name := range names {
+					if err == nil {
+						all = append(all, explain.Env(e, name))
+					}
+				}
+				return all, err
+			}),
+		a.explainRequest(),
+	)
+	return c
+}
+
+// explainer makes one command of explain.
+func (a *app) explainer(use, short, example string, ask func(context.Context, config.Config, []string) ([]explain.Answer, error)) *cobra.Command {
+	var settings map[string]config.Setting
+	var asJSON bool
+	c := &cobra.Command{Use: use + " [flags]", Short: short, Example: example, Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			ctx, stop := interruptible()
+			defer stop()
+			dir, err := os.Getwd()
+			if err != nil {
+				return failure.Wrap(err, "no-working-directory", "the working directory cannot be told", "cd to a directory that exists")
+			}
+			cfg, _, err := a.configuration(settings, os.Environ(), dir)
+			if err != nil {
+				return err
+			}
+			answers, err := ask(ctx, cfg, args)
+			if err != nil {
+				return err
+			}
+			return printAnswers(answers, asJSON)
+		},
+	}
+	settings = sessionFlags(c.Flags())
+	c.Flags().BoolVar(&asJSON, "json", false, "print a list of JSON objects")
+	return c
+}
+
+func printAnswers(answers []explain.Answer, asJSON bool) error {
+	if asJSON {
+		out := json.NewEncoder(os.Stdout)
+		out.SetIndent("", "  ")
+		out.SetEscapeHTML(false)
+		return out.Encode(answers)
+	}
+	for _, a := range answers {
+		fmt.Printf("%s: %s\n  %s\n", a.Question, a.Where, a.Why)
+		if a.Note != "" {
+			fmt.Printf("  %s\n", a.Note)
+		}
+	}
+	return nil
+}
+
+func (a *app) explainPath(ctx context.Context, cfg config.Config, paths []string) (all []explain.Answer, err error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	at := session.Places(nil, os.Environ(), dir)
+	if _, local := cfg.Process(); !local && !cfg.Targetless() {
+		if at.Volumes, err = a.volumes(ctx, cfg); err != nil {
+			return nil, err
+		}
+	}
+	f, err := rules.NewFiles(cfg.Files, at)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range paths {
+		if !filepath.IsAbs(p) {
+			p = filepath.Join(dir, p)
+		}
+		all = append(all, explain.Path(f, filepath.Clean(p))...)
+	}
+	return all, nil
+}
+
+// volumes asks the cluster where the target has its volumes.
+func (a *app) volumes(ctx context.Context, cfg config.Config) ([]string, error) {
+	options, err := clusterOptions(a.version, cfg)
+	if err != nil {
+		return nil, err
+	}
+	cluster, err := kube.Connect(options)
+	if err != nil {
+		return nil, err
+	}
+	defer cluster.Close()
+	t, err := cluster.Resolve(ctx, cfg.Target)
+	if err != nil {
+		return nil, err
+	}
+	return t.Volumes, nil
+}
+
+func (a *app) explainConnect() *cobra.Command {
+	network := "tcp"
+	c := a.explainer("connect HOST:PORT...", "Where a connection goes", "  mirrord explain connect localhost:5432 db.shop:5432\n  mirrord explain connect --udp 10.0.0.1:8125",
+		func(_ context.Context, cfg config.Config, addresses []string) (all []explain.Answer, err error) {
+			o, err := rules.NewOutgoing(cfg.Outgoing)
+			if err != nil {
+				return nil, err
+			}
+			for _, address := range addresses {
+				answer, err := explain.Connect(o, network, address)
+				if err != nil {
+					return nil, err
+				}
+				all = append(all, answer)
+			}
+			return all, nil
+		})
+	c.Flags().BoolFunc("udp", "by UDP instead of TCP", func(string) error { network = "udp"; return nil })
+	return c
+}
+
+func (a *app) explainRequest() *cobra.Command {
+	var headers []string
+	var port uint16
+	c := a.explainer("request 'METHOD /PATH'", "Who answers a request that reaches the target", "  mirrord explain request 'GET /api/items?id=1' -H 'x-user: ana' --port 8080",
+		func(_ context.Context, cfg config.Config, lines []string) (all []explain.Answer, err error) {
+			in, err := rules.NewIncoming(cfg.Incoming, cfg.Targetless())
+			if err != nil {
+				return nil, err
+			}
+			for _, line := range lines {
+				answer, err := explain.Request(in, port, line, headers)
+				if err != nil {
+					return nil, err
+				}
+				all = append(all, answer)
+			}
+			return all, nil
+		})
+	c.Flags().StringArrayVarP(&headers, "header", "H", nil, "a header of the request: 'Name: value'; may be repeated")
+	c.Flags().Uint16VarP(&port, "port", "p", 80, "port that the program listens on")
+	return c
+}

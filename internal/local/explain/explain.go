@@ -1,0 +1,166 @@
+// Package explain answers, without a session, what a session would decide: by
+// the same rules, with the same reasons.
+//
+// The command line calls it. It is pure: what is only known beside the target
+// (its volumes, what names resolve to) is either given or said to be missing.
+package explain
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/rules"
+	"github.com/mirrord-go/mirrord/internal/rules/filter"
+)
+
+// Answer is one decision.
+type Answer struct {
+	Question string `json:"question"` // "read /etc/hosts"
+	Where    string `json:"where"`    // who it goes to, in a word or two
+	Why      string `json:"why"`      // the rule, with where it is written
+	Note     string `json:"note,omitempty"`
+}
+
+// Path says whose the absolute, clean path p is, for reading and for writing.
+func Path(f *rules.Files, p string) []Answer {
+	answers := make([]Answer, 0, 2)
+	for _, op := range []struct {
+		word string
+		op   rules.Op
+	}{{"read", rules.Read}, {"write", rules.Write}} {
+		d := f.Decide(p, op.op)
+		a := Answer{Question: op.word + " " + p, Where: d.Where.String(), Why: d.Why}
+		if d.Path != p {
+			a.Note = "it is " + d.Path + " there"
+		}
+		answers = append(answers, a)
+	}
+	return answers
+}
+
+// Connect says where a connection to address ("HOST:PORT") goes; network is
+// "tcp" or "udp". The code of an address that is none is explain-malformed.
+func Connect(o *rules.Outgoing, network, address string) (Answer, error) {
+	host, port, err := hostPort(address)
+	if err != nil {
+		return Answer{}, err
+	}
+	a := Answer{Question: fmt.Sprintf("connect to %s by %s", address, network)}
+	ip, err := netip.ParseAddr(host)
+	var names []string
+	switch {
+	case strings.EqualFold(host, "localhost"):
+		ip = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case err != nil:
+		names = rules.Names(host, nil)
+		a.Note = "rules by address hold for what the name resolves to"
+	}
+	d := o.Decide(network, netip.AddrPortFrom(ip, port), names)
+	a.Where, a.Why = d.Where.String(), d.Why
+	if ip.IsLoopback() && d.Where == rules.Remote {
+		a.Note = "ports that the program itself listens on are its own; a port that the target refuses and a debugger of the command serves on this machine goes there"
+	}
+	return a, nil
+}
+
+func hostPort(address string) (host string, port uint16, err error) {
+	malformed := func(why string) error {
+		return failure.Usage("explain-malformed", fmt.Sprintf("%q is no address", address), "mirrord explain connect db.shop:5432", "%s", why)
+	}
+	i := strings.LastIndexByte(address, ':')
+	if i < 0 {
+		return "", 0, malformed("the port is missing")
+	}
+	n, err := strconv.ParseUint(address[i+1:], 10, 16)
+	if err != nil || n == 0 {
+		return "", 0, malformed(fmt.Sprintf("%q is no port", address[i+1:]))
+	}
+	host = address[:i]
+	if strings.Contains(host, ":") {
+		inner, ok := strings.CutPrefix(host, "[")
+		inner, end := strings.CutSuffix(inner, "]")
+		if !ok || !end {
+			return "", 0, malformed("an IPv6 address stands in brackets: [::1]:5432")
+		}
+		host = inner
+	}
+	if host == "" {
+		return "", 0, malformed("the host is missing")
+	}
+	return host, uint16(n), nil
+}
+
+// DNS says who answers a lookup of name.
+func DNS(d *rules.DNS, name string) Answer {
+	dec, meant := d.Decide(name)
+	a := Answer{Question: "look up " + name, Where: dec.Where.String(), Why: dec.Why}
+	if !strings.EqualFold(meant, strings.TrimSuffix(name, ".")) {
+		a.Note = "it is looked up as " + meant
+	}
+	return a
+}
+
+// Env says where the value of a variable comes from, if the target has it.
+func Env(e rules.Env, name string) Answer {
+	d := e.Decide(name)
+	return Answer{Question: "variable " + name, Where: d.Where.String(), Why: d.Why}
+}
+
+// Request says who answers a request ("GET /path") with headers ("Name: value")
+// that reaches port of the target while the program listens there.
+func Request(in *rules.Incoming, port uint16, line string, headers []string) (Answer, error) {
+	malformed := func(why, do string) (Answer, error) {
+		return Answer{}, failure.Usage("explain-malformed", fmt.Sprintf("%q is no request", line), do, "%s", why)
+	}
+	method, target, ok := strings.Cut(line, " ")
+	target, _, _ = strings.Cut(target, " ")
+	if !ok || target == "" {
+		return malformed("it has no method or no path", "mirrord explain request 'GET /health' -H 'x-user: ana'")
+	}
+	for _, h := range headers {
+		if !strings.Contains(h, ":") {
+			return malformed(fmt.Sprintf("the header %q has no colon", h), "mirrord explain request 'GET /health' -H 'x-user: ana'")
+		}
+	}
+	p := in.Decide(rules.Listener{Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), port)})
+	a := Answer{Question: fmt.Sprintf("%s to port %d", line, p.Target), Why: p.Why}
+	switch {
+	case p.Where != rules.Remote:
+		a.Where = "the target only"
+		return a, nil
+	case p.Filter != "":
+		m, err := filter.Parse(p.Filter)
+		if err != nil {
+			return Answer{}, err
+		}
+		matched, err := m.Match(filter.Request{Method: method, Target: target, Headers: func(yield func(string, string) bool) {
+			for _, h := range headers {
+				name, value, _ := strings.Cut(h, ":")
+				if !yield(name, strings.TrimSpace(value)) {
+					return
+				}
+			}
+		}})
+		switch {
+		case err != nil:
+			a.Note = "the filter could not be decided, which means no: " + err.Error()
+		case matched:
+			a.Note = "the filter matches"
+		default:
+			a.Note = "the filter does not match"
+		}
+		if !matched {
+			a.Where = "the target only"
+			return a, nil
+		}
+	}
+	a.Where = "the target, with a copy for your program"
+	if p.Mode == protocol.ModeSteal {
+		a.Where = "your program"
+	}
+	return a, nil
+}

@@ -1,0 +1,240 @@
+package files
+
+import (
+	"context"
+	"path"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/local/fusefs"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+)
+
+// inode is a file of the target's that is open, or that the session changed a
+// moment ago. What was asked about it before a change is not used after it.
+type inode struct {
+	users   int // open files
+	gen     uint64
+	changed time.Time // the last change that may have been done since
+	pending map[*outbox]bool
+}
+
+// bare is a key without its side: the target's file is the same in the view.
+func bare(k uint64) uint64 { return k &^ (3 << 62) }
+
+// inode gives the one with key k, new if it is not known. For holders of the
+// lock.
+func (r *remote) inode(k uint64) *inode {
+	in := r.inodes[bare(k)]
+	if in == nil {
+		in = &inode{pending: map[*outbox]bool{}}
+		r.inodes[bare(k)] = in
+	}
+	return in
+}
+
+// hold counts an open file with key k.
+func (r *remote) hold(k uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.inode(k).users++
+}
+
+// letGo is the opposite of hold.
+func (r *remote) letGo(k uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.inode(k).users--
+	r.prune()
+}
+
+// prune forgets what is of no use any more. For holders of the lock.
+func (r *remote) prune() {
+	for k, in := range r.inodes {
+		if in.users == 0 && len(in.pending) == 0 && !fresh(in.changed) {
+			delete(r.inodes, k)
+		}
+	}
+}
+
+// touch notes a change of the file with key k.
+func (r *remote) touch(k uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	in := r.inode(k)
+	in.gen++
+	in.changed = time.Now()
+	if in.users == 0 {
+		r.prune()
+	}
+}
+
+// generation tells how often the file with key k was changed.
+func (r *remote) generation(k uint64) uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if in := r.inodes[bare(k)]; in != nil {
+		return in.gen
+	}
+	return 0
+}
+
+// unsettled reports whether what was asked then about the file with key k may
+// be from before a change.
+func (r *remote) unsettled(k uint64, asked time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	in := r.inodes[bare(k)]
+	return in != nil && (len(in.pending) > 0 || !in.changed.Before(asked))
+}
+
+// settle waits until all changes of the file with key k are done.
+func (r *remote) settle(ctx context.Context, k uint64) error {
+	r.mu.Lock()
+	var busy []*outbox
+	if in := r.inodes[bare(k)]; in != nil {
+		for b := range in.pending {
+			busy = append(busy, b)
+		}
+	}
+	r.mu.Unlock()
+	for _, b := range busy {
+		if err := b.settle(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetAround forgets the name p, what is below it and the directory it is in.
+func (r *remote) forgetAround(p string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for known := range r.recent {
+		if known == p || strings.HasPrefix(known, p+"/") {
+			r.drop(known)
+		}
+	}
+	r.drop(path.Dir(p))
+}
+
+// lose notes that the file that is known at p is to have a name less.
+func (r *remote) lose(p string) {
+	if e, ok := r.newest(p); ok {
+		r.touch(attrKey(sideRemote, p, e.attr))
+	}
+	r.forgetAround(p)
+}
+
+// create makes and opens p for reading or writing as the flags say.
+func (r *remote) create(ctx context.Context, p string, flags, mode uint32) (*remoteFile, error) {
+	r.forgetAround(p)
+	f, err := r.openHeld(ctx, sideRemote, p, 0, &protocol.Open{Path: p, Flags: flags&openFlags | unix.O_CREAT, Mode: mode & 0o7777})
+	r.forgetAround(p)
+	if err == nil {
+		if flags&unix.O_TRUNC != 0 { // it was there
+			r.touch(f.id)
+			f.gen = r.generation(f.id)
+		}
+		a := f.attr
+		r.remember(p, &a, time.Now())
+	}
+	return f, err
+}
+
+// openFlags are the flags of open(2) that concern the agent; the kernel here
+// deals with the others. They are the same on all systems.
+const openFlags = unix.O_ACCMODE | unix.O_APPEND | unix.O_CREAT | unix.O_EXCL | unix.O_TRUNC
+
+// openToChange opens p, the file with key want, for writing, or empties it.
+func (r *remote) openToChange(ctx context.Context, p string, want uint64, flags uint32) (*remoteFile, error) {
+	if err := r.settle(ctx, want); err != nil {
+		return nil, err
+	}
+	m := &protocol.Open{Path: p, Flags: flags & (openFlags &^ (unix.O_CREAT | unix.O_EXCL))}
+	if flags&unix.O_ACCMODE != unix.O_WRONLY && flags&unix.O_TRUNC == 0 {
+		m.Prefetch = prefetch
+	}
+	f, err := r.openHeld(ctx, sideRemote, p, want, m)
+	if flags&unix.O_TRUNC != 0 {
+		r.touch(want)
+		r.forgetAround(p)
+	}
+	if err == nil {
+		f.gen = r.generation(want)
+	}
+	return f, err
+}
+
+// make makes what m says at its path.
+func (r *remote) make(ctx context.Context, m *protocol.Make) error {
+	a, err := call[*protocol.Attr](ctx, r, m)
+	r.forgetAround(m.Path)
+	if err != nil {
+		return err
+	}
+	if m.Old != "" { // one name more
+		r.touch(attrKey(sideRemote, m.Old, a))
+		r.forgetAround(m.Old)
+	}
+	r.remember(m.Path, a, time.Now())
+	return nil
+}
+
+// do is call for what is answered with yes or no.
+func (r *remote) do(ctx context.Context, m protocol.Message) error {
+	a, err := call[*protocol.Answer](ctx, r, m)
+	if err != nil {
+		return err
+	}
+	return a.Err()
+}
+
+func (r *remote) remove(ctx context.Context, p string, dir bool) error {
+	err := r.do(ctx, &protocol.Remove{Path: p, Dir: dir})
+	r.lose(p)
+	return err
+}
+
+func (r *remote) rename(ctx context.Context, old, p string, flags uint32) error {
+	err := r.do(ctx, &protocol.Rename{Old: old, New: p, Flags: flags})
+	r.lose(p)
+	r.lose(old)
+	return err
+}
+
+// setAttr changes the attributes of p, the file with key k.
+func (r *remote) setAttr(ctx context.Context, p string, k uint64, c fusefs.Change) error {
+	if err := r.settle(ctx, k); err != nil {
+		return err
+	}
+	m := &protocol.SetAttr{Path: p}
+	if c.Mode != nil {
+		m.What, m.Mode = protocol.SetMode, *c.Mode&0o7777
+	}
+	if c.Size != nil {
+		m.What, m.Size = m.What|protocol.SetSize, *c.Size
+	}
+	set := func(t *time.Time, what, now uint32, ns *int64) {
+		switch {
+		case t == nil:
+		case t.IsZero():
+			m.What |= what | now
+		default:
+			m.What |= what
+			*ns = t.UnixNano()
+		}
+	}
+	set(c.Atime, protocol.SetAtime, protocol.SetAtimeNow, &m.Atime)
+	set(c.Mtime, protocol.SetMtime, protocol.SetMtimeNow, &m.Mtime)
+	a, err := call[*protocol.Attr](ctx, r, m)
+	r.touch(k)
+	r.forget(p)
+	if err != nil {
+		return err
+	}
+	r.remember(p, a, time.Now())
+	return nil
+}
