@@ -110,11 +110,13 @@ spec:
 	}
 }
 
-// at runs "mirrord exec" in a namespace and gives what it printed.
+// at runs "mirrord exec" in a namespace and gives what it printed, when its
+// agent is gone.
 func at(t *testing.T, namespace string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	r := startCommand(t, append([]string{w.mirrord, "exec", "-n", namespace}, args...), nil)
 	code = r.end()
+	nothingIn(t, namespace)
 	return strings.TrimSpace(r.stdout.String()), r.stderr.String(), code
 }
 
