@@ -84,23 +84,20 @@ func cpuTime(pids ...int) (time.Duration, error) {
 	return sum, nil
 }
 
-// findProcess gives the one process whose arguments fit.
-func findProcess(what string, fits func(pid int, args []string) bool) (int, error) {
-	dirs, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		return 0, err
-	}
-	for _, file := range dirs {
+// processes gives the ids of those whose arguments fit.
+func processes(fits func(pid int, args []string) bool) (pids []int) {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range files {
 		b, err := os.ReadFile(file)
 		if err != nil {
 			continue // it has ended
 		}
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
 		if fits(pid, strings.Split(strings.TrimRight(string(b), "\x00"), "\x00")) {
-			return pid, nil
+			pids = append(pids, pid)
 		}
 	}
-	return 0, fmt.Errorf("there is no process that is %s", what)
+	return pids
 }
 
 // running lists the processes whose executable is path.

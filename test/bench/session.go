@@ -20,6 +20,14 @@ type session struct {
 // session starts one with the pod as target, over a link; it ends with the
 // area. flags are for mirrord exec.
 func (w *world) session(ctx context.Context, l link, pod string, flags ...string) (*session, error) {
+	// The nodes' processes are this machine's. An agent of a session before may
+	// still be on its way out.
+	agents := func() []int {
+		return processes(func(_ int, args []string) bool {
+			return args[0] == "/mirrord-agent" && slices.Contains(args, w.containers[pod])
+		})
+	}
+	before := agents()
 	argv := slices.Concat([]string{w.mirrord, "exec", "-n", w.namespace, "-t", "pod/" + pod, "--kubeconfig", l.kubeconfig}, flags,
 		[]string{"--", w.at("bin/load"), "worker"})
 	hired, err := hire(ctx, w.asUser(argv...))
@@ -27,20 +35,16 @@ func (w *world) session(ctx context.Context, l link, pod string, flags ...string
 		return nil, fmt.Errorf("a session with pod %s: %w", pod, err)
 	}
 	w.later(hired.close)
-	s := &session{worker: hired}
 	front := fmt.Sprint(hired.cmd.Process.Pid)
-	s.supervisor, err = findProcess("the supervisor", func(pid int, args []string) bool {
+	supervisors := processes(func(pid int, args []string) bool {
 		fields, err := stat(pid)
 		return err == nil && args[0] == "mirrord-supervisor" && fields[1] == front
 	})
-	if err != nil {
-		return nil, err
+	now := slices.DeleteFunc(agents(), func(pid int) bool { return slices.Contains(before, pid) })
+	if len(supervisors) != 1 || len(now) != 1 {
+		return nil, fmt.Errorf("a session with pod %s has the supervisors %v and the agents %v, not one of each", pod, supervisors, now)
 	}
-	// The nodes' processes are this machine's.
-	s.agent, err = findProcess("the agent", func(_ int, args []string) bool {
-		return args[0] == "/mirrord-agent" && slices.Contains(args, w.containers[pod])
-	})
-	return s, err
+	return &session{worker: hired, supervisor: supervisors[0], agent: now[0]}, nil
 }
 
 // native starts a worker of the user's without mirrord; it ends with the area.

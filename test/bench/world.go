@@ -222,7 +222,11 @@ func (w *world) asUser(argv ...string) *exec.Cmd {
 // later has f called at the end of the area, the last one first.
 func (w *world) later(f func() error) { w.ends = append(w.ends, f) }
 
-// endArea ends what the area started.
+// agents is the label of all pods of mirrord's.
+const agents = "app.kubernetes.io/name=mirrord-agent"
+
+// endArea ends what the area started, and waits until the agents are gone: the
+// next area is not to feel them.
 func (w *world) endArea() error {
 	var errs []error
 	for len(w.ends) > 0 {
@@ -230,7 +234,18 @@ func (w *world) endArea() error {
 		errs = append(errs, w.ends[last]())
 		w.ends = w.ends[:last]
 	}
+	if w.cluster != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), tearDownTime)
+		defer cancel()
+		errs = append(errs, w.quiet(ctx, agents))
+	}
 	return errors.Join(errs...)
+}
+
+// quiet waits until no pod with the label is left.
+func (w *world) quiet(ctx context.Context, label string) error {
+	_, err := w.kubectl(ctx, "wait", "--for=delete", "pods", "-l", label, "--timeout=30s")
+	return err
 }
 
 // tearDown removes everything and checks that nothing of mirrord is left. It
