@@ -38,7 +38,12 @@ func (w *world) delayed(ctx context.Context, delay time.Duration) (link, error) 
 	if err != nil {
 		return link{}, err
 	}
-	w.later(r.close)
+	// Sessions remove their agents after the command has ended, over this link.
+	w.later(func() error {
+		quiet, cancel := context.WithTimeout(context.Background(), tearDownTime)
+		defer cancel()
+		return errors.Join(w.quiet(quiet, agents), r.close())
+	})
 	through := fmt.Sprintf("https://%s\n    tls-server-name: %s", r.ln.Addr(), to.Hostname())
 	text := strings.Replace(string(config), server, through, 1)
 	if text == string(config) {
