@@ -62,6 +62,8 @@ const layers = `
 	link/resume, link/seal, AGENTMECH, AGENTFLOW < agent/server < cmd/mirrord-agent;
 
 	# Houses for tests.
+	NONE < test/bench/load, test/bench/measure;
+	testcluster, test/bench/measure < test/bench;
 	NONE < house, leak, testnet, testcluster, test/summary, test/e2e/programs/goserver, test/e2e/programs/probe;
 `
 
@@ -242,7 +244,7 @@ func TestPackageDocs(t *testing.T) {
 	for _, r := range rooms(t) {
 		n := r.Name
 		want := "Package " + path.Base(n) + " "
-		if strings.HasPrefix(n, "cmd/") || n == "test/summary" || strings.HasPrefix(n, "test/e2e/programs/") {
+		if strings.HasPrefix(n, "cmd/") || n == "test/summary" || n == "test/bench" || n == "test/bench/load" || strings.HasPrefix(n, "test/e2e/programs/") {
 			want = "Command " + path.Base(n) + " "
 		}
 		if len(r.Docs) != 1 {
@@ -270,7 +272,7 @@ var oneRoom = map[string][]string{
 	"github.com/joho/":                       {"rules"},
 	"github.com/dlclark/":                    {"rules", "rules/filter"},
 	"os/exec": {"local/sandbox", "local/front", "local/process", "local/demo", "local/image", "leak", "testnet", "testcluster",
-		"test/summary"},
+		"test/summary", "test/bench", "test/bench/load"},
 }
 
 func TestOneRoomPerLibrary(t *testing.T) {
