@@ -120,12 +120,20 @@ func (r *remote) forgetAround(p string) {
 	r.drop(path.Dir(p))
 }
 
-// lose notes that the file that is known at p is to have a name less.
+// lose notes that the file at p is to have a name less. Which one that is may
+// not be known any more, so all that have several are forgotten.
 func (r *remote) lose(p string) {
 	if e, ok := r.newest(p); ok {
 		r.touch(attrKey(sideRemote, p, e.attr))
 	}
 	r.forgetAround(p)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for known, e := range r.recent {
+		if e.attr.Nlink > 1 && e.attr.Mode&unix.S_IFMT != unix.S_IFDIR {
+			r.drop(known)
+		}
+	}
 }
 
 // create makes and opens p for reading or writing as the flags say.

@@ -66,10 +66,11 @@ func (b *outbox) send(calling context.Context, m protocol.Message, size int) err
 	stop := context.AfterFunc(calling, func() { b.fail(s, explain(calling, calling.Err())) })
 	defer stop()
 	if err := s.Send(m); err != nil {
-		err = explain(calling, err)
-		b.fail(s, err)
-		_ = b.told() // the same, or the reason for it
-		return err
+		b.fail(s, explain(calling, err))
+		if first := b.told(); first != nil {
+			return first
+		}
+		return explain(calling, err) // somebody else was told why
 	}
 	return nil
 }

@@ -180,6 +180,7 @@ func (f *remoteFile) ReadAt(ctx context.Context, p []byte, off int64) (n int, er
 // noticed at once.
 func (f *remoteFile) notice() {
 	e, ok := f.r.newest(f.path)
+	ok = ok && !f.r.unsettled(attrKey(sideRemote, f.path, e.attr), e.asked)
 	gen := f.r.generation(f.id)
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -84,6 +84,12 @@ func TestWriteInTarget(t *testing.T) {
 	if got := names(t, b+"/data"); !slices.Equal(got, []string{"both"}) {
 		t.Errorf("made on this machine: %v", got)
 	}
+	for _, names := range []uint32{2, 1} {
+		if n, err := v.Lookup(ctx, b+"/data/newer"); err != nil || n.Attr.Nlink != names {
+			t.Errorf("%d names, %v, want %d", n.Attr.Nlink, err, names)
+		}
+		_ = v.Unlink(ctx, b+"/data/made/hard")
+	}
 	mode, size, now := uint32(0o600), uint64(2), time.Time{}
 	n, err := v.Lookup(ctx, b+"/data/both")
 	must(t, err)
@@ -250,6 +256,21 @@ func TestReadsWhatItWrote(t *testing.T) {
 		if in.users != 0 || len(in.pending) != 0 {
 			t.Errorf("inode %x: %d users, %d pending", k, in.users, len(in.pending))
 		}
+	}
+}
+
+// TestSizeOfWhatIsWritten: fstat(2) between writes, with nothing else asked.
+func TestSizeOfWhatIsWritten(t *testing.T) {
+	v := writing(t, nil)
+	v.has(nil, map[string]string{"/dir/": ""})
+	f, err := v.Create(t.Context(), v.in("/dir/new"), unix.O_RDWR, 0o644)
+	must(t, err)
+	defer f.Close()
+	for i := range int64(4) {
+		if a, _, err := f.Stat(t.Context()); err != nil || a.Size != uint64(i)*1000 {
+			t.Errorf("after %d writes the size is %d, %v", i, a.Size, err)
+		}
+		must(t, second(f.WriteAt(t.Context(), make([]byte, 1000), i*1000)))
 	}
 }
 

@@ -332,6 +332,21 @@ func moving(a *actor) {
 		_, err := os.Stat(p)
 		a.ok("what was made", err)
 	}
+	// A file that loses the name by which it was found last goes by the other.
+	a.ok("write", os.WriteFile("one", []byte("1"), 0o644))
+	for _, lose := range []func() error{
+		func() error { return os.Remove("a/two") },
+		func() error { return os.Rename("moved/file", "a/two") },
+	} {
+		a.ok("link", os.Link("one", "a/two"))
+		read("a/two", "1")
+		a.ok("lose a name", lose())
+		_, err := os.Stat("one")
+		a.ok("stat by the other name", err)
+		read("one", "1")
+		a.ok("chmod by the other name", os.Chmod("one", 0o600))
+	}
+	read("a/two", "c")
 }
 
 // TestStale: the answer to the first opening for writing makes the kernel look

@@ -244,7 +244,30 @@ func (n *node) Link(ctx context.Context, old fs.InodeEmbedder, name string, out 
 }
 
 func (n *node) Unlink(ctx context.Context, name string) syscall.Errno {
-	return toErrno(n.m.tree.Unlink(ctx, n.join(name)))
+	err := n.m.tree.Unlink(ctx, n.join(name))
+	if err == nil {
+		n.lose(name)
+	}
+	return toErrno(err)
+}
+
+// lose takes a name from an inode, which goes by another one if it has any.
+func (n *node) lose(name string) {
+	ch := n.GetChild(name)
+	if ch == nil {
+		return
+	}
+	n.RmChild(name)
+	other, parent := ch.Parent()
+	if parent == nil {
+		return
+	}
+	in, ok := ch.Operations().(*node)
+	dir, dirOK := parent.Operations().(*node)
+	if ok && dirOK {
+		at := dir.join(other)
+		in.at.Store(&at)
+	}
 }
 
 func (n *node) Rmdir(ctx context.Context, name string) syscall.Errno {
@@ -264,7 +287,12 @@ func (n *node) Rename(ctx context.Context, name string, to fs.InodeEmbedder, new
 	if ch != nil {
 		moved(ch, p)
 	}
-	if flags&unix.RENAME_EXCHANGE != 0 && other != nil {
+	switch {
+	case flags&unix.RENAME_EXCHANGE == 0:
+		if other != ch { // two names of one file: nothing happens (rename(2))
+			dir.lose(newName)
+		}
+	case other != nil:
 		moved(other, old)
 	}
 	return 0
