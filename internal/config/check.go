@@ -9,6 +9,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/config/document"
 	"github.com/mirrord-go/mirrord/internal/rules"
+	"github.com/mirrord-go/mirrord/internal/rules/expression"
 )
 
 // maxPort is the largest port; 0 is none.
@@ -140,7 +141,7 @@ func (d *decoder) checkText(v value, at *document.Node, text string) {
 			err = fmt.Errorf("%q is no regular expression: %s", text, regexpFault(err))
 		}
 	case Expressions:
-		if err = rules.CheckExpression(text); err != nil {
+		if _, err = expression.Compile(text, false); err != nil {
 			err = fmt.Errorf("%q is no regular expression: %w", text, err)
 		}
 	case Addresses:

@@ -27,7 +27,8 @@ const module = "github.com/mirrord-go/mirrord/"
 const layers = `
 	# Words, judgement, wire: pure, the same on both machines.
 	NONE < failure, event, protocol, relay, http1 < WORDS;
-	failure, protocol < rules < rules/filter < config;
+	NONE < rules/expression;
+	failure, protocol, rules/expression < rules < rules/filter < config;
 	NONE < config/document < config;
 	event < config; # what a person should know about a configuration that works
 	protocol < link, protocol/protocoltest;
@@ -270,7 +271,7 @@ var oneRoom = map[string][]string{
 	"go.yaml.in/":                            {"config/document"},
 	"github.com/pelletier/":                  {"config/document"},
 	"github.com/joho/":                       {"rules"},
-	"github.com/dlclark/":                    {"rules", "rules/filter"},
+	"github.com/dlclark/":                    {"rules/expression"},
 	"os/exec": {"local/sandbox", "local/front", "local/process", "local/demo", "local/image", "leak", "testnet", "testcluster",
 		"test/summary", "test/bench", "test/bench/load"},
 }

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/mirrord-go/mirrord/internal/rules/expression"
 )
 
 // Env decides which variables the program gets, and what is in them. The zero
@@ -21,7 +23,7 @@ type Env struct {
 }
 
 type envMapping struct {
-	name  expression
+	name  expression.Expression
 	from  Pattern
 	value string
 }
@@ -35,7 +37,7 @@ func NewEnv(o EnvOptions, file []string) (Env, error) {
 		return Env{}, errors.New("variables can be included or excluded, not both")
 	}
 	for _, m := range o.Mapping {
-		x, err := compile(m.Name.Text)
+		x, err := expression.Compile(m.Name.Text, false)
 		if err != nil {
 			return Env{}, fmt.Errorf("%s: %w", m.Name.where("env.mapping"), err)
 		}
@@ -123,7 +125,7 @@ func (e Env) target(name string) Decision {
 
 func (e Env) mappingOf(name string) (envMapping, bool) {
 	for _, m := range e.mapping {
-		if m.name.match(name) {
+		if yes, err := m.name.Match(name); yes && err == nil { // undecided is no
 			return m, true
 		}
 	}

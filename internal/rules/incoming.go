@@ -50,7 +50,7 @@ func NewIncoming(o IncomingOptions, targetless bool) (*Incoming, error) {
 	if o.HTTP == nil {
 		return i, nil
 	}
-	if i.filter, err = o.HTTP.Filter.wire(); err != nil {
+	if i.filter, err = o.HTTP.Filter.Text(); err != nil {
 		return nil, err
 	}
 	if o.HTTP.OtherPorts != "" {
@@ -77,9 +77,13 @@ func portTable(key string, pairs []PortPair) (map[uint16]uint16, error) {
 	return table, nil
 }
 
-// wire is the filter as Subscribe has it: JSON, without what only a person at
-// this machine wants to know.
-func (f Filter) wire() (string, error) {
+// MaxFilter bounds the text of a filter in bytes: far above what people write,
+// far below a message of the protocol.
+const MaxFilter = 64 << 10
+
+// Text is the filter as protocol.Subscribe has it: JSON, without what only a
+// person at this machine wants to know.
+func (f Filter) Text() (string, error) {
 	bare, err := f.bare()
 	if err != nil {
 		return "", err
@@ -87,6 +91,9 @@ func (f Filter) wire() (string, error) {
 	b, err := json.Marshal(bare)
 	if err != nil {
 		return "", fmt.Errorf("write http_filter: %w", err)
+	}
+	if len(b) > MaxFilter {
+		return "", fmt.Errorf("http_filter has at most %d bytes as JSON, not %d", MaxFilter, len(b))
 	}
 	return string(b), nil
 }

@@ -7,7 +7,6 @@
 package filter
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,14 +16,9 @@ import (
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
-const (
-	// maxText bounds the JSON form in bytes: far above what people write, far
-	// below a message of the protocol.
-	maxText = 64 << 10
-	// maxDepth bounds filters inside filters: a tree deeper than people write
-	// is a mistake, and it costs stack.
-	maxDepth = 16
-)
+// maxDepth bounds filters inside filters: a tree deeper than people write is a
+// mistake, and it costs stack.
+const maxDepth = 16
 
 // Request is what a filter looks at.
 type Request struct {
@@ -66,25 +60,11 @@ func Compile(f rules.Filter) (*Matcher, error) {
 	return &Matcher{root}, nil
 }
 
-// Format gives the text of f that travels as Subscribe.Filter.
-func Format(f rules.Filter) (string, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false) // look-behinds are full of "<"
-	if err := e.Encode(f); err != nil {
-		return "", fmt.Errorf("write a filter: %w", err)
-	}
-	if b.Len() > maxText {
-		return "", fmt.Errorf("a filter has at most %d bytes as JSON, not %d", maxText, b.Len())
-	}
-	return strings.TrimSuffix(b.String(), "\n"), nil
-}
-
-// Parse reads what Format wrote and compiles it. A kind of filter that a newer
+// Parse reads what rules.Filter.Text wrote and compiles it. A kind of filter that a newer
 // release knows is an error: it must not match more than was meant.
 func Parse(text string) (*Matcher, error) {
-	if len(text) > maxText {
-		return nil, fmt.Errorf("a filter has at most %d bytes as JSON, not %d", maxText, len(text))
+	if len(text) > rules.MaxFilter {
+		return nil, fmt.Errorf("a filter has at most %d bytes as JSON, not %d", rules.MaxFilter, len(text))
 	}
 	d := json.NewDecoder(strings.NewReader(text))
 	d.DisallowUnknownFields()

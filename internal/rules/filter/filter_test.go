@@ -4,13 +4,9 @@ import (
 	"errors"
 	"iter"
 	"os"
-	"reflect"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/dlclark/regexp2/v2"
 
 	"github.com/mirrord-go/mirrord/internal/leak"
 	"github.com/mirrord-go/mirrord/internal/rules"
@@ -109,7 +105,7 @@ func TestMatch(t *testing.T) {
 			if got, err := m.Match(c.r); got != c.want || err != nil {
 				t.Errorf("got %v, %v, want %v", got, err, c.want)
 			}
-			text, err := Format(c.f)
+			text, err := c.f.Text()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -159,7 +155,7 @@ func TestRefused(t *testing.T) {
 			}
 		})
 	}
-	for _, text := range []string{"", "x", "{}", `{"body":{"text":"a"}}`, `{"path":{"text":"a"}} {}`, `{"path":{"text":"a"}`, strings.Repeat("[", maxText+1)} {
+	for _, text := range []string{"", "x", "{}", `{"body":{"text":"a"}}`, `{"path":{"text":"a"}} {}`, `{"path":{"text":"a"}`, strings.Repeat("[", rules.MaxFilter+1)} {
 		if _, err := Parse(text); err == nil {
 			t.Errorf("%.20q is taken for a filter", text)
 		}
@@ -168,7 +164,7 @@ func TestRefused(t *testing.T) {
 	if _, err := Compile(path("(")); !errors.As(err, &pe) || pe.Pattern.Text != "(" || pe.Kind != "path" {
 		t.Errorf("got %v, want a PatternError", err)
 	}
-	if _, err := Format(path(strings.Repeat("a", maxText))); err == nil {
+	if _, err := path(strings.Repeat("a", rules.MaxFilter)).Text(); err == nil {
 		t.Error("a filter of any length is written")
 	}
 }
@@ -218,14 +214,6 @@ func TestUndecided(t *testing.T) {
 	}
 }
 
-func TestFormat(t *testing.T) {
-	f := rules.Filter{AllOf: []rules.Filter{{Header: &rules.Pattern{Text: "(?<=a)b", Origin: "-f x"}}, not(path("a"))}}
-	got, err := Format(f)
-	if want := `{"all_of":[{"header":{"text":"(?<=a)b","origin":"-f x"}},{"not":{"path":{"text":"a"}}}]}`; got != want || err != nil {
-		t.Errorf("got %s, %v, want %s", got, err, want)
-	}
-}
-
 // Header lines are made once, however many patterns look at them.
 func TestHeadersAreReadOnce(t *testing.T) {
 	m, err := Compile(rules.Filter{AnyOf: []rules.Filter{header("1"), header("2"), header("b")}})
@@ -248,45 +236,4 @@ func FuzzParse(f *testing.F) {
 		}
 		_, _ = m.Match(request("GET /a?b", "A: b"))
 	})
-}
-
-// FuzzEngines compares the two engines on visible ASCII, for everything that
-// both compile and check lets pass.
-func FuzzEngines(f *testing.F) {
-	for _, s := range [][2]string{
-		{`^x-a: (b|c)+?d*$`, "x-a: bcd"}, {`[^a-c\d]\b.`, "a1-b"}, {`(?-i:A)b{2,3}`, "Abb"}, {`\Qa.b\E|[[:upper:]]`, "a.b"}, {`(?m)^a$|(?s:.)`, "b"},
-		{`[]a]`, "]"}, {`\x41|\x{42}`, "a"}, {`\pL+\PL`, "a1"}, {`(?U)a+b?`, "aab"}, {`a{2}{3}`, "aaaaaa"}, {`[\w-]+`, "a-b"}, {`[a-]`, "-"}, {"a|", ""}, {`\z|\A`, "x"},
-	} {
-		f.Add(s[0], s[1])
-	}
-	f.Fuzz(func(t *testing.T, p, text string) {
-		if len(p) > 64 || len(text) > 64 || !visible(text) || !visible(p) || check(p) != nil {
-			return
-		}
-		linear, err := regexp.Compile("(?i)" + p)
-		if err != nil {
-			return
-		}
-		back, err := regexp2.Compile("(?i)"+p, regexp2.RE2)
-		if err != nil {
-			return // Go's engine takes it
-		}
-		back.MatchTimeout = matchTime
-		want := linear.MatchString(text)
-		if got, err := back.MatchString(text); err == nil && got != want {
-			t.Errorf("%q in %q: backtracking says %v, linear %v", p, text, got, want)
-		}
-	})
-}
-
-func TestEngineIsChosen(t *testing.T) {
-	for text, linear := range map[string]bool{"^/api/": true, "(a+)+$": true, "(?!a)": false, "a++": false} {
-		p, err := compilePattern("path", rules.Pattern{Text: text})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := p.linear != nil; got != linear || reflect.ValueOf(p.back).IsNil() != linear {
-			t.Errorf("%q: linear is %v, want %v", text, got, linear)
-		}
-	}
 }

@@ -1,0 +1,80 @@
+package expression
+
+import (
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/dlclark/regexp2/v2"
+)
+
+func TestMatch(t *testing.T) {
+	for _, c := range []struct {
+		expr, text string
+		fold, want bool
+	}{
+		{"^DB_", "DB_URL", false, true}, {"^DB_", "db_url", false, false}, {"^DB_", "db_url", true, true},
+		{"^(?!kube)", "kube-probe", true, false}, {"^(?!kube)", "curl", true, true}, {`(a)\1`, "aa", false, true},
+	} {
+		x, err := Compile(c.expr, c.fold)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := x.Match(c.text); err != nil || got != c.want {
+			t.Errorf("%s in %s: %v, %v, want %v", c.expr, c.text, got, err, c.want)
+		}
+	}
+	x, err := Compile(`^(?:(a+)+)+(?!b)$`, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := x.Match(strings.Repeat("a", 64) + "!"); err == nil || strings.Contains(err.Error(), "aaa") {
+		t.Errorf("an expression that explodes: %v", err)
+	}
+}
+
+func visible(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+// FuzzEngines compares the two engines on visible ASCII, for everything that
+// both compile and check lets pass.
+func FuzzEngines(f *testing.F) {
+	for _, s := range [][2]string{
+		{`^x-a: (b|c)+?d*$`, "x-a: bcd"}, {`[^a-c\d]\b.`, "a1-b"}, {`(?-i:A)b{2,3}`, "Abb"}, {`\Qa.b\E|[[:upper:]]`, "a.b"}, {`(?m)^a$|(?s:.)`, "b"},
+		{`[]a]`, "]"}, {`\x41|\x{42}`, "a"}, {`\pL+\PL`, "a1"}, {`(?U)a+b?`, "aab"}, {`a{2}{3}`, "aaaaaa"}, {`[\w-]+`, "a-b"}, {`[a-]`, "-"}, {"a|", ""}, {`\z|\A`, "x"},
+	} {
+		f.Add(s[0], s[1])
+	}
+	f.Fuzz(func(t *testing.T, p, text string) {
+		if len(p) > 64 || len(text) > 64 || !visible(text) || !visible(p) || check(p) != nil {
+			return
+		}
+		linear, err := regexp.Compile("(?i)" + p)
+		if err != nil {
+			return
+		}
+		back, err := regexp2.Compile("(?i)"+p, regexp2.RE2)
+		if err != nil {
+			return // Go's engine takes it
+		}
+		back.MatchTimeout = MatchTime
+		want := linear.MatchString(text)
+		if got, err := back.MatchString(text); err == nil && got != want {
+			t.Errorf("%q in %q: backtracking says %v, linear %v", p, text, got, want)
+		}
+	})
+}
+
+func TestEngineIsChosen(t *testing.T) {
+	for text, linear := range map[string]bool{"^/api/": true, "(a+)+$": true, "(?!a)": false, "a++": false} {
+		p, err := Compile(text, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.linear != nil; got != linear || reflect.ValueOf(p.back).IsNil() != linear {
+			t.Errorf("%q: linear is %v, want %v", text, got, linear)
+		}
+	}
+}
