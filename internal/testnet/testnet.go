@@ -61,5 +61,7 @@ func Process(t testing.TB, flags uintptr, env []string, script string) (pid int)
 }
 
 // Addressed is a script for Process that gives a new network namespace the
-// addresses 192.0.2.7 and 2001:db8::7 on its loopback (RFC 5737, RFC 3849).
-const Addressed = "ip link set lo up; ip addr add 192.0.2.7/24 dev lo; ip -6 addr add 2001:db8::7/64 dev lo nodad"
+// addresses 192.0.2.7 and 2001:db8::7 on its loopback (RFC 5737, RFC 3849). The
+// kernel makes the route to the latter a moment later.
+const Addressed = "ip link set lo up; ip addr add 192.0.2.7/24 dev lo; ip -6 addr add 2001:db8::7/64 dev lo nodad; " +
+	"until ip -6 route get 2001:db8::7 >/dev/null 2>&1; do :; done"

@@ -139,13 +139,13 @@ type route struct {
 
 // route to dst for client.
 func (o *originals) route(client, dst netip.Addr) route {
-	if client.IsLoopback() { // it is in the target
+	why := o.setUp() // in any case: it gives our connections their mark
+	switch {
+	case client.IsLoopback(): // it is in the target
 		return route{from: []netip.Addr{client}, as: client}
-	}
-	if o.setUp() != nil {
+	case why != nil:
 		return unkept(dst)
-	}
-	if client.IsLinkLocalUnicast() {
+	case client.IsLinkLocalUnicast():
 		// The server's answers to it could not be sent on lo.
 		return o.stranger(dst, fmt.Errorf("%v is a link-local address: %w", client, unix.EADDRNOTAVAIL))
 	}

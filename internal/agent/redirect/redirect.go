@@ -34,7 +34,6 @@ import (
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/agent/claims"
-	"github.com/mirrord-go/mirrord/internal/relay"
 )
 
 // backlog bounds connections that were accepted and not yet taken by Accept;
@@ -106,24 +105,6 @@ type Redirect struct {
 	users int // what needs the kernel's state: the Redirect until Close, and connections
 }
 
-// Conn is a stolen connection: its LocalAddr is what the client dialed.
-type Conn struct {
-	*net.TCPConn
-	local net.Addr
-	r     *Redirect
-	once  sync.Once
-}
-
-// LocalAddr is what the client dialed.
-func (c *Conn) LocalAddr() net.Addr { return c.local }
-
-// Close closes the connection.
-func (c *Conn) Close() error {
-	err := c.TCPConn.Close()
-	c.once.Do(c.r.release)
-	return err
-}
-
 // New prepares stealing in ns, for a session that others are told of as
 // holder. It changes nothing for the target yet.
 func New(ns Namespace, holder string) (*Redirect, error) {
@@ -185,60 +166,6 @@ func (r *Redirect) closeListeners() {
 	r.listeners = nil
 }
 
-func (r *Redirect) accept(ln *net.TCPListener) {
-	for {
-		c, err := ln.AcceptTCP()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil { // out of descriptors, for the moment
-			select {
-			case <-time.After(acceptPause):
-				continue
-			case <-r.quit:
-				return
-			}
-		}
-		local, ok := r.steering.dialed(c)
-		if !ok || !r.hold() {
-			_ = c.SetLinger(0) // somebody dialed our own port
-			c.Close()
-			continue
-		}
-		r.offer(&Conn{TCPConn: c, local: net.TCPAddrFromAddrPort(local), r: r})
-	}
-}
-
-// offer queues c for Accept, or passes it on if its port has gone back.
-func (r *Redirect) offer(c *Conn) {
-	port := tcpAddr(c.local).Port()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for r.claims[port] != nil && len(r.queue) >= backlog {
-		r.cond.Wait()
-	}
-	if r.claims[port] == nil {
-		r.pass(c)
-		return
-	}
-	r.queue = append(r.queue, c)
-	r.cond.Broadcast()
-}
-
-// pass lets the original serve c, which it owns. They are no more at once than
-// the queue and the handshakes under way when a port goes back. mu is held:
-// nothing is passed after Close has begun to wait.
-func (r *Redirect) pass(c *Conn) {
-	r.passing.Go(func() {
-		o, err := r.Original(r.ctx, c)
-		if err != nil {
-			relay.Reset(c, err)
-			return
-		}
-		_, _ = relay.Join(r.ctx, c, o.(relay.Conn))
-	})
-}
-
 // Add steals port: when it returns, new connections come here. A port that
 // another session holds is a *claims.HeldError.
 func (r *Redirect) Add(port uint16) error {
@@ -288,33 +215,6 @@ func (r *Redirect) remove(port uint16) error {
 	})
 	r.cond.Broadcast()
 	return err
-}
-
-// Accept waits for the next stolen connection, a *Conn. After Close it fails
-// with net.ErrClosed.
-func (r *Redirect) Accept(ctx context.Context) (net.Conn, error) {
-	stop := context.AfterFunc(ctx, func() {
-		r.mu.Lock() // or the waiter could miss it between its look and its wait
-		defer r.mu.Unlock()
-		r.cond.Broadcast()
-	})
-	defer stop()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for {
-		switch {
-		case r.closed:
-			return nil, net.ErrClosed
-		case len(r.queue) > 0:
-			c := r.queue[0]
-			r.queue = slices.Delete(r.queue, 0, 1)
-			r.cond.Broadcast()
-			return c, nil
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		}
-		r.cond.Wait()
-	}
 }
 
 // Close gives all ports back. Connections that Accept gave out go on, as do
@@ -373,10 +273,4 @@ func (r *Redirect) release() {
 		_ = r.originals.close()
 		_ = r.steering.close()
 	}
-}
-
-// tcpAddr is the address of a connection's own end.
-func tcpAddr(a net.Addr) netip.AddrPort {
-	p := a.(*net.TCPAddr).AddrPort()
-	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
 }
