@@ -13,7 +13,7 @@ SOURCES := $(shell find cmd internal -name '*.go' -not -name '*_test.go') go.mod
 AGENT_BLOB := internal/local/image/agent.gz
 COUNTS := bin/test-counts
 
-.PHONY: help build demo test unit e2e lint clean setup
+.PHONY: help build demo test unit e2e bench lint clean setup
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
@@ -50,11 +50,16 @@ bin/summary: test/summary/main.go
 
 unit: bin/summary build ## unit and integration tests, with the race detector
 	@test/setup build test
-	CGO_ENABLED=1 bin/summary -counts $(COUNTS) -- $(GO) test -race -json -timeout 10m ./cmd/... ./internal/... ./test/summary
+	CGO_ENABLED=1 bin/summary -counts $(COUNTS) -- $(GO) test -race -json -timeout 10m ./cmd/... ./internal/... ./test/summary ./test/bench/...
 
 e2e: bin/summary build ## end-to-end tests on the cluster that cluster-up makes
 	@test/setup build test
 	@bin/summary -counts $(COUNTS) -- $(GO) test -json -timeout 40m -count 1 ./test/e2e
+
+bench: build ## figures against what one would use otherwise (ROWS=start,files BENCH_PAIRS=9), on the same cluster
+	@test/setup build test
+	@$(GO) build -o bin/bench ./test/bench
+	@bin/bench -rows '$(ROWS)' $(addprefix -pairs ,$(BENCH_PAIRS)) -out bench/latest.json
 
 lint: ## formatting, vet, go.mod
 	@test -z "$$(gofmt -l cmd internal test | tee /dev/stderr)" || { echo "lint: gofmt -w these files"; exit 1; }

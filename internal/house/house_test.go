@@ -59,6 +59,8 @@ const layers = `
 
 	# Houses for tests.
 	NONE < house, leak, testnet, testcluster, test/summary, test/e2e/programs/goserver, test/e2e/programs/probe;
+	NONE < test/bench/load, test/bench/measure;
+	testcluster, test/bench/measure < test/bench;
 `
 
 // never lists edges that stay forbidden even where a floor would allow them,
@@ -238,7 +240,7 @@ func TestPackageDocs(t *testing.T) {
 	for _, r := range rooms(t) {
 		n := r.Name
 		want := "Package " + path.Base(n) + " "
-		if strings.HasPrefix(n, "cmd/") || n == "test/summary" || strings.HasPrefix(n, "test/e2e/programs/") {
+		if strings.HasPrefix(n, "cmd/") || n == "test/summary" || n == "test/bench" || n == "test/bench/load" || strings.HasPrefix(n, "test/e2e/programs/") {
 			want = "Command " + path.Base(n) + " "
 		}
 		if len(r.Docs) != 1 {
@@ -261,7 +263,7 @@ var oneRoom = map[string][]string{
 	"github.com/cilium/ebpf":     {"agent/redirect"},
 	"github.com/spf13/":          {"local/cli"},
 	"os/exec": {"local/sandbox", "local/front", "local/process", "local/demo", "leak", "testnet", "testcluster",
-		"test/summary"},
+		"test/summary", "test/bench", "test/bench/load"},
 }
 
 func TestOneRoomPerLibrary(t *testing.T) {

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/mirrord-go/mirrord/test/bench/measure"
+)
+
+// How long until a command runs, and until mirrord has ended after it.
+
+func startRows(ctx context.Context, w *world) ([]measure.Row, error) {
+	a, err := w.api(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return []measure.Row{{
+		Name: "until the command runs, image present", Unit: "ms", Against: "an empty Job's pod", Budget: measure.AtMost(1.3),
+		Ours: func(ctx context.Context, _ int) (float64, error) {
+			started, _, err := w.briefSession(ctx)
+			return milliseconds(started), err
+		},
+		// The removal of a pod must not slow down the start of the next.
+		Reference: func(ctx context.Context, n int) (float64, error) {
+			d, err := a.startEmptyJob(ctx, fmt.Sprintf("empty-%d", n), w.node, w.image)
+			if err != nil {
+				return 0, err
+			}
+			return milliseconds(d), w.quiet(ctx, "bench=empty")
+		},
+	}, {
+		Name: "exit after the command's end", Unit: "ms", Against: "limit", Budget: measure.AtMost(1),
+		Ours: func(ctx context.Context, _ int) (float64, error) {
+			_, ended, err := w.briefSession(ctx)
+			return milliseconds(ended), err
+		},
+		Reference: measure.Constant(200),
+	}}, nil
+}
+
+func milliseconds(d time.Duration) float64 { return d.Seconds() * 1e3 }
+
+// briefSession runs a command that only reads the clock. It gives the time from
+// mirrord's start to the command's first instruction, and from its last one to
+// mirrord's end.
+func (w *world) briefSession(ctx context.Context) (started, ended time.Duration, err error) {
+	out, err := os.CreateTemp(w.dir, "clock-")
+	if err != nil {
+		return 0, 0, err
+	}
+	defer os.Remove(out.Name())
+	defer out.Close()
+	cmd := w.asUser(w.mirrord, "exec", "-n", w.namespace, "-t", "pod/"+podTarget, "--", w.at("bin/load"), "clock")
+	words := &lastWords{}
+	cmd.Stdout, cmd.Stderr = out, words // a file: nobody waits for who else holds it
+	begin := clock()
+	if err := cmd.Run(); err != nil {
+		return 0, 0, fmt.Errorf("%s: %w: %s", cmd, err, words)
+	}
+	end := clock()
+	text, err := os.ReadFile(out.Name())
+	if err != nil {
+		return 0, 0, err
+	}
+	var first, last int64
+	if _, err := fmt.Sscan(string(text), &first, &last); err != nil {
+		return 0, 0, fmt.Errorf("the command's output %q: %w", strings.TrimSpace(string(text)), err)
+	}
+	return time.Duration(first) - begin, end - time.Duration(last), w.quiet(ctx, agents)
+}
