@@ -100,10 +100,10 @@ func (as As) become() error {
 			return fmt.Errorf("take the target's groups: %w", errno)
 		}
 	}
-	// The umask is one of the things that threads share until they part.
-	if _, _, errno := unix.RawSyscall(unix.SYS_UNSHARE, unix.CLONE_FS, 0, 0); errno != 0 {
-		return fmt.Errorf("take the target's umask: %w", errno)
-	}
+	// The umask is one of the things that threads share until they part. Where
+	// that is forbidden (a container's seccomp profile, for a process without
+	// privileges) all of them get it: an agent makes no other files.
+	_, _, _ = unix.RawSyscall(unix.SYS_UNSHARE, unix.CLONE_FS, 0, 0)
 	_, _, _ = unix.RawSyscall(unix.SYS_UMASK, uintptr(as.Umask&0o777), 0, 0) // cannot fail
 	if err := set("gid", unix.SYS_SETFSGID, as.GID); err != nil {
 		return err

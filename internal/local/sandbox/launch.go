@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,9 +23,11 @@ type Process struct {
 	mu      sync.Mutex     // guards pidfd
 	pidfd   int            // -1 after Wait
 	resumed chan time.Time // when the last SIGCONT came; holds one
-	exited  chan struct{}  // closed when code is set
-	code    int
-	signals *forwarding
+	// expected is set while the SIGCONT that ended our own stop has not been told.
+	expected atomic.Bool
+	exited   chan struct{} // closed when code is set
+	code     int
+	signals  *forwarding
 }
 
 // Launch starts the init of a sandbox as a child of this process and gives the

@@ -19,9 +19,10 @@ const (
 	// fg the kernel still reports the old stop, and the shell's SIGCONT reaches the
 	// members of the group one after another.
 	settleTime = 10 * time.Millisecond
-	// resumeTime bounds the wait for the word of a SIGCONT that has come already.
+	// resumeTime bounds the wait for the word of a SIGCONT that has come already,
+	// on a machine that is busy.
 	// None comes where this process was started with SIGCONT ignored.
-	resumeTime = time.Second
+	resumeTime = 5 * time.Second
 )
 
 // signalBuffer is how many signals may wait for the forwarder, which never
@@ -89,7 +90,9 @@ func (p *Process) signal(s syscall.Signal) {
 		default:
 		}
 		p.resumed <- time.Now() // its only sender
-		if p.state() != 'T' {
+		// The word of the SIGCONT that ended our own stop may come late: the command
+		// has been continued for it already, and may have stopped again.
+		if p.expected.Swap(false) || p.state() != 'T' {
 			return
 		}
 	case unix.SIGINT, unix.SIGQUIT, unix.SIGWINCH, unix.SIGTSTP:
@@ -136,11 +139,13 @@ func (p *Process) stopped() {
 	// To this very thread: it stops before the call returns. A signal to the
 	// process may be taken by another thread, a moment later, and the command be
 	// continued meanwhile.
+	p.expected.Store(true)
 	_ = unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP)
 	p.kill(unix.SIGCONT) // here again: somebody continued us, and means the command
 	select {             // this is over: the next stop is another one, however soon it comes
 	case <-p.resumed:
 	case <-time.After(resumeTime):
+		p.expected.Store(false)
 	}
 }
 
