@@ -346,10 +346,10 @@ func (f *Files) MayReach(dir string) bool {
 	return false
 }
 
-// Leads reports whether a mapping names something strictly below dir, which
-// therefore is a directory even if neither side has it.
+// Leads reports whether a mapping names something strictly below dir, which is
+// not mapped itself and therefore a directory even if neither side has it.
 func (f *Files) Leads(dir string) bool {
-	return dir != "/" && slices.ContainsFunc(f.mapped(), func(c *pattern) bool { return c.leads(dir) })
+	return dir != "/" && f.Decide(dir, Read).Path == dir && slices.ContainsFunc(f.mapped(), func(c *pattern) bool { return c.leads(dir) })
 }
 
 // Names gives the names in dir that mappings spell out: they may be there

@@ -142,7 +142,7 @@ func TestFilesMapping(t *testing.T) {
 			t.Errorf("%s is %v, %s (%s), want %v, %s", c.path, got.Where, got.Path, got.Why, c.want, c.to)
 		}
 	}
-	if !f.Leads("/usr/share") || f.Leads("/srv") || f.Leads("/up") {
+	if !f.Leads("/usr/share") || !f.Leads("/in") || f.Leads("/usr/share/x") || f.Leads("/") || f.Leads("/srv") || f.Leads("/up") {
 		t.Error("Leads")
 	}
 	o.Mode = FilesLocal
