@@ -217,7 +217,27 @@ func (f *Files) Decide(p string, op Op) FileDecision {
 			return FileDecision{Decision{d.Where, fmt.Sprintf("it is %s by %s; %s", to, m.why, d.Why)}, to}
 		}
 	}
-	return FileDecision{f.judge(p, op), p}
+	d := f.judge(p, op)
+	d.Why += f.unheard(p, guard)
+	return FileDecision{d, p}
+}
+
+// unheard says of the first pattern that matches p and does not hold there what
+// would make it.
+func (f *Files) unheard(p, guard string) string {
+	if guard == "" {
+		return ""
+	}
+	all := f.mapped()
+	for _, l := range f.lists {
+		all = append(all, l.patterns...)
+	}
+	for _, c := range all {
+		if !c.into(guard) && c.re.MatchString(p) {
+			return fmt.Sprintf(" (%s does not hold in %s: begin it with \"^%s/\")", c.why, guard, guard)
+		}
+	}
+	return ""
 }
 
 // judge decides about a path that is mapped already.
