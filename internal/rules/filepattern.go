@@ -145,7 +145,7 @@ func (c *pattern) namesBelow(dir, guard string) bool {
 // leads reports whether the pattern spells out something strictly below dir.
 func (c *pattern) leads(dir string) bool {
 	below := slashed(dir)
-	return slices.ContainsFunc(c.heads, func(h head) bool { return len(h.text) > len(below) && strings.HasPrefix(h.text, below) })
+	return slices.ContainsFunc(c.heads, func(h head) bool { return strings.HasPrefix(h.text, below) })
 }
 
 // names gives the names in dir that the pattern spells out.

@@ -217,7 +217,27 @@ func (f *Files) Decide(p string, op Op) FileDecision {
 			return FileDecision{Decision{d.Where, fmt.Sprintf("it is %s by %s; %s", to, m.why, d.Why)}, to}
 		}
 	}
-	return FileDecision{f.judge(p, op), p}
+	d := f.judge(p, op)
+	d.Why += f.unheard(p, guard)
+	return FileDecision{d, p}
+}
+
+// unheard says of the first pattern that matches p and does not hold there what
+// would make it.
+func (f *Files) unheard(p, guard string) string {
+	if guard == "" {
+		return ""
+	}
+	all := f.mapped()
+	for _, l := range f.lists {
+		all = append(all, l.patterns...)
+	}
+	for _, c := range all {
+		if !c.into(guard) && c.re.MatchString(p) {
+			return fmt.Sprintf(" (%s does not hold in %s: begin it with \"^%s/\")", c.why, guard, guard)
+		}
+	}
+	return ""
 }
 
 // judge decides about a path that is mapped already.
@@ -346,10 +366,10 @@ func (f *Files) MayReach(dir string) bool {
 	return false
 }
 
-// Leads reports whether a mapping names something strictly below dir, which
-// therefore is a directory even if neither side has it.
+// Leads reports whether a mapping names something strictly below dir, which is
+// not mapped itself and therefore a directory even if neither side has it.
 func (f *Files) Leads(dir string) bool {
-	return dir != "/" && slices.ContainsFunc(f.mapped(), func(c *pattern) bool { return c.leads(dir) })
+	return dir != "/" && f.Decide(dir, Read).Path == dir && slices.ContainsFunc(f.mapped(), func(c *pattern) bool { return c.leads(dir) })
 }
 
 // Names gives the names in dir that mappings spell out: they may be there

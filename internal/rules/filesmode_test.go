@@ -142,7 +142,7 @@ func TestFilesMapping(t *testing.T) {
 			t.Errorf("%s is %v, %s (%s), want %v, %s", c.path, got.Where, got.Path, got.Why, c.want, c.to)
 		}
 	}
-	if !f.Leads("/usr/share") || f.Leads("/srv") || f.Leads("/up") {
+	if !f.Leads("/usr/share") || !f.Leads("/in") || f.Leads("/usr/share/x") || f.Leads("/") || f.Leads("/srv") || f.Leads("/up") {
 		t.Error("Leads")
 	}
 	o.Mode = FilesLocal
@@ -152,12 +152,13 @@ func TestFilesMapping(t *testing.T) {
 }
 
 func TestFilesWhy(t *testing.T) {
-	f := files(t, FilesOptions{ReadOnly: []Pattern{{Text: `^/a`, Origin: "feature.fs.read_only in .mirrord/mirrord.json:7"}}, Local: texts("^/b"),
+	f := files(t, FilesOptions{ReadOnly: []Pattern{{Text: `^/a`, Origin: "feature.fs.read_only in .mirrord/mirrord.json:7"}}, Local: texts("^/b"), NotFound: texts(`\.x$`),
 		Mapping: []FileMapping{{Pattern{Text: "^/c", Origin: "feature.fs.mapping in x.json:3"}, "/a"}}}, Places{})
 	for p, want := range map[string]string{
-		"/a/x": `feature.fs.read_only in .mirrord/mirrord.json:7: "^/a"`,
-		"/b":   `feature.fs.local: "^/b"`,
-		"/c/x": `it is /a/x by feature.fs.mapping in x.json:3: "^/c"; feature.fs.read_only in .mirrord/mirrord.json:7: "^/a"`,
+		"/a/x":           `feature.fs.read_only in .mirrord/mirrord.json:7: "^/a"`,
+		"/b":             `feature.fs.local: "^/b"`,
+		"/usr/share/a.x": `/usr is local by default (feature.fs.not_found: "\\.x$" does not hold in /usr: begin it with "^/usr/")`,
+		"/c/x":           `it is /a/x by feature.fs.mapping in x.json:3: "^/c"; feature.fs.read_only in .mirrord/mirrord.json:7: "^/a"`,
 	} {
 		if got := f.Decide(p, Read).Why; got != want {
 			t.Errorf("%s: %s, want %s", p, got, want)

@@ -166,7 +166,7 @@ func explain(calling context.Context, err error) error {
 func (r *remote) stat(ctx context.Context, p string) (*protocol.Attr, error) {
 	// What was changed meanwhile is asked for again, but not for ever.
 	const tries = 3
-	for i := range tries {
+	for i := 1; ; i++ {
 		if e, ok := r.newest(p); ok {
 			if err := r.settle(ctx, attrKey(sideRemote, p, e.attr)); err != nil {
 				return nil, err
@@ -184,11 +184,10 @@ func (r *remote) stat(ctx context.Context, p string) (*protocol.Attr, error) {
 			return nil, fmt.Errorf("the agent sent %d bytes of a file with %d: %w", len(a.Data), a.Size, syscall.EIO)
 		}
 		r.remember(p, a, asked)
-		if i == tries-1 || !r.unsettled(attrKey(sideRemote, p, a), asked) {
+		if i == tries || !r.unsettled(attrKey(sideRemote, p, a), asked) {
 			return a, nil
 		}
 	}
-	panic("unreachable")
 }
 
 // remembered is what was told a moment ago, and has not been changed by the

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"syscall"
 	"time"
 
@@ -322,14 +323,15 @@ func (t *Tree) Rename(ctx context.Context, old, p string, flags uint32) error {
 func (t *Tree) Unlink(ctx context.Context, p string) error { return t.remove(ctx, p, false) }
 
 // Rmdir implements fusefs.Tree. What is shown in a directory of the target's
-// may be of both sides.
+// may be of both sides: of its own files the target knows best.
 func (t *Tree) Rmdir(ctx context.Context, p string) error {
 	if t.pinned(p) == nil && t.where(p) == rules.Remote {
 		list, err := t.List(ctx, p)
 		if err != nil {
 			return err
 		}
-		if len(list) > 0 {
+		writes, _ := t.target(p)
+		if slices.ContainsFunc(list, func(e fusefs.Entry) bool { return writes != rules.Remote || sideOf(e.Node.Key) != sideRemote }) {
 			return syscall.ENOTEMPTY
 		}
 	}

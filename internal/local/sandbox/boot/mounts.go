@@ -33,10 +33,6 @@ func (s *setup) mounts() *handoff.Error {
 	copies := make([]int, len(s.spec.Binds))
 	for i, p := range s.spec.Binds {
 		fd, err := unix.OpenTree(unix.AT_FDCWD, p, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
-		if err == unix.ENOENT { // it has gone since it was planned
-			copies[i] = -1
-			continue
-		}
 		if err != nil {
 			return failure(handoff.StepBind, p, err)
 		}
@@ -50,9 +46,6 @@ func (s *setup) mounts() *handoff.Error {
 		return failure(handoff.StepMount, "/", err)
 	}
 	for i, p := range s.spec.Binds {
-		if copies[i] < 0 {
-			continue
-		}
 		err := unix.MoveMount(copies[i], "", unix.AT_FDCWD, path.Clean("/"+p), unix.MOVE_MOUNT_F_EMPTY_PATH)
 		if err != nil {
 			return failure(handoff.StepBind, p, err)
