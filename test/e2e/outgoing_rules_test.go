@@ -24,9 +24,9 @@ func configured(t testing.TB, network string) []string {
 	return []string{"-f", file}
 }
 
-// here is a server of this machine that answers each TCP connection, and each
+// serveHere is a server of this machine that answers each TCP connection, and each
 // datagram, with "here". It serves 127.0.0.1 and ::1 on one port.
-func here(t testing.TB) (port string) {
+func serveHere(t testing.TB) (port string) {
 	t.Helper()
 	at := "127.0.0.1:0"
 	for range 2 {
@@ -75,7 +75,7 @@ func ask(network, address string) string {
 }
 
 func TestRules(t *testing.T) {
-	port := here(t)
+	port := serveHere(t)
 	localhost, localhost6 := "127.0.0.1:"+port, "[::1]:"+port
 	ip, ip6 := podIP(t, "app"), strings.Trim(podIP6(t, "app"), "[]")
 	echoIP, echoIP6 := podIP(t, "echo"), podIP6(t, "echo")
@@ -211,7 +211,7 @@ sys.exit(subprocess.run(command).returncode)`
 		}
 	})
 	t.Run("a stranger", func(t *testing.T) {
-		port := here(t)
+		port := serveHere(t)
 		r := start(t, "-t", "pod/app", "sh", "-c", "probe connect 127.0.0.1:"+port+"; probe connect 127.0.0.1:"+port)
 		if code := r.end(); code != 0 || strings.Join(strings.Fields(r.stdout.String()), " ") != "ECONNREFUSED ECONNREFUSED" {
 			t.Errorf("exit code %d, got %q", code, r.stdout)
