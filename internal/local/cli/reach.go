@@ -89,6 +89,8 @@ func startClusterAgent(ctx context.Context, version string, cfg config.Config, r
 			Why: "the pod uses the network of its node: its ports are the node's own, and others on the node would lose their traffic too",
 			Do:  "leave --steal away to get a copy of the traffic"}
 	}
+	r.Emit(event.Event{Level: event.Step, Code: "target", Text: describe(t, cluster.Context()), Facts: map[string]string{
+		"target": t.String(), "namespace": t.Namespace, "context": cluster.Context(), "node": t.Node}})
 	for _, note := range t.Notes {
 		r.Emit(event.Event{Level: event.Info, Code: "target", Text: note})
 	}
@@ -109,6 +111,14 @@ func startClusterAgent(ctx context.Context, version string, cfg config.Config, r
 	}
 	owned(a.Ref()) // now with the identity of what was made
 	return &clusterAgent{a, cluster, t}, nil
+}
+
+// describe is the step that names the target.
+func describe(t *kube.Target, kubeContext string) string {
+	if t.Targetless {
+		return fmt.Sprintf("no target: the cluster's network as seen from namespace %s (context %s)", t.Namespace, kubeContext)
+	}
+	return fmt.Sprintf("target pod/%s, container %s, in namespace %s (context %s)", t.Pod, t.Container, t.Namespace, kubeContext)
 }
 
 // Probes gives the paths, by port, on which the node asks the target's pod

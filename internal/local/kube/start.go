@@ -123,7 +123,7 @@ func (st *start) run(ctx context.Context, j *batchv1.Job) (*Agent, error) {
 				return nil, m.err
 			}
 			st.ref.UID = string(m.job.UID)
-			step.reach(1, fmt.Sprintf("agent %s ordered in namespace %s", j.Name, st.namespace))
+			step.reach(1, fmt.Sprintf("agent %s ordered in namespace %s, image %s", j.Name, st.namespace, st.image))
 		case err := <-st.refused:
 			return nil, err
 		case err := <-st.failed:
