@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/mirrord-go/mirrord/test/bench/measure"
 )
@@ -32,7 +33,15 @@ func incomingRows(ctx context.Context, w *world) ([]measure.Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range []*session{mirror, steal} {
+	filter := w.at("filter.json")
+	if err := os.WriteFile(filter, []byte(`{"feature": {"network": {"incoming": {"http_filter": {"header_filter": "^x-user: nobody$"}}}}}`), 0o644); err != nil {
+		return nil, err
+	}
+	filtered, err := w.session(ctx, w.direct(), podFiltered, "--steal", "-f", filter)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range []*session{mirror, steal, filtered} {
 		if _, err := s.do(ctx, "listen", ":8080"); err != nil {
 			return nil, err
 		}
@@ -66,6 +75,12 @@ func incomingRows(ctx context.Context, w *world) ([]measure.Row, error) {
 			podMirrored, podPlain, "p99", 1e3, connectionsAt, latencyRequests, latencyRate),
 		{Name: "copies that arrive, 3,000/s, worst", Unit: "%", Against: "limit", Budget: measure.AtLeast(1), Every: true,
 			Ours: copies(client, mirror, at(podMirrored)), Reference: measure.Constant(100)},
+		row(measure.Row{Name: "requests that the filter leaves, as many as go", Unit: "1/s", Budget: measure.AtLeast(0.5)},
+			podFiltered, podPlain, "rate", 1, connectionsAt, "20000", "0"),
+		row(measure.Row{Name: "p50 of what the filter leaves, 1,000/s", Unit: "ms", Budget: measure.Within(0.2)},
+			podFiltered, podPlain, "p50", 1e3, connectionsAt, latencyRequests, latencyRate),
+		row(measure.Row{Name: "p99 of what the filter leaves, 1,000/s", Unit: "ms", Budget: measure.Within(0.2)},
+			podFiltered, podPlain, "p99", 1e3, connectionsAt, latencyRequests, latencyRate),
 		{Name: "stolen request, p50", Unit: "µs", Against: "port-forward", Budget: measure.Within(300),
 			Ours: sampler(client, at(podStolen), "p50", 1e6, "1", "1000", "0"), Reference: sampler(n, f.addr, "p50", 1e6, "1", "1000", "0")},
 		{Name: "stolen request, p99", Unit: "µs", Against: "port-forward", Budget: measure.Within(1000),

@@ -32,6 +32,7 @@ const (
 	podPlain    = "plain"    // is left alone
 	podMirrored = "mirrored" // has a mirror session
 	podStolen   = "stolen"   // has a stealing session
+	podFiltered = "filtered" // has a stealing session whose filter matches nothing
 )
 
 // world is what all rows share.
@@ -154,7 +155,7 @@ func (w *world) makePods(ctx context.Context) error {
 	}
 	names := strings.Fields(nodes)
 	w.node = names[len(names)-1] // not the one with the API server, if there is another
-	all := []string{podTarget, podServer, podClient, podPlain, podMirrored, podStolen}
+	all := []string{podTarget, podServer, podClient, podPlain, podMirrored, podStolen, podFiltered}
 	var yaml strings.Builder
 	for _, name := range all {
 		fmt.Fprintf(&yaml, podTemplate, name, w.node)
