@@ -21,7 +21,6 @@ const (
 	settleTime = 10 * time.Millisecond
 	// resumeTime bounds the wait for the word of a SIGCONT that has come already,
 	// on a machine that is busy.
-	// None comes where this process was started with SIGCONT ignored.
 	resumeTime = 5 * time.Second
 )
 
@@ -141,12 +140,26 @@ func (p *Process) stopped() {
 	// continued meanwhile.
 	p.expected.Store(true)
 	_ = unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP)
-	p.kill(unix.SIGCONT) // here again: somebody continued us, and means the command
-	select {             // this is over: the next stop is another one, however soon it comes
-	case <-p.resumed:
-	case <-time.After(resumeTime):
-		p.expected.Store(false)
+	// Here again: somebody continued us, and means the command. A shell has told
+	// both; then the command may run, and even have stopped once more, by now.
+	if !signal.Ignored(unix.SIGCONT) {
+		select {
+		case <-p.resumed:
+		case <-time.After(resumeTime):
+			p.expected.Store(false)
+		}
 	}
+	if p.state() == 'T' && !p.stoppedAgain() {
+		p.kill(unix.SIGCONT)
+	}
+}
+
+// stoppedAgain tells whether a stop of the command waits to be reported: it is
+// another one than the last that was.
+func (p *Process) stoppedAgain() bool {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, p.pid, &info, unix.WSTOPPED|unix.WNOHANG|unix.WNOWAIT, nil)
+	return err == nil && info.Signo != 0
 }
 
 // state is the command's state letter, 'T' when it is stopped by a signal. A
