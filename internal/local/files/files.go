@@ -19,7 +19,6 @@ package files
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"os"
 	"path"
 	"slices"
@@ -247,32 +246,6 @@ func (t *Tree) lookupRemote(ctx context.Context, p, name string) (fusefs.Node, e
 	return remoteNode(sideRemote, p, a), nil
 }
 
-// lookupView finds p, a path of the target, below viewDir. What the target
-// does not have and is local by rule may be a place of sockets (/var/run in
-// the target leads to /run): such a name leads out of the view again.
-func (t *Tree) lookupView(ctx context.Context, p string) (fusefs.Node, error) {
-	a, err := t.remote.stat(ctx, p)
-	if err == nil {
-		return remoteNode(sideView, p, a), nil
-	}
-	if errors.Is(err, syscall.ENOENT) && t.leadsOut(p) {
-		return fusefs.Node{Key: pathKey("out:" + p), Keep: life, KeepAttr: life,
-			Attr: protocol.Attr{Mode: unix.S_IFLNK | 0o777, Size: uint64(len(p)), Nlink: 1, Link: p}}, nil
-	}
-	return fusefs.Node{Keep: life}, err
-}
-
-// leadsOut reports whether p is a place of this machine's sockets: of daemons,
-// and of the desktop.
-func (t *Tree) leadsOut(p string) bool {
-	inside := func(dir string) bool { return strings.HasPrefix(p, dir+"/") }
-	if !slices.ContainsFunc(t.o.Sockets, inside) || t.where(p) != rules.Local {
-		return false
-	}
-	fi, err := os.Lstat(p)
-	return err == nil && (fi.IsDir() || fi.Mode()&fs.ModeSocket != 0)
-}
-
 // Readlink implements fusefs.Tree.
 func (t *Tree) Readlink(ctx context.Context, p string, k uint64) (string, error) {
 	if t.fixed[p]&unix.S_IFMT == unix.S_IFLNK {
@@ -302,7 +275,7 @@ func (t *Tree) Readlink(ctx context.Context, p string, k uint64) (string, error)
 		t.remote.forget(at)
 		return "", syscall.ESTALE
 	}
-	return t.cross(at, beside(p, at, a.Link), s == sideView), nil
+	return t.cross(ctx, at, beside(p, at, a.Link), s == sideView)
 }
 
 // beside gives the text of a symbolic link that is shown at p and is called
@@ -312,56 +285,6 @@ func beside(p, name, to string) string {
 		return to
 	}
 	return path.Dir(name) + "/" + to
-}
-
-// cross gives the target's link at p a meaning here: what it leads to is to be
-// found in the target, or nowhere. It never leads to a file of the
-// developer's, or the target could choose what the program reads and writes
-// here. The text is not cleaned where it is used: "x/.." means
-// something else when x is a link.
-func (t *Tree) cross(p, to string, view bool) string {
-	full := to
-	if !path.IsAbs(to) {
-		full = path.Dir(p) + "/" + to
-	}
-	full, climbs := anchored(full)
-	if view && !path.IsAbs(to) && !climbs {
-		return to // stays in the view
-	}
-	if where, name := t.at(path.Clean(full)); where == rules.Remote && name == path.Clean(full) {
-		if view {
-			return full // out of the view, where it is the target's as well
-		}
-		return to
-	}
-	return viewDir + full
-}
-
-// anchored is an absolute path without the ".." that would climb above the
-// root and stay there instead (path_resolution(7)): below another directory
-// they would not.
-func anchored(p string) (_ string, climbs bool) {
-	var b strings.Builder
-	depth := 0
-	for name := range strings.SplitSeq(p, "/") {
-		switch name {
-		case "", ".":
-			continue
-		case "..":
-			if depth == 0 {
-				climbs = true
-				continue
-			}
-			depth--
-		default:
-			depth++
-		}
-		b.WriteString("/" + name)
-	}
-	if b.Len() == 0 {
-		return "/", climbs
-	}
-	return b.String(), climbs
 }
 
 // Access implements fusefs.Tree.

@@ -21,6 +21,9 @@ import (
 func (t *Tree) List(ctx context.Context, p string) ([]fusefs.Entry, error) {
 	if r, ok := inView(p); ok {
 		list, err := t.remote.list(ctx, r)
+		if errors.Is(err, syscall.ENOENT) && t.socketPlace(r).IsDir() {
+			return t.listSockets(r)
+		}
 		if err != nil {
 			return nil, err
 		}

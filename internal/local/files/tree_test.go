@@ -223,10 +223,14 @@ func TestCrossingLinks(t *testing.T) {
 	})
 	b := v.base
 	up := strings.Repeat("../", 40)
-	v.has(map[string]string{"/own/app-1/file": "local", "/own/only-local": "l", "/run/lock": "l", "/run/dir/": ""}, map[string]string{
+	v.has(map[string]string{"/own/app-1/file": "local", "/own/only-local": "l", "/run/lock": "l", "/run/dir/": "", "/run/user/auth.json": "l"}, map[string]string{
 		"/own/app-1/file": "remote", "/own/cert.pem": "cert", "/own/hash.0": "-> cert.pem", "/run/secrets/token": "t",
 		"/current": "-> " + b + "/own/app-1", "/relative": "-> own/app-1/file", "/var/run": "-> ../run",
 		"/chain": "-> relative", "/plain": "-> " + b + "/here/there", "/here/there": "r", "/nowhere": "-> " + b + "/own/only-local",
+		// What would leave by going through a link, or past the root.
+		"/data/x": "r", "/d": "-> " + b + "/data", "/evil": "-> d/../own/app-1/file", "/evilnew": "-> d/../own/new", "/abs": "-> " + b + "/d/../own/app-1/file",
+		"/root": "-> /", "/evil2": "-> root" + b + "/own/app-1/file", "/own/evil": "-> ../d/../own/cert.pem", "/fine": "-> d/x", "/turn": "-> here/../data/x",
+		"/loop": "-> loop/../x", "/lost": "-> nothing/../own/app-1", "/sockets": "-> run/user/auth.json",
 		"/own/back": "-> " + b + "/here", "/own/up": "-> " + up + b[1:] + "/own/cert.pem", "/up": "-> " + up + b[1:] + "/own/cert.pem",
 	})
 	s, err := net.Listen("unix", filepath.Join(b, "run", "socket"))
@@ -236,16 +240,25 @@ func TestCrossingLinks(t *testing.T) {
 	for p, want := range map[string]string{
 		b + "/current":       view + "/own/app-1",
 		b + "/relative":      view + "/own/app-1/file",
-		b + "/var/run":       view + "/var/../run",
+		b + "/var/run":       view + "/run",
 		b + "/chain":         "relative", // remote again
 		b + "/plain":         b + "/here/there",
-		b + "/nowhere":       view + "/own/only-local",           // which the target has not
-		b + "/up":            view + "/.." + b + "/own/cert.pem", // where the root was met the text is shorter
+		b + "/nowhere":       view + "/own/only-local", // which the target has not
+		b + "/up":            view + "/own/cert.pem",
 		view + "/own/hash.0": "cert.pem",
 		view + "/own/back":   b + "/here", // out of the view
-		view + "/own/up":     view + "/own/../.." + b + "/own/cert.pem",
+		view + "/own/up":     view + "/own/cert.pem",
 		view + "/current":    view + "/own/app-1",
 		view + "/var/run":    "../run",
+		b + "/evil":          view + "/own/app-1/file",
+		b + "/evilnew":       view + "/own/new",
+		b + "/abs":           view + "/own/app-1/file",
+		b + "/root":          viewDir + "/",
+		b + "/evil2":         view + "/own/app-1/file",
+		view + "/own/evil":   view + "/own/cert.pem",
+		b + "/fine":          b + "/data/x",
+		b + "/turn":          b + "/data/x",
+		b + "/sockets":       view + "/run/user/auth.json",
 	} {
 		n, err := v.Lookup(t.Context(), p)
 		if err != nil {
@@ -261,15 +274,26 @@ func TestCrossingLinks(t *testing.T) {
 			t.Errorf("%s in the view: %q, %v, want %q", p, got, err, want)
 		}
 	}
-	// A socket or directory that only this machine has is where one expects it.
-	for _, p := range []string{"/run/socket", "/run/dir"} {
+	for name, want := range map[string]syscall.Errno{"/loop": syscall.ELOOP, "/lost": syscall.ENOENT} {
+		n, err := v.Lookup(t.Context(), b+name)
+		must(t, err)
+		if to, err := v.Readlink(t.Context(), b+name, n.Key); errno(err) != want {
+			t.Errorf("%s -> %q, %v, want %v", name, to, err, want)
+		}
+	}
+	if list, err := v.List(t.Context(), view+"/run/user"); err != nil || len(list) != 0 {
+		t.Errorf("what is no socket is listed: %v, %v", list, err)
+	}
+	// A socket that only this machine has is where one expects it, and nothing
+	// else is.
+	for _, p := range []string{"/run/socket"} {
 		n, err := v.Lookup(t.Context(), view+p)
 		must(t, err)
 		if to, err := v.Readlink(t.Context(), view+p, n.Key); to != b+p || err != nil {
 			t.Errorf("%s -> %q, %v, want %q", p, to, err, b+p)
 		}
 	}
-	for _, p := range []string{"/run/lock", "/own/only-local", "/own"} {
+	for _, p := range []string{"/run/lock", "/own/only-local", "/own", "/run/user/auth.json"} {
 		if got := v.side(view + p); got == "local" || got == "other" {
 			t.Errorf("%s of this machine in the view: %s", p, got)
 		}
