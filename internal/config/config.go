@@ -51,6 +51,26 @@ func (c *Config) IncomingRules() (*rules.Incoming, error) {
 	return rules.NewIncoming(c.Incoming, c.Targetless())
 }
 
+// FilesRules are the options of files that hold. Without a target, where nobody
+// says otherwise, files are the developer's: the agent's own would be of no use.
+func (c *Config) FilesRules() rules.FilesOptions {
+	o := c.Files
+	if c.Targetless() && o.Mode == "" && len(o.ReadWrite)+len(o.ReadOnly)+len(o.NotFound)+len(o.Mapping) == 0 {
+		o.Mode = rules.FilesLocal
+	}
+	return o
+}
+
+// EnvRules are the options of variables that hold: without a target none are
+// taken where nobody asks for some.
+func (c *Config) EnvRules() rules.EnvOptions {
+	o := c.Env
+	if c.Targetless() && len(o.Include)+len(o.Exclude) == 0 {
+		o.Exclude = []rules.Pattern{{Text: "*", Origin: "no target was named: the default"}}
+	}
+	return o
+}
+
 // Targetless reports whether the session has no target.
 func (c *Config) Targetless() bool { return c.Target == "" || c.Target == "targetless" }
 

@@ -25,7 +25,7 @@ const configFile = "MIRRORD_CONFIG_FILE"
 
 // flagTable holds mirrord's flags.
 var flagTable = []Flag{
-	{Name: "target", Short: "t", Var: "MIRRORD_IMPERSONATED_TARGET", About: "what to run in the context of: pod/NAME[/container/C], process/PID"},
+	{Name: "target", Short: "t", Var: "MIRRORD_IMPERSONATED_TARGET", About: "what to run in the context of: KIND/NAME[/container/C], process/PID"},
 	{Name: "target-namespace", Short: "n", Var: "MIRRORD_TARGET_NAMESPACE", About: "namespace of the target (default: the context's)"},
 	{Name: "namespace", Var: "MIRRORD_TARGET_NAMESPACE", Hidden: true, About: "the same as --target-namespace"},
 	{Name: "config-file", Short: "f", Var: configFile, Alone: "./.mirrord/mirrord.json", About: "configuration file; - for stdin (default: .mirrord/mirrord.{json,yaml,toml} if there is one)"},
@@ -48,7 +48,7 @@ var flagTable = []Flag{
 	{Name: "agent-log-level", Short: "l", Var: "MIRRORD_AGENT_RUST_LOG", Hidden: true, About: "not supported yet"},
 	{Name: "agent-ttl", Var: "MIRRORD_AGENT_TTL", Hidden: true, About: "not supported yet"},
 	{Name: "ephemeral-container", Short: "e", Sets: []string{"MIRRORD_EPHEMERAL_CONTAINER=true"}, Hidden: true, About: "not supported yet"},
-	{Name: "skip-processes", Var: "MIRRORD_SKIP_PROCESSES", Hidden: true, About: "not supported yet"},
+	{Name: "skip-processes", Var: "MIRRORD_SKIP_PROCESSES", Hidden: true, About: "not needed: the whole process tree is in the session, by namespaces"},
 	{Name: "no-telemetry", Sets: []string{"MIRRORD_TELEMETRY=false"}, Hidden: true, About: "there is no telemetry"},
 	{Name: "disable-version-check", Sets: []string{"MIRRORD_CHECK_VERSION=false"}, Hidden: true, About: "there is no version check"},
 }

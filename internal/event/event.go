@@ -18,6 +18,8 @@ const (
 	Info Level = "info"
 	// Warning is something that goes otherwise than in the pod, or may hurt.
 	Warning Level = "warning"
+	// Error is what ended the session, or kept it from starting.
+	Error Level = "error"
 	// Detail is shown on request only.
 	Detail Level = "detail"
 )

@@ -116,6 +116,16 @@ type IncomingOptions struct {
 	HTTP *HTTPOptions `json:"http,omitempty"`
 }
 
+// Wants reports whether some port may be asked for in a mode: IncomingMirror or
+// IncomingSteal.
+func (o IncomingOptions) Wants(mode string) bool {
+	own := o.Mode
+	if own == "" {
+		own = IncomingMirror
+	}
+	return own == mode || own != IncomingOff && o.HTTP != nil && o.HTTP.OtherPorts == mode
+}
+
 // PortPair is one line of a table of ports.
 type PortPair struct {
 	From uint16 `json:"from"`

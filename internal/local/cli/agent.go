@@ -62,7 +62,7 @@ by default.`,
 	fl := c.Flags()
 	fl.StringVarP(&f.output, "output", "o", "", "file to write the image to; - for stdout")
 	fl.StringVar(&f.push, "push", "", "name to push the image by")
-	fl.StringVar(&f.load, "load", "", "load it into a local cluster: "+strings.Join(image.Loaders(), ", "))
+	fl.StringVar(&f.load, "load", "", "load it into a local cluster; --load=KIND where the context's name does not tell: "+strings.Join(image.Loaders(), ", "))
 	fl.Lookup("load").NoOptDefVal = image.Auto
 	fl.StringVar(&f.name, "name", os.Getenv("MIRRORD_AGENT_IMAGE"), "name of the image (default: this build's)")
 	fl.StringVar(&f.context, "context", os.Getenv("MIRRORD_KUBE_CONTEXT"), "with --load: kubeconfig context of the cluster")
@@ -95,7 +95,11 @@ func (a *app) image(ctx context.Context, f imageFlags) error {
 	case f.load != "":
 		return a.loadImage(ctx, f, ref)
 	case f.output != "":
-		return a.writeImage(f.output, ref)
+		err := a.writeImage(f.output, ref)
+		if err == nil && f.output != "-" {
+			fmt.Fprintf(os.Stderr, "mirrord: %s is in %s\n", ref, f.output)
+		}
+		return err
 	}
 	fmt.Println(ref)
 	return nil
@@ -153,6 +157,5 @@ func (a *app) writeImage(output, ref string) error {
 	if err != nil {
 		return failure.Wrap(err, "image-not-written", "the image cannot be written", "choose another place: mirrord agent image --output /tmp/agent.tar")
 	}
-	fmt.Fprintf(os.Stderr, "mirrord: %s is in %s\n", ref, output)
 	return nil
 }

@@ -82,8 +82,11 @@ here nor in the cluster.`,
 		f = failure.From(err)
 	}
 	if f == nil {
-		fmt.Fprintf(os.Stderr, "mirrord: %v\n  see: mirrord --help\n", err)
-		return exitUsage
+		help := root.CommandPath()
+		if c, _, err := root.Find(args); err == nil {
+			help = c.CommandPath()
+		}
+		f = &failure.Error{Code: "usage", What: err.Error(), Do: help + " --help", Exit: exitUsage}
 	}
 	a.monitor(false, false).Fail(f)
 	if f.Exit != 0 {
@@ -104,6 +107,9 @@ func (a *app) versionCommand() *cobra.Command {
 	}
 }
 
+// progressModes are the words for how to show progress.
+var progressModes = []string{"", "std", "standard", "plain", "dumb", "simple", "json", "off"}
+
 // monitor shows events on stderr in the way that the environment asks for.
 func (a *app) monitor(quiet, details bool) *monitor.Monitor {
 	mode := monitor.Plain
@@ -112,7 +118,7 @@ func (a *app) monitor(quiet, details bool) *monitor.Monitor {
 		mode = monitor.Quiet
 	case progress == "json":
 		mode = monitor.JSON
-	case progress == "dumb" || progress == "simple":
+	case progress == "dumb" || progress == "simple" || progress == "plain":
 	case os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(os.Stderr.Fd())):
 		mode = monitor.Colour
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -75,6 +76,10 @@ func (a *app) exec(f *execFlags, argv []string) (int, error) {
 		return 0, err
 	}
 	m := a.monitor(f.quiet, f.verbose)
+	if mode := os.Getenv("MIRRORD_PROGRESS_MODE"); !slices.Contains(progressModes, mode) {
+		m.Show(event.Event{Level: event.Warning, Code: "progress-mode",
+			Text: fmt.Sprintf("MIRRORD_PROGRESS_MODE is %q; it can be std, plain, json or off", mode)})
+	}
 	for _, n := range notes {
 		m.Show(n)
 	}

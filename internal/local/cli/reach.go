@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,6 +19,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/kube"
 	"github.com/mirrord-go/mirrord/internal/local/process"
 	"github.com/mirrord-go/mirrord/internal/local/session"
+	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
@@ -83,7 +84,7 @@ func startClusterAgent(ctx context.Context, version string, cfg config.Config, r
 		cluster.Close()
 		return nil, err
 	}
-	if t.HostNetwork && cfg.Incoming.Mode == rules.IncomingSteal {
+	if t.HostNetwork && cfg.Incoming.Wants(rules.IncomingSteal) {
 		cluster.Close()
 		return nil, &failure.Error{Code: "steal-host-network", What: fmt.Sprintf("the traffic of %s cannot be stolen", t),
 			Why: "the pod uses the network of its node: its ports are the node's own, and others on the node would lose their traffic too",
@@ -135,11 +136,21 @@ func (a *clusterAgent) Probes() map[uint16][]string {
 // by gRPC how the pod is: the program here must answer, or the pod is
 // restarted. Empty: there are none.
 func grpcWarning(t *kube.Target, in rules.IncomingOptions) string {
+	rule, err := rules.NewIncoming(in, false)
+	if err != nil {
+		return "" // the session says it
+	}
 	var ports []string
-	for _, p := range t.GRPCProbes {
-		whole := in.HTTP == nil || in.HTTP.Ports != nil && !slices.Contains(in.HTTP.Ports, p) && in.HTTP.OtherPorts == rules.IncomingSteal
-		if in.Mode == rules.IncomingSteal && whole && (in.Ports == nil || slices.Contains(in.Ports, p)) {
-			ports = append(ports, strconv.Itoa(int(p)))
+	for _, port := range t.GRPCProbes {
+		own := port // of the program
+		for _, m := range in.PortMapping {
+			if m.To == port {
+				own = m.From
+			}
+		}
+		p := rule.Decide(rules.Listener{Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), own)})
+		if p.Where == rules.Remote && p.Mode == protocol.ModeSteal && p.Filter == "" {
+			ports = append(ports, strconv.Itoa(int(port)))
 		}
 	}
 	if len(ports) == 0 {
@@ -172,14 +183,16 @@ func cleanUp(ctx context.Context, owned json.RawMessage) error {
 // features are what the agent needs capabilities for.
 func features(cfg config.Config) []kube.Feature {
 	all := []kube.Feature{kube.FeatureNetwork, kube.FeatureFiles}
-	if cfg.Files.WritesRemote() {
+	if cfg.FilesRules().WritesRemote() {
 		all = append(all, kube.FeatureWrite)
 	}
-	switch {
-	case cfg.Targetless() || cfg.Incoming.Mode == rules.IncomingOff:
-	case cfg.Incoming.Mode == rules.IncomingSteal:
+	if cfg.Targetless() {
+		return all
+	}
+	if cfg.Incoming.Wants(rules.IncomingSteal) {
 		all = append(all, kube.FeatureSteal)
-	default:
+	}
+	if cfg.Incoming.Wants(rules.IncomingMirror) {
 		all = append(all, kube.FeatureMirror)
 	}
 	return all

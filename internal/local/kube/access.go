@@ -66,7 +66,8 @@ func (c *Cluster) Needs(target string) []Permission {
 		add(ns, "pods", "", "list")
 	}
 	add("", "nodes", "a node that is not ready or of another architecture is known late", "get")
-	add(agents, "jobs.batch", "", "create", "delete")
+	add(agents, "jobs.batch", "", "create")
+	add(agents, "jobs.batch", "an agent is removed by the cluster, some seconds after it has ended by itself", "delete")
 	add(agents, "jobs.batch", "the agent of a session that was killed while it began may stay for a minute", "watch")
 	add(agents, "pods", "", "watch")
 	add(agents, "pods/log", "", "get")

@@ -11,7 +11,7 @@ import (
 
 func TestNeeds(t *testing.T) {
 	c := (&api{}).start(t, Options{AgentNamespace: "agents"})
-	agent := []string{"create jobs.batch agents", "delete jobs.batch agents", "watch pods agents", "get pods/log agents",
+	agent := []string{"create jobs.batch agents", "watch pods agents", "get pods/log agents",
 		"get pods/portforward agents", "create pods/portforward agents"}
 	for target, want := range map[string][]string{
 		"":               nil,

@@ -40,8 +40,9 @@ func waiting(w *corev1.ContainerStateWaiting, p *corev1.Pod, image string) error
 	case "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError", "RegistryUnavailable":
 		return &failure.Error{Code: "agent-image", What: fmt.Sprintf("node %q cannot get the agent's image %s", p.Spec.NodeName, image),
 			Why: strings.TrimSuffix(w.Reason+": "+w.Message, ": "),
-			Do: "make the image: mirrord agent image --output agent.tar, then load it: ctr -n k8s.io images import agent.tar on each node, " +
-				"or: kind load image-archive agent.tar; or push it to a registry of yours and: mirrord exec --agent-image IMAGE ..."}
+			Do: "a local cluster (kind, k3d, minikube …): mirrord agent image --load\n" +
+				"any other: mirrord agent image --push REGISTRY/mirrord-agent:TAG, then mirrord exec --agent-image REGISTRY/mirrord-agent:TAG ...\n" +
+				"by hand, on each node: mirrord agent image --output agent.tar; ctr -n k8s.io images import agent.tar"}
 	case "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CreatePodSandboxError", "CrashLoopBackOff":
 		return failure.New("agent-not-started", "the agent's container cannot be started", fmt.Sprintf("kubectl describe node %s", p.Spec.NodeName), "%s: %s", w.Reason, w.Message)
 	}

@@ -111,6 +111,7 @@ func (st *start) run(ctx context.Context, j *batchv1.Job) (*Agent, error) {
 	var last *corev1.Pod
 	reading := false
 	step := steps{show: st.progress}
+	ordered := fmt.Sprintf("agent %s ordered in namespace %s, image %s", j.Name, st.namespace, st.image)
 	var a announcement
 	var words []string           // of an agent that ended
 	var noCause <-chan time.Time // set with words
@@ -123,7 +124,7 @@ func (st *start) run(ctx context.Context, j *batchv1.Job) (*Agent, error) {
 				return nil, m.err
 			}
 			st.ref.UID = string(m.job.UID)
-			step.reach(1, fmt.Sprintf("agent %s ordered in namespace %s, image %s", j.Name, st.namespace, st.image))
+			step.reach(1, ordered)
 		case err := <-st.refused:
 			return nil, err
 		case err := <-st.failed:
@@ -139,6 +140,7 @@ func (st *start) run(ctx context.Context, j *batchv1.Job) (*Agent, error) {
 			return nil, st.died(last, words)
 		case p := <-st.pods:
 			last = p
+			step.reach(1, ordered) // the answer to the order may come later
 			if noCause != nil && terminated(p) != nil {
 				return nil, st.died(p, words)
 			}

@@ -75,8 +75,7 @@ func (m *Monitor) Show(e event.Event) {
 // Fail shows what ended the session or kept it from starting.
 func (m *Monitor) Fail(f *failure.Error) {
 	if m.mode == JSON {
-		m.line(event.Event{Level: event.Warning, Code: f.Code, Text: f.What,
-			Facts: map[string]string{"why": f.Why, "do": f.Do, "failed": "true"}}.JSON())
+		m.line(event.Event{Level: event.Error, Code: f.Code, Text: f.What, Facts: map[string]string{"why": f.Why, "do": f.Do}}.JSON())
 		return
 	}
 	m.paint(red, "mirrord: "+Clean(f.What))

@@ -107,7 +107,7 @@ func (s *supervisor) disconnect() {
 
 // environment is what the command gets: the caller's and the target's.
 func (s *supervisor) environment(ctx context.Context) ([]string, error) {
-	env, err := Env(s.cfg.Env)
+	env, err := Env(s.cfg.EnvRules())
 	if err != nil {
 		return nil, err
 	}

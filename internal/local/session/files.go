@@ -35,13 +35,13 @@ netgroup:   files
 func (s *supervisor) openTree(b *built, spec *handoff.Spec) error {
 	at := Places(s.start.Argv, s.start.Env, s.start.Dir)
 	at.Volumes = s.pod.Mounts
-	r, err := rules.NewFiles(s.cfg.Files, at)
+	r, err := rules.NewFiles(s.cfg.FilesRules(), at)
 	if err != nil {
 		return fmt.Errorf("read the rules of files: %w", err)
 	}
 	plan := r.Plan(disk{})
 	for _, v := range s.pod.Mounts {
-		if d := r.Decide(v, rules.Read); d.Where == rules.Local && s.cfg.Files.Mode != rules.FilesLocal {
+		if d := r.Decide(v, rules.Read); d.Where == rules.Local && s.cfg.FilesRules().Mode != rules.FilesLocal {
 			s.emit(event.Event{Level: event.Detail, Code: "volume-local", Flow: "files",
 				Text: "the target has a volume at " + v + "; here it is local: " + d.Why})
 		}

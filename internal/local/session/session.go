@@ -63,6 +63,9 @@ type Reach func(ctx context.Context, r Request) (Agent, error)
 const (
 	// endTime bounds each step of the clean-up; after it the agent ends itself.
 	endTime = 8 * time.Second
+	// settleTime bounds the wait for the kernel's word that no process is left: it
+	// comes some milliseconds after the command's end.
+	settleTime = 200 * time.Millisecond
 )
 
 // supervisor is one session.
@@ -143,12 +146,12 @@ func (s *supervisor) run(ctx context.Context, front <-chan control.Message) erro
 // process of the tree, the agent, the front, a signal.
 func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.Message) error {
 	s.runs.Store(true)
+	s.emit(event.Event{Level: event.Step, Code: "running", Text: runs(s.start.Argv, &s.cfg),
+		Facts: map[string]string{"after_ms": fmt.Sprint(time.Since(s.began).Milliseconds())}})
 	if err := b.box.Go(); err != nil {
 		return sandbox.Explain(err)
 	}
 	_ = s.ctl.Send(control.Message{Running: &control.Running{}})
-	s.emit(event.Event{Level: event.Step, Code: "running", Text: runs(s.start.Argv, &s.cfg),
-		Facts: map[string]string{"after_ms": fmt.Sprint(time.Since(s.began).Milliseconds())}})
 	var lost error
 	for lost == nil {
 		select {
@@ -182,10 +185,12 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 
 // release lets the front go and says what goes on without it.
 func (s *supervisor) release(b *built, _ *control.Exited) {
+	timer := time.NewTimer(settleTime)
+	defer timer.Stop()
 	select {
 	case <-b.box.Done():
 		s.summarize()
-	default:
+	case <-timer.C:
 		s.emit(event.Event{Level: event.Info, Code: "background", Text: "processes that the command left keep the session; it ends with the last of them"})
 	}
 	_ = s.ctl.Send(control.Message{Released: &control.Released{}})

@@ -14,8 +14,9 @@ import (
 
 // runs is the step that ends the start: what runs, and how it sees the target.
 func runs(argv []string, cfg *config.Config) string {
-	parts := []string{"environment " + side(len(cfg.Env.Exclude) == 1 && cfg.Env.Exclude[0].Text == "*")}
-	switch mode := cfg.Files.Mode; mode {
+	env, files := cfg.EnvRules(), cfg.FilesRules()
+	parts := []string{"environment " + side(len(env.Exclude) == 1 && env.Exclude[0].Text == "*")}
+	switch mode := files.Mode; mode {
 	case "", rules.FilesRead:
 		parts = append(parts, "files read")
 	case rules.FilesWrite:
@@ -63,6 +64,9 @@ type tally struct {
 }
 
 func (t *tally) count(e event.Event) {
+	if strings.HasSuffix(e.Facts["address"], ":53") {
+		return // lookups are not what a person means by connections
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.counts == nil {

@@ -15,7 +15,7 @@ func TestRuns(t *testing.T) {
 		cfg  config.Config
 		want string
 	}{
-		{"targetless", config.Config{}, "running x: environment remote, files read, outgoing remote, dns remote, incoming local"},
+		{"targetless", config.Config{}, "running x: environment local, files local, outgoing remote, dns remote, incoming local"},
 		{"default", config.Config{Target: "pod/a"}, "running x: environment remote, files read, outgoing remote, dns remote, incoming mirror"},
 		{"everything else", config.Config{Target: "pod/a", Env: rules.EnvOptions{Exclude: []rules.Pattern{{Text: "*"}}}, Files: rules.FilesOptions{Mode: rules.FilesWrite},
 			Outgoing: rules.OutgoingOptions{UDPLocal: true}, DNS: rules.DNSOptions{Local: true}, Incoming: rules.IncomingOptions{Mode: rules.IncomingSteal, HTTP: &rules.HTTPOptions{}}},
