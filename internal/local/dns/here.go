@@ -9,11 +9,17 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 )
 
-// serverTime bounds one try of a name server: the default of resolv.conf(5).
-const serverTime = 5 * time.Second
+const (
+	// serverTime bounds one try of a name server: the default of resolv.conf(5).
+	serverTime = 5 * time.Second
+	// confTime is how long this machine's resolv.conf is taken for what was read:
+	// programs make many flows at once, a VPN changes the file a few times a day.
+	confTime = time.Second
+)
 
 // Here is this machine's name resolution.
 type Here struct {
@@ -52,6 +58,22 @@ func Machine() Here {
 func MachineConf() Conf {
 	b, _ := os.ReadFile("/etc/resolv.conf")
 	return ParseConf(string(b))
+}
+
+// Remembered gives what read gives, which it asks again when that is older
+// than confTime. It may be called concurrently.
+func Remembered(read func() Conf) func() Conf {
+	var mu sync.Mutex
+	var c Conf
+	var at time.Time
+	return func() Conf {
+		mu.Lock()
+		defer mu.Unlock()
+		if at.IsZero() || time.Since(at) > confTime {
+			c, at = read(), time.Now()
+		}
+		return c
+	}
 }
 
 // MachineHosts is the machine's hosts file.
