@@ -108,11 +108,11 @@ func (a *app) explainPath(ctx context.Context, cfg config.Config, paths []string
 		return nil, err
 	}
 	at := session.Places(nil, os.Environ(), dir)
-	if _, local := cfg.Process(); !local && !cfg.Targetless() {
-		if at.Volumes, err = a.volumes(ctx, cfg); err != nil {
-			return nil, err
-		}
+	t, err := a.target(ctx, cfg)
+	if err != nil {
+		return nil, err
 	}
+	at.Volumes = t.Volumes
 	f, err := rules.NewFiles(cfg.Files, at)
 	if err != nil {
 		return nil, err
@@ -126,8 +126,12 @@ func (a *app) explainPath(ctx context.Context, cfg config.Config, paths []string
 	return all, nil
 }
 
-// volumes asks the cluster where the target has its volumes.
-func (a *app) volumes(ctx context.Context, cfg config.Config) ([]string, error) {
+// target asks the cluster about the target. Without one in the cluster there is
+// nothing to know.
+func (a *app) target(ctx context.Context, cfg config.Config) (*kube.Target, error) {
+	if _, local := cfg.Process(); local || cfg.Targetless() {
+		return &kube.Target{}, nil
+	}
 	options, err := clusterOptions(a.version, cfg)
 	if err != nil {
 		return nil, err
@@ -137,11 +141,7 @@ func (a *app) volumes(ctx context.Context, cfg config.Config) ([]string, error) 
 		return nil, err
 	}
 	defer cluster.Close()
-	t, err := cluster.Resolve(ctx, cfg.Target)
-	if err != nil {
-		return nil, err
-	}
-	return t.Volumes, nil
+	return cluster.Resolve(ctx, cfg.Target)
 }
 
 func (a *app) explainConnect() *cobra.Command {
@@ -169,13 +169,17 @@ func (a *app) explainRequest() *cobra.Command {
 	var headers []string
 	var port uint16
 	c := a.explainer("request 'METHOD /PATH'", "Who answers a request that reaches the target", "  mirrord explain request 'GET /api/items?id=1' -H 'x-user: ana' --port 8080",
-		func(_ context.Context, cfg config.Config, lines []string) (all []explain.Answer, err error) {
+		func(ctx context.Context, cfg config.Config, lines []string) (all []explain.Answer, err error) {
 			in, err := rules.NewIncoming(cfg.Incoming, cfg.Targetless())
 			if err != nil {
 				return nil, err
 			}
+			t, err := a.target(ctx, cfg)
+			if err != nil {
+				return nil, err
+			}
 			for _, line := range lines {
-				answer, err := explain.Request(in, port, line, headers)
+				answer, err := explain.Request(in, probePaths(t), port, line, headers)
 				if err != nil {
 					return nil, err
 				}

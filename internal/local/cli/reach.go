@@ -121,11 +121,14 @@ func describe(t *kube.Target, kubeContext string) string {
 	return fmt.Sprintf("target pod/%s, container %s, in namespace %s (context %s)", t.Pod, t.Container, t.Namespace, kubeContext)
 }
 
-// Probes gives the paths, by port, on which the node asks the target's pod
-// over HTTP how it is; a path may hold a query. The caller must not change it.
-func (a *clusterAgent) Probes() map[uint16][]string {
+// Probes implements session.Agent.
+func (a *clusterAgent) Probes() map[uint16][]string { return probePaths(a.target) }
+
+// probePaths gives the paths, by port, on which the node asks the target's pod
+// over HTTP how it is; a path may hold a query.
+func probePaths(t *kube.Target) map[uint16][]string {
 	paths := map[uint16][]string{}
-	for _, p := range a.target.Probes {
+	for _, p := range t.Probes {
 		paths[p.Port] = append(paths[p.Port], p.Path)
 	}
 	return paths

@@ -111,8 +111,9 @@ func Env(e rules.Env, name string) Answer {
 }
 
 // Request says who answers a request ("GET /path") with headers ("Name: value")
-// that reaches port of the target while the program listens there.
-func Request(in *rules.Incoming, port uint16, line string, headers []string) (Answer, error) {
+// that reaches port of the target while the program listens there. probes are
+// the paths of the pod's HTTP probes, by port.
+func Request(in *rules.Incoming, probes map[uint16][]string, port uint16, line string, headers []string) (Answer, error) {
 	malformed := func(why, do string) (Answer, error) {
 		return Answer{}, failure.Usage("explain-malformed", fmt.Sprintf("%q is no request", line), do, "%s", why)
 	}
@@ -128,23 +129,27 @@ func Request(in *rules.Incoming, port uint16, line string, headers []string) (An
 	}
 	p := in.Decide(rules.Listener{Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), port)})
 	a := Answer{Question: fmt.Sprintf("%s to port %d", line, p.Target), Why: p.Why}
+	sent := func(yield func(string, string) bool) {
+		for _, h := range headers {
+			name, value, _ := strings.Cut(h, ":")
+			if !yield(name, strings.TrimSpace(value)) {
+				return
+			}
+		}
+	}
 	switch {
 	case p.Where != rules.Remote:
 		a.Where = "the target only"
+		return a, nil
+	case p.Mode == protocol.ModeSteal && rules.NewProbes(probes[p.Target]).Ask(target, sent):
+		a.Where, a.Why = "the target only", "a probe of the pod: it answers its own"
 		return a, nil
 	case p.Filter != "":
 		m, err := filter.Parse(p.Filter)
 		if err != nil {
 			return Answer{}, err
 		}
-		matched, err := m.Match(filter.Request{Method: method, Target: target, Headers: func(yield func(string, string) bool) {
-			for _, h := range headers {
-				name, value, _ := strings.Cut(h, ":")
-				if !yield(name, strings.TrimSpace(value)) {
-					return
-				}
-			}
-		}})
+		matched, err := m.Match(filter.Request{Method: method, Target: target, Headers: sent})
 		switch {
 		case err != nil:
 			a.Note = "the filter could not be decided, which means no: " + err.Error()

@@ -79,6 +79,7 @@ func TestEnv(t *testing.T) {
 
 func TestRequest(t *testing.T) {
 	header := pattern("^x-user: ana$")
+	probes := map[uint16][]string{80: {"/healthz"}}
 	filtered := rules.IncomingOptions{Mode: rules.IncomingSteal, HTTP: &rules.HTTPOptions{Filter: rules.Filter{Header: &header}, Ports: []uint16{80}}}
 	for _, c := range []struct {
 		name    string
@@ -94,17 +95,23 @@ func TestRequest(t *testing.T) {
 		{"off", rules.IncomingOptions{Mode: rules.IncomingOff}, 80, "GET /", nil, "the target only", ""},
 		{"matches", filtered, 80, "GET /", []string{"Accept: */*", "X-User: ana"}, "your program", "the filter matches"},
 		{"does not match", filtered, 80, "GET /", []string{"X-User: bob"}, "the target only", "the filter does not match"},
+		{"a probe of a filtered port", filtered, 80, "GET /healthz", []string{"X-User: ana", "User-Agent: kube-probe/1.36"}, "the target only", ""},
+		{"a probe of a whole port", rules.IncomingOptions{Mode: rules.IncomingSteal}, 80, "GET /healthz", []string{"user-agent: kube-probe/1.36"}, "the target only", ""},
+		{"a probe's path, by another", rules.IncomingOptions{Mode: rules.IncomingSteal}, 80, "GET /healthz", []string{"user-agent: curl/8"}, "your program", ""},
+		{"the probe of another port", rules.IncomingOptions{Mode: rules.IncomingSteal}, 81, "GET /healthz", []string{"user-agent: kube-probe/1.36"}, "your program", ""},
+		{"a probe of a mapped port", rules.IncomingOptions{Mode: rules.IncomingSteal, PortMapping: []rules.PortPair{{From: 8080, To: 80}}}, 8080, "GET /healthz", []string{"user-agent: kube-probe/1.36"}, "the target only", ""},
+		{"a copy of a probe", rules.IncomingOptions{}, 80, "GET /healthz", []string{"user-agent: kube-probe/1.36"}, "the target, with a copy for your program", ""},
 		{"another port", filtered, 81, "GET /", []string{"X-User: ana"}, "the target only", ""},
 	} {
 		in := must[*rules.Incoming](t)(rules.NewIncoming(c.in, false))
-		got := must[Answer](t)(Request(in, c.port, c.line, c.headers))
+		got := must[Answer](t)(Request(in, probes, c.port, c.line, c.headers))
 		if got.Where != c.where || got.Note != c.note || got.Why == "" {
 			t.Errorf("%s: %+v, want %s, %q", c.name, got, c.where, c.note)
 		}
 	}
 	in := must[*rules.Incoming](t)(rules.NewIncoming(filtered, false))
 	for _, c := range []struct{ line, header string }{{"GET", ""}, {"", ""}, {"GET /", "no colon"}} {
-		if _, err := Request(in, 80, c.line, []string{c.header}); err == nil {
+		if _, err := Request(in, nil, 80, c.line, []string{c.header}); err == nil {
 			t.Errorf("%q with %q was taken", c.line, c.header)
 		}
 	}
