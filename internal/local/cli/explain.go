@@ -13,6 +13,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/explain"
 	"github.com/mirrord-go/mirrord/internal/local/kube"
+	"github.com/mirrord-go/mirrord/internal/local/process"
 	"github.com/mirrord-go/mirrord/internal/local/session"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
@@ -126,11 +127,19 @@ func (a *app) explainPath(ctx context.Context, cfg config.Config, paths []string
 	return all, nil
 }
 
-// target asks the cluster about the target. Without one in the cluster there is
-// nothing to know.
+// target asks the cluster about the target, and this machine about one that is
+// here. Of no target there is nothing to know.
 func (a *app) target(ctx context.Context, cfg config.Config) (*kube.Target, error) {
-	if _, local := cfg.Process(); local || cfg.Targetless() {
-		return &kube.Target{}, nil
+	if text, here := cfg.Process(); here {
+		pid, err := processID(text)
+		if err != nil {
+			return nil, err
+		}
+		mounts, err := process.Mounts(pid)
+		return &kube.Target{Volumes: mounts}, err
+	}
+	if cfg.Targetless() {
+		return &kube.Target{Targetless: true}, nil
 	}
 	options, err := clusterOptions(a.version, cfg)
 	if err != nil {

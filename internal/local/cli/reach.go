@@ -197,10 +197,19 @@ func (a processAgent) Probes() map[uint16][]string { return nil }
 // Gone implements session.Agent: the socket that the agent inherited is closed.
 func (a processAgent) Gone(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
 
-func startProcessAgent(ctx context.Context, text string, r session.Request) (session.Agent, error) {
+// processID reads what follows process/.
+func processID(text string) (int, error) {
 	pid, err := strconv.Atoi(text)
 	if err != nil || pid <= 0 {
-		return nil, failure.Usage("target-malformed", fmt.Sprintf("process/%s is no target", text), "name a process id: mirrord exec -t process/4711 COMMAND", "%q is not a process id", text)
+		return 0, failure.Usage("target-malformed", fmt.Sprintf("process/%s is no target", text), "name a process id: mirrord exec -t process/4711 COMMAND", "%q is not a process id", text)
+	}
+	return pid, nil
+}
+
+func startProcessAgent(ctx context.Context, text string, r session.Request) (session.Agent, error) {
+	pid, err := processID(text)
+	if err != nil {
+		return nil, err
 	}
 	program, err := image.Agent()
 	if err != nil {
