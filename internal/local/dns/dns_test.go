@@ -3,6 +3,7 @@ package dns
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -400,8 +401,21 @@ func TestServerOfAChangedFile(t *testing.T) {
 		}
 		file = "nameserver 10.8.0.1"
 		time.Sleep(2 * confTime) // the bubble's clock
-		if server("192.168.1.1:53") || !server("10.8.0.1:53") {
+		if !server("10.8.0.1:53") {
 			t.Error("after the change: the file of the start counts")
+		}
+		if !server("192.168.1.1:53") || server("192.168.1.2:53") {
+			t.Error("after the change: programs that read the file before have no server, or any")
+		}
+		for i := range 2 * maxServers {
+			file = fmt.Sprintf("nameserver 10.9.0.%d", i)
+			time.Sleep(2 * confTime)
+			if !server(fmt.Sprintf("10.9.0.%d:53", i)) {
+				t.Errorf("change %d does not count", i)
+			}
+		}
+		if got := len(n.o.Conf().Servers); got != maxServers {
+			t.Errorf("%d servers are remembered, want %d", got, maxServers)
 		}
 	})
 }

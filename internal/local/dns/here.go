@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -61,7 +62,8 @@ func MachineConf() Conf {
 }
 
 // Remembered gives what read gives, which it asks again when that is older
-// than confTime. It may be called concurrently.
+// than confTime. Name servers of earlier come behind those of now: programs
+// that read the file once go on asking them. It may be called concurrently.
 func Remembered(read func() Conf) func() Conf {
 	var mu sync.Mutex
 	var c Conf
@@ -70,7 +72,13 @@ func Remembered(read func() Conf) func() Conf {
 		mu.Lock()
 		defer mu.Unlock()
 		if at.IsZero() || time.Since(at) > confTime {
+			earlier := c.Servers
 			c, at = read(), time.Now()
+			for _, s := range earlier {
+				if len(c.Servers) < maxServers && !slices.Contains(c.Servers, s) {
+					c.Servers = append(c.Servers, s)
+				}
+			}
 		}
 		return c
 	}
