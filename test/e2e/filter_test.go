@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -181,6 +182,26 @@ func TestProbesReachTheOriginal(t *testing.T) {
 				t.Errorf("restarts and readiness: %s", got)
 			}
 		})
+	}
+}
+
+// explain knows what only the cluster can tell: probes and volumes.
+func TestExplainAsksTheCluster(t *testing.T) {
+	for _, c := range []struct {
+		want string
+		args []string
+	}{
+		{"the target only", []string{"request", "-t", "pod/probed", "--steal", "-p", "8001", "-H", "User-Agent: kube-probe/1.36", "GET /live?deep=1"}},
+		{"your program", []string{"request", "-t", "pod/probed", "--steal", "-p", "8001", "-H", "User-Agent: curl/8", "GET /live?deep=1"}},
+		{"is a volume of the target", []string{"path", "-t", "pod/app", "/run/secrets/kubernetes.io/serviceaccount/token"}},
+		{"taken to be " + w.namespace + ".svc.cluster.local", []string{"dns", "-f", "-", "-t", "pod/app", "echo." + w.namespace + ".svc.cluster.local"}},
+	} {
+		r := startCommand(t, append([]string{w.mirrord, "explain", c.args[0], "-n", w.namespace}, c.args[1:]...), func(e *exec.Cmd) {
+			e.Stdin = strings.NewReader(`{"feature": {"network": {"dns": {"filter": {"local": ["echo"]}}}}}`)
+		})
+		if code := r.end(); code != 0 || !strings.Contains(r.stdout.String(), c.want) {
+			t.Errorf("explain %q: exit code %d, got %q, want %q", c.args, code, r.stdout, c.want)
+		}
 	}
 }
 

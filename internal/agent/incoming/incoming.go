@@ -292,7 +292,7 @@ func (h *Hub) carry(ctx context.Context, mode uint8, nc net.Conn) {
 		h.pass(ctx, c, c)
 	case r != nil && len(r.probes) > 0:
 		p := peek(c)
-		if p.request != nil && r.probed(p.request) {
+		if p.request != nil && r.probes.Ask(p.request.Target, p.request.Headers()) {
 			h.pass(ctx, c, p)
 			return
 		}

@@ -2,11 +2,10 @@ package incoming
 
 import (
 	"fmt"
-	"net/url"
-	"strings"
 
 	"github.com/mirrord-go/mirrord/internal/http1"
 	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/rules"
 	"github.com/mirrord-go/mirrord/internal/rules/filter"
 )
 
@@ -17,18 +16,14 @@ const (
 	maxProbePath = 1 << 10
 )
 
-// probeAgent begins the User-Agent of the kubelet's HTTP probes (kubernetes,
-// pkg/probe/http: "kube-probe/MAJOR.MINOR").
-const probeAgent = "kube-probe/"
-
 // rule says which requests of a port are meant.
 type rule struct {
 	filter *filter.Matcher // nil: whole connections
-	probes map[string]bool // targets of requests
+	probes rules.Probes
 }
 
 func newRule(m *protocol.Subscribe) (*rule, error) {
-	r := &rule{probes: map[string]bool{}}
+	r := &rule{}
 	if len(m.Probes) > maxProbes {
 		return nil, fmt.Errorf("a port has at most %d probes, not %d", maxProbes, len(m.Probes))
 	}
@@ -36,9 +31,9 @@ func newRule(m *protocol.Subscribe) (*rule, error) {
 		if len(p) > maxProbePath {
 			return nil, fmt.Errorf("the path of a probe has at most %d bytes, not %d", maxProbePath, len(p))
 		}
-		if m.Mode == protocol.ModeSteal { // a copy is in nobody's way
-			r.probes[probeTarget(p)] = true
-		}
+	}
+	if m.Mode == protocol.ModeSteal { // a copy is in nobody's way
+		r.probes = rules.NewProbes(m.Probes)
 	}
 	if m.Filter == "" {
 		return r, nil
@@ -48,38 +43,10 @@ func newRule(m *protocol.Subscribe) (*rule, error) {
 	return r, err
 }
 
-// probeTarget is what the kubelet sends for a probe's path (kubernetes,
-// pkg/probe/http, formatURL).
-func probeTarget(path string) string {
-	u, err := url.Parse(path)
-	if err != nil {
-		u = &url.URL{Path: path}
-	}
-	u.Scheme, u.Host, u.User = "http", "pod", nil
-	target := u.RequestURI()
-	if !strings.HasPrefix(target, "/") {
-		target = "/" + target
-	}
-	return target
-}
-
-// probed reports whether q is one of the kubelet's for a probe.
-func (r *rule) probed(q *http1.Request) bool {
-	if !r.probes[q.Target] {
-		return false
-	}
-	for name, value := range q.Headers() {
-		if strings.EqualFold(name, "User-Agent") {
-			return strings.HasPrefix(value, probeAgent)
-		}
-	}
-	return false
-}
-
 // wants reports whether q goes to local by the rule r of the port. A filter
 // that cannot decide does not want it, and its developer is told.
 func (h *Hub) wants(port uint16, r *rule, q *http1.Request) bool {
-	if r.probed(q) {
+	if r.probes.Ask(q.Target, q.Headers()) {
 		return false
 	}
 	if r.filter == nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/explain"
 	"github.com/mirrord-go/mirrord/internal/local/kube"
+	"github.com/mirrord-go/mirrord/internal/local/process"
 	"github.com/mirrord-go/mirrord/internal/local/session"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
@@ -31,17 +32,22 @@ and where that rule is written. It starts nothing.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	c.AddCommand(
-		a.explainer("path PATH...", "Whose a file is", "  mirrord explain path /etc/hosts /app/config.yaml", a.explainPath),
+		a.explainPath(),
 		a.explainConnect(),
 		a.explainer("dns NAME...", "Who answers a lookup", "  mirrord explain dns db.shop",
 			func(_ context.Context, cfg config.Config, names []string) (all []explain.Answer, err error) {
-				d, err := rules.NewDNS(cfg.DNS, nil)
-				for _, name := range names {
-					if err == nil {
-						all = append(all, explain.DNS(d, name))
-					}
+				search, err := a.search(cfg)
+				if err != nil {
+					return nil, err
 				}
-				return all, err
+				for _, name := range names {
+					answer, err := explain.DNS(cfg.DNS, search, name)
+					if err != nil {
+						return nil, err
+					}
+					all = append(all, answer)
+				}
+				return all, nil
 			}),
 		a.explainer("env NAME...", "Where the value of a variable comes from", "  mirrord explain env DATABASE_URL NODE_OPTIONS",
 			func(_ context.Context, cfg config.Config, names []string) (all []explain.Answer, err error) {
@@ -62,7 +68,7 @@ and where that rule is written. It starts nothing.`,
 func (a *app) explainer(use, short, example string, ask func(context.Context, config.Config, []string) ([]explain.Answer, error)) *cobra.Command {
 	var settings map[string]config.Setting
 	var asJSON bool
-	c := &cobra.Command{Use: use + " [flags]", Short: short, Example: example, Args: cobra.MinimumNArgs(1),
+	c := &cobra.Command{Use: use, Short: short, Example: example, Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			ctx, stop := interruptible()
 			defer stop()
@@ -102,46 +108,94 @@ func printAnswers(answers []explain.Answer, asJSON bool) error {
 	return nil
 }
 
-func (a *app) explainPath(ctx context.Context, cfg config.Config, paths []string) (all []explain.Answer, err error) {
+func (a *app) explainPath() (c *cobra.Command) {
+	c = a.explainer("path [flags] PATH... [-- COMMAND ARGS...]", "Whose a file is",
+		"  mirrord explain path /etc/hosts /app/config.yaml\n  mirrord explain path /srv/tool/lib/x.conf -- /srv/tool/bin/run serve",
+		func(ctx context.Context, cfg config.Config, paths []string) ([]explain.Answer, error) {
+			var command []string
+			if n := c.ArgsLenAtDash(); n >= 0 {
+				paths, command = paths[:n], paths[n:]
+			}
+			if len(paths) == 0 {
+				return nil, failure.Usage("explain-malformed", "there is no path to explain", "mirrord explain path /etc/hosts -- python main.py", "what follows -- is the command")
+			}
+			return a.paths(ctx, cfg, paths, command)
+		})
+	c.Long = `path says whose files are, for reading and for writing. What a command needs is
+local wherever it is: its program's installation. For a program outside of PATH
+name the command behind --, as for exec; it is not started.`
+	return c
+}
+
+// paths explains paths of a session that runs command; nil is any.
+func (a *app) paths(ctx context.Context, cfg config.Config, paths, command []string) (all []explain.Answer, err error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return nil, err
 	}
-	at := session.Places(nil, os.Environ(), dir)
-	if _, local := cfg.Process(); !local && !cfg.Targetless() {
-		if at.Volumes, err = a.volumes(ctx, cfg); err != nil {
-			return nil, err
-		}
+	at := session.Places(command, os.Environ(), dir)
+	t, err := a.target(ctx, cfg)
+	if err != nil {
+		return nil, err
 	}
+	at.Volumes = t.Volumes
 	f, err := rules.NewFiles(cfg.Files, at)
 	if err != nil {
 		return nil, err
 	}
+	served := session.Served(cfg.Files)
 	for _, p := range paths {
 		if !filepath.IsAbs(p) {
 			p = filepath.Join(dir, p)
 		}
-		all = append(all, explain.Path(f, filepath.Clean(p))...)
+		all = append(all, explain.Path(f, served, filepath.Clean(p))...)
 	}
 	return all, nil
 }
 
-// volumes asks the cluster where the target has its volumes.
-func (a *app) volumes(ctx context.Context, cfg config.Config) ([]string, error) {
-	options, err := clusterOptions(a.version, cfg)
-	if err != nil {
-		return nil, err
+// target asks the cluster about the target, and this machine about one that is
+// here. Of no target there is nothing to know.
+func (a *app) target(ctx context.Context, cfg config.Config) (*kube.Target, error) {
+	if text, here := cfg.Process(); here {
+		pid, err := processID(text)
+		if err != nil {
+			return nil, err
+		}
+		mounts, err := process.Mounts(pid)
+		return &kube.Target{Volumes: mounts}, err
 	}
-	cluster, err := kube.Connect(options)
+	if cfg.Targetless() {
+		return &kube.Target{Targetless: true}, nil
+	}
+	cluster, err := a.cluster(cfg)
 	if err != nil {
 		return nil, err
 	}
 	defer cluster.Close()
-	t, err := cluster.Resolve(ctx, cfg.Target)
+	return cluster.Resolve(ctx, cfg.Target)
+}
+
+// cluster is the one that cfg means. It is not asked anything yet.
+func (a *app) cluster(cfg config.Config) (*kube.Cluster, error) {
+	options, err := clusterOptions(a.version, cfg)
 	if err != nil {
 		return nil, err
 	}
-	return t.Volumes, nil
+	return kube.Connect(options)
+}
+
+// search is the search list that a target in the cluster is taken to have;
+// with dns off names are not the target's.
+func (a *app) search(cfg config.Config) ([]string, error) {
+	if _, here := cfg.Process(); here || cfg.Targetless() || cfg.DNS.Local {
+		return nil, nil
+	}
+	cluster, err := a.cluster(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer cluster.Close()
+	return explain.Search(cluster.Namespace()), nil
 }
 
 func (a *app) explainConnect() *cobra.Command {
@@ -152,8 +206,12 @@ func (a *app) explainConnect() *cobra.Command {
 			if err != nil {
 				return nil, err
 			}
+			search, err := a.search(cfg)
+			if err != nil {
+				return nil, err
+			}
 			for _, address := range addresses {
-				answer, err := explain.Connect(o, network, address)
+				answer, err := explain.Connect(o, search, network, address)
 				if err != nil {
 					return nil, err
 				}
@@ -169,13 +227,17 @@ func (a *app) explainRequest() *cobra.Command {
 	var headers []string
 	var port uint16
 	c := a.explainer("request 'METHOD /PATH'", "Who answers a request that reaches the target", "  mirrord explain request 'GET /api/items?id=1' -H 'x-user: ana' --port 8080",
-		func(_ context.Context, cfg config.Config, lines []string) (all []explain.Answer, err error) {
+		func(ctx context.Context, cfg config.Config, lines []string) (all []explain.Answer, err error) {
 			in, err := rules.NewIncoming(cfg.Incoming, cfg.Targetless())
 			if err != nil {
 				return nil, err
 			}
+			t, err := a.target(ctx, cfg)
+			if err != nil {
+				return nil, err
+			}
 			for _, line := range lines {
-				answer, err := explain.Request(in, port, line, headers)
+				answer, err := explain.Request(in, probePaths(t), port, line, headers)
 				if err != nil {
 					return nil, err
 				}

@@ -122,11 +122,14 @@ func describe(t *kube.Target, kubeContext string) string {
 	return fmt.Sprintf("target pod/%s, container %s, in namespace %s (context %s)", t.Pod, t.Container, t.Namespace, kubeContext)
 }
 
-// Probes gives the paths, by port, on which the node asks the target's pod
-// over HTTP how it is; a path may hold a query. The caller must not change it.
-func (a *clusterAgent) Probes() map[uint16][]string {
+// Probes implements session.Agent.
+func (a *clusterAgent) Probes() map[uint16][]string { return probePaths(a.target) }
+
+// probePaths gives the paths, by port, on which the node asks the target's pod
+// over HTTP how it is; a path may hold a query.
+func probePaths(t *kube.Target) map[uint16][]string {
 	paths := map[uint16][]string{}
-	for _, p := range a.target.Probes {
+	for _, p := range t.Probes {
 		paths[p.Port] = append(paths[p.Port], p.Path)
 	}
 	return paths
@@ -207,10 +210,19 @@ func (a processAgent) Probes() map[uint16][]string { return nil }
 // Gone implements session.Agent: the socket that the agent inherited is closed.
 func (a processAgent) Gone(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
 
-func startProcessAgent(ctx context.Context, text string, r session.Request) (session.Agent, error) {
+// processID reads what follows process/.
+func processID(text string) (int, error) {
 	pid, err := strconv.Atoi(text)
 	if err != nil || pid <= 0 {
-		return nil, failure.Usage("target-malformed", fmt.Sprintf("process/%s is no target", text), "name a process id: mirrord exec -t process/4711 COMMAND", "%q is not a process id", text)
+		return 0, failure.Usage("target-malformed", fmt.Sprintf("process/%s is no target", text), "name a process id: mirrord exec -t process/4711 COMMAND", "%q is not a process id", text)
+	}
+	return pid, nil
+}
+
+func startProcessAgent(ctx context.Context, text string, r session.Request) (session.Agent, error) {
+	pid, err := processID(text)
+	if err != nil {
+		return nil, err
 	}
 	program, err := image.Agent()
 	if err != nil {

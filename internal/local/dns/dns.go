@@ -40,9 +40,10 @@ const (
 // Options of New.
 type Options struct {
 	Rules *rules.DNS
-	// Conf is the resolv.conf that the program sees; nil if it could not be
-	// read: then whoever is asked on port 53 is a name server.
-	Conf *Conf
+	// Conf gives the resolv.conf that the program sees. It is asked for every
+	// flow and name. Nil if it could not be read: then whoever is asked on port
+	// 53 is a name server.
+	Conf func() Conf
 	// Hosts is the hosts file that the program sees.
 	Hosts map[netip.Addr][]string
 	Here  Here
@@ -69,10 +70,12 @@ func (n *Names) Server(dst netip.AddrPort) (to netip.AddrPort, ok bool) {
 		return netip.AddrPort{}, false
 	case n.o.Conf == nil:
 		return dst, true
-	case slices.Contains(n.o.Conf.Servers, dst.Addr()):
+	}
+	servers := n.o.Conf().Servers
+	if slices.Contains(servers, dst.Addr()) {
 		return dst, true
 	}
-	for _, s := range n.o.Conf.Servers {
+	for _, s := range servers {
 		if s.WithZone("") == dst.Addr() || s.IsLoopback() && dst.Addr().IsLoopback() && s.Is4() == dst.Addr().Is4() {
 			return netip.AddrPortFrom(s, port), true
 		}
@@ -113,7 +116,7 @@ func (n *Names) search() []string {
 	if n.o.Conf == nil {
 		return nil
 	}
-	return n.o.Conf.Search
+	return n.o.Conf().Search
 }
 
 // Resolve looks a name that the program may mean up on this machine. A name

@@ -3,6 +3,7 @@ package dns
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 
@@ -351,17 +354,17 @@ func TestEndOfTheSession(t *testing.T) {
 }
 
 func TestServer(t *testing.T) {
-	conf := func(text string) *Conf { c := ParseConf(text); return &c }
+	conf := func(text string) func() Conf { return func() Conf { return ParseConf(text) } }
 	for _, c := range []struct {
 		name string
-		conf *Conf
+		conf func() Conf
 		dst  string
 		want string // empty: none
 	}{
-		{"listed", &clusterConf, "10.96.0.10:53", "10.96.0.10:53"},
-		{"listed, IPv6", &clusterConf, "[fd00::10]:53", "[fd00::10]:53"},
-		{"another port", &clusterConf, "10.96.0.10:5353", ""},
-		{"not listed", &clusterConf, "8.8.8.8:53", ""},
+		{"listed", cluster, "10.96.0.10:53", "10.96.0.10:53"},
+		{"listed, IPv6", cluster, "[fd00::10]:53", "[fd00::10]:53"},
+		{"another port", cluster, "10.96.0.10:5353", ""},
+		{"not listed", cluster, "8.8.8.8:53", ""},
 		{"unknown", nil, "8.8.8.8:53", "8.8.8.8:53"},
 		{"unknown, another port", nil, "8.8.8.8:80", ""},
 		{"localhost stands for all of them", conf("nameserver 127.0.0.53"), "127.0.0.1:53", "127.0.0.53:53"},
@@ -377,6 +380,44 @@ func TestServer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What the program sees of this machine changes while it runs: a VPN comes up.
+func TestServerOfAChangedFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file, reads := "nameserver 192.168.1.1", 0
+		n := New(Options{Conf: Remembered(func() Conf { reads++; return ParseConf(file) })})
+		server := func(dst string) bool {
+			_, ok := n.Server(netip.MustParseAddrPort(dst))
+			return ok
+		}
+		for range 3 {
+			if !server("192.168.1.1:53") || server("10.8.0.1:53") {
+				t.Error("at first: the server of the file is none, or another is")
+			}
+		}
+		if reads != 1 {
+			t.Errorf("the file was read %d times at once, want 1", reads)
+		}
+		file = "nameserver 10.8.0.1"
+		time.Sleep(2 * confTime) // the bubble's clock
+		if !server("10.8.0.1:53") {
+			t.Error("after the change: the file of the start counts")
+		}
+		if !server("192.168.1.1:53") || server("192.168.1.2:53") {
+			t.Error("after the change: programs that read the file before have no server, or any")
+		}
+		for i := range 2 * maxServers {
+			file = fmt.Sprintf("nameserver 10.9.0.%d", i)
+			time.Sleep(2 * confTime)
+			if !server(fmt.Sprintf("10.9.0.%d:53", i)) {
+				t.Errorf("change %d does not count", i)
+			}
+		}
+		if got := len(n.o.Conf().Servers); got != maxServers {
+			t.Errorf("%d servers are remembered, want %d", got, maxServers)
+		}
+	})
 }
 
 // With DNS off the name servers of this machine are asked, on it.

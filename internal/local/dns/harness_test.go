@@ -26,6 +26,8 @@ var clusterConf = Conf{
 	Search:  []string{"shop.svc.cluster.local", "svc.cluster.local", "cluster.local"},
 }
 
+func cluster() Conf { return clusterConf }
+
 // bench is the flow of a session, with a resolver of this machine that knows
 // what the test tells it.
 type bench struct {
@@ -53,7 +55,7 @@ func newBench(t *testing.T, o rules.DNSOptions) *bench {
 	for i := range 60 {
 		b.hosts["many"] = append(b.hosts["many"], netip.AddrFrom4([4]byte{192, 168, 2, byte(i)}))
 	}
-	b.Names = New(Options{Rules: r, Conf: &clusterConf, Emit: func(e event.Event) {
+	b.Names = New(Options{Rules: r, Conf: cluster, Emit: func(e event.Event) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.events = append(b.events, e)

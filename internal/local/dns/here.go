@@ -9,11 +9,18 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"sync"
 	"time"
 )
 
-// serverTime bounds one try of a name server: the default of resolv.conf(5).
-const serverTime = 5 * time.Second
+const (
+	// serverTime bounds one try of a name server: the default of resolv.conf(5).
+	serverTime = 5 * time.Second
+	// confTime is how long this machine's resolv.conf is taken for what was read:
+	// programs make many flows at once, a VPN changes the file a few times a day.
+	confTime = time.Second
+)
 
 // Here is this machine's name resolution.
 type Here struct {
@@ -52,6 +59,29 @@ func Machine() Here {
 func MachineConf() Conf {
 	b, _ := os.ReadFile("/etc/resolv.conf")
 	return ParseConf(string(b))
+}
+
+// Remembered gives what read gives, which it asks again when that is older
+// than confTime. Name servers of earlier come behind those of now: programs
+// that read the file once go on asking them. It may be called concurrently.
+func Remembered(read func() Conf) func() Conf {
+	var mu sync.Mutex
+	var c Conf
+	var at time.Time
+	return func() Conf {
+		mu.Lock()
+		defer mu.Unlock()
+		if at.IsZero() || time.Since(at) > confTime {
+			earlier := c.Servers
+			c, at = read(), time.Now()
+			for _, s := range earlier {
+				if len(c.Servers) < maxServers && !slices.Contains(c.Servers, s) {
+					c.Servers = append(c.Servers, s)
+				}
+			}
+		}
+		return c
+	}
 }
 
 // MachineHosts is the machine's hosts file.

@@ -81,7 +81,7 @@ func FuzzObserver(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		n := New(Options{Rules: r, Conf: &clusterConf})
+		n := New(Options{Rules: r, Conf: cluster})
 		n.learn(b, true)
 		for _, known := range parseAnswer(b) {
 			if len(known.names) == 0 || len(known.names) > maxAliases || !known.addr.IsValid() {

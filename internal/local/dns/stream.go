@@ -81,11 +81,11 @@ type watchedStream struct {
 	deaf   bool   // this is no DNS
 }
 
-// Write gives the program answers.
+// Write gives the program answers, which are learned before it can act on them.
+// Where not all of p can be written nothing follows, so that is no harm.
 func (w *watchedStream) Write(p []byte) (int, error) {
-	k, err := w.closeWriter.Write(p)
 	if !w.deaf {
-		w.heard = append(w.heard, p[:k]...)
+		w.heard = append(w.heard, p...)
 		whole := messages(w.heard, func(m []byte) {
 			w.n.learn(m, w.remote)
 			// The bit that says response: whoever speaks otherwise speaks something else.
@@ -95,7 +95,7 @@ func (w *watchedStream) Write(p []byte) (int, error) {
 			w.heard = nil
 		}
 	}
-	return k, err
+	return w.closeWriter.Write(p)
 }
 
 // messages calls each with the whole messages at the beginning of b, and gives

@@ -25,8 +25,22 @@ type Answer struct {
 	Note     string `json:"note,omitempty"`
 }
 
+// note adds what else is worth knowing.
+func (a *Answer) note(text string) {
+	if a.Note != "" && text != "" {
+		text = "; " + text
+	}
+	a.Note += text
+}
+
 // Path says whose the absolute, clean path p is, for reading and for writing.
-func Path(f *rules.Files, p string) []Answer {
+// served are the files with a content of the session's own.
+func Path(f *rules.Files, served map[string][]byte, p string) []Answer {
+	if _, ok := served[p]; ok {
+		const why = "mirrord's own content, unless dns is off: names resolve as in the target"
+		return []Answer{{Question: "read " + p, Where: "the session", Why: why},
+			{Question: "write " + p, Where: "nowhere", Why: why, Note: "it is refused: read-only file system (EROFS)"}}
+	}
 	answers := make([]Answer, 0, 2)
 	for _, op := range []struct {
 		word string
@@ -42,27 +56,38 @@ func Path(f *rules.Files, p string) []Answer {
 	return answers
 }
 
+// nameServer is the port whose flows the name flow takes.
+const nameServer = 53
+
 // Connect says where a connection to address ("HOST:PORT") goes; network is
-// "tcp" or "udp". The code of an address that is none is explain-malformed.
-func Connect(o *rules.Outgoing, network, address string) (Answer, error) {
+// "tcp" or "udp", search the search list of the target as far as it is known.
+// The code of an address that is none is explain-malformed.
+func Connect(o *rules.Outgoing, search []string, network, address string) (Answer, error) {
 	host, port, err := hostPort(address)
 	if err != nil {
 		return Answer{}, err
 	}
 	a := Answer{Question: fmt.Sprintf("connect to %s by %s", address, network)}
 	ip, err := netip.ParseAddr(host)
-	var names []string
+	decide := func(names []string) rules.Decision { return o.Decide(network, netip.AddrPortFrom(ip, port), names) }
+	var d rules.Decision
 	switch {
 	case strings.EqualFold(host, "localhost"):
 		ip = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		d = decide(nil)
 	case err != nil:
-		names = rules.Names(host, nil)
-		a.Note = "rules by address hold for what the name resolves to"
+		a.note("rules by address hold for what the name resolves to")
+		d = decide(rules.Names(host, search))
+		a.note(searched(host, search, d, decide(rules.Names(host, nil)), func(longer string) rules.Decision { return decide(rules.Names(longer, search)) }))
+	default:
+		d = decide(nil)
 	}
-	d := o.Decide(network, netip.AddrPortFrom(ip, port), names)
 	a.Where, a.Why = d.Where.String(), d.Why
+	if port == nameServer {
+		a.note("port 53: the name servers of resolv.conf follow dns, not outgoing")
+	}
 	if ip.IsLoopback() && d.Where == rules.Remote {
-		a.Note = "ports that the program itself listens on are its own; a port that the target refuses and a debugger of the command serves on this machine goes there"
+		a.note("ports that the program itself listens on are its own; a port that the target refuses and a debugger of the command serves on this machine goes there")
 	}
 	return a, nil
 }
@@ -94,14 +119,58 @@ func hostPort(address string) (host string, port uint16, err error) {
 	return host, uint16(n), nil
 }
 
-// DNS says who answers a lookup of name.
-func DNS(d *rules.DNS, name string) Answer {
+// DNS says who answers a lookup of name; search is the search list of the
+// target as far as it is known. The error is that of rules.NewDNS.
+func DNS(o rules.DNSOptions, search []string, name string) (Answer, error) {
+	d, err := rules.NewDNS(o, search)
+	if err != nil {
+		return Answer{}, err
+	}
+	bare, err := rules.NewDNS(o, nil)
+	if err != nil {
+		return Answer{}, err
+	}
 	dec, meant := d.Decide(name)
+	without, _ := bare.Decide(name)
 	a := Answer{Question: "look up " + name, Where: dec.Where.String(), Why: dec.Why}
 	if !strings.EqualFold(meant, strings.TrimSuffix(name, ".")) {
-		a.Note = "it is looked up as " + meant
+		a.note("it is looked up as " + meant)
 	}
-	return a
+	a.note(searched(name, search, dec, without, func(longer string) rules.Decision {
+		d, _ := d.Decide(longer)
+		return d
+	}))
+	return a, nil
+}
+
+// ndots is how many dots make the resolver of a pod ask for a name as it is
+// first (kubernetes, pkg/kubelet/network/dns: defaultDNSOptions).
+const ndots = 5
+
+// Search is the search list that the pods of a namespace have, unless cluster
+// or pod are configured otherwise.
+func Search(namespace string) []string {
+	return []string{namespace + ".svc.cluster.local", "svc.cluster.local", "cluster.local"}
+}
+
+// searched says what the search list changes: that d would be another decision
+// without it, and the first of the longer names that resolvers make of name
+// about which decide says otherwise; empty if nothing.
+func searched(name string, search []string, d, without rules.Decision, decide func(longer string) rules.Decision) string {
+	var matters []string
+	if strings.Count(name, ".") < ndots && !strings.HasSuffix(name, ".") {
+		for _, s := range search {
+			longer := name + "." + s
+			if other := decide(longer); other.Where != d.Where {
+				matters = append(matters, fmt.Sprintf("if it is found as %s it is %s: %s", longer, other.Where, other.Why))
+				break
+			}
+		}
+	}
+	if len(matters) == 0 && d == without {
+		return ""
+	}
+	return strings.Join(append(matters, "the target's search list is taken to be "+strings.Join(search, " ")), "; ")
 }
 
 // Env says where the value of a variable comes from, if the target has it.
@@ -111,8 +180,9 @@ func Env(e rules.Env, name string) Answer {
 }
 
 // Request says who answers a request ("GET /path") with headers ("Name: value")
-// that reaches port of the target while the program listens there.
-func Request(in *rules.Incoming, port uint16, line string, headers []string) (Answer, error) {
+// that reaches port of the target while the program listens there. probes are
+// the paths of the pod's HTTP probes, by port.
+func Request(in *rules.Incoming, probes map[uint16][]string, port uint16, line string, headers []string) (Answer, error) {
 	malformed := func(why, do string) (Answer, error) {
 		return Answer{}, failure.Usage("explain-malformed", fmt.Sprintf("%q is no request", line), do, "%s", why)
 	}
@@ -128,23 +198,27 @@ func Request(in *rules.Incoming, port uint16, line string, headers []string) (An
 	}
 	p := in.Decide(rules.Listener{Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), port)})
 	a := Answer{Question: fmt.Sprintf("%s to port %d", line, p.Target), Why: p.Why}
+	sent := func(yield func(string, string) bool) {
+		for _, h := range headers {
+			name, value, _ := strings.Cut(h, ":")
+			if !yield(name, strings.TrimSpace(value)) {
+				return
+			}
+		}
+	}
 	switch {
 	case p.Where != rules.Remote:
 		a.Where = "the target only"
+		return a, nil
+	case p.Mode == protocol.ModeSteal && rules.NewProbes(probes[p.Target]).Ask(target, sent):
+		a.Where, a.Why = "the target only", "a probe of the pod: it answers its own"
 		return a, nil
 	case p.Filter != "":
 		m, err := filter.Parse(p.Filter)
 		if err != nil {
 			return Answer{}, err
 		}
-		matched, err := m.Match(filter.Request{Method: method, Target: target, Headers: func(yield func(string, string) bool) {
-			for _, h := range headers {
-				name, value, _ := strings.Cut(h, ":")
-				if !yield(name, strings.TrimSpace(value)) {
-					return
-				}
-			}
-		}})
+		matched, err := m.Match(filter.Request{Method: method, Target: target, Headers: sent})
 		switch {
 		case err != nil:
 			a.Note = "the filter could not be decided, which means no: " + err.Error()

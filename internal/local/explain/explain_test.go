@@ -32,13 +32,20 @@ func check(t *testing.T, got Answer, where, why string) {
 func TestPath(t *testing.T) {
 	f := must[*rules.Files](t)(rules.NewFiles(rules.FilesOptions{ReadOnly: []rules.Pattern{pattern("^/ws/conf")},
 		Mapping: []rules.FileMapping{{Path: pattern("^/here/"), To: "/there/"}}}, rules.Places{Own: []string{"/ws"}, Volumes: []string{"/etc/app"}}))
-	a := Path(f, "/ws/conf/a")
+	a := Path(f, nil, "/ws/conf/a")
 	check(t, a[0], "remote", "KEY in FILE:3")
 	check(t, a[1], "local", "KEY in FILE:3")
-	check(t, Path(f, "/ws/x")[0], "local", "/ws")
-	check(t, Path(f, "/etc/app/x")[0], "remote", "volume")
-	if a := Path(f, "/here/x")[0]; a.Note != "it is /there/x there" {
+	check(t, Path(f, nil, "/ws/x")[0], "local", "/ws")
+	check(t, Path(f, nil, "/etc/app/x")[0], "remote", "volume")
+	if a := Path(f, nil, "/here/x")[0]; a.Note != "it is /there/x there" {
 		t.Errorf("mapped: %+v", a)
+	}
+	served := map[string][]byte{"/etc/nsswitch.conf": nil}
+	a = Path(f, served, "/etc/nsswitch.conf")
+	check(t, a[0], "the session", "unless dns is off")
+	check(t, a[1], "nowhere", "unless dns is off")
+	if !strings.Contains(a[1].Note, "EROFS") {
+		t.Errorf("a write of what is served: %+v", a[1])
 	}
 }
 
@@ -55,19 +62,79 @@ func TestConnect(t *testing.T) {
 		{"tcp", "10.0.0.1:80", "remote", ""},
 		{"udp", "10.0.0.1:80", "local", "KEY"},
 	} {
-		check(t, must[Answer](t)(Connect(o, c.network, c.address)), c.where, c.why)
+		check(t, must[Answer](t)(Connect(o, nil, c.network, c.address)), c.where, c.why)
 	}
 	for _, bad := range []string{"db", "db:", "db:0", "db:http", "db:99999", ":80", "::1:80", "[::1:80"} {
-		if _, err := Connect(o, "tcp", bad); err == nil || !strings.Contains(err.Error(), "is no address") {
+		if _, err := Connect(o, nil, "tcp", bad); err == nil || !strings.Contains(err.Error(), "is no address") {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
 }
 
 func TestDNS(t *testing.T) {
-	d := must[*rules.DNS](t)(rules.NewDNS(rules.DNSOptions{Filter: rules.AddressFilter{Side: rules.SideLocal, Entries: []rules.Pattern{pattern("*.corp.example")}}}, nil))
-	check(t, DNS(d, "a.corp.example"), "local", "KEY in FILE:3")
-	check(t, DNS(d, "db.shop."), "remote", "")
+	o := rules.DNSOptions{Filter: rules.AddressFilter{Side: rules.SideLocal, Entries: []rules.Pattern{pattern("*.corp.example"), pattern("db.shop"), pattern("cache.shop.svc.*")}}}
+	for _, c := range []struct {
+		search      []string
+		name, where string
+		notes       []string // parts of the note; none: there is none
+	}{
+		{nil, "a.corp.example", "local", nil},
+		{nil, "web.shop.", "remote", nil},
+		{nil, "db.shop.svc.cluster.local", "remote", nil}, // nothing is assumed without a target
+		{Search("shop"), "a.corp.example", "local", nil},
+		{Search("shop"), "web.shop.", "remote", nil},
+		{Search("shop"), "db.shop.svc.cluster.local", "local", []string{"looked up as db.shop", "taken to be shop.svc.cluster.local svc.cluster.local cluster.local"}},
+		{Search("shop"), "cache", "remote", []string{"found as cache.shop.svc.cluster.local it is local: KEY in FILE:3", "taken to be shop.svc"}},
+		{Search("shop"), "cache.", "remote", nil},
+		{Search("other"), "cache", "remote", nil},
+	} {
+		a := must[Answer](t)(DNS(o, c.search, c.name))
+		check(t, a, c.where, "")
+		noted(t, a, c.notes)
+	}
+}
+
+func noted(t *testing.T, a Answer, parts []string) {
+	t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(a.Note, part) {
+			t.Errorf("%s: noted %q, want %q", a.Question, a.Note, part)
+		}
+	}
+	if len(parts) == 0 && a.Note != "" {
+		t.Errorf("%s: noted %q, want nothing", a.Question, a.Note)
+	}
+}
+
+// The search list of the target is part of what rules by name mean.
+func TestConnectSearches(t *testing.T) {
+	o := must[*rules.Outgoing](t)(rules.NewOutgoing(rules.OutgoingOptions{Filter: rules.AddressFilter{Side: rules.SideLocal,
+		Entries: []rules.Pattern{pattern("db.shop:5432"), pattern("cache.shop.svc.cluster.local")}}}))
+	const always = "rules by address hold"
+	for _, c := range []struct {
+		search         []string
+		address, where string
+		notes          []string
+	}{
+		{Search("shop"), "db.shop.svc.cluster.local:5432", "local", []string{always, "taken to be shop.svc"}},
+		{nil, "db.shop.svc.cluster.local:5432", "remote", []string{always}},
+		{Search("shop"), "cache:6379", "remote", []string{always, "if it is found as cache.shop.svc.cluster.local it is local", "taken to be shop.svc"}},
+		{Search("shop"), "10.0.0.1:80", "remote", nil},
+	} {
+		a := must[Answer](t)(Connect(o, c.search, "tcp", c.address))
+		check(t, a, c.where, "")
+		noted(t, a, c.notes)
+	}
+	if a := must[Answer](t)(Connect(o, Search("shop"), "tcp", "db.shop:5432")); strings.Contains(a.Note, "search") {
+		t.Errorf("the search list is mentioned where it does not matter: %q", a.Note)
+	}
+}
+
+func TestConnectToNameServer(t *testing.T) {
+	o := must[*rules.Outgoing](t)(rules.NewOutgoing(rules.OutgoingOptions{}))
+	for _, network := range []string{"udp", "tcp"} {
+		noted(t, must[Answer](t)(Connect(o, nil, network, "10.96.0.10:53")), []string{"the name servers of resolv.conf follow dns, not outgoing"})
+	}
 }
 
 func TestEnv(t *testing.T) {
@@ -79,6 +146,7 @@ func TestEnv(t *testing.T) {
 
 func TestRequest(t *testing.T) {
 	header := pattern("^x-user: ana$")
+	probes := map[uint16][]string{80: {"/healthz"}}
 	filtered := rules.IncomingOptions{Mode: rules.IncomingSteal, HTTP: &rules.HTTPOptions{Filter: rules.Filter{Header: &header}, Ports: []uint16{80}}}
 	for _, c := range []struct {
 		name    string
@@ -94,17 +162,23 @@ func TestRequest(t *testing.T) {
 		{"off", rules.IncomingOptions{Mode: rules.IncomingOff}, 80, "GET /", nil, "the target only", ""},
 		{"matches", filtered, 80, "GET /", []string{"Accept: */*", "X-User: ana"}, "your program", "the filter matches"},
 		{"does not match", filtered, 80, "GET /", []string{"X-User: bob"}, "the target only", "the filter does not match"},
+		{"a probe of a filtered port", filtered, 80, "GET /healthz", []string{"X-User: ana", "User-Agent: kube-probe/1.36"}, "the target only", ""},
+		{"a probe of a whole port", rules.IncomingOptions{Mode: rules.IncomingSteal}, 80, "GET /healthz", []string{"user-agent: kube-probe/1.36"}, "the target only", ""},
+		{"a probe's path, by another", rules.IncomingOptions{Mode: rules.IncomingSteal}, 80, "GET /healthz", []string{"user-agent: curl/8"}, "your program", ""},
+		{"the probe of another port", rules.IncomingOptions{Mode: rules.IncomingSteal}, 81, "GET /healthz", []string{"user-agent: kube-probe/1.36"}, "your program", ""},
+		{"a probe of a mapped port", rules.IncomingOptions{Mode: rules.IncomingSteal, PortMapping: []rules.PortPair{{From: 8080, To: 80}}}, 8080, "GET /healthz", []string{"user-agent: kube-probe/1.36"}, "the target only", ""},
+		{"a copy of a probe", rules.IncomingOptions{}, 80, "GET /healthz", []string{"user-agent: kube-probe/1.36"}, "the target, with a copy for your program", ""},
 		{"another port", filtered, 81, "GET /", []string{"X-User: ana"}, "the target only", ""},
 	} {
 		in := must[*rules.Incoming](t)(rules.NewIncoming(c.in, false))
-		got := must[Answer](t)(Request(in, c.port, c.line, c.headers))
+		got := must[Answer](t)(Request(in, probes, c.port, c.line, c.headers))
 		if got.Where != c.where || got.Note != c.note || got.Why == "" {
 			t.Errorf("%s: %+v, want %s, %q", c.name, got, c.where, c.note)
 		}
 	}
 	in := must[*rules.Incoming](t)(rules.NewIncoming(filtered, false))
 	for _, c := range []struct{ line, header string }{{"GET", ""}, {"", ""}, {"GET /", "no colon"}} {
-		if _, err := Request(in, 80, c.line, []string{c.header}); err == nil {
+		if _, err := Request(in, nil, 80, c.line, []string{c.header}); err == nil {
 			t.Errorf("%q with %q was taken", c.line, c.header)
 		}
 	}

@@ -50,14 +50,20 @@ func (c *Cluster) choose(pod *corev1.Pod, r reference) (*Target, error) {
 }
 
 // volumes are the mount points of a container's volumes; one by subPath is a
-// file or a directory of one.
+// file or a directory of one. The runtime follows the image's links, which are
+// not known here, and nearly all images have /var/run -> /run: what is below
+// the one is taken to be below both.
 func volumes(pod *corev1.Pod, name string) (all []string) {
 	for _, c := range slices.Concat(pod.Spec.Containers, pod.Spec.InitContainers) {
 		if c.Name != name {
 			continue
 		}
 		for _, m := range c.VolumeMounts {
-			all = append(all, path.Clean(m.MountPath))
+			p := path.Clean(m.MountPath)
+			all = append(all, p)
+			if below, ok := strings.CutPrefix(p, "/var/run/"); ok {
+				all = append(all, "/run/"+below)
+			}
 		}
 	}
 	return all

@@ -25,7 +25,8 @@ type Target struct {
 	// in the cgroup paths of the node; Runtime is that name ("containerd").
 	ContainerID, Runtime string
 	HostNetwork          bool // the pod shares the node's network
-	// Volumes are the places where the container has volumes, clean paths.
+	// Volumes are the places where the container has volumes, clean paths, as
+	// the pod declares them; those below /var/run are below /run as well.
 	Volumes []string
 	// Ports, Probes and GRPCProbes (their ports) are those of all containers of
 	// the pod, which have one network.

@@ -177,3 +177,13 @@ func TestResolveEndsWithContext(t *testing.T) {
 		t.Errorf("error %v, want %v", err, context.DeadlineExceeded)
 	}
 }
+
+// Images have /var/run -> /run, and a runtime mounts where that leads.
+func TestVolumesBelowVarRun(t *testing.T) {
+	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", VolumeMounts: []corev1.VolumeMount{
+		{MountPath: "/var/run/secrets/app/"}, {MountPath: "/data"}, {MountPath: "/var/running"}}}}}}
+	got := volumes(pod, "app")
+	if want := []string{"/var/run/secrets/app", "/run/secrets/app", "/data", "/var/running"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -31,6 +31,15 @@ rpc:        files
 netgroup:   files
 `
 
+// Served are the files with a content of the session's own, which nobody can
+// write, whatever rules say.
+func Served(o rules.FilesOptions) map[string][]byte {
+	if o.DNSLocal {
+		return nil
+	}
+	return map[string][]byte{"/etc/nsswitch.conf": []byte(nsswitch)}
+}
+
 // openTree makes the view of files for spec, and plans its mounts.
 func (s *supervisor) openTree(b *built, spec *handoff.Spec) error {
 	at := Places(s.start.Argv, s.start.Env, s.start.Dir)
@@ -46,13 +55,9 @@ func (s *supervisor) openTree(b *built, spec *handoff.Spec) error {
 				Text: "the target has a volume at " + v + "; here it is local: " + d.Why})
 		}
 	}
-	served := map[string][]byte{}
-	if !s.cfg.Files.DNSLocal {
-		served["/etc/nsswitch.conf"] = []byte(nsswitch)
-	}
 	b.tree = files.New(files.Options{
 		Peer: s.link, Rules: r, Plan: plan, UID: s.pod.UID, GID: s.pod.GID, Emit: s.emit,
-		Sockets: []string{"/run"}, Served: served,
+		Sockets: []string{"/run"}, Served: Served(s.cfg.Files),
 	})
 	spec.Binds = slices.Concat(plan.Binds, plan.Pins)
 	spec.Hides = plan.Hides

@@ -99,3 +99,13 @@ func TestInstallation(t *testing.T) {
 		t.Errorf("installation of /bin is %s: the whole machine", got)
 	}
 }
+
+// Names resolve as in the target, also for the C library, unless dns is off.
+func TestServed(t *testing.T) {
+	if _, ok := Served(rules.FilesOptions{})["/etc/nsswitch.conf"]; !ok {
+		t.Error("/etc/nsswitch.conf is not served")
+	}
+	if got := Served(rules.FilesOptions{DNSLocal: true}); len(got) > 0 {
+		t.Errorf("with dns off %q is served", got)
+	}
+}

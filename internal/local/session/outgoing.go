@@ -36,11 +36,10 @@ func (s *supervisor) outgoing(ctx context.Context, b *built) func() (netstack.Ha
 		o := dns.Options{Hosts: dns.ParseHosts(hosts), Here: dns.Machine(), Emit: s.emit}
 		switch {
 		case s.cfg.DNS.Local:
-			c := dns.MachineConf()
-			o.Conf, o.Hosts = &c, dns.MachineHosts()
+			o.Conf, o.Hosts = dns.Remembered(dns.MachineConf), dns.MachineHosts() // the program sees the file as it is now: a VPN changes it
 		case known:
 			c := dns.ParseConf(conf)
-			o.Conf = &c
+			o.Conf = func() dns.Conf { return c }
 		}
 		return s.handler(o)
 	}
@@ -50,7 +49,7 @@ func (s *supervisor) outgoing(ctx context.Context, b *built) func() (netstack.Ha
 func (s *supervisor) handler(o dns.Options) (h netstack.Handler, err error) {
 	var search []string
 	if o.Conf != nil {
-		search = o.Conf.Search
+		search = o.Conf().Search
 	}
 	if o.Rules, err = rules.NewDNS(s.cfg.DNS, search); err != nil {
 		return h, err
