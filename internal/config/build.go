@@ -99,9 +99,10 @@ func (b *builder) env() {
 		b.refuse("feature.env.include", `found an empty list, which takes no variable at all; write "env": false for that`)
 	}
 	if b.has("feature.env.override") {
-		e.Override = map[string]string{}
-		for _, p := range b.values["feature.env.override"].node.Keys {
-			e.Override[p.Key] = p.Value.Text
+		e.Override = map[string]rules.Pattern{}
+		v := b.values["feature.env.override"]
+		for _, p := range v.node.Keys {
+			e.Override[p.Key] = rules.Pattern{Text: p.Value.Text, Origin: v.at(&document.Node{Place: p.Place})}
 			if strings.ContainsAny(p.Key, "=\x00") || strings.Contains(p.Value.Text, "\x00") {
 				b.add(b.file, p.Place, "feature.env.override", "%q is no variable's name, or its value is none", p.Key)
 			}

@@ -18,7 +18,7 @@ type Env struct {
 	file             []string // "NAME=value", as the file of variables has them
 	fileName         string
 	mapping          []envMapping
-	override         map[string]string
+	override         map[string]Pattern
 	unset            []Pattern
 }
 
@@ -79,8 +79,8 @@ func (e Env) Decide(name string) Decision {
 			return Decision{NotFound, p.where("env.unset") + " removes it"}
 		}
 	}
-	if _, ok := e.override[name]; ok {
-		return Decision{Local, "env.override sets it"}
+	if p, ok := e.override[name]; ok {
+		return Decision{Local, p.where("env.override") + " sets it"}
 	}
 	set := func(kv string) bool { return strings.HasPrefix(kv, name+"=") }
 	if name != "" && slices.ContainsFunc(e.file, set) {
@@ -160,7 +160,7 @@ func (e Env) Merge(local, remote []string) []string {
 		v.set(name + "=" + value)
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.override)) {
-		v.set(name + "=" + e.override[name])
+		v.set(name + "=" + e.override[name].Text)
 	}
 	merged := make([]string, 0, len(v.order))
 	for _, name := range v.order {

@@ -50,10 +50,10 @@ func TestEnvDecide(t *testing.T) {
 		{"not excluded", EnvOptions{Exclude: patterns("C?LOR")}, "CLOR", Remote, ""},
 		{"all excluded", EnvOptions{Exclude: patterns("*")}, "COLOR", Local, ""},
 		{"unset", EnvOptions{Unset: patterns("color")}, "COLOR", NotFound, "key in file:3 removes"},
-		{"unset beats override", EnvOptions{Unset: patterns("COLOR"), Override: map[string]string{"COLOR": "x"}}, "COLOR", NotFound, ""},
+		{"unset beats override", EnvOptions{Unset: patterns("COLOR"), Override: map[string]Pattern{"COLOR": {Text: "x"}}}, "COLOR", NotFound, ""},
 		{"unset is no pattern", EnvOptions{Unset: patterns("COL*")}, "COLOR", Remote, ""},
-		{"override", EnvOptions{Override: map[string]string{"COLOR": "x"}}, "COLOR", Local, "env.override"},
-		{"override of what is always local", EnvOptions{Override: map[string]string{"PATH": "x"}}, "PATH", Local, "env.override"},
+		{"override", EnvOptions{Override: map[string]Pattern{"COLOR": {Text: "x"}}}, "COLOR", Local, "env.override"},
+		{"override of what is always local", EnvOptions{Override: map[string]Pattern{"PATH": {Text: "x"}}}, "PATH", Local, "env.override"},
 		{"mapped", EnvOptions{Mapping: []EnvMapping{{Name: patterns("OL")[0], Value: "x"}}}, "COLOR", Remote, `key in file:3 "OL" replaces`},
 		{"what is local is not mapped", EnvOptions{Mapping: []EnvMapping{{Name: patterns("PATH")[0], Value: "x"}}}, "PATH", Local, "always local"},
 	} {
@@ -90,9 +90,9 @@ func TestEnvMerge(t *testing.T) {
 			[]string{"PATH=/bin", "COLOR=blue", "ONLY=here", "TWICE=2", "NEW=a", "EMPTY=", "FILE=b"}},
 		{"a mapping that looks around, literal value", EnvOptions{Mapping: []EnvMapping{{Pattern{Text: "^(?!NEW)(.)"}, "$1"}}}, nil,
 			[]string{"PATH=/bin", "COLOR=$1", "ONLY=here", "TWICE=2", "NEW=x=y", "EMPTY=$1"}},
-		{"override beats mapping and file", EnvOptions{Mapping: []EnvMapping{{Pattern{Text: "COLOR"}, "a"}}, Override: map[string]string{"COLOR": "o", "A": "=", "PATH": "/o"}},
+		{"override beats mapping and file", EnvOptions{Mapping: []EnvMapping{{Pattern{Text: "COLOR"}, "a"}}, Override: map[string]Pattern{"COLOR": {Text: "o"}, "A": {Text: "="}, "PATH": {Text: "/o"}}},
 			[]string{"COLOR=f"}, []string{"PATH=/o", "COLOR=o", "ONLY=here", "TWICE=2", "NEW=x=y", "EMPTY=", "A=="}},
-		{"unset takes from all, whatever the case", EnvOptions{Unset: patterns("only", "New", "A"), Override: map[string]string{"a": "1"}}, nil,
+		{"unset takes from all, whatever the case", EnvOptions{Unset: patterns("only", "New", "A"), Override: map[string]Pattern{"a": {Text: "1"}}}, nil,
 			[]string{"PATH=/bin", "COLOR=blue", "TWICE=2", "EMPTY="}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

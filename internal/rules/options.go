@@ -19,12 +19,12 @@ func (p Pattern) where(otherwise string) string {
 // EnvOptions say which variables the program gets. The zero value takes what
 // the target has except for what is local by nature.
 type EnvOptions struct {
-	Include  []Pattern         `json:"include,omitempty"` // if not empty, only names that match one
-	Exclude  []Pattern         `json:"exclude,omitempty"`
-	File     string            `json:"file,omitempty"`     // absolute path of a file of variables (dotenv)
-	Mapping  []EnvMapping      `json:"mapping,omitempty"`  // the first that matches counts
-	Override map[string]string `json:"override,omitempty"` // set whatever the target has
-	Unset    []Pattern         `json:"unset,omitempty"`    // names, whatever their case
+	Include  []Pattern          `json:"include,omitempty"` // if not empty, only names that match one
+	Exclude  []Pattern          `json:"exclude,omitempty"`
+	File     string             `json:"file,omitempty"`     // absolute path of a file of variables (dotenv)
+	Mapping  []EnvMapping       `json:"mapping,omitempty"`  // the first that matches counts
+	Override map[string]Pattern `json:"override,omitempty"` // values to set whatever the target has
+	Unset    []Pattern          `json:"unset,omitempty"`    // names, whatever their case
 }
 
 // EnvMapping gives a variable whose name matches another value.

@@ -51,7 +51,7 @@ and where that rule is written. It starts nothing.`,
 			}),
 		a.explainer("env NAME...", "Where the value of a variable comes from", "  mirrord explain env DATABASE_URL NODE_OPTIONS",
 			func(_ context.Context, cfg config.Config, names []string) (all []explain.Answer, err error) {
-				e, err := session.Env(cfg.Env)
+				e, err := session.Env(cfg.EnvRules())
 				for _, name := range names {
 					if err == nil {
 						all = append(all, explain.Env(e, name))
@@ -139,11 +139,11 @@ func (a *app) paths(ctx context.Context, cfg config.Config, paths, command []str
 		return nil, err
 	}
 	at.Volumes = t.Volumes
-	f, err := rules.NewFiles(cfg.Files, at)
+	f, err := rules.NewFiles(cfg.FilesRules(), at)
 	if err != nil {
 		return nil, err
 	}
-	served := session.Served(cfg.Files)
+	served := session.Served(cfg.FilesRules())
 	for _, p := range paths {
 		if !filepath.IsAbs(p) {
 			p = filepath.Join(dir, p)

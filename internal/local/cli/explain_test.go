@@ -68,7 +68,7 @@ func TestExplainPathOfCommand(t *testing.T) {
 		command []string
 		where   string
 	}{{nil, "remote"}, {[]string{"--", program, "-t", "pod/none", "--json"}, "local"}} {
-		code, got := explained(t, append([]string{"path", "--json", conf}, c.command...)...)
+		code, got := explained(t, append([]string{"path", "--json", "--fs-mode", "read", conf}, c.command...)...)
 		if code != 0 || len(got) != 2 || got["read "+conf].Where != c.where {
 			t.Errorf("%q: code %d, got %+v, want %s", c.command, code, got, c.where)
 		}

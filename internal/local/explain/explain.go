@@ -176,7 +176,11 @@ func searched(name string, search []string, d, without rules.Decision, decide fu
 // Env says where the value of a variable comes from, if the target has it.
 func Env(e rules.Env, name string) Answer {
 	d := e.Decide(name)
-	return Answer{Question: "variable " + name, Where: d.Where.String(), Why: d.Why}
+	a := Answer{Question: "variable " + name, Where: d.Where.String(), Why: d.Why}
+	if d.Where == rules.Remote {
+		a.Note = "if the target has it; otherwise this machine's"
+	}
+	return a
 }
 
 // Request says who answers a request ("GET /path") with headers ("Name: value")
