@@ -232,9 +232,11 @@ func (a *app) explainRequest() *cobra.Command {
 			if err != nil {
 				return nil, err
 			}
-			t, err := a.target(ctx, cfg)
-			if err != nil {
-				return nil, err
+			t := &kube.Target{} // nobody probes a process of this machine
+			if _, here := cfg.Process(); !here {
+				if t, err = a.target(ctx, cfg); err != nil {
+					return nil, err
+				}
 			}
 			for _, line := range lines {
 				answer, err := explain.Request(in, probePaths(t), port, line, headers)
