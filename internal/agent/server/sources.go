@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/mirrord-go/mirrord/internal/agent/capture"
 	"github.com/mirrord-go/mirrord/internal/agent/incoming"
@@ -17,7 +18,7 @@ func (s *session) sources() (steal *stealSource, mirror *lazySource) {
 	steal = &stealSource{notice: s.notice}
 	steal.lazySource = newLazySource(func() (closableSource, error) {
 		s.mu.Lock()
-		holder := s.user
+		holder := s.user + " since " + time.Now().UTC().Format("15:04 UTC")
 		s.mu.Unlock()
 		r, err := redirect.New(s.t, holder)
 		if err != nil {
