@@ -307,9 +307,14 @@ func (h *Hub) open(ctx context.Context, c *conn) (*link.Stream, error) {
 	return h.o.Link.Open(ctx, link.Bulk, &protocol.Incoming{Port: c.key.port, Mode: c.key.mode, Peer: c.peer, Local: c.local})
 }
 
-// deliver gives the whole of c to local; from is where its bytes are read.
+// deliver gives the whole of c to local; from is where its bytes are read. If
+// the link has ended or has no stream left, the original has lost nothing yet.
 func (h *Hub) deliver(ctx context.Context, c *conn, from relay.Conn) {
 	s, err := h.open(ctx, c)
+	if err != nil && h.o.Original != nil {
+		h.pass(ctx, c, from)
+		return
+	}
 	if err != nil {
 		relay.Reset(from, err)
 		return
@@ -319,6 +324,8 @@ func (h *Hub) deliver(ctx context.Context, c *conn, from relay.Conn) {
 
 // pass gives the whole of c to the original.
 func (h *Hub) pass(ctx context.Context, c *conn, from relay.Conn) {
+	ctx, cancel := outlast(ctx)
+	defer cancel()
 	to, err := h.original(ctx, c)
 	if err != nil {
 		relay.Reset(from, err)
@@ -327,8 +334,21 @@ func (h *Hub) pass(ctx context.Context, c *conn, from relay.Conn) {
 	_, _ = relay.Join(ctx, to, from)
 }
 
+// outlast gives a context that lasts graceTime longer than ctx, for what is no
+// business of the session.
+func outlast(ctx context.Context) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(graceTime, cancel) })
+	return longer, func() {
+		stop()
+		cancel()
+	}
+}
+
 // original connects to the target's own server in the name of c's client.
 func (h *Hub) original(ctx context.Context, c *conn) (relay.Conn, error) {
+	ctx, done := outlast(ctx)
+	defer done()
 	ctx, cancel := context.WithTimeout(ctx, originalTime)
 	defer cancel()
 	nc, err := h.o.Original(ctx, c.peer, c.local)

@@ -21,8 +21,8 @@ const (
 	// last word it was told: a connection that is closed before resets, and the
 	// reset can overtake that word (RFC 9112 §9.6). net/http waits as long.
 	lingerTime = 500 * time.Millisecond
-	// graceTime is how long the original may take to finish its reply when the
-	// session has ended: the agent must be gone within 10 s.
+	// graceTime is how long the original may take with what is under way when
+	// the session ends: the agent must be gone within 10 s.
 	graceTime = 3 * time.Second
 )
 
@@ -61,6 +61,7 @@ type split struct {
 	over   bool  // nothing is forwarded any more
 	deaf   bool  // what the client says goes nowhere
 	ending bool  // the session has ended
+	idle   bool  // read waits between two requests
 	grace  *time.Timer
 }
 
@@ -154,7 +155,7 @@ func (s *split) read(ctx context.Context) {
 			s.rest(x)
 			return
 		}
-		if !s.forward(x, q) || len(s.in.Buffered()) == 0 && !s.fill(ctx) {
+		if !s.forward(x, q) || len(s.in.Buffered()) == 0 && !s.await(ctx) {
 			return
 		}
 	}
@@ -182,6 +183,30 @@ func (s *split) first(ctx context.Context) bool {
 func (s *split) fill(ctx context.Context) bool {
 	err := s.in.Fill()
 	return err == nil || s.hangUp(ctx, err)
+}
+
+// await is fill between two requests: there the end of the session is the end
+// of the connection, as soon as the last reply is given.
+func (s *split) await(ctx context.Context) bool {
+	s.setIdle(true)
+	err := s.in.Fill()
+	s.setIdle(false)
+	return err == nil || s.hangUp(ctx, err)
+}
+
+func (s *split) setIdle(yes bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idle = yes
+	s.part()
+}
+
+// part closes the connection if it is idle and the session has ended. mu is
+// held.
+func (s *split) part() {
+	if s.ending && s.idle && s.busy == nil && s.bound == nil && !s.over {
+		s.closeLocked()
+	}
 }
 
 // hangUp deals with the end of what the client says. It returns false.
@@ -222,7 +247,8 @@ func (s *split) turn() (to *side, over bool) {
 // so is everything behind it.
 func (s *split) choose(ctx context.Context, q *http1.Request) (x *side, whole bool) {
 	r := s.hub.rule(s.conn.key)
-	if r != nil && s.hub.wants(s.conn.key.port, r, q) {
+	ended := ctx.Err() != nil // what comes now is the original's, and then there is an end
+	if r != nil && !ended && s.hub.wants(s.conn.key.port, r, q) {
 		s.mu.Lock()
 		x = s.sides[toLocal]
 		s.mu.Unlock()
@@ -241,7 +267,7 @@ func (s *split) choose(ctx context.Context, q *http1.Request) (x *side, whole bo
 	if x == nil {
 		x = s.connect(ctx, toOriginal)
 	}
-	return x, r == nil
+	return x, r == nil && !ended
 }
 
 // connect makes a side; nil: there is none, and for the original that is the
@@ -334,9 +360,7 @@ func (s *split) settle() {
 	}
 	s.busy = nil
 	s.cond.Broadcast()
-	if s.ending && s.bound == nil {
-		s.closeLocked()
-	}
+	s.part()
 }
 
 // closeLocked ends an idle connection. mu is held.
@@ -440,8 +464,9 @@ func (s *split) failLocked(err error) {
 	s.cond.Broadcast()
 }
 
-// leave ends the connection with the session: at once if nothing is under way
-// or local has it; what the original has it may finish.
+// leave ends the connection with the session: at once if it is idle or local
+// has it. What the original has it may finish, and so may a client that has
+// begun to speak, or not yet: it knows of no session.
 func (s *split) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -452,11 +477,10 @@ func (s *split) leave() {
 	}
 	switch {
 	case s.over:
-	case at == nil:
-		s.closeLocked()
-	case at.role == toOriginal:
-		s.grace = time.AfterFunc(graceTime, func() { s.fail(syscall.ECONNRESET) })
-	default:
+	case at != nil && at.role == toLocal:
 		s.failLocked(syscall.ECONNRESET)
+	default:
+		s.grace = time.AfterFunc(graceTime, func() { s.fail(syscall.ECONNRESET) })
+		s.part()
 	}
 }
