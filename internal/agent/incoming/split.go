@@ -40,7 +40,10 @@ const (
 // and the client from then on. So it is when a message cannot be divided
 // safely, or is not HTTP/1; when the protocol was switched; with the last
 // request or reply; when the client has ended its direction; and when the
-// original speaks, or closes, unasked.
+// original speaks, or closes, unasked. Local is bound only by what the client
+// wants of it. Where its own reply leaves no other way, its words are the
+// client's, but the client's are not its: those could be another request, which
+// the filter has not seen (seal).
 type split struct {
 	hub    *Hub
 	conn   *conn
@@ -53,11 +56,12 @@ type split struct {
 	sides [2]*side  // connected ones, by role
 	busy  *side     // has a request under way; nil: none
 	// of that request
-	method                             string
-	expects, continued, sent, answered bool
+	method                                       string
+	expects, upgrades, continued, sent, answered bool
 
 	last   *side // which answered last
 	bound  *side // whose connection it is from now on
+	sealed bool  // bound, a local, gets nothing behind the request under way
 	over   bool  // nothing is forwarded any more
 	deaf   bool  // what the client says goes nowhere
 	ending bool  // the session has ended
@@ -82,6 +86,7 @@ type side struct {
 	spoke bool          // it has answered something to the last of them
 	ended bool          // it will say nothing more
 	heard bool          // read has started its hear
+	parts bool          // it has said that it ends the connection
 }
 
 func newSplit(h *Hub, c *conn) *split {
@@ -311,7 +316,7 @@ func (s *split) begin(x *side, q *http1.Request, bind bool) bool {
 	if s.over || s.bound != nil || s.sides[x.role] != x {
 		return false
 	}
-	s.busy, s.method, s.expects = x, q.Method, q.Expects
+	s.busy, s.method, s.expects, s.upgrades = x, q.Method, q.Expects, q.Upgrades
 	s.continued, s.sent, s.answered = false, false, false
 	x.used++
 	x.spoke = false
@@ -391,6 +396,13 @@ func (s *split) give(ctx context.Context) {
 
 // rest forwards everything to x, whose the connection is.
 func (s *split) rest(x *side) {
+	s.mu.Lock()
+	sealed := s.sealed
+	s.mu.Unlock()
+	if sealed {
+		s.spill(x)
+		return
+	}
 	if err := s.in.ForwardRest(x.Conn); err != nil {
 		s.muffle(x)
 		return
@@ -412,6 +424,36 @@ func (s *split) muffle(x *side) {
 	done := s.over || x.ended
 	s.mu.Unlock()
 	if !done { // the client is gone, and x waits for it
+		s.fail(err)
+	}
+}
+
+// spill is rest for a sealed x: the client has said something behind its
+// request, which nobody gets, so the connection ends with x's reply. Where that
+// ends x must show by ending, and soon, for it may have nothing more to say.
+func (s *split) spill(x *side) {
+	s.mu.Lock()
+	s.deaf = true
+	switch {
+	case x.ended:
+		_ = s.client.SetReadDeadline(time.Now().Add(lingerTime))
+	case !x.parts:
+		_ = s.client.SetReadDeadline(time.Now().Add(graceTime))
+	}
+	parts := x.parts
+	s.mu.Unlock()
+	if !parts {
+		_ = x.CloseWrite()
+	}
+	err := s.discard()
+	s.mu.Lock()
+	done := s.over || x.ended
+	s.mu.Unlock()
+	switch {
+	case done:
+	case errors.Is(err, io.EOF):
+		_ = x.CloseWrite()
+	default:
 		s.fail(err)
 	}
 }
@@ -444,6 +486,21 @@ func (s *split) bindLocked(x *side) bool {
 	}
 	s.cond.Broadcast()
 	return true
+}
+
+// seal binds x because of what it says, or does not. If x is local it gets
+// nothing more than the request that it is answering.
+func (s *split) seal(x *side) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.over && s.sealLocked(x)
+}
+
+func (s *split) sealLocked(x *side) bool {
+	if s.bound == nil {
+		s.sealed = x.role == toLocal
+	}
+	return s.bindLocked(x)
 }
 
 // fail resets everything.
