@@ -72,6 +72,8 @@ type Hub struct {
 	o     Options
 	slots chan struct{} // one for each connection being carried
 
+	headTime time.Duration // headTime, but in tests
+
 	mu        sync.Mutex
 	ports     map[key][]subscription // the newest is last, and counts
 	suspended bool
@@ -90,7 +92,10 @@ type subscription struct {
 
 // New makes a hub.
 func New(o Options) *Hub {
-	return &Hub{o: o, slots: make(chan struct{}, maxConns), ports: map[key][]subscription{}, noticed: map[string]bool{}}
+	return &Hub{
+		o: o, slots: make(chan struct{}, maxConns), headTime: headTime,
+		ports: map[key][]subscription{}, noticed: map[string]bool{},
+	}
 }
 
 // Run carries connections until ctx ends and every one of them is done. What

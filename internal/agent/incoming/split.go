@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -117,6 +118,13 @@ func (s *split) read(ctx context.Context) {
 		return
 	}
 	hurried := false // there is a deadline for the rest of a head
+	relax := func() {
+		if hurried {
+			_ = s.client.SetReadDeadline(time.Time{})
+			hurried = false
+		}
+	}
+	between := false // a request has been forwarded, the next has not begun
 	for {
 		// Something has arrived. Whose it is shows with the end of the last reply.
 		to, over := s.turn()
@@ -125,13 +133,21 @@ func (s *split) read(ctx context.Context) {
 			s.discard()
 			return
 		case to != nil:
+			relax()
 			s.rest(to)
 			return
 		}
 		q, err := s.in.Request()
 		if errors.Is(err, http1.ErrIncomplete) {
+			// An empty line behind a body begins nothing (RFC 9112 §2.2).
+			if between && strings.HasPrefix("\r\n", string(s.in.Buffered())) {
+				if !s.await(ctx) {
+					return
+				}
+				continue
+			}
 			if !hurried {
-				_ = s.client.SetReadDeadline(time.Now().Add(headTime))
+				_ = s.client.SetReadDeadline(time.Now().Add(s.hub.headTime))
 				hurried = true
 			}
 			if !s.fill(ctx) {
@@ -139,10 +155,7 @@ func (s *split) read(ctx context.Context) {
 			}
 			continue
 		}
-		if hurried {
-			_ = s.client.SetReadDeadline(time.Time{})
-			hurried = false
-		}
+		relax()
 		if err != nil {
 			s.hub.passes(s.conn.key.port, s.in.Buffered())
 			s.give(ctx)
@@ -163,6 +176,7 @@ func (s *split) read(ctx context.Context) {
 		if !s.forward(x, q) || len(s.in.Buffered()) == 0 && !s.await(ctx) {
 			return
 		}
+		between = true
 	}
 }
 
@@ -228,7 +242,8 @@ func (s *split) hangUp(ctx context.Context, err error) bool {
 	switch {
 	case over:
 	case bound == nil && len(s.in.Buffered()) > 0 && (errors.Is(err, io.EOF) || timeout(err)):
-		s.give(ctx) // half a head
+		_ = s.client.SetReadDeadline(time.Time{}) // that of the head
+		s.give(ctx)                               // half a head
 	case !errors.Is(err, io.EOF):
 		s.fail(err)
 	case to != nil && s.bind(to):

@@ -566,6 +566,63 @@ func TestPassesToOriginal(t *testing.T) {
 	}
 }
 
+// A head that takes its time is the original's, with all that follows.
+func TestSlowHead(t *testing.T) {
+	const slow = 50 * time.Millisecond
+	for name, begun := range map[string]string{
+		"first":        "GET /other HTTP/1.1\r\nHost: a\r\n",
+		"after others": "GET /other/1 HTTP/1.1\r\nHost: a\r\n\r\nGET /other HTTP/1.1\r\nHost: a\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := setStage(t, stageOptions{})
+			st.hub.headTime = slow
+			c := st.client()
+			ask(t, c, begun)
+			heard(t, st.orig, begun) // half a head, too: it has been given up
+			ask(t, c, "Connection: close\r\n\r\n")
+			b, err := io.ReadAll(c)
+			if !strings.HasSuffix(string(b), "original GET /other 0 map[]") || err != nil {
+				t.Errorf("the client got %q, %v", b, err)
+			}
+		})
+	}
+	t.Run("an empty line more", func(t *testing.T) {
+		st := setStage(t, stageOptions{})
+		st.hub.headTime = slow
+		c := st.client()
+		br := bufio.NewReader(c)
+		ask(t, c, "POST /local HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx\r\n")
+		answer(t, br, "POST")
+		time.Sleep(2 * slow)
+		ask(t, c, "GET /local HTTP/1.1\r\nHost: a\r\n\r\n")
+		if got := answer(t, br, "GET"); got != "200 local GET /local 0 map[]" {
+			t.Errorf("got %q", got)
+		}
+	})
+	t.Run("the original has spoken", func(t *testing.T) {
+		const half = "GET /local HTTP/1.1\r\n"
+		speak := make(chan struct{})
+		st := setStage(t, stageOptions{orig: func(c net.Conn) {
+			<-speak
+			_, _ = io.WriteString(c, "220 mail\r\n")
+			_, _ = io.Copy(io.Discard, c)
+		}})
+		st.hub.headTime = 4 * slow
+		c := st.client()
+		within(t, "a connection to the original", st.orig.opened)
+		ask(t, c, half)
+		time.Sleep(slow)
+		close(speak)
+		if _, err := io.ReadFull(c, make([]byte, 10)); err != nil {
+			t.Fatal(err)
+		}
+		ask(t, c, "x")
+		time.Sleep(5 * slow)
+		ask(t, c, "y")
+		heard(t, st.orig, half+"xy")
+	})
+}
+
 // Doubt in the middle: what came before is answered, the rest is the
 // original's; in a body it is whose the request is.
 func TestDoubtComesLater(t *testing.T) {
