@@ -24,6 +24,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/http1"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/relay"
@@ -33,6 +34,12 @@ import (
 // product promises, at some 30 KiB each under a filter. Further ones wait to
 // be accepted.
 const maxConns = 4096
+
+// maxLarge bounds the large buffers of all connections under a filter, which
+// those of slow clients hold as long as they like: 16 MiB, of the 128 MiB that
+// the agent may use. With none left bodies pass in smaller pieces, and heads of
+// more than 4 KiB go to the original.
+const maxLarge = 256
 
 // originalTime bounds connecting to the original, which is near: only a full
 // queue of its listener takes time.
@@ -69,8 +76,9 @@ type Options struct {
 
 // Hub shares out the connections of one target to one session.
 type Hub struct {
-	o     Options
-	slots chan struct{} // one for each connection being carried
+	o      Options
+	slots  chan struct{} // one for each connection being carried
+	budget *http1.Budget // of all their readers
 
 	headTime time.Duration // headTime, but in tests
 
@@ -93,7 +101,7 @@ type subscription struct {
 // New makes a hub.
 func New(o Options) *Hub {
 	return &Hub{
-		o: o, slots: make(chan struct{}, maxConns), headTime: headTime,
+		o: o, slots: make(chan struct{}, maxConns), budget: http1.NewBudget(maxLarge), headTime: headTime,
 		ports: map[key][]subscription{}, noticed: map[string]bool{},
 	}
 }
@@ -296,7 +304,7 @@ func (h *Hub) carry(ctx context.Context, mode uint8, nc net.Conn) {
 	case r == nil && h.o.Original != nil: // its handshake was under way when the port went back
 		h.pass(ctx, c, c)
 	case r != nil && len(r.probes) > 0:
-		p := peek(c)
+		p := peek(c, h.budget)
 		if p.request != nil && r.probed(p.request) {
 			h.pass(ctx, c, p)
 			return

@@ -91,7 +91,7 @@ type side struct {
 }
 
 func newSplit(h *Hub, c *conn) *split {
-	s := &split{hub: h, conn: c, client: c.Conn, in: http1.NewReader(c.Conn)}
+	s := &split{hub: h, conn: c, client: c.Conn, in: http1.NewReader(c.Conn, h.budget)}
 	s.cond.L = &s.mu
 	return s
 }
@@ -304,7 +304,7 @@ func (s *split) connect(ctx context.Context, to role) *side {
 		s.fail(err)
 		return nil
 	}
-	x := &side{Conn: c, role: to, in: http1.NewReader(c)}
+	x := &side{Conn: c, role: to, in: http1.NewReader(c, s.hub.budget)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over {

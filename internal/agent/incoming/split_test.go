@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/http1"
 	"github.com/mirrord-go/mirrord/internal/leak"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
@@ -563,6 +564,49 @@ func TestPassesToOriginal(t *testing.T) {
 				t.Errorf("then also %s", <-st.notices)
 			}
 		})
+	}
+}
+
+// When slow clients hold all large buffers, requests go on: long heads to the
+// original, bodies in small pieces.
+func TestBuffersAreBounded(t *testing.T) {
+	const held = 3
+	st := setStage(t, stageOptions{orig: func(c net.Conn) {
+		br := bufio.NewReader(c)
+		for {
+			r, err := http.ReadRequest(br)
+			if err != nil {
+				return
+			}
+			n, _ := io.Copy(io.Discard, r.Body)
+			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n%06d", n)
+		}
+	}})
+	st.hub.budget = http1.NewBudget(held)
+	pad := "X: " + strings.Repeat("x", 6000) + "\r\n"
+	body := strings.Repeat("y", 64<<10)
+	for range held { // half heads, for as long as they like
+		ask(t, st.client(), "GET /other HTTP/1.1\r\n"+pad)
+	}
+	for end := time.Now().Add(3 * time.Second); st.hub.budget.Free() > 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	c := st.client()
+	br := bufio.NewReader(c)
+	ask(t, c, "POST /other HTTP/1.1\r\nHost: a\r\nContent-Length: 65536\r\n\r\n"+body)
+	if got := answer(t, br, "POST"); got != "200 065536" {
+		t.Errorf("got %q", got)
+	}
+	ask(t, c, "POST /local HTTP/1.1\r\nHost: a\r\nContent-Length: 65536\r\n\r\n"+body)
+	if got := answer(t, br, "POST"); got != "200 local POST /local 65536 map[]" {
+		t.Errorf("got %q", got)
+	}
+	ask(t, c, "GET /local HTTP/1.1\r\nHost: a\r\n"+pad+"\r\n")
+	if got := answer(t, br, "GET"); got != "200 000000" {
+		t.Errorf("a long head is answered %q, want the original's reply", got)
+	}
+	if got := st.hub.budget.Free(); got != 0 {
+		t.Errorf("%d large buffers are free", got)
 	}
 }
 
