@@ -45,7 +45,7 @@ type message struct {
 func requests(t *testing.T, src io.Reader, in []byte) (all []message, err error) {
 	t.Helper()
 	var out bytes.Buffer
-	r := NewReader(src)
+	r := NewReader(src, nil)
 	defer r.Close()
 	for {
 		q, e := requestOf(r)
@@ -118,7 +118,7 @@ func FuzzResponses(f *testing.F) {
 		if method != "HEAD" && method != "CONNECT" {
 			method = "GET"
 		}
-		r := NewReader(iotest.OneByteReader(bytes.NewReader(in)))
+		r := NewReader(iotest.OneByteReader(bytes.NewReader(in)), nil)
 		defer r.Close()
 		s, err := responseOf(r, method)
 		if err != nil {

@@ -39,6 +39,8 @@ type Response struct {
 	// Unbounded: from its body on, the connection cannot be divided any more.
 	// The body ends with the connection, or another protocol begins.
 	Unbounded bool
+	// Switches: Unbounded, and another protocol begins.
+	Switches bool
 	// Last: the sender will end the connection behind the body.
 	Last bool
 }
@@ -87,7 +89,7 @@ func (r *Reader) Response(method string) (*Response, error) {
 	// RFC 9112 §6.3, in its order.
 	switch ok := s.Status >= 200 && s.Status < 300; {
 	case s.Status == 101, ok && method == "CONNECT":
-		s.Unbounded = true
+		s.Unbounded, s.Switches = true, true
 	case s.Status < 200:
 		s.Interim = true
 	case method == "HEAD", s.Status == 204, s.Status == 304:

@@ -10,13 +10,14 @@
 //
 // It touches nothing but the io.Reader and io.Writer that it is given, starts
 // no goroutines, and needs the same memory for any body: 4 KiB while it waits,
-// 64 KiB while much arrives.
+// 64 KiB while much arrives, if its Budget has them.
 package http1
 
 import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -38,7 +39,8 @@ var (
 	// ErrAmbiguous: two implementations could understand the message in
 	// different ways.
 	ErrAmbiguous = errors.New("ambiguous HTTP/1 message")
-	// ErrTooLong: the head is longer than MaxHead.
+	// ErrTooLong: the head is longer than MaxHead, or than a small buffer while
+	// the Budget has no large one.
 	ErrTooLong = errors.New("the head is too long")
 )
 
@@ -55,17 +57,49 @@ var (
 	largeBuffers = sync.Pool{New: func() any { return new([MaxHead]byte) }}
 )
 
+// Budget bounds how many large buffers, of MaxHead bytes each, the Readers
+// that share it hold at a time: a peer that is slow keeps its buffer, and there
+// are as many as connections. It may be used concurrently.
+type Budget struct{ free atomic.Int64 }
+
+// NewBudget makes one for n large buffers.
+func NewBudget(n int) *Budget {
+	b := &Budget{}
+	b.free.Store(int64(n))
+	return b
+}
+
+// take takes a buffer, without waiting; false: there is none.
+func (b *Budget) take() bool {
+	if b == nil || b.free.Add(-1) >= 0 {
+		return true
+	}
+	b.free.Add(1)
+	return false
+}
+
+// Free is how many more there are.
+func (b *Budget) Free() int { return int(max(0, b.free.Load())) }
+
+func (b *Budget) give() {
+	if b != nil {
+		b.free.Add(1)
+	}
+}
+
 // Reader reads one direction of a connection. It must not be used
 // concurrently.
 type Reader struct {
-	src  io.Reader
-	buf  []byte // nil, or from a pool
-	r, w int    // buf[r:w] has been read and not consumed
-	scan scanner
+	src    io.Reader
+	budget *Budget
+	buf    []byte // nil, or from a pool
+	r, w   int    // buf[r:w] has been read and not consumed
+	scan   scanner
 }
 
-// NewReader reads from src. Its memory is given back by Close.
-func NewReader(src io.Reader) *Reader { return &Reader{src: src} }
+// NewReader reads from src. Its memory is given back by Close; b bounds it
+// together with that of others, nil does not.
+func NewReader(src io.Reader, b *Budget) *Reader { return &Reader{src: src, budget: b} }
 
 // Buffered is what has arrived and is not consumed. It is valid until the next
 // call of another method.
@@ -84,20 +118,30 @@ func (r *Reader) Close() {
 }
 
 // Fill waits until more has arrived. Its error is that of src; what is
-// buffered stays. It must not be called with MaxHead bytes buffered, which
-// Request and Response answer by ErrTooLong.
+// buffered stays. It must not be called after ErrTooLong.
 func (r *Reader) Fill() error {
-	switch {
-	case r.r == r.w:
+	if r.r == r.w {
 		r.r, r.w = 0, 0
 		r.resize(smallBuffer)
-	case r.w == len(r.buf) && r.r == 0:
-		r.resize(MaxHead)
-	case r.w == len(r.buf):
-		r.w = copy(r.buf, r.buf[r.r:r.w])
-		r.r = 0
+	} else if !r.room() {
+		return ErrTooLong
 	}
 	return r.read()
+}
+
+// room makes room behind what is buffered; false: there is none to be had.
+func (r *Reader) room() bool {
+	switch {
+	case len(r.buf) == 0:
+		return r.resize(smallBuffer)
+	case r.w < len(r.buf):
+		return true
+	case r.r > 0:
+		r.w = copy(r.buf, r.buf[r.r:r.w])
+		r.r = 0
+		return true
+	}
+	return len(r.buf) < MaxHead && r.resize(MaxHead)
 }
 
 // read reads once behind what is buffered.
@@ -116,10 +160,13 @@ func (r *Reader) read() error {
 }
 
 // resize changes the buffer's length to 0, smallBuffer or MaxHead, and keeps
-// what is in it.
-func (r *Reader) resize(n int) {
+// what is in it. False: the budget has no large one, the buffer stays.
+func (r *Reader) resize(n int) bool {
 	if len(r.buf) == n {
-		return
+		return true
+	}
+	if n == MaxHead && !r.budget.take() {
+		return false
 	}
 	old := r.buf
 	switch n {
@@ -136,7 +183,9 @@ func (r *Reader) resize(n int) {
 		smallBuffers.Put((*[smallBuffer]byte)(old))
 	case MaxHead:
 		largeBuffers.Put((*[MaxHead]byte)(old))
+		r.budget.give()
 	}
+	return true
 }
 
 // head waits for nothing: it finds the end of the head that is buffered.
@@ -148,7 +197,7 @@ func (r *Reader) head(kind kind) (string, error) {
 		return "", err
 	case done:
 		return string(b[:r.scan.at]), nil
-	case len(b) >= MaxHead:
+	case !r.room():
 		return "", ErrTooLong
 	}
 	return "", ErrIncomplete
@@ -185,7 +234,7 @@ func (r *Reader) Forward(dst io.Writer, m *Message) error {
 		full := r.w == len(r.buf)
 		r.r, r.w = 0, 0
 		if full {
-			r.resize(MaxHead)
+			r.resize(MaxHead) // or goes on with what there is
 		}
 		if err := r.read(); err != nil {
 			if errors.Is(err, io.EOF) {
@@ -215,9 +264,7 @@ func (r *Reader) ForwardRest(dst io.Writer) error {
 			_, err := io.Copy(dst, r.src)
 			return err
 		}
-		if full {
-			r.resize(MaxHead)
-		} else {
+		if !full || !r.resize(MaxHead) {
 			r.resize(smallBuffer)
 		}
 		if err := r.read(); err != nil {

@@ -64,7 +64,7 @@ func TestRequest(t *testing.T) {
 		{"any token", "M-SEARCH /!$ HTTP/1.1\r\n!#$%&'*+-.^_`|~9: x\r\n\r\n", "M-SEARCH", "/!$", []string{"!#$%&'*+-.^_`|~9=x"}, false, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := NewReader(iotest.OneByteReader(strings.NewReader(c.in)))
+			r := NewReader(iotest.OneByteReader(strings.NewReader(c.in)), nil)
 			defer r.Close()
 			q, err := requestOf(r)
 			if err != nil {
@@ -140,7 +140,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"too long", "GET /" + strings.Repeat("a", MaxHead-5), ErrTooLong},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := NewReader(iotest.OneByteReader(strings.NewReader(c.in)))
+			r := NewReader(iotest.OneByteReader(strings.NewReader(c.in)), nil)
 			defer r.Close()
 			if q, err := requestOf(r); !errors.Is(err, c.want) {
 				t.Fatalf("got %+v, %v, want %v", q, err, c.want)
@@ -200,7 +200,7 @@ func TestForward(t *testing.T) {
 					if c.err == nil {
 						in += rest
 					}
-					r := NewReader(wrap(strings.NewReader(in)))
+					r := NewReader(wrap(strings.NewReader(in)), nil)
 					var m *Message
 					if strings.HasPrefix(first, "HTTP") {
 						q, err := responseOf(r, "GET")
@@ -228,7 +228,7 @@ func TestForward(t *testing.T) {
 						t.Errorf("forwarded %q, want %q", got, want)
 					}
 					if c.err == nil && strings.HasPrefix(first, "POST") {
-						again := NewReader(io.MultiReader(bytes.NewReader(r.Buffered()), bytes.NewReader(left)))
+						again := NewReader(io.MultiReader(bytes.NewReader(r.Buffered()), bytes.NewReader(left)), nil)
 						if q, err := requestOf(again); err != nil || q.Method != "GET" {
 							t.Errorf("then got %v, %v, want the next request", q, err)
 						}
@@ -270,7 +270,7 @@ func TestResponse(t *testing.T) {
 		{"lines without CR", "GET", "HTTP/1.1 200 OK\nA: b\n\n", 0, false, false, false, "", ErrAmbiguous},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := NewReader(iotest.OneByteReader(strings.NewReader(c.in + "ab")))
+			r := NewReader(iotest.OneByteReader(strings.NewReader(c.in+"ab")), nil)
 			defer r.Close()
 			s, err := responseOf(r, c.method)
 			if !errors.Is(err, c.err) {
@@ -293,7 +293,7 @@ func TestResponse(t *testing.T) {
 // Behind a message an empty line is tolerated, and is the next one's.
 func TestEmptyLineBetween(t *testing.T) {
 	const in = "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nab\r\nGET /x HTTP/1.1\r\nA: b\r\n\r\n"
-	r := NewReader(strings.NewReader(in))
+	r := NewReader(strings.NewReader(in), nil)
 	defer r.Close()
 	var out bytes.Buffer
 	for _, want := range []string{"/", "/x"} {
@@ -321,7 +321,7 @@ type closed struct{}
 func (closed) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
 func TestWriteError(t *testing.T) {
-	r := NewReader(strings.NewReader("POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello"))
+	r := NewReader(strings.NewReader("POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello"), nil)
 	defer r.Close()
 	q, err := requestOf(r)
 	if err != nil {
@@ -337,7 +337,7 @@ func TestWriteError(t *testing.T) {
 func TestMemory(t *testing.T) {
 	const size = 256 << 20
 	in := io.MultiReader(strings.NewReader("POST / HTTP/1.1\r\nContent-Length: 268435456\r\n\r\n"), io.LimitReader(zeros{}, size))
-	r := NewReader(in)
+	r := NewReader(in, nil)
 	defer r.Close()
 	q, err := requestOf(r)
 	if err != nil {
@@ -367,3 +367,51 @@ func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 type counter struct{ n int64 }
 
 func (c *counter) Write(p []byte) (int, error) { c.n += int64(len(p)); return len(p), nil }
+
+// Readers that share a budget hold no more large buffers than it has, whatever
+// comes, and give them back.
+func TestBudget(t *testing.T) {
+	b := NewBudget(1)
+	long := "GET /" + strings.Repeat("a", 2*smallBuffer) + " HTTP/1.1\r\n\r\n"
+	first := NewReader(strings.NewReader(long), b)
+	if _, err := requestOf(first); err != nil {
+		t.Fatal(err)
+	}
+	second := NewReader(strings.NewReader(long), b)
+	if _, err := requestOf(second); !errors.Is(err, ErrTooLong) {
+		t.Errorf("a long head without a buffer is %v, want %v", err, ErrTooLong)
+	}
+	if got := len(second.Buffered()); got != smallBuffer {
+		t.Errorf("of that it keeps %d bytes, want %d", got, smallBuffer)
+	}
+	var rest strings.Builder
+	if err := second.ForwardRest(&rest); err != nil || rest.String() != long {
+		t.Errorf("of %d bytes %d are passed on, %v", len(long), rest.Len(), err)
+	}
+	body := "POST / HTTP/1.1\r\nContent-Length: 200000\r\n\r\n" + strings.Repeat("b", 200000)
+	third := NewReader(strings.NewReader(body), b)
+	q, err := requestOf(third)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got strings.Builder
+	if err := third.Forward(&got, &q.Message); err != nil || got.String() != body {
+		t.Errorf("of %d bytes %d are forwarded, %v", len(body), got.Len(), err)
+	}
+	if len(third.buf) != smallBuffer {
+		t.Errorf("for that it has a buffer of %d bytes, want %d", len(third.buf), smallBuffer)
+	}
+	first.Close()
+	if _, err := requestOf(NewReader(strings.NewReader(long), b)); err != nil {
+		t.Errorf("when the buffer is given back, a long head is %v", err)
+	}
+}
+
+// An empty Reader has no need of a large buffer.
+func TestBudgetOfEmpty(t *testing.T) {
+	r := NewReader(strings.NewReader(""), NewBudget(0))
+	defer r.Close()
+	if _, err := r.Request(); !errors.Is(err, ErrIncomplete) {
+		t.Errorf("got %v, want %v", err, ErrIncomplete)
+	}
+}

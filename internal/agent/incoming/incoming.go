@@ -24,6 +24,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/http1"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/relay"
@@ -33,6 +34,12 @@ import (
 // product promises, at some 30 KiB each under a filter. Further ones wait to
 // be accepted.
 const maxConns = 4096
+
+// maxLarge bounds the large buffers of all connections under a filter, which
+// those of slow clients hold as long as they like: 16 MiB, of the 128 MiB that
+// the agent may use. With none left bodies pass in smaller pieces, and heads of
+// more than 4 KiB go to the original.
+const maxLarge = 256
 
 // originalTime bounds connecting to the original, which is near: only a full
 // queue of its listener takes time.
@@ -69,8 +76,11 @@ type Options struct {
 
 // Hub shares out the connections of one target to one session.
 type Hub struct {
-	o     Options
-	slots chan struct{} // one for each connection being carried
+	o      Options
+	slots  chan struct{} // one for each connection being carried
+	budget *http1.Budget // of all their readers
+
+	headTime time.Duration // headTime, but in tests
 
 	mu        sync.Mutex
 	ports     map[key][]subscription // the newest is last, and counts
@@ -90,7 +100,10 @@ type subscription struct {
 
 // New makes a hub.
 func New(o Options) *Hub {
-	return &Hub{o: o, slots: make(chan struct{}, maxConns), ports: map[key][]subscription{}, noticed: map[string]bool{}}
+	return &Hub{
+		o: o, slots: make(chan struct{}, maxConns), budget: http1.NewBudget(maxLarge), headTime: headTime,
+		ports: map[key][]subscription{}, noticed: map[string]bool{},
+	}
 }
 
 // Run carries connections until ctx ends and every one of them is done. What
@@ -291,7 +304,7 @@ func (h *Hub) carry(ctx context.Context, mode uint8, nc net.Conn) {
 	case r == nil && h.o.Original != nil: // its handshake was under way when the port went back
 		h.pass(ctx, c, c)
 	case r != nil && len(r.probes) > 0:
-		p := peek(c)
+		p := peek(c, h.budget)
 		if p.request != nil && r.probes.Ask(p.request.Target, p.request.Headers()) {
 			h.pass(ctx, c, p)
 			return
@@ -307,9 +320,14 @@ func (h *Hub) open(ctx context.Context, c *conn) (*link.Stream, error) {
 	return h.o.Link.Open(ctx, link.Bulk, &protocol.Incoming{Port: c.key.port, Mode: c.key.mode, Peer: c.peer, Local: c.local})
 }
 
-// deliver gives the whole of c to local; from is where its bytes are read.
+// deliver gives the whole of c to local; from is where its bytes are read. If
+// the link has ended or has no stream left, the original has lost nothing yet.
 func (h *Hub) deliver(ctx context.Context, c *conn, from relay.Conn) {
 	s, err := h.open(ctx, c)
+	if err != nil && h.o.Original != nil {
+		h.pass(ctx, c, from)
+		return
+	}
 	if err != nil {
 		relay.Reset(from, err)
 		return
@@ -319,6 +337,8 @@ func (h *Hub) deliver(ctx context.Context, c *conn, from relay.Conn) {
 
 // pass gives the whole of c to the original.
 func (h *Hub) pass(ctx context.Context, c *conn, from relay.Conn) {
+	ctx, cancel := outlast(ctx)
+	defer cancel()
 	to, err := h.original(ctx, c)
 	if err != nil {
 		relay.Reset(from, err)
@@ -327,8 +347,21 @@ func (h *Hub) pass(ctx context.Context, c *conn, from relay.Conn) {
 	_, _ = relay.Join(ctx, to, from)
 }
 
+// outlast gives a context that lasts graceTime longer than ctx, for what is no
+// business of the session.
+func outlast(ctx context.Context) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(graceTime, cancel) })
+	return longer, func() {
+		stop()
+		cancel()
+	}
+}
+
 // original connects to the target's own server in the name of c's client.
 func (h *Hub) original(ctx context.Context, c *conn) (relay.Conn, error) {
+	ctx, done := outlast(ctx)
+	defer done()
 	ctx, cancel := context.WithTimeout(ctx, originalTime)
 	defer cancel()
 	nc, err := h.o.Original(ctx, c.peer, c.local)

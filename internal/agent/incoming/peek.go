@@ -26,9 +26,9 @@ type peeked struct {
 
 // peek waits a moment for a request. It is for ports that are stolen whole,
 // where nothing but a probe is not the session's.
-func peek(c *conn) *peeked {
+func peek(c *conn, b *http1.Budget) *peeked {
 	p := &peeked{conn: c}
-	in := http1.NewReader(c)
+	in := http1.NewReader(c, b)
 	defer in.Close()
 	_ = c.SetReadDeadline(time.Now().Add(silence))
 	defer c.SetReadDeadline(time.Time{})

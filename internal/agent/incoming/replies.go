@@ -72,7 +72,7 @@ func (s *split) entitled(x *side, err error) entitlement {
 		return s.silence(x)
 	}
 	// The original ends an idle connection, or speaks first.
-	s.bindLocked(x)
+	s.sealLocked(x)
 	return bound
 }
 
@@ -88,7 +88,7 @@ func (s *split) silence(x *side) entitlement {
 // further.
 func (s *split) reply(x *side) bool {
 	s.mu.Lock()
-	method := s.method
+	method, upgrades := s.method, s.upgrades
 	s.mu.Unlock()
 	for {
 		r, err := x.in.Response(method)
@@ -102,14 +102,22 @@ func (s *split) reply(x *side) bool {
 			}
 			// Half a head is passed on as it is, by being bound.
 		}
-		if err != nil || r.Unbounded || r.Last {
+		switch {
+		case err != nil:
+			return s.seal(x)
+		case r.Switches && upgrades:
 			return s.bind(x)
+		case r.Unbounded || r.Last:
+			s.mu.Lock()
+			x.parts = !r.Switches
+			s.mu.Unlock()
+			return s.seal(x)
 		}
 		err = x.in.Forward(s.client, &r.Message)
 		switch {
 		case err == nil:
 		case errors.Is(err, http1.ErrAmbiguous), errors.Is(err, io.ErrUnexpectedEOF):
-			return s.bind(x)
+			return s.seal(x)
 		default:
 			s.ended(x, err)
 			return false
@@ -133,7 +141,15 @@ func (s *split) answeredBy(x *side) {
 	s.answered, s.last = true, x
 	if s.expects && !s.continued && !s.sent {
 		// Does the body still come, or the next request? x knows what it meant.
+		// Local must not learn the next request by that: it has answered, and the
+		// client closes or sees the end.
 		s.bindLocked(x)
+		if x.role == toLocal {
+			s.over, x.ended = true, true
+			_ = s.conn.CloseWrite()
+			_ = s.client.SetReadDeadline(time.Now().Add(lingerTime))
+			x.Close() // what the client says now goes nowhere
+		}
 	}
 	s.settle()
 }
@@ -164,7 +180,7 @@ func (s *split) ended(x *side, err error) {
 	defer s.mu.Unlock()
 	x.ended = true
 	if s.bound == nil {
-		s.bindLocked(x)
+		s.sealLocked(x)
 	}
 	if s.deaf || s.over {
 		_ = s.client.SetReadDeadline(time.Now().Add(lingerTime))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -21,8 +22,8 @@ const (
 	// last word it was told: a connection that is closed before resets, and the
 	// reset can overtake that word (RFC 9112 §9.6). net/http waits as long.
 	lingerTime = 500 * time.Millisecond
-	// graceTime is how long the original may take to finish its reply when the
-	// session has ended: the agent must be gone within 10 s.
+	// graceTime is how long the original may take with what is under way when
+	// the session ends: the agent must be gone within 10 s.
 	graceTime = 3 * time.Second
 )
 
@@ -40,7 +41,10 @@ const (
 // and the client from then on. So it is when a message cannot be divided
 // safely, or is not HTTP/1; when the protocol was switched; with the last
 // request or reply; when the client has ended its direction; and when the
-// original speaks, or closes, unasked.
+// original speaks, or closes, unasked. Local is bound only by what the client
+// wants of it. Where its own reply leaves no other way, its words are the
+// client's, but the client's are not its: those could be another request, which
+// the filter has not seen (seal).
 type split struct {
 	hub    *Hub
 	conn   *conn
@@ -53,14 +57,16 @@ type split struct {
 	sides [2]*side  // connected ones, by role
 	busy  *side     // has a request under way; nil: none
 	// of that request
-	method                             string
-	expects, continued, sent, answered bool
+	method                                       string
+	expects, upgrades, continued, sent, answered bool
 
 	last   *side // which answered last
 	bound  *side // whose connection it is from now on
+	sealed bool  // bound, a local, gets nothing behind the request under way
 	over   bool  // nothing is forwarded any more
 	deaf   bool  // what the client says goes nowhere
 	ending bool  // the session has ended
+	idle   bool  // read waits between two requests
 	grace  *time.Timer
 }
 
@@ -81,10 +87,11 @@ type side struct {
 	spoke bool          // it has answered something to the last of them
 	ended bool          // it will say nothing more
 	heard bool          // read has started its hear
+	parts bool          // it has said that it ends the connection
 }
 
 func newSplit(h *Hub, c *conn) *split {
-	s := &split{hub: h, conn: c, client: c.Conn, in: http1.NewReader(c.Conn)}
+	s := &split{hub: h, conn: c, client: c.Conn, in: http1.NewReader(c.Conn, h.budget)}
 	s.cond.L = &s.mu
 	return s
 }
@@ -111,6 +118,13 @@ func (s *split) read(ctx context.Context) {
 		return
 	}
 	hurried := false // there is a deadline for the rest of a head
+	relax := func() {
+		if hurried {
+			_ = s.client.SetReadDeadline(time.Time{})
+			hurried = false
+		}
+	}
+	between := false // a request has been forwarded, the next has not begun
 	for {
 		// Something has arrived. Whose it is shows with the end of the last reply.
 		to, over := s.turn()
@@ -119,13 +133,21 @@ func (s *split) read(ctx context.Context) {
 			s.discard()
 			return
 		case to != nil:
+			relax()
 			s.rest(to)
 			return
 		}
 		q, err := s.in.Request()
 		if errors.Is(err, http1.ErrIncomplete) {
+			// An empty line behind a body begins nothing (RFC 9112 §2.2).
+			if between && strings.HasPrefix("\r\n", string(s.in.Buffered())) {
+				if !s.await(ctx) {
+					return
+				}
+				continue
+			}
 			if !hurried {
-				_ = s.client.SetReadDeadline(time.Now().Add(headTime))
+				_ = s.client.SetReadDeadline(time.Now().Add(s.hub.headTime))
 				hurried = true
 			}
 			if !s.fill(ctx) {
@@ -133,10 +155,7 @@ func (s *split) read(ctx context.Context) {
 			}
 			continue
 		}
-		if hurried {
-			_ = s.client.SetReadDeadline(time.Time{})
-			hurried = false
-		}
+		relax()
 		if err != nil {
 			s.hub.passes(s.conn.key.port, s.in.Buffered())
 			s.give(ctx)
@@ -154,9 +173,10 @@ func (s *split) read(ctx context.Context) {
 			s.rest(x)
 			return
 		}
-		if !s.forward(x, q) || len(s.in.Buffered()) == 0 && !s.fill(ctx) {
+		if !s.forward(x, q) || len(s.in.Buffered()) == 0 && !s.await(ctx) {
 			return
 		}
+		between = true
 	}
 }
 
@@ -184,6 +204,30 @@ func (s *split) fill(ctx context.Context) bool {
 	return err == nil || s.hangUp(ctx, err)
 }
 
+// await is fill between two requests: there the end of the session is the end
+// of the connection, as soon as the last reply is given.
+func (s *split) await(ctx context.Context) bool {
+	s.setIdle(true)
+	err := s.in.Fill()
+	s.setIdle(false)
+	return err == nil || s.hangUp(ctx, err)
+}
+
+func (s *split) setIdle(yes bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idle = yes
+	s.part()
+}
+
+// part closes the connection if it is idle and the session has ended. mu is
+// held.
+func (s *split) part() {
+	if s.ending && s.idle && s.busy == nil && s.bound == nil && !s.over {
+		s.closeLocked()
+	}
+}
+
 // hangUp deals with the end of what the client says. It returns false.
 func (s *split) hangUp(ctx context.Context, err error) bool {
 	s.mu.Lock()
@@ -198,7 +242,8 @@ func (s *split) hangUp(ctx context.Context, err error) bool {
 	switch {
 	case over:
 	case bound == nil && len(s.in.Buffered()) > 0 && (errors.Is(err, io.EOF) || timeout(err)):
-		s.give(ctx) // half a head
+		_ = s.client.SetReadDeadline(time.Time{}) // that of the head
+		s.give(ctx)                               // half a head
 	case !errors.Is(err, io.EOF):
 		s.fail(err)
 	case to != nil && s.bind(to):
@@ -222,7 +267,8 @@ func (s *split) turn() (to *side, over bool) {
 // so is everything behind it.
 func (s *split) choose(ctx context.Context, q *http1.Request) (x *side, whole bool) {
 	r := s.hub.rule(s.conn.key)
-	if r != nil && s.hub.wants(s.conn.key.port, r, q) {
+	ended := ctx.Err() != nil // what comes now is the original's, and then there is an end
+	if r != nil && !ended && s.hub.wants(s.conn.key.port, r, q) {
 		s.mu.Lock()
 		x = s.sides[toLocal]
 		s.mu.Unlock()
@@ -241,7 +287,7 @@ func (s *split) choose(ctx context.Context, q *http1.Request) (x *side, whole bo
 	if x == nil {
 		x = s.connect(ctx, toOriginal)
 	}
-	return x, r == nil
+	return x, r == nil && !ended
 }
 
 // connect makes a side; nil: there is none, and for the original that is the
@@ -258,7 +304,7 @@ func (s *split) connect(ctx context.Context, to role) *side {
 		s.fail(err)
 		return nil
 	}
-	x := &side{Conn: c, role: to, in: http1.NewReader(c)}
+	x := &side{Conn: c, role: to, in: http1.NewReader(c, s.hub.budget)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over {
@@ -285,7 +331,7 @@ func (s *split) begin(x *side, q *http1.Request, bind bool) bool {
 	if s.over || s.bound != nil || s.sides[x.role] != x {
 		return false
 	}
-	s.busy, s.method, s.expects = x, q.Method, q.Expects
+	s.busy, s.method, s.expects, s.upgrades = x, q.Method, q.Expects, q.Upgrades
 	s.continued, s.sent, s.answered = false, false, false
 	x.used++
 	x.spoke = false
@@ -334,9 +380,7 @@ func (s *split) settle() {
 	}
 	s.busy = nil
 	s.cond.Broadcast()
-	if s.ending && s.bound == nil {
-		s.closeLocked()
-	}
+	s.part()
 }
 
 // closeLocked ends an idle connection. mu is held.
@@ -367,6 +411,13 @@ func (s *split) give(ctx context.Context) {
 
 // rest forwards everything to x, whose the connection is.
 func (s *split) rest(x *side) {
+	s.mu.Lock()
+	sealed := s.sealed
+	s.mu.Unlock()
+	if sealed {
+		s.spill(x)
+		return
+	}
 	if err := s.in.ForwardRest(x.Conn); err != nil {
 		s.muffle(x)
 		return
@@ -388,6 +439,36 @@ func (s *split) muffle(x *side) {
 	done := s.over || x.ended
 	s.mu.Unlock()
 	if !done { // the client is gone, and x waits for it
+		s.fail(err)
+	}
+}
+
+// spill is rest for a sealed x: the client has said something behind its
+// request, which nobody gets, so the connection ends with x's reply. Where that
+// ends x must show by ending, and soon, for it may have nothing more to say.
+func (s *split) spill(x *side) {
+	s.mu.Lock()
+	s.deaf = true
+	switch {
+	case x.ended:
+		_ = s.client.SetReadDeadline(time.Now().Add(lingerTime))
+	case !x.parts:
+		_ = s.client.SetReadDeadline(time.Now().Add(graceTime))
+	}
+	parts := x.parts
+	s.mu.Unlock()
+	if !parts {
+		_ = x.CloseWrite()
+	}
+	err := s.discard()
+	s.mu.Lock()
+	done := s.over || x.ended
+	s.mu.Unlock()
+	switch {
+	case done:
+	case errors.Is(err, io.EOF):
+		_ = x.CloseWrite()
+	default:
 		s.fail(err)
 	}
 }
@@ -422,6 +503,21 @@ func (s *split) bindLocked(x *side) bool {
 	return true
 }
 
+// seal binds x because of what it says, or does not. If x is local it gets
+// nothing more than the request that it is answering.
+func (s *split) seal(x *side) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.over && s.sealLocked(x)
+}
+
+func (s *split) sealLocked(x *side) bool {
+	if s.bound == nil {
+		s.sealed = x.role == toLocal
+	}
+	return s.bindLocked(x)
+}
+
 // fail resets everything.
 func (s *split) fail(err error) {
 	s.mu.Lock()
@@ -440,8 +536,9 @@ func (s *split) failLocked(err error) {
 	s.cond.Broadcast()
 }
 
-// leave ends the connection with the session: at once if nothing is under way
-// or local has it; what the original has it may finish.
+// leave ends the connection with the session: at once if it is idle or local
+// has it. What the original has it may finish, and so may a client that has
+// begun to speak, or not yet: it knows of no session.
 func (s *split) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -452,11 +549,10 @@ func (s *split) leave() {
 	}
 	switch {
 	case s.over:
-	case at == nil:
-		s.closeLocked()
-	case at.role == toOriginal:
-		s.grace = time.AfterFunc(graceTime, func() { s.fail(syscall.ECONNRESET) })
-	default:
+	case at != nil && at.role == toLocal:
 		s.failLocked(syscall.ECONNRESET)
+	default:
+		s.grace = time.AfterFunc(graceTime, func() { s.fail(syscall.ECONNRESET) })
+		s.part()
 	}
 }

@@ -64,6 +64,10 @@ func trim(err error, flagged, text string) error {
 	return errors.New(strings.ReplaceAll(said, "`"+flagged+"`", "`"+text+"`"))
 }
 
+// Backtracks reports whether a search may take longer than its text is long,
+// and so end undecided.
+func (x Expression) Backtracks() bool { return x.linear == nil }
+
 // Match searches text. An error says that it could not be decided within the
 // bounds; it does not hold the text.
 func (x Expression) Match(text string) (bool, error) {

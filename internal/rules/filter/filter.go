@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"iter"
 	"strings"
+	"time"
 
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
@@ -78,7 +79,8 @@ func Parse(text string) (*Matcher, error) {
 	return Compile(f)
 }
 
-// Match reports whether r is meant. When a pattern could not be decided in
+// Match reports whether r is meant. All its searches together take no longer
+// than one may (expression.MatchTime), and the one that is begun last. When a pattern could not be decided in
 // time and the rest does not decide either, the answer is no, with the error.
 func (m *Matcher) Match(r Request) (bool, error) {
 	s := &subject{Request: r}
@@ -165,7 +167,8 @@ func (n notNode) match(s *subject) verdict { return yes - n.node.match(s) }
 // subject is a request under examination.
 type subject struct {
 	Request
-	lines  []string // see headerLines
+	spent  time.Duration // on searches that backtrack
+	lines  []string      // see headerLines
 	listed bool
 	err    error // of the first pattern that could not be decided
 }

@@ -214,6 +214,40 @@ func TestUndecided(t *testing.T) {
 	}
 }
 
+// What one line may take is enough for all of them, and for every pattern.
+func TestTimeOfARequest(t *testing.T) {
+	var lines []string
+	for range 200 {
+		lines = append(lines, "X-User: "+strings.Repeat("a", 18)+"!")
+	}
+	r := request("GET /yes", lines...)
+	slow := header("^x-user: (?!admin)(a+)+$")
+	for _, c := range []struct {
+		name      string
+		f         rules.Filter
+		want, err bool
+	}{
+		{"one pattern", slow, false, true},
+		{"many", rules.Filter{AnyOf: []rules.Filter{slow, slow, not(slow), slow}}, false, true},
+		{"and one that is linear", rules.Filter{AnyOf: []rules.Filter{slow, path("^/yes")}}, true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, err := Compile(c.f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			begin := time.Now()
+			got, err := m.Match(r)
+			if took := time.Since(begin); took > time.Second {
+				t.Errorf("it took %v", took)
+			}
+			if got != c.want || (err != nil) != c.err {
+				t.Errorf("got %v, %v, want %v, error %v", got, err, c.want, c.err)
+			}
+		})
+	}
+}
+
 // Header lines are made once, however many patterns look at them.
 func TestHeadersAreReadOnce(t *testing.T) {
 	m, err := Compile(rules.Filter{AnyOf: []rules.Filter{header("1"), header("2"), header("b")}})
