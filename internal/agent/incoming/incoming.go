@@ -80,7 +80,7 @@ type Hub struct {
 	slots  chan struct{} // one for each connection being carried
 	budget *http1.Budget // of all their readers
 
-	headTime time.Duration // headTime, but in tests
+	headTime, closedTime time.Duration // the constants, but in tests
 
 	mu        sync.Mutex
 	ports     map[key][]subscription // the newest is last, and counts
@@ -101,7 +101,7 @@ type subscription struct {
 // New makes a hub.
 func New(o Options) *Hub {
 	return &Hub{
-		o: o, slots: make(chan struct{}, maxConns), budget: http1.NewBudget(maxLarge), headTime: headTime,
+		o: o, slots: make(chan struct{}, maxConns), budget: http1.NewBudget(maxLarge), headTime: headTime, closedTime: closedTime,
 		ports: map[key][]subscription{}, noticed: map[string]bool{},
 	}
 }

@@ -772,6 +772,61 @@ func TestIdleEnds(t *testing.T) {
 	ends(t, br)
 }
 
+// A client that keeps what its server has closed does not keep it for ever.
+func TestClosedEnds(t *testing.T) {
+	const reply = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+	for name, c := range map[string]struct{ in, reply string }{
+		"nothing said":        {"", ""},
+		"idle":                {"GET /other HTTP/1.1\r\nHost: a\r\n\r\n", reply},
+		"with the reply":      {"GET /other HTTP/1.1\r\nHost: a\r\n\r\n", strings.Replace(reply, "Co", "Connection: close\r\nCo", 1)},
+		"with that of local":  {"GET /local HTTP/1.1\r\nHost: a\r\n\r\n", strings.Replace(reply, "Co", "Connection: close\r\nCo", 1)},
+		"half a further head": {"GET /other HTTP/1.1\r\nHost: a\r\n\r\nGET /", reply},
+	} {
+		t.Run(name, func(t *testing.T) {
+			serve := func(nc net.Conn) {
+				if c.in != "" {
+					_, _ = http.ReadRequest(bufio.NewReader(nc))
+				}
+				_, _ = io.WriteString(nc, c.reply)
+				time.Sleep(20 * time.Millisecond) // keep-alive
+			}
+			st := setStage(t, stageOptions{orig: serve, local: serve})
+			st.hub.closedTime = 50 * time.Millisecond
+			conn := st.client()
+			ask(t, conn, c.in)
+			// It sees the end and keeps the connection.
+			if got, err := io.ReadAll(conn); string(got) != c.reply || err != nil && !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("the client got %q, %v, want %q", got, err, c.reply)
+			}
+			for end := time.Now().Add(2 * time.Second); st.carried() > 0; time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatal("the connection is still carried")
+				}
+			}
+		})
+	}
+}
+
+// carried is how many connections are; one slot of each source is that of the
+// next.
+func (b *bench) carried() int { return len(b.hub.slots) - len(b.hub.o.Sources) }
+
+// What the client still says to a server that has ended only its own direction
+// is not cut.
+func TestHalfClosedGoesOn(t *testing.T) {
+	st := setStage(t, stageOptions{orig: func(c net.Conn) {
+		_ = c.(*recorded).Conn.(*net.TCPConn).CloseWrite()
+		_, _ = io.Copy(io.Discard, c)
+	}})
+	st.hub.closedTime = 100 * time.Millisecond
+	c := st.client()
+	ends(t, c)
+	ask(t, c, "x")
+	time.Sleep(200 * time.Millisecond)
+	ask(t, c, "y")
+	heard(t, st.orig, "xy")
+}
+
 func TestLocalFails(t *testing.T) {
 	const get = "GET /local HTTP/1.1\r\nHost: a\r\n\r\n"
 	for _, c := range []struct {
