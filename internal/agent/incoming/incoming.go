@@ -122,7 +122,7 @@ func (h *Hub) Run(ctx context.Context) {
 	for mode, src := range h.o.Sources {
 		slots := h.slots[mode]
 		relieve := func() {
-			if mode == protocol.ModeSteal && len(slots) < cap(slots)*3/4 {
+			if mode == protocol.ModeSteal && len(slots) < cap(slots)*3/4 && ctx.Err() == nil {
 				h.crowd(false)
 			}
 		}
