@@ -13,6 +13,7 @@
 package incoming
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,9 +31,10 @@ import (
 	"github.com/mirrord-go/mirrord/internal/relay"
 )
 
-// maxConns bounds the connections that are carried at once: twice what the
-// product promises, at some 30 KiB each under a filter. Further ones wait to
-// be accepted.
+// maxConns bounds the connections of each source that are carried at once:
+// twice what the product promises, at some 30 KiB each under a filter. Further
+// copies wait to be accepted; the target serves further connections itself,
+// until there is room for a quarter of these.
 const maxConns = 4096
 
 // maxLarge bounds the large buffers of all connections under a filter, which
@@ -72,20 +74,23 @@ type Options struct {
 	Original func(ctx context.Context, client, dst netip.AddrPort) (net.Conn, error)
 	// Notice tells the developer something. nil: nobody listens.
 	Notice func(code, text string)
+
+	conns int // 0, or another number than maxConns: for tests
 }
 
 // Hub shares out the connections of one target to one session.
 type Hub struct {
 	o      Options
-	slots  chan struct{} // one for each connection being carried
-	budget *http1.Budget // of all their readers
+	slots  map[uint8]chan struct{} // by mode: one for each connection being carried
+	budget *http1.Budget           // of all their readers
 
-	headTime time.Duration // headTime, but in tests
+	headTime, closedTime time.Duration // the constants, but in tests
 
 	mu        sync.Mutex
 	ports     map[key][]subscription // the newest is last, and counts
-	suspended bool
-	noticed   map[string]bool // by code and port: said already
+	suspended bool                   // nobody can answer what is stolen
+	crowded   bool                   // no more that is stolen can be carried
+	noticed   map[string]bool        // by code and port: said already
 }
 
 type key struct {
@@ -100,10 +105,14 @@ type subscription struct {
 
 // New makes a hub.
 func New(o Options) *Hub {
-	return &Hub{
-		o: o, slots: make(chan struct{}, maxConns), budget: http1.NewBudget(maxLarge), headTime: headTime,
+	h := &Hub{
+		o: o, slots: map[uint8]chan struct{}{}, budget: http1.NewBudget(maxLarge), headTime: headTime, closedTime: closedTime,
 		ports: map[key][]subscription{}, noticed: map[string]bool{},
 	}
+	for mode := range o.Sources {
+		h.slots[mode] = make(chan struct{}, cmp.Or(o.conns, maxConns))
+	}
+	return h
 }
 
 // Run carries connections until ctx ends and every one of them is done. What
@@ -111,21 +120,33 @@ func New(o Options) *Hub {
 func (h *Hub) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	for mode, src := range h.o.Sources {
+		slots := h.slots[mode]
+		relieve := func() {
+			if mode == protocol.ModeSteal && len(slots) < cap(slots)*3/4 && ctx.Err() == nil {
+				h.crowd(false)
+			}
+		}
 		wg.Go(func() {
 			for {
+				if mode == protocol.ModeSteal && len(slots) == cap(slots) {
+					h.crowd(true)
+					wg.Go(h.tellCrowd)
+				}
 				select {
-				case h.slots <- struct{}{}:
+				case slots <- struct{}{}:
 				case <-ctx.Done():
 					return
 				}
+				relieve() // all may have ended before the crowd was declared
 				c, err := src.Accept(ctx)
 				if err != nil {
-					<-h.slots
+					<-slots
 					return
 				}
 				wg.Go(func() {
-					defer func() { <-h.slots }()
 					h.carry(ctx, mode, c)
+					<-slots
+					relieve()
 				})
 			}
 		})
@@ -182,14 +203,16 @@ func (h *Hub) add(k key, s *link.Stream, m *protocol.Subscribe) *protocol.Answer
 
 // idle reports whether the port is with the target for the time being. mu is
 // held.
-func (h *Hub) idle(k key) bool { return h.suspended && k.mode == protocol.ModeSteal }
+func (h *Hub) idle(k key) bool {
+	return (h.suspended || h.crowded) && k.mode == protocol.ModeSteal
+}
 
-// rule is what counts for a port now; nil: it is not subscribed to, or is with
-// the target for the time being.
+// rule is what counts for a port now; nil: it is not subscribed to, or nobody
+// can answer for the time being. In a crowd those who are there stay.
 func (h *Hub) rule(k key) *rule {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if n := len(h.ports[k]); n > 0 && !h.idle(k) {
+	if n := len(h.ports[k]); n > 0 && !(h.suspended && k.mode == protocol.ModeSteal) {
 		return h.ports[k][n-1].rule
 	}
 	return nil
@@ -201,10 +224,30 @@ func (h *Hub) rule(k key) *rule {
 func (h *Hub) Suspend(yes bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.suspended == yes {
+	h.lend(yes, h.crowded)
+}
+
+// crowd is Suspend for want of slots.
+func (h *Hub) crowd(yes bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lend(h.suspended, yes)
+}
+
+// tellCrowd tells of it, once.
+func (h *Hub) tellCrowd() {
+	h.notice(0, "port-crowded", fmt.Sprintf("%d connections are open at a time: until there are fewer the target serves new ones itself", cap(h.slots[protocol.ModeSteal])))
+}
+
+// lend gives the target its stolen ports if one of the two is so, and takes
+// them again if neither is any more. mu is held.
+func (h *Hub) lend(suspended, crowded bool) {
+	before := h.suspended || h.crowded
+	h.suspended, h.crowded = suspended, crowded
+	yes := suspended || crowded
+	if yes == before {
 		return
 	}
-	h.suspended = yes
 	for k, list := range h.ports {
 		switch {
 		case k.mode != protocol.ModeSteal:

@@ -247,6 +247,62 @@ func TestSuspend(t *testing.T) {
 	did(t, b.steal, "remove 80")
 }
 
+// When no more can be carried the target serves its ports itself, what is
+// carried stays as it is, and copies have slots of their own.
+func TestCrowd(t *testing.T) {
+	notices := make(chan string, 16)
+	b := setUpWith(t, Options{conns: 4, Notice: func(code, _ string) { notices <- code }})
+	b.subscribed(&protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal})
+	b.subscribed(&protocol.Subscribe{Port: 8080, Mode: protocol.ModeMirror})
+	did(t, b.steal, "add 80")
+	var clients []*net.TCPConn
+	var locals []*link.Stream
+	come := func() {
+		s, c := newStolen(t)
+		b.steal.conns <- s
+		clients = append(clients, c)
+	}
+	for range 4 {
+		come()
+		s, _ := b.arrived()
+		locals = append(locals, s)
+	}
+	did(t, b.steal, "remove 80")
+	if got := within(t, "a notice", notices); got != "port-crowded" {
+		t.Errorf("the notice is %s", got)
+	}
+	b.mirror.conns <- newCopied()
+	if _, m := b.arrived(); m.Mode != protocol.ModeMirror {
+		t.Errorf("then arrives %+v, want a copy", m)
+	}
+	if _, err := io.WriteString(clients[0], "x"); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := locals[0].ReadByte(); c != 'x' || err != nil {
+		t.Errorf("local reads %q, %v", c, err)
+	}
+	leave := func(i int) {
+		clients[i].SetLinger(0)
+		clients[i].Close()
+	}
+	leave(0)
+	leave(1) // the one who waits to be accepted has the third slot
+	leave(2)
+	did(t, b.steal, "add 80")
+
+	// Lost as well: it takes both to end.
+	b.hub.Suspend(true)
+	did(t, b.steal, "remove 80")
+	b.hub.crowd(true)
+	b.hub.Suspend(false)
+	did(t, b.steal)
+	b.hub.crowd(false)
+	did(t, b.steal, "add 80")
+	if len(notices) > 0 {
+		t.Errorf("then also %s", <-notices)
+	}
+}
+
 func TestRefusedSubscriptions(t *testing.T) {
 	for _, c := range []struct {
 		name    string

@@ -182,6 +182,7 @@ func (s *split) ended(x *side, err error) {
 	if s.bound == nil {
 		s.sealLocked(x)
 	}
+	s.expire()
 	if s.deaf || s.over {
 		_ = s.client.SetReadDeadline(time.Now().Add(lingerTime))
 	}

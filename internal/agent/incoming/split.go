@@ -22,6 +22,9 @@ const (
 	// last word it was told: a connection that is closed before resets, and the
 	// reset can overtake that word (RFC 9112 §9.6). net/http waits as long.
 	lingerTime = 500 * time.Millisecond
+	// closedTime is how long an idle client may keep a connection that its
+	// server has closed: servers cut those as well (Linux: tcp_fin_timeout).
+	closedTime = 60 * time.Second
 	// graceTime is how long the original may take with what is under way when
 	// the session ends: the agent must be gone within 10 s.
 	graceTime = 3 * time.Second
@@ -67,6 +70,7 @@ type split struct {
 	deaf   bool  // what the client says goes nowhere
 	ending bool  // the session has ended
 	idle   bool  // read waits between two requests
+	waits  bool  // read waits for the client
 	grace  *time.Timer
 }
 
@@ -199,25 +203,34 @@ func (s *split) first(ctx context.Context) bool {
 
 // fill waits for more of the client's bytes; false: there are none, and that
 // has been dealt with.
-func (s *split) fill(ctx context.Context) bool {
-	err := s.in.Fill()
-	return err == nil || s.hangUp(ctx, err)
-}
+func (s *split) fill(ctx context.Context) bool { return s.wait(ctx, false) }
 
 // await is fill between two requests: there the end of the session is the end
 // of the connection, as soon as the last reply is given.
-func (s *split) await(ctx context.Context) bool {
-	s.setIdle(true)
+func (s *split) await(ctx context.Context) bool { return s.wait(ctx, true) }
+
+func (s *split) wait(ctx context.Context, idle bool) bool {
+	s.mu.Lock()
+	s.idle, s.waits = idle, true
+	s.part()
+	s.expire()
+	s.mu.Unlock()
 	err := s.in.Fill()
-	s.setIdle(false)
+	s.mu.Lock()
+	s.idle, s.waits = false, false
+	if err == nil && s.bound != nil && s.bound.ended && !s.over { // it goes on to half a connection
+		_ = s.client.SetReadDeadline(time.Time{})
+	}
+	s.mu.Unlock()
 	return err == nil || s.hangUp(ctx, err)
 }
 
-func (s *split) setIdle(yes bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.idle = yes
-	s.part()
+// expire bounds how long the client may say nothing when it has been told that
+// there will be no more replies. mu is held.
+func (s *split) expire() {
+	if s.waits && s.bound != nil && s.bound.ended && !s.over {
+		_ = s.client.SetReadDeadline(time.Now().Add(s.hub.closedTime))
+	}
 }
 
 // part closes the connection if it is idle and the session has ended. mu is

@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mirrord-go/mirrord/internal/http1"
 	"github.com/mirrord-go/mirrord/internal/leak"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
@@ -406,128 +405,6 @@ func scripted(head, text string) func(net.Conn) {
 	}
 }
 
-// Replies come as they were sent, also those that no server of today writes.
-func TestOddReplies(t *testing.T) {
-	for _, text := range []string{
-		"HTTP/1.1 200 OK\r\n\r\nuntil the end",
-		"HTTP/1.0 200 OK\nContent-Length: 2\n\nhi, and more",
-		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
-		"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink:  </a>\r\n\r\nHTTP/1.1 200 OK\r\nsEt-Cookie:a\r\nset-cookie: b\r\ncontent-length: 2\r\n\r\nhi",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nT: x\r\n\r\n",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\nhi\n0\n\n",
-		"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\ncut",
-		"HTTP/1.1 200 OK\r\nCont",
-		"hello",
-		"<html>0.9</html>",
-	} {
-		for _, path := range []string{"/local", "/other"} {
-			t.Run(path+" "+text[:5], func(t *testing.T) {
-				reply := scripted("\r\n", text)
-				st := setStage(t, stageOptions{local: reply, orig: reply})
-				c := st.client()
-				ask(t, c, "GET "+path+" HTTP/1.1\r\nHost: a\r\n\r\n")
-				// A side that ends without being asked to ends nothing but itself if
-				// it is local; the client says when it has enough.
-				c.CloseWrite()
-				if got, err := io.ReadAll(c); string(got) != text || err != nil {
-					t.Errorf("got %q, %v, want %q", got, err, text)
-				}
-			})
-		}
-	}
-}
-
-// Whatever local replies, the filter keeps what is not local's from it.
-func TestRepliesOpenNothing(t *testing.T) {
-	const secret = "GET /other/secret HTTP/1.1\r\nHost: a\r\n\r\n"
-	for name, first := range map[string]string{
-		"two lengths":     "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi",
-		"bare line ends":  "HTTP/1.0 200 OK\nContent-Length: 2\nConnection: keep-alive\n\nhi",
-		"two codings":     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
-		"bare chunks":     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\nhi\n0\n\n",
-		"length, coding":  "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
-		"until the end":   "HTTP/1.1 200 OK\r\n\r\nhi",
-		"the last":        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi",
-		"unasked upgrade": "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
-	} {
-		for _, pipelined := range []bool{false, true} {
-			t.Run(fmt.Sprint(name, pipelined), func(t *testing.T) {
-				st := setStage(t, stageOptions{local: func(c net.Conn) {
-					_, _ = http.ReadRequest(bufio.NewReaderSize(c, 16))
-					_, _ = io.WriteString(c, first)
-					if strings.Contains(name, "the ") {
-						_ = c.(*recorded).Conn.(*link.Stream).CloseWrite() // as it has announced
-					}
-					_, _ = io.Copy(io.Discard, c)
-				}})
-				c := st.client()
-				const matches = "GET /local HTTP/1.1\r\nHost: a\r\n\r\n"
-				var got []byte
-				if pipelined {
-					ask(t, c, matches+secret)
-				} else {
-					ask(t, c, matches)
-					got = make([]byte, len(first))
-					if _, err := io.ReadFull(c, got); err != nil {
-						t.Fatal(err)
-					}
-					_, _ = io.WriteString(c, secret) // it may be closed already
-				}
-				more, err := io.ReadAll(c)
-				c.Close()
-				if got = append(got, more...); string(got) != first || err != nil && !errors.Is(err, syscall.ECONNRESET) {
-					t.Errorf("the client got %q, %v, want %q", got, err, first)
-				}
-				if got := st.local.said(); got != matches {
-					t.Errorf("local heard %q, want %q", got, matches)
-				}
-			})
-		}
-	}
-	t.Run("refused expectation", func(t *testing.T) {
-		const head = "POST /local HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
-		st := setStage(t, stageOptions{local: func(c net.Conn) {
-			_, _ = http.ReadRequest(bufio.NewReader(c))
-			_, _ = io.WriteString(c, "HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n")
-			_, _ = io.Copy(io.Discard, c)
-		}})
-		c := st.client()
-		br := bufio.NewReader(c)
-		ask(t, c, head)
-		if got := answer(t, br, "POST"); got != "417 " {
-			t.Errorf("got %q", got)
-		}
-		_, _ = io.WriteString(c, secret)
-		if b, _ := io.ReadAll(br); len(b) > 0 {
-			t.Errorf("then comes %q", b)
-		}
-		if got := st.local.said(); got != head {
-			t.Errorf("local heard %q, want %q", got, head)
-		}
-	})
-	t.Run("half a close", func(t *testing.T) {
-		const matches = "GET /local HTTP/1.1\r\nHost: a\r\n\r\n"
-		const short = "HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\ncut"
-		st := setStage(t, stageOptions{local: func(c net.Conn) {
-			_, _ = http.ReadRequest(bufio.NewReader(c))
-			_, _ = io.WriteString(c, short)
-			_ = c.(*recorded).Conn.(*link.Stream).CloseWrite()
-			_, _ = io.Copy(io.Discard, c)
-		}})
-		c := st.client()
-		ask(t, c, matches)
-		if got, err := io.ReadAll(c); string(got) != short || err != nil {
-			t.Errorf("got %q, %v, want %q", got, err, short)
-		}
-		ask(t, c, secret)
-		c.CloseWrite()
-		within(t, "the end of local's connection", within(t, "a connection", st.local.opened).(*recorded).done)
-		if got := st.local.said(); got != matches {
-			t.Errorf("local heard %q, want %q", got, matches)
-		}
-	})
-}
-
 // What is not clearly HTTP/1 is the original's, from the first doubtful byte.
 func TestPassesToOriginal(t *testing.T) {
 	echo := func(c net.Conn) {
@@ -565,106 +442,6 @@ func TestPassesToOriginal(t *testing.T) {
 			}
 		})
 	}
-}
-
-// When slow clients hold all large buffers, requests go on: long heads to the
-// original, bodies in small pieces.
-func TestBuffersAreBounded(t *testing.T) {
-	const held = 3
-	st := setStage(t, stageOptions{orig: func(c net.Conn) {
-		br := bufio.NewReader(c)
-		for {
-			r, err := http.ReadRequest(br)
-			if err != nil {
-				return
-			}
-			n, _ := io.Copy(io.Discard, r.Body)
-			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n%06d", n)
-		}
-	}})
-	st.hub.budget = http1.NewBudget(held)
-	pad := "X: " + strings.Repeat("x", 6000) + "\r\n"
-	body := strings.Repeat("y", 64<<10)
-	for range held { // half heads, for as long as they like
-		ask(t, st.client(), "GET /other HTTP/1.1\r\n"+pad)
-	}
-	for end := time.Now().Add(3 * time.Second); st.hub.budget.Free() > 0 && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
-	c := st.client()
-	br := bufio.NewReader(c)
-	ask(t, c, "POST /other HTTP/1.1\r\nHost: a\r\nContent-Length: 65536\r\n\r\n"+body)
-	if got := answer(t, br, "POST"); got != "200 065536" {
-		t.Errorf("got %q", got)
-	}
-	ask(t, c, "POST /local HTTP/1.1\r\nHost: a\r\nContent-Length: 65536\r\n\r\n"+body)
-	if got := answer(t, br, "POST"); got != "200 local POST /local 65536 map[]" {
-		t.Errorf("got %q", got)
-	}
-	ask(t, c, "GET /local HTTP/1.1\r\nHost: a\r\n"+pad+"\r\n")
-	if got := answer(t, br, "GET"); got != "200 000000" {
-		t.Errorf("a long head is answered %q, want the original's reply", got)
-	}
-	if got := st.hub.budget.Free(); got != 0 {
-		t.Errorf("%d large buffers are free", got)
-	}
-}
-
-// A head that takes its time is the original's, with all that follows.
-func TestSlowHead(t *testing.T) {
-	const slow = 50 * time.Millisecond
-	for name, begun := range map[string]string{
-		"first":        "GET /other HTTP/1.1\r\nHost: a\r\n",
-		"after others": "GET /other/1 HTTP/1.1\r\nHost: a\r\n\r\nGET /other HTTP/1.1\r\nHost: a\r\n",
-	} {
-		t.Run(name, func(t *testing.T) {
-			st := setStage(t, stageOptions{})
-			st.hub.headTime = slow
-			c := st.client()
-			ask(t, c, begun)
-			heard(t, st.orig, begun) // half a head, too: it has been given up
-			ask(t, c, "Connection: close\r\n\r\n")
-			b, err := io.ReadAll(c)
-			if !strings.HasSuffix(string(b), "original GET /other 0 map[]") || err != nil {
-				t.Errorf("the client got %q, %v", b, err)
-			}
-		})
-	}
-	t.Run("an empty line more", func(t *testing.T) {
-		st := setStage(t, stageOptions{})
-		st.hub.headTime = slow
-		c := st.client()
-		br := bufio.NewReader(c)
-		ask(t, c, "POST /local HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx\r\n")
-		answer(t, br, "POST")
-		time.Sleep(2 * slow)
-		ask(t, c, "GET /local HTTP/1.1\r\nHost: a\r\n\r\n")
-		if got := answer(t, br, "GET"); got != "200 local GET /local 0 map[]" {
-			t.Errorf("got %q", got)
-		}
-	})
-	t.Run("the original has spoken", func(t *testing.T) {
-		const half = "GET /local HTTP/1.1\r\n"
-		speak := make(chan struct{})
-		st := setStage(t, stageOptions{orig: func(c net.Conn) {
-			<-speak
-			_, _ = io.WriteString(c, "220 mail\r\n")
-			_, _ = io.Copy(io.Discard, c)
-		}})
-		st.hub.headTime = 4 * slow
-		c := st.client()
-		within(t, "a connection to the original", st.orig.opened)
-		ask(t, c, half)
-		time.Sleep(slow)
-		close(speak)
-		if _, err := io.ReadFull(c, make([]byte, 10)); err != nil {
-			t.Fatal(err)
-		}
-		ask(t, c, "x")
-		time.Sleep(5 * slow)
-		ask(t, c, "y")
-		heard(t, st.orig, half+"xy")
-	})
 }
 
 // Doubt in the middle: what came before is answered, the rest is the
@@ -771,6 +548,9 @@ func TestIdleEnds(t *testing.T) {
 	within(t, "another to the original", st.orig.opened).Close()
 	ends(t, br)
 }
+
+// carried is how many connections are; one slot is that of the next.
+func (b *bench) carried() int { return len(b.hub.slots[protocol.ModeSteal]) - 1 }
 
 func TestLocalFails(t *testing.T) {
 	const get = "GET /local HTTP/1.1\r\nHost: a\r\n\r\n"
