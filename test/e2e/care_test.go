@@ -268,7 +268,7 @@ func TestCareShellInside(t *testing.T) {
 
 func TestCareWindowAndInterrupts(t *testing.T) {
 	x := newTerminal(t)
-	x.types(mirrord(t) + `bash -c 'trap "echo win""ch" WINCH; n=0; trap "n=\$((n+1)); echo int\$n" INT; echo re""ady; while [ $n -lt 2 ]; do sleep 0.05; done; exit 3'` + "\n")
+	x.types(mirrord(t) + "python3 " + filepath.Join(w.dir, "bin", "signals.py") + "\n")
 	x.waitFor("ready")
 	x.types(ctrlC)
 	x.waitFor("int1")
