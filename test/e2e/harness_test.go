@@ -36,16 +36,16 @@ var w world
 func TestMain(m *testing.M) { os.Exit(mainCode(m)) }
 
 func mainCode(m *testing.M) (code int) {
-	if err := setUp(); err != nil {
-		fmt.Fprintln(os.Stderr, "e2e: set-up:", err)
-		return 1
-	}
 	defer func() {
 		if err := tearDown(); err != nil {
 			fmt.Fprintln(os.Stderr, "e2e: tear-down:", err)
 			code = 1
 		}
 	}()
+	if err := setUp(); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e: set-up:", err)
+		return 1
+	}
 	return m.Run()
 }
 
@@ -143,8 +143,15 @@ func fixture(ctx context.Context) error {
 func tearDown() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	_, err := w.cluster.Kubectl(ctx, "delete", "namespace", w.namespace, "--wait=false")
-	return errors.Join(err, w.cluster.Close(ctx), os.RemoveAll(w.dir))
+	err := os.RemoveAll(w.dir)
+	if w.namespace != "" {
+		_, kerr := w.cluster.Kubectl(ctx, "delete", "namespace", w.namespace, "--wait=false")
+		err = errors.Join(err, kerr)
+	}
+	if w.cluster != nil {
+		err = errors.Join(err, w.cluster.Close(ctx))
+	}
+	return err
 }
 
 // kubectl runs kubectl in the tests' namespace and gives its output, trimmed.
