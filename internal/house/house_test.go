@@ -35,7 +35,7 @@ const layers = `
 	NONE < link/resume, link/seal;
 
 	# Kernel tools both machines need.
-	NONE < nft, netns < KERNEL;
+	NONE < nft, netns, mountinfo < KERNEL;
 
 	# The developer's machine: mechanisms, then ways to an agent.
 	WORDS < local/netstack, local/fusefs, local/control, local/image, local/kin;

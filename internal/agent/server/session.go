@@ -206,11 +206,8 @@ func welcome(t *target.Target) (*protocol.Welcome, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the target's mounts: %w", err)
 	}
-	w := &protocol.Welcome{Hostname: hostname, Addrs: addrs, UID: t.UID, GID: t.GID, Targetless: t.Targetless(),
+	w := &protocol.Welcome{Hostname: hostname, Addrs: addrs, Mounts: mounts, UID: t.UID, GID: t.GID, Targetless: t.Targetless(),
 		Features: []string{protocol.FeatureFiles, protocol.FeatureMirror, protocol.FeatureSteal, protocol.FeatureHTTPFilter}}
-	for _, m := range mounts {
-		w.Mounts = append(w.Mounts, m.Point)
-	}
 	w.Dir, _ = os.Readlink(fmt.Sprintf("/proc/%d/cwd", t.PID)) // for information only
 	return w, nil
 }

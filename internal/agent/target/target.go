@@ -28,6 +28,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/mountinfo"
 )
 
 const (
@@ -35,9 +37,6 @@ const (
 	// own limit of arguments and environment together is a quarter of the stack
 	// limit, 2 MiB by default.
 	maxEnviron = 4 << 20
-	// maxMountinfo bounds what is read of a mount table, in bytes: nodes with
-	// thousands of mounts stay below it.
-	maxMountinfo = 8 << 20
 )
 
 // Target is one container, or one process. Its methods may be called
@@ -55,7 +54,7 @@ type Target struct {
 	hostNet  bool
 	environ  told[[]string]
 	hostname told[string]
-	mounts   told[[]Mount]
+	mounts   told[[]string]
 
 	pidfd  *os.File
 	done   chan struct{} // closed when the process has ended
@@ -131,7 +130,7 @@ func open(pid int, self bool) (_ *Target, err error) {
 		return nil, err
 	}
 	t.hostNet = t.readHostNetwork()
-	t.environ, t.hostname, t.mounts = tell(readEnviron(pid)), tell(readHostname(pid)), tell(readMounts(pid))
+	t.environ, t.hostname, t.mounts = tell(readEnviron(pid)), tell(readHostname(pid)), tell(mountinfo.Volumes(pid))
 	if !t.alive() {
 		return nil, fmt.Errorf("process %d has ended: %w", pid, unix.ESRCH)
 	}
@@ -225,6 +224,9 @@ func (t *Target) alive() bool {
 
 // Done is closed when the target's process has ended.
 func (t *Target) Done() <-chan struct{} { return t.done }
+
+// Mounts gives where the target has volumes; see mountinfo.Volumes.
+func (t *Target) Mounts() ([]string, error) { return t.mounts.value, t.mounts.err }
 
 // Environ gives the environment that the process was started with, as
 // "NAME=value" strings.

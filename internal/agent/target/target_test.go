@@ -78,42 +78,11 @@ func TestFindTakesTheFirst(t *testing.T) {
 	}
 }
 
-func TestVolumes(t *testing.T) {
-	table := strings.Join([]string{
-		`1 0 0:1 / / rw - overlay overlay rw`,
-		`2 1 0:2 / /proc rw - proc proc rw`,
-		`3 1 0:3 / /dev rw - tmpfs tmpfs rw`,
-		`4 3 0:4 / /dev/shm rw - tmpfs shm rw`,
-		`5 1 8:1 /var/lib/kubelet/pods/x/etc-hosts /etc/hosts rw - ext4 /dev/sda rw`,
-		`6 1 0:6 / /etc/app ro,relatime shared:1 master:2 - ext4 /dev/sda rw`,
-		`7 1 0:7 / /run/secrets/kubernetes.io/serviceaccount ro - tmpfs tmpfs rw`,
-		`8 1 0:8 / /with\040blank rw - nfs4 server:/x rw`,
-		`9 1 0:9 / /data rw - ext4 /dev/sdb rw`,
-		`10 1 0:9 / /data rw - ext4 /dev/sdb rw`,
-		`11 1 0:9 / /sys/fs/cgroup rw - cgroup2 cgroup rw`,
-		`12 1 broken`,
-		`13 1 0:9 / relative rw - ext4 x rw`,
-	}, "\n")
-	var got []string
-	for _, m := range volumes(table) {
-		got = append(got, m.Point)
-	}
-	want := []string{"/data", "/etc/app", "/etc/hosts", "/run/secrets/kubernetes.io/serviceaccount", "/with blank"}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
-	}
-}
-
 func FuzzParsers(f *testing.F) {
-	f.Add("0::/kubepods/pod1/"+id, "1 (x) S 0", `1 0 0:1 / /a\040b rw - ext4 x rw`, "Uid:\t1\t1\t1\t1\nGroups:\t1 2\n")
-	f.Fuzz(func(t *testing.T, groups, stat, mounts, status string) {
+	f.Add("0::/kubepods/pod1/"+id, "1 (x) S 0", "Uid:\t1\t1\t1\t1\nGroups:\t1 2\n")
+	f.Fuzz(func(t *testing.T, groups, stat, status string) {
 		inContainer(groups, id)
 		startTime(stat)
-		for _, m := range volumes(mounts) {
-			if !strings.HasPrefix(m.Point, "/") {
-				t.Errorf("volume at %q", m.Point)
-			}
-		}
 		_ = new(Target).parseStatus([]byte(status))
 	})
 }

@@ -168,16 +168,27 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
+// bothProtocols listens on one port by UDP and TCP. A number that is free in one
+// may be taken in the other.
+func bothProtocols(t *testing.T) (udp net.PacketConn, tcp net.Listener) {
+	t.Helper()
+	for range 100 {
+		udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tcp, err := net.Listen("tcp", udp.LocalAddr().String()); err == nil {
+			return udp, tcp
+		}
+		udp.Close()
+	}
+	t.Fatal("no port is free by both UDP and TCP")
+	return nil, nil
+}
+
 func TestExchange(t *testing.T) {
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	udp, tcp := bothProtocols(t)
 	at := netip.MustParseAddrPort(udp.LocalAddr().String())
-	tcp, err := net.Listen("tcp", at.String())
-	if err != nil {
-		t.Skip("the port is taken over TCP:", err)
-	}
 	t.Cleanup(func() { udp.Close(); tcp.Close() })
 	go func() {
 		buf := make([]byte, 512)
