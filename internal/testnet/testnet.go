@@ -39,9 +39,11 @@ func Process(t testing.TB, flags uintptr, env []string, script string) (pid int)
 	if os.Geteuid() != 0 {
 		t.Fatal("this test makes namespaces: run it as root")
 	}
-	cmd := exec.Command("sh", "-c", script+"; echo ready; exec cat")
+	cmd := exec.Command("sh", "-c", script+"; exec cat")
 	cmd.Env = env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL}
+	// No parent-death signal: it belongs to the thread, and threads that have
+	// entered another namespace end. The process ends with its stdin.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -54,6 +56,10 @@ func Process(t testing.TB, flags uintptr, env []string, script string) (pid int)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { stdin.Close(); _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	// Only cat answers: the shell's last execve is over then.
+	if _, err := io.WriteString(stdin, "ready\n"); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := io.ReadFull(out, make([]byte, len("ready\n"))); err != nil {
 		t.Fatal(err)
 	}
