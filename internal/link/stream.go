@@ -83,6 +83,9 @@ func (c *Conn) newStream(id uint64, lane Lane, owner Role) *Stream {
 	return s
 }
 
+// Link is the link that the stream is part of.
+func (s *Stream) Link() *Conn { return s.c }
+
 // Lane is the one that the stream was opened with.
 func (s *Stream) Lane() Lane { return s.lane }
 

@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path"
 	"strings"
@@ -57,7 +58,7 @@ type Server struct {
 
 	mu      sync.Mutex
 	handles map[uint64]*handle
-	last    uint64 // the newest handle's number
+	last    uint64 // the newest handle's number; begins anywhere: a session may have numbers of an earlier agent
 }
 
 // handle is an open regular file; busy counts the calls that use it.
@@ -73,7 +74,7 @@ func New(root *os.File, as As) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{root: root, pool: p, handles: map[uint64]*handle{}}, nil
+	return &Server{root: root, pool: p, handles: map[uint64]*handle{}, last: uint64(rand.Uint32())}, nil
 }
 
 // Close ends all handles. Calls under way end first.

@@ -44,6 +44,7 @@ type clusterAgent struct {
 	*kube.Agent
 	cluster *kube.Cluster
 	target  *kube.Target
+	cfg     config.Config
 }
 
 // clusterOptions are what the configuration says about cluster and agent.
@@ -84,8 +85,17 @@ func startClusterAgent(ctx context.Context, version string, cfg config.Config, r
 		cluster.Close()
 		return nil, err
 	}
-	if t.HostNetwork && cfg.Incoming.Wants(rules.IncomingSteal) {
+	a, err := startBeside(ctx, cluster, t, cfg, r)
+	if err != nil {
 		cluster.Close()
+		return nil, err
+	}
+	return a, nil
+}
+
+// startBeside starts an agent for t, which cfg names.
+func startBeside(ctx context.Context, cluster *kube.Cluster, t *kube.Target, cfg config.Config, r session.Request) (*clusterAgent, error) {
+	if t.HostNetwork && cfg.Incoming.Wants(rules.IncomingSteal) {
 		return nil, &failure.Error{Code: "steal-host-network", What: fmt.Sprintf("the traffic of %s cannot be stolen", t),
 			Why: "the pod uses the network of its node: its ports are the node's own, and others on the node would lose their traffic too",
 			Do:  "leave --steal away to get a copy of the traffic"}
@@ -107,11 +117,10 @@ func startClusterAgent(ctx context.Context, version string, cfg config.Config, r
 		Session: r.Session, PublicKey: r.PublicKey, User: r.User, Features: features(cfg), Owned: owned,
 	}, steps(r))
 	if err != nil {
-		cluster.Close()
 		return nil, err
 	}
 	owned(a.Ref()) // now with the identity of what was made
-	return &clusterAgent{a, cluster, t}, nil
+	return &clusterAgent{a, cluster, t, cfg}, nil
 }
 
 // describe is the step that names the target.
@@ -165,6 +174,20 @@ func grpcWarning(t *kube.Target, in rules.IncomingOptions) string {
 // Key implements session.Agent.
 func (a *clusterAgent) Key() string { return a.PublicKey }
 
+// Follow implements session.Agent.
+func (a *clusterAgent) Follow(ctx context.Context, ended bool, r session.Request) (session.Agent, error) {
+	if a.target.Targetless || !ended && !a.cluster.Ending(ctx, a.target) {
+		return nil, session.ErrNotReplaced
+	}
+	r.Emit(event.Event{Level: event.Warning, Code: "target-gone", Text: fmt.Sprintf("%s has ended: waiting for its successor. "+
+		"Connections through it are closed; what is local goes on", a.target), Facts: map[string]string{"target": a.target.String()}})
+	t, err := a.cluster.Successor(ctx, a.cfg.Target, a.target)
+	if err != nil {
+		return nil, err
+	}
+	return startBeside(ctx, a.cluster, t, a.cfg, r)
+}
+
 // Gone implements session.Agent.
 func (a *clusterAgent) Gone(err error) bool { return errors.Is(err, kube.ErrGone) }
 
@@ -206,6 +229,11 @@ type processAgent struct{ *process.Agent }
 
 // Probes are those of nobody: no node asks a process of this machine.
 func (a processAgent) Probes() map[uint16][]string { return nil }
+
+// Follow implements session.Agent: a process that has ended has no successor.
+func (a processAgent) Follow(context.Context, bool, session.Request) (session.Agent, error) {
+	return nil, session.ErrNotReplaced
+}
 
 // Gone implements session.Agent: the socket that the agent inherited is closed.
 func (a processAgent) Gone(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }

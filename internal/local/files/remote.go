@@ -138,7 +138,9 @@ func as[T protocol.Message](m protocol.Message) (T, error) {
 		return m, nil
 	case *protocol.Answer:
 		var none T
-		if err := m.Err(); err != nil {
+		if err := m.Err(); errors.Is(err, syscall.EBADF) {
+			return none, fmt.Errorf("opened before the target was replaced: %w", syscall.ESTALE)
+		} else if err != nil {
 			return none, err
 		}
 	}

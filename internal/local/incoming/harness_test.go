@@ -27,6 +27,7 @@ type bench struct {
 	t         *testing.T
 	near, far *link.Conn
 	agent     agent
+	answering sync.WaitGroup // all agents
 
 	lost   chan struct{} // gets one for each port-lost
 	dialed chan struct{} // gets one for each attempt that succeeded
@@ -69,10 +70,10 @@ func newBenchWith(t *testing.T, o rules.IncomingOptions, listen func(network, ad
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, z := net.Pipe()
-	b = &bench{t: t, near: link.New(a, link.Local, link.Options{}), far: link.New(z, link.Agent, link.Options{}),
-		agent: agent{answer: yes, subs: make(chan *sub, 64)}, lost: make(chan struct{}, 8), dialed: make(chan struct{}, 256), programs: map[Attempt]net.Listener{}}
-	b.Ports = New(Options{Link: b.near, Rules: in, Host: podHost, Dial: b.dial, Listen: listen, Emit: func(e event.Event) {
+	b = &bench{t: t, agent: agent{answer: yes, subs: make(chan *sub, 64)},
+		lost: make(chan struct{}, 8), dialed: make(chan struct{}, 256), programs: map[Attempt]net.Listener{}}
+	b.connect()
+	b.Ports = New(Options{Link: b, Rules: in, Host: podHost, Dial: b.dial, Listen: listen, Emit: func(e event.Event) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.events = append(b.events, e)
@@ -80,14 +81,30 @@ func newBenchWith(t *testing.T, o rules.IncomingOptions, listen func(network, ad
 			b.lost <- struct{}{}
 		}
 	}})
-	var wg sync.WaitGroup
-	wg.Go(func() {
+	return b, func() {
+		b.Close()
+		b.near.Close("")
+		b.far.Close("")
+		b.answering.Wait()
+	}
+}
+
+// connect gives the session a new agent in place of the one that it may have.
+func (b *bench) connect() {
+	if b.near != nil {
+		b.far.Close("the target has ended")
+		<-b.near.Done()
+	}
+	a, z := net.Pipe()
+	b.near, b.far = link.New(a, link.Local, link.Options{}), link.New(z, link.Agent, link.Options{})
+	far := b.far
+	b.answering.Go(func() {
 		for {
-			s, m, err := b.far.Accept(context.Background())
+			s, m, err := far.Accept(context.Background())
 			if err != nil {
 				return
 			}
-			wg.Go(func() {
+			b.answering.Go(func() {
 				one := &sub{m.(*protocol.Subscribe), s, make(chan error, 1)}
 				b.agent.subs <- one
 				if answer := b.agent.answer(one.Subscribe); answer != nil {
@@ -99,12 +116,11 @@ func newBenchWith(t *testing.T, o rules.IncomingOptions, listen func(network, ad
 			})
 		}
 	})
-	return b, func() {
-		b.Close()
-		b.near.Close("")
-		b.far.Close("")
-		wg.Wait()
-	}
+}
+
+// Open implements Opener by the link that there is now.
+func (b *bench) Open(ctx context.Context, lane link.Lane, m protocol.Message) (*link.Stream, error) {
+	return b.near.Open(ctx, lane, m)
 }
 
 func setUp(t *testing.T, mode uint8) *bench {

@@ -37,7 +37,7 @@ type Options struct {
 	Link  Opener
 	Rules *rules.Incoming
 	// Probes are the paths on which the target's node asks each port how the pod
-	// is: such requests are never stolen. Not changed after New.
+	// is: such requests are never stolen. Not changed after New; see Renew.
 	Probes map[uint16][]string
 	Host   Host
 	// Dial makes one attempt to connect into the sandbox. The connection has a
@@ -66,7 +66,8 @@ type Ports struct {
 
 	mu        sync.Mutex
 	closed    bool
-	order     uint64 // of the last listener
+	probes    map[uint16][]string
+	last      uint64 // order of the last listener
 	listeners map[uint64]*listener
 }
 
@@ -88,15 +89,46 @@ type listener struct {
 
 // subscription is what the agent was asked for.
 type subscription struct {
-	mode   uint8
-	filter bool
+	wish   *protocol.Subscribe
+	number uint16 // of the program's port that it was asked for first
+
+	mu     sync.Mutex
 	stream *link.Stream // nil: it did not give it, and that was told
+	over   bool         // nobody wants it any more
+}
+
+// given reports whether the agent gives what was asked for.
+func (s *subscription) given() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stream != nil
+}
+
+// old forgets a stream that is of another link than l; false: it is of l.
+func (s *subscription) old(l *link.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stream != nil && s.stream.Link() != l {
+		s.stream.Close()
+		s.stream = nil
+	}
+	return s.stream == nil
+}
+
+// take makes stream the subscription's; false: it is over.
+func (s *subscription) take(stream *link.Stream) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.over {
+		s.stream = stream
+	}
+	return !s.over
 }
 
 // New makes the ports of a session; Close ends them.
 func New(o Options) *Ports {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &Ports{o: o, ctx: ctx, cancel: cancel, listeners: map[uint64]*listener{}}
+	p := &Ports{o: o, ctx: ctx, cancel: cancel, listeners: map[uint64]*listener{}, probes: o.Probes}
 	p.subscriptions = shares[*subscription]{end: p.unsubscribe, of: map[uint16]*share[*subscription]{}}
 	p.publications = shares[publication]{end: p.unpublish, of: map[uint16]*share[publication]{}}
 	return p
@@ -139,8 +171,8 @@ func (p *Ports) add(one Listener) *listener {
 			one.AnyPort = one.AnyPort || l.AnyPort && l.Addr.Port() == one.Addr.Port()
 		}
 	}
-	p.order++
-	l := &listener{Listener: one, order: p.order, Port: p.o.Rules.Decide(rules.Listener{Addr: one.Addr, AnyPort: one.AnyPort})}
+	p.last++
+	l := &listener{Listener: one, order: p.last, Port: p.o.Rules.Decide(rules.Listener{Addr: one.Addr, AnyPort: one.AnyPort})}
 	p.listeners[one.ID] = l
 	return l
 }
@@ -186,7 +218,7 @@ func (p *Ports) tell(l *listener, published bool) {
 	switch {
 	case l.subscribed == nil:
 		e.Text += " is local only: " + l.Why
-	case l.subscribed.value.stream != nil: // else there was a warning
+	case l.subscribed.value.given(): // else there was a warning
 		e.Facts["mode"], e.Facts["target"] = modeName(l.Mode), fmt.Sprint(l.Target)
 		e.Text += ": the target's traffic "
 		if l.Target != number {
@@ -224,30 +256,82 @@ func modeName(mode uint8) string {
 // session holds is an error of listen(2). Nothing less than what was asked for
 // is ever taken instead: no whole port for one with a filter.
 func (p *Ports) subscribe(ctx context.Context, l *listener) (*subscription, error) {
-	sub := &subscription{}
-	s, err := p.ask(ctx, &protocol.Subscribe{Port: l.Target, Mode: l.Mode, Filter: l.Filter, Probes: p.o.Probes[l.Target]})
-	facts := map[string]string{"port": fmt.Sprint(l.Addr.Port()), "target": fmt.Sprint(l.Target)}
-	var refused *protocol.AnswerError
+	sub := &subscription{number: l.Addr.Port(), wish: &protocol.Subscribe{Port: l.Target, Mode: l.Mode, Filter: l.Filter}}
+	err := p.order(ctx, sub)
 	switch {
 	case err == nil:
-		sub.stream = s
-		p.wg.Go(func() { p.follow(s, l.Target) })
 	case p.ctx.Err() != nil:
 		return nil, syscall.ESHUTDOWN
 	case ctx.Err() != nil:
 		return nil, syscall.EINTR
-	case errors.Is(err, syscall.EADDRINUSE):
-		p.o.Emit(event.Event{Level: event.Warning, Code: "port-held", Flow: "incoming",
-			Text: fmt.Sprintf("port %d of the target is taken: %v", l.Target, err), Facts: facts})
-		return nil, syscall.EADDRINUSE
-	case l.Filter != "" && errors.As(err, &refused) && refused.Answer.Cause == protocol.CauseUnsupported:
-		p.o.Emit(event.Event{Level: event.Warning, Code: "filter-refused", Flow: "incoming",
-			Text: fmt.Sprintf("port %d is open on this machine only, nothing of the target's traffic comes here: the agent cannot do the filter (%v)", l.Addr.Port(), err), Facts: facts})
 	default:
-		p.o.Emit(event.Event{Level: event.Warning, Code: "port-not-" + modeName(l.Mode), Flow: "incoming",
-			Text: fmt.Sprintf("port %d is open on this machine only: %v", l.Addr.Port(), err), Facts: facts})
+		p.refused(sub, err)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return nil, syscall.EADDRINUSE
+		}
 	}
 	return sub, nil
+}
+
+// order asks the agent that there is now for what sub wishes.
+func (p *Ports) order(ctx context.Context, sub *subscription) error {
+	m := *sub.wish
+	p.mu.Lock()
+	m.Probes = p.probes[m.Port]
+	p.mu.Unlock()
+	s, err := p.ask(ctx, &m)
+	if err != nil {
+		return err
+	}
+	if !sub.take(s) {
+		s.Close()
+		return nil
+	}
+	p.wg.Go(func() { p.follow(s, m.Port) })
+	return nil
+}
+
+// refused tells that the agent does not give what sub wishes.
+func (p *Ports) refused(sub *subscription, err error) {
+	facts := map[string]string{"port": fmt.Sprint(sub.number), "target": fmt.Sprint(sub.wish.Port)}
+	var refused *protocol.AnswerError
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		p.o.Emit(event.Event{Level: event.Warning, Code: "port-held", Flow: "incoming",
+			Text: fmt.Sprintf("port %d of the target is taken: %v", sub.wish.Port, err), Facts: facts})
+	case sub.wish.Filter != "" && errors.As(err, &refused) && refused.Answer.Cause == protocol.CauseUnsupported:
+		p.o.Emit(event.Event{Level: event.Warning, Code: "filter-refused", Flow: "incoming",
+			Text: fmt.Sprintf("port %d is open on this machine only, nothing of the target's traffic comes here: the agent cannot do the filter (%v)", sub.number, err), Facts: facts})
+	default:
+		p.o.Emit(event.Event{Level: event.Warning, Code: "port-not-" + modeName(sub.wish.Mode), Flow: "incoming",
+			Text: fmt.Sprintf("port %d is open on this machine only: %v", sub.number, err), Facts: facts})
+	}
+}
+
+// Renew asks the agent at the other end of l, which has replaced another beside
+// a target with these probes, for every port that the program listens on. What
+// it does not give is told, and stays with the target. It returns when all has
+// been answered, or after Close.
+func (p *Ports) Renew(l *link.Conn, probes map[uint16][]string) {
+	if !p.enter() {
+		return
+	}
+	defer p.wg.Done()
+	p.mu.Lock()
+	p.probes = probes
+	p.mu.Unlock()
+	var asked sync.WaitGroup
+	for _, sh := range p.subscriptions.begun() {
+		if !sh.value.old(l) {
+			continue
+		}
+		asked.Go(func() {
+			if err := p.order(p.ctx, sh.value); err != nil && p.ctx.Err() == nil {
+				p.refused(sh.value, err)
+			}
+		})
+	}
+	asked.Wait()
 }
 
 // ask opens a subscription. An error leaves nothing behind; it is not to be
@@ -265,6 +349,9 @@ func (p *Ports) ask(ctx context.Context, m *protocol.Subscribe) (*link.Stream, e
 }
 
 func (p *Ports) unsubscribe(_ uint16, sub *subscription) {
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	sub.over = true
 	if sub.stream != nil {
 		sub.stream.Close()
 	}

@@ -3,6 +3,8 @@ package incoming
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"syscall"
 )
@@ -118,6 +120,19 @@ func (s *shares[T]) finish(sh *share[T]) {
 	delete(s.of, sh.number)
 	s.mu.Unlock()
 	close(sh.ended)
+}
+
+// begun gives the shares that are there now, each begun.
+func (s *shares[T]) begun() (all []*share[T]) {
+	s.mu.Lock()
+	of := slices.Collect(maps.Values(s.of))
+	s.mu.Unlock()
+	for _, sh := range of {
+		if <-sh.ready; sh.err == nil {
+			all = append(all, sh)
+		}
+	}
+	return all
 }
 
 // shut lets nobody join any more, and gives the shares that are still to be

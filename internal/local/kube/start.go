@@ -233,12 +233,7 @@ func (c *Cluster) watch(ctx context.Context, client *rest.RESTClient, namespace,
 			}
 		}
 		w.Stop()
-		pause := time.NewTimer(watchPause)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-		}
-		pause.Stop()
+		sleep(ctx, watchPause)
 	}
 	return nil
 }

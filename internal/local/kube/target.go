@@ -25,6 +25,9 @@ type Target struct {
 	// in the cgroup paths of the node; Runtime is that name ("containerd").
 	ContainerID, Runtime string
 	HostNetwork          bool // the pod shares the node's network
+	// Recreated: a pod that ends gets a successor to which the target's name leads,
+	// too. Restarted: a container that ends is started again in the same pod.
+	Recreated, Restarted bool
 	// Volumes are the places where the container has volumes, clean paths, as
 	// the pod declares them; those below /var/run are below /run as well.
 	Volumes []string
@@ -76,6 +79,7 @@ func (c *Cluster) Resolve(ctx context.Context, target string) (*Target, error) {
 		return nil, err
 	}
 	t.Workload, t.Notes = r.String(), slices.Concat(notes, t.Notes)
+	t.Recreated, t.Restarted = renewal(pod, r)
 	return t, nil
 }
 

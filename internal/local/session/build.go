@@ -27,6 +27,7 @@ type built struct {
 	tree  *files.Tree
 	fuse  *fusefs.Server
 
+	ctx    context.Context // what serves the sandbox ends with it
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
@@ -43,6 +44,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 	}
 	b := &built{}
 	ctx, b.cancel = context.WithCancel(ctx)
+	b.ctx = ctx
 	defer func() {
 		if err != nil {
 			b.close()
@@ -51,7 +53,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 
 	spec := handoff.Spec{
 		Argv: s.start.Argv, Env: env, Dir: s.start.Dir,
-		Hostname: s.hostname(), Addrs: s.addrs(), NoIPv6: s.cfg.IPv6Off, FUSE: true, MaxRead: fusefs.MaxRead,
+		Hostname: s.hostname(), Addrs: s.addrs(s.first.pod), NoIPv6: s.cfg.IPv6Off, FUSE: true, MaxRead: fusefs.MaxRead,
 	}
 	traffic := s.outgoing(ctx, b)
 	if err := s.openTree(b, &spec); err != nil {
@@ -73,7 +75,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		return nil, fmt.Errorf("start the network stack: %w", err)
 	}
 	b.ports = incoming.New(incoming.Options{
-		Link: s.link, Rules: in, Probes: s.agent.Probes(), Host: s.host(), Emit: s.emit, Listen: net.Listen,
+		Link: s.peer, Rules: in, Probes: s.first.agent.Probes(), Host: s.host(), Emit: s.emit, Listen: net.Listen,
 		Dial: func(ctx context.Context, a incoming.Attempt) (net.Conn, error) {
 			if a.Way == incoming.Inside {
 				return b.box.DialLocal(ctx, a.Src, a.Dst)
@@ -92,14 +94,14 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 			s.emit(event.Event{Level: event.Warning, Code: "no-watch", Flow: "incoming", Text: fmt.Sprintf("new listeners are not noticed any more: %v", err)})
 		}
 	})
-	b.wg.Go(func() { s.acceptStreams(ctx, b) })
+	b.wg.Go(func() { s.acceptStreams(ctx, b, s.first) })
 	return b, nil
 }
 
-// acceptStreams hands the agent's streams to their flow until the link ends.
-func (s *supervisor) acceptStreams(ctx context.Context, b *built) {
+// acceptStreams hands an agent's streams to their flow until its link ends.
+func (s *supervisor) acceptStreams(ctx context.Context, b *built, at *attachment) {
 	for {
-		stream, m, err := s.link.Accept(ctx)
+		stream, m, err := at.link.Accept(ctx)
 		if err != nil {
 			return
 		}
@@ -108,6 +110,7 @@ func (s *supervisor) acceptStreams(ctx context.Context, b *built) {
 			stream.Close() // a newer agent's request
 			continue
 		}
+		in.Local = s.toSandbox(at.pod, in.Local)
 		b.wg.Go(func() { b.ports.Serve(ctx, stream, in) })
 	}
 }
@@ -136,18 +139,18 @@ func (b *built) close() {
 // host is what the sandbox's addresses are.
 func (s *supervisor) host() incoming.Host {
 	h := incoming.Host{Localhost4: handoff.Localhost4, Localhost6: handoff.Localhost6}
-	h.Pod4, h.Pod6 = s.podAddrs()
+	h.Pod4, h.Pod6 = s.podAddrs(s.first.pod)
 	return h
 }
 
-// addrs are the pod's addresses of the families that the session has.
-func (s *supervisor) addrs() []netip.Prefix {
-	return slices.DeleteFunc(slices.Clone(s.pod.Addrs), func(p netip.Prefix) bool { return s.cfg.IPv6Off && p.Addr().Is6() })
+// addrs are a pod's addresses of the families that the session has.
+func (s *supervisor) addrs(pod *protocol.Welcome) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(pod.Addrs), func(p netip.Prefix) bool { return s.cfg.IPv6Off && p.Addr().Is6() })
 }
 
-// podAddrs gives the pod's first address of each family.
-func (s *supervisor) podAddrs() (v4, v6 netip.Addr) {
-	for _, p := range s.addrs() {
+// podAddrs gives a pod's first address of each family.
+func (s *supervisor) podAddrs(pod *protocol.Welcome) (v4, v6 netip.Addr) {
+	for _, p := range s.addrs(pod) {
 		switch a := p.Addr(); {
 		case a.Is4() && !v4.IsValid():
 			v4 = a
@@ -165,13 +168,13 @@ func (s *supervisor) hostname() string {
 			return name
 		}
 	}
-	return s.pod.Hostname
+	return s.first.pod.Hostname
 }
 
 // translate gives the addresses that the sandbox's rules use their meaning in
 // the target.
 func (s *supervisor) translate(a netip.AddrPort) netip.AddrPort {
-	v4, v6 := s.podAddrs()
+	v4, v6 := s.podAddrs(s.current.Load().pod)
 	switch a.Addr() {
 	case handoff.Localhost4:
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), a.Port())
@@ -181,6 +184,20 @@ func (s *supervisor) translate(a netip.AddrPort) netip.AddrPort {
 		return netip.AddrPortFrom(v4, a.Port())
 	case handoff.Self6:
 		return netip.AddrPortFrom(v6, a.Port())
+	}
+	return a
+}
+
+// toSandbox gives an address of a pod that has replaced the first the one that
+// the sandbox has instead.
+func (s *supervisor) toSandbox(pod *protocol.Welcome, a netip.AddrPort) netip.AddrPort {
+	v4, v6 := s.podAddrs(pod)
+	own4, own6 := s.podAddrs(s.first.pod)
+	switch ip := a.Addr().Unmap(); {
+	case ip == v4 && own4.IsValid():
+		return netip.AddrPortFrom(own4, a.Port())
+	case ip == v6 && own6.IsValid():
+		return netip.AddrPortFrom(own6, a.Port())
 	}
 	return a
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/user"
 	"runtime"
+	"strings"
 	"sync"
 
 	"github.com/mirrord-go/mirrord/internal/event"
@@ -21,22 +23,36 @@ import (
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
-// connect starts the agent and greets it.
-func (s *supervisor) connect(ctx context.Context) error {
+// attachment is the session's hold on one agent: the one it starts with, or a
+// later one beside what has replaced the target.
+type attachment struct {
+	agent Agent
+	link  *link.Conn
+	hello *link.Stream // the control stream
+	said  *notices     // what the agent says on it
+	pod   *protocol.Welcome
+	ended sync.Once // detach
+}
+
+// attach starts an agent and greets it. What it gives is to be detached, also
+// with an error; nil: there is nothing.
+func (s *supervisor) attach(ctx context.Context, reach Reach) (*attachment, error) {
 	key, err := seal.NewKey()
 	if err != nil {
-		return fmt.Errorf("make the session's key: %w", err)
+		return nil, fmt.Errorf("make the session's key: %w", err)
 	}
-	s.agent, err = s.reach(ctx, Request{PublicKey: seal.PublicKey(key), Session: s.id, User: userName(), Owned: s.owned, Emit: s.emit})
+	id := strings.ToLower(rand.Text())
+	at := &attachment{}
+	at.agent, err = reach(ctx, Request{PublicKey: seal.PublicKey(key), Session: id, User: userName(), Owned: s.owned, Emit: s.emit})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	agentKey, err := seal.ParsePublicKey(s.agent.Key())
+	agentKey, err := seal.ParsePublicKey(at.agent.Key())
 	if err != nil {
-		return fmt.Errorf("the agent's announcement: %w", err)
+		return at, fmt.Errorf("the agent's announcement: %w", err)
 	}
 	pipe, err := resume.Dial(ctx, func(ctx context.Context) (io.ReadWriteCloser, error) {
-		raw, err := s.agent.Dial(ctx)
+		raw, err := at.agent.Dial(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -47,24 +63,23 @@ func (s *supervisor) connect(ctx context.Context) error {
 		}
 		return sealed, nil
 	}, resume.Options{Fatal: func(err error) bool {
-		return errors.Is(err, seal.ErrRefused) || errors.Is(err, seal.ErrWrongKey) || s.agent.Gone(err)
+		return errors.Is(err, seal.ErrRefused) || errors.Is(err, seal.ErrWrongKey) || at.agent.Gone(err)
 	}})
 	if err != nil {
-		return failure.Wrap(err, "agent-unreachable", "the agent was started but cannot be reached", "try: kubectl port-forward to any pod of the namespace; it needs the same permissions")
+		return at, failure.Wrap(err, "agent-unreachable", "the agent was started but cannot be reached", "try: kubectl port-forward to any pod of the namespace; it needs the same permissions")
 	}
-	s.link = link.New(pipe, link.Local, link.Options{})
-	if err := s.greet(ctx); err != nil {
-		s.disconnect()
-		return err
+	at.link = link.New(pipe, link.Local, link.Options{})
+	if err := s.greet(ctx, at, id); err != nil {
+		return at, err
 	}
-	s.emit(event.Event{Level: event.Step, Code: "connected", Text: "connected to " + s.pod.Hostname, Facts: map[string]string{"hostname": s.pod.Hostname, "agent": s.pod.Software}})
-	return nil
+	s.emit(event.Event{Level: event.Step, Code: "connected", Text: "connected to " + at.pod.Hostname, Facts: map[string]string{"hostname": at.pod.Hostname, "agent": at.pod.Software}})
+	return at, nil
 }
 
 // greet opens the control stream.
-func (s *supervisor) greet(ctx context.Context) error {
-	stream, err := s.link.Open(ctx, link.Interactive, &protocol.Hello{
-		Min: protocol.MinVersion, Max: protocol.Version, Session: s.id, User: userName(),
+func (s *supervisor) greet(ctx context.Context, at *attachment, id string) error {
+	stream, err := at.link.Open(ctx, link.Interactive, &protocol.Hello{
+		Min: protocol.MinVersion, Max: protocol.Version, Session: id, User: userName(),
 		Software: fmt.Sprintf("mirrord %s %s/%s", s.version, runtime.GOOS, runtime.GOARCH)})
 	if err != nil {
 		return err
@@ -77,8 +92,8 @@ func (s *supervisor) greet(ctx context.Context) error {
 	}
 	switch m := m.(type) {
 	case *protocol.Welcome:
-		s.pod, s.hello, s.said = m, stream, &notices{}
-		s.said.wg.Go(func() { s.said.read(stream, s.emit) })
+		at.pod, at.hello, at.said = m, stream, &notices{}
+		at.said.wg.Go(func() { at.said.read(stream, s.emit) })
 		return nil
 	case *protocol.Answer:
 		f := &failure.Error{Code: "agent-refuses", What: "the agent refuses the session", Why: m.Text, Do: "try again", Cause: m.Err()}
@@ -93,15 +108,25 @@ func (s *supervisor) greet(ctx context.Context) error {
 	return fmt.Errorf("the agent answered the greeting with %T", m)
 }
 
-// disconnect says goodbye.
-func (s *supervisor) disconnect() {
-	if s.hello != nil {
-		_ = s.hello.Send(&protocol.Bye{Code: "done"})
-		s.hello.Close()
+// detach says goodbye to an agent and removes what is left of it in the
+// cluster.
+func (s *supervisor) detach(at *attachment) { at.ended.Do(func() { s.detachOnce(at) }) }
+
+func (s *supervisor) detachOnce(at *attachment) {
+	if at.hello != nil {
+		_ = at.hello.Send(&protocol.Bye{Code: "done"})
+		at.hello.Close()
 	}
-	_ = s.link.Close("the session has ended")
-	if s.said != nil {
-		s.said.wg.Wait()
+	if at.link != nil {
+		_ = at.link.Close("the session has ended")
+	}
+	if at.said != nil {
+		at.said.wg.Wait()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), endTime)
+	defer cancel()
+	if err := at.agent.Close(ctx); err != nil {
+		s.emit(event.Event{Level: event.Warning, Code: "agent-left", Text: fmt.Sprintf("the agent could not be removed (%v); it ends by itself", err)})
 	}
 }
 
@@ -135,7 +160,7 @@ func Env(o rules.EnvOptions) (rules.Env, error) {
 
 // variables asks for the target's environment.
 func (s *supervisor) variables(ctx context.Context) ([]string, error) {
-	m, err := s.link.Call(ctx, &protocol.EnvRequest{})
+	m, err := s.peer.Call(ctx, &protocol.EnvRequest{})
 	if err != nil {
 		return nil, fmt.Errorf("read the target's environment: %w", err)
 	}

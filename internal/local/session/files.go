@@ -43,20 +43,20 @@ func Served(o rules.FilesOptions) map[string][]byte {
 // openTree makes the view of files for spec, and plans its mounts.
 func (s *supervisor) openTree(b *built, spec *handoff.Spec) error {
 	at := Places(s.start.Argv, s.start.Env, s.start.Dir)
-	at.Volumes = s.pod.Mounts
+	at.Volumes = s.first.pod.Mounts
 	r, err := rules.NewFiles(s.cfg.FilesRules(), at)
 	if err != nil {
 		return fmt.Errorf("read the rules of files: %w", err)
 	}
 	plan := r.Plan(disk{})
-	for _, v := range s.pod.Mounts {
+	for _, v := range s.first.pod.Mounts {
 		if d := r.Decide(v, rules.Read); d.Where == rules.Local && s.cfg.FilesRules().Mode != rules.FilesLocal {
 			s.emit(event.Event{Level: event.Detail, Code: "volume-local", Flow: "files",
 				Text: "the target has a volume at " + v + "; here it is local: " + d.Why})
 		}
 	}
 	b.tree = files.New(files.Options{
-		Peer: s.link, Rules: r, Plan: plan, UID: s.pod.UID, GID: s.pod.GID, Emit: s.emit,
+		Peer: s.peer, Rules: r, Plan: plan, UID: s.first.pod.UID, GID: s.first.pod.GID, Emit: s.emit,
 		Sockets: []string{"/run"}, Served: Served(s.cfg.Files),
 	})
 	spec.Binds = slices.Concat(plan.Binds, plan.Pins)

@@ -57,7 +57,7 @@ func (s *supervisor) handler(o dns.Options) (h netstack.Handler, err error) {
 	names := dns.New(o)
 	family := kin.Of(os.Getppid()) // the front is this process's parent, and the command's
 	out := &outgoing.Router{
-		Link: s.link, Translate: s.translate, Names: names.Of, Resolve: names.Resolve, Emit: s.emit,
+		Link: s.peer, Translate: s.translate, Names: names.Of, Resolve: names.Resolve, Emit: s.emit,
 		Here: func(at netip.AddrPort) (outgoing.Listener, bool) {
 			l, ok := family.Listener(at)
 			return outgoing.Listener(l), ok
@@ -89,7 +89,7 @@ func (s *supervisor) handler(o dns.Options) (h netstack.Handler, err error) {
 // targetFile gives the beginning of a file of the target's; ok is false if it
 // cannot be read.
 func (s *supervisor) targetFile(ctx context.Context, path string) (text string, ok bool) {
-	m, err := s.link.Call(ctx, &protocol.Stat{Path: path, Follow: true, Prefetch: maxNamesFile})
+	m, err := s.peer.Call(ctx, &protocol.Stat{Path: path, Follow: true, Prefetch: maxNamesFile})
 	if a, is := m.(*protocol.Attr); err == nil && is && a.HasData {
 		return string(a.Data), true
 	}

@@ -9,13 +9,11 @@ package session
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,10 +21,8 @@ import (
 	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
-	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
-	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
 // Request is what an agent must know to serve a session.
@@ -53,9 +49,16 @@ type Agent interface {
 	// Gone reports whether an error of Dial says that there is no agent any
 	// more.
 	Gone(err error) bool
+	// Follow waits for what takes the place of the target, and starts an agent
+	// beside it. ended says that the target has surely ended; otherwise Follow
+	// finds out first. It fails with ErrNotReplaced where there is no such thing.
+	Follow(ctx context.Context, ended bool, r Request) (Agent, error)
 	// Close removes the agent and everything that belongs to it.
 	Close(ctx context.Context) error
 }
+
+// ErrNotReplaced says that the target has not ended, or will not be replaced.
+var ErrNotReplaced = errors.New("the target has no successor")
 
 // Reach starts an agent beside the target.
 type Reach func(ctx context.Context, r Request) (Agent, error)
@@ -77,12 +80,10 @@ type supervisor struct {
 	reach   Reach
 	version string
 
-	id    string
-	agent Agent
-	link  *link.Conn
-	hello *link.Stream // the control stream
-	said  *notices     // what the agent says on it
-	pod   *protocol.Welcome
+	peer    *peer
+	first   *attachment                // what the sandbox was made for; set once
+	current atomic.Pointer[attachment] // what serves it now
+
 	began time.Time
 	runs  atomic.Bool // the command has been let go
 	tally tally
@@ -92,7 +93,7 @@ type supervisor struct {
 // removal of its last trace. It owns ctl and initSocket. What goes wrong is
 // told to the front; Run returns when all is done.
 func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.File, start *control.Start, cfg config.Config, reach Reach) {
-	s := &supervisor{ctl: ctl, init: initSocket, start: start, cfg: cfg, reach: reach, version: version, id: strings.ToLower(rand.Text()), began: time.Now()}
+	s := &supervisor{ctl: ctl, init: initSocket, start: start, cfg: cfg, reach: reach, version: version, peer: &peer{}, began: time.Now()}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer ctl.Close()
@@ -101,7 +102,11 @@ func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.
 	defer cancel(nil)
 	front := make(chan control.Message, 1)
 	wg.Go(func() { s.listen(front, cancel) }) // ends when ctl is closed
-	defer s.removeAgent()
+	defer func() {
+		if at := s.current.Load(); at != nil {
+			s.detach(at)
+		}
+	}()
 	if err := s.run(ctx, front); err != nil && !errors.Is(context.Cause(ctx), errFrontGone) {
 		_ = ctl.Send(control.Message{Failed: s.failure(err)})
 	}
@@ -130,10 +135,13 @@ func (s *supervisor) listen(front chan<- control.Message, cancel context.CancelC
 }
 
 func (s *supervisor) run(ctx context.Context, front <-chan control.Message) error {
-	if err := s.connect(ctx); err != nil {
+	at, err := s.attach(ctx, s.reach)
+	s.current.Store(at)
+	if err != nil {
 		return err
 	}
-	defer s.disconnect()
+	s.first = at
+	s.peer.set(at.link)
 	b, err := s.build(ctx)
 	if err != nil {
 		return err
@@ -153,6 +161,15 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 	}
 	_ = s.ctl.Send(control.Message{Running: &control.Running{}})
 	var lost error
+	var next <-chan successor
+	ctx, stop := context.WithCancel(ctx)
+	defer func() { // what follows the target has ended before anything else does
+		stop()
+		if next != nil {
+			<-next
+		}
+	}()
+	gone := s.first.link.Done()
 	for lost == nil {
 		select {
 		case m := <-front:
@@ -169,8 +186,16 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 				}
 			}
 			return nil
-		case <-s.link.Done():
-			lost = s.linkLost()
+		case <-gone:
+			gone, next = nil, s.follow(ctx, s.current.Load())
+		case to := <-next:
+			if next = nil; to.err != nil {
+				lost = to.err
+				continue
+			}
+			gone = to.at.link.Done()
+			b.wg.Go(func() { s.acceptStreams(b.ctx, b, to.at) })
+			b.wg.Go(func() { b.ports.Renew(to.at.link, to.at.agent.Probes()) })
 		case <-ctx.Done():
 			lost = context.Cause(ctx)
 		}
@@ -194,22 +219,6 @@ func (s *supervisor) release(b *built, _ *control.Exited) {
 		s.emit(event.Event{Level: event.Info, Code: "background", Text: "processes that the command left keep the session; it ends with the last of them"})
 	}
 	_ = s.ctl.Send(control.Message{Released: &control.Released{}})
-}
-
-// linkLost says why the agent is gone.
-func (s *supervisor) linkLost() error {
-	err := s.link.Err()
-	f := &failure.Error{Code: "agent-lost", What: "the session has ended: the agent is gone", Cause: err,
-		Why: "its pod was deleted, or the connection to the cluster was lost for too long", Do: "start the command again"}
-	if bye := s.said.goodbye(); bye != nil {
-		f.Code, f.What, f.Why = "target-ended", "the session has ended: the target has ended", "its container ended or was restarted"
-		if bye.Code != "target-ended" {
-			f.Why = fmt.Sprintf("the agent said %q", bye.Text)
-		}
-	} else if err != nil {
-		f.Why += fmt.Sprintf(" (%q)", err.Error())
-	}
-	return f
 }
 
 // failure is the form of err for the user.
@@ -242,16 +251,4 @@ func (s *supervisor) summarize() {
 		target = "no target"
 	}
 	s.emit(event.Event{Level: event.Info, Code: "summary", Text: s.tally.summary(target, time.Since(s.began))})
-}
-
-// removeAgent removes what is left in the cluster.
-func (s *supervisor) removeAgent() {
-	if s.agent == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), endTime)
-	defer cancel()
-	if err := s.agent.Close(ctx); err != nil {
-		s.emit(event.Event{Level: event.Warning, Code: "agent-left", Text: fmt.Sprintf("the agent could not be removed (%v); it ends by itself", err)})
-	}
 }
