@@ -117,6 +117,13 @@ func (s *Stream) Read(p []byte) (int, error) {
 	}
 }
 
+// Buffered is how many bytes can be read without waiting.
+func (s *Stream) Buffered() int {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.in.n
+}
+
 // ReadByte is Read for one byte.
 func (s *Stream) ReadByte() (byte, error) {
 	var p [1]byte

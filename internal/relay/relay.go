@@ -2,8 +2,9 @@
 // with half-close and reset passed on.
 //
 // Every flow that carries connections uses it, on both machines. It knows no
-// network: connections are anything with the methods of Conn. It allocates
-// nothing per connection but two buffers from a pool.
+// network: connections are anything with the methods of Conn. A waiting
+// connection holds two buffers of 2 KiB; larger ones are for those that have
+// much to say, as far as there are any (maxLarge).
 package relay
 
 import (
@@ -13,6 +14,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -24,12 +26,47 @@ type Conn interface {
 	CloseWrite() error
 }
 
-// bufferSize is the length in bytes of a copy buffer: large enough that a
-// system call's price is small beside the copying, small enough for thousands
-// of connections.
-const bufferSize = 64 << 10
+const (
+	// smallBuffer is what a direction holds while it waits, in bytes: most
+	// connections of a session do nothing most of the time, and there are
+	// thousands of them.
+	smallBuffer = 2 << 10
+	// largeBuffer is what a direction reads with while there is much to read:
+	// large enough that a system call's price is small beside the copying.
+	largeBuffer = 64 << 10
+	// maxLarge bounds the large buffers of a process: 8 MiB. A direction that
+	// gets none goes on with its small one.
+	maxLarge = 128
+)
 
-var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+var smallBuffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
+
+// largeBuffers are those of the whole process, as its memory is.
+var largeBuffers = &bounded{most: maxLarge}
+
+// bounded is a pool of large buffers that gives out so many at a time.
+type bounded struct {
+	most  int64
+	inUse atomic.Int64
+	pool  sync.Pool
+}
+
+// take gives a buffer; nil: all are in use.
+func (b *bounded) take() *[largeBuffer]byte {
+	if b.inUse.Add(1) > b.most {
+		b.inUse.Add(-1)
+		return nil
+	}
+	if buf, ok := b.pool.Get().(*[largeBuffer]byte); ok {
+		return buf
+	}
+	return new([largeBuffer]byte)
+}
+
+func (b *bounded) give(buf *[largeBuffer]byte) {
+	b.pool.Put(buf)
+	b.inUse.Add(-1)
+}
 
 // Count is what a relay has carried, in bytes.
 type Count struct {
@@ -91,12 +128,14 @@ func gone(err error) bool {
 // copyBuffered does not use io.Copy: its short cuts (splice, ReadFrom) would
 // hide which side an error came from and hold buffers of their own.
 func copyBuffered(dst io.Writer, src io.Reader) (n int64, err error) {
-	buf := buffers.Get().(*[bufferSize]byte)
-	defer buffers.Put(buf)
+	buf := &buffer{}
+	buf.small = smallBuffers.Get().(*[smallBuffer]byte)
+	defer func() { smallBuffers.Put(buf.small); buf.shrink() }()
 	for {
-		r, rerr := src.Read(buf[:])
+		b := buf.bytes()
+		r, rerr := src.Read(b)
 		if r > 0 {
-			w, werr := dst.Write(buf[:r])
+			w, werr := dst.Write(b[:r])
 			n += int64(w)
 			if werr != nil {
 				return n, werr
@@ -108,6 +147,46 @@ func copyBuffered(dst io.Writer, src io.Reader) (n int64, err error) {
 			}
 			return n, rerr
 		}
+		if r == len(b) || more(src) {
+			buf.grow()
+		} else {
+			buf.shrink()
+		}
+	}
+}
+
+// more reports whether src is known to have more after a read that did not fill
+// its buffer: a socket has not.
+func more(src io.Reader) bool {
+	s, ok := src.(interface{ Buffered() int })
+	return ok && s.Buffered() > 0
+}
+
+// buffer is what one direction reads into.
+type buffer struct {
+	small *[smallBuffer]byte
+	large *[largeBuffer]byte // nil: it has none
+}
+
+func (b *buffer) bytes() []byte {
+	if b.large != nil {
+		return b.large[:]
+	}
+	return b.small[:]
+}
+
+// grow takes a large buffer, if there is one: a read has filled what there is.
+func (b *buffer) grow() {
+	if b.large == nil {
+		b.large = largeBuffers.take()
+	}
+}
+
+// shrink gives the large buffer back: the next read may wait.
+func (b *buffer) shrink() {
+	if b.large != nil {
+		largeBuffers.give(b.large)
+		b.large = nil
 	}
 }
 

@@ -21,15 +21,20 @@ import (
 // the kernel would give.
 type Conn struct {
 	*gonet.TCPConn
-	ep     tcpip.Endpoint
-	closed atomic.Bool
+	ep            tcpip.Endpoint
+	closed        atomic.Bool
+	memory        *memory
+	receive, send int // what its buffers may keep, in bytes
 }
 
 // newConn owns ep. The stack aborts the endpoints that it knows when it
 // closes; one that comes later is aborted here.
 func (t *Stack) newConn(wq *waiter.Queue, ep tcpip.Endpoint) (net.Conn, error) {
 	ep.SocketOptions().SetDelayOption(false)
-	c := &Conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep}
+	c := &Conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, memory: &t.memory,
+		receive: t.memory.lend(leastReceive, bufferSize), send: t.memory.lend(leastSend, bufferSize)}
+	ep.SocketOptions().SetReceiveBufferSize(int64(c.receive), true)
+	ep.SocketOptions().SetSendBufferSize(int64(c.send), true)
 	if t.ctx.Err() != nil {
 		c.Abort()
 		c.Close()
@@ -48,6 +53,8 @@ func (c *Conn) Close() error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed
 	}
+	c.memory.giveBack(leastReceive, c.receive)
+	c.memory.giveBack(leastSend, c.send)
 	return c.TCPConn.Close()
 }
 

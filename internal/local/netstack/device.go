@@ -28,8 +28,9 @@ const (
 	// largest is a read buffer for any packet with its header.
 	largest = 1 << 16
 	// smallCopy is the size in bytes up to which a packet is copied into a
-	// buffer of its own size, so that an ACK does not pin 64 KiB.
-	smallCopy = 8 << 10
+	// buffer of its own size: what waits to be read takes at most twice its
+	// size, and an ACK does not pin 64 KiB.
+	smallCopy = 32 << 10
 )
 
 // device is gVisor's view of a TUN descriptor.

@@ -53,7 +53,7 @@ const (
 	// bufferMin, bufferSize and bufferMax are the limits in bytes of a
 	// connection's receive and send buffers, filled only by data in flight. On a
 	// path through memory a large fixed window costs nothing and saves the
-	// learning.
+	// learning; with many connections each gets less (memory.go).
 	bufferMin, bufferSize, bufferMax = 4 << 10, 1 << 20, 4 << 20
 	// timeWait is none: no packet wanders on a path through memory, and the
 	// stack would leave the next connection from the same port unanswered.
@@ -73,6 +73,7 @@ type Stack struct {
 	device    *device
 	forwarder *tcp.Forwarder
 	h         Handler
+	memory    memory
 	ctx       context.Context // alive until Close
 	cancel    context.CancelFunc
 	close     func() error   // end, once
@@ -91,7 +92,7 @@ func New(tun *os.File, h Handler) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Stack{device: d, h: h, attempts: map[stack.TransportEndpointID][]byte{}}
+	t := &Stack{device: d, h: h, memory: memory{free: lendable}, attempts: map[stack.TransportEndpointID][]byte{}}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.close = sync.OnceValue(t.end)
 	t.s = stack.New(stack.Options{
