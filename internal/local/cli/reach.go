@@ -104,7 +104,7 @@ func startClusterAgent(ctx context.Context, version string, cfg config.Config, r
 		}
 	}
 	a, err := cluster.StartAgent(ctx, t, kube.AgentSpec{
-		Session: r.Session, PublicKey: r.PublicKey, User: r.User, Features: features(cfg), Owned: owned,
+		Session: r.Session, PublicKey: r.PublicKey, User: r.User, Features: features(cfg), Arguments: r.Arguments, Owned: owned,
 	}, steps(r))
 	if err != nil {
 		cluster.Close()
@@ -228,7 +228,7 @@ func startProcessAgent(ctx context.Context, text string, r session.Request) (ses
 	if err != nil {
 		return nil, err
 	}
-	a, err := process.Start(ctx, pid, process.Spec{Agent: program, PublicKey: r.PublicKey, SessionID: r.Session}, steps(r))
+	a, err := process.Start(ctx, pid, process.Spec{Agent: program, PublicKey: r.PublicKey, SessionID: r.Session, Arguments: r.Arguments}, steps(r))
 	if err != nil {
 		return nil, err
 	}

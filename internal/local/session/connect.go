@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/user"
 	"runtime"
@@ -27,7 +26,7 @@ func (s *supervisor) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make the session's key: %w", err)
 	}
-	s.agent, err = s.reach(ctx, Request{PublicKey: seal.PublicKey(key), Session: s.id, User: userName(), Owned: s.owned, Emit: s.emit})
+	s.agent, err = s.reach(ctx, Request{PublicKey: seal.PublicKey(key), Session: s.id, User: userName(), Arguments: agentArguments(&s.cfg), Owned: s.owned, Emit: s.emit})
 	if err != nil {
 		return err
 	}
@@ -35,24 +34,14 @@ func (s *supervisor) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("the agent's announcement: %w", err)
 	}
-	pipe, err := resume.Dial(ctx, func(ctx context.Context) (io.ReadWriteCloser, error) {
-		raw, err := s.agent.Dial(ctx)
-		if err != nil {
-			return nil, err
-		}
-		sealed, err := seal.Client(ctx, raw, key, agentKey)
-		if err != nil {
-			raw.Close()
-			return nil, err
-		}
-		return sealed, nil
-	}, resume.Options{Fatal: func(err error) bool {
-		return errors.Is(err, seal.ErrRefused) || errors.Is(err, seal.ErrWrongKey) || s.agent.Gone(err)
-	}})
+	s.loss = newLoss(resumeWindow(&s.cfg), s.emit)
+	pipe, err := resume.Dial(ctx, sealed(s.agent, key, agentKey), s.loss.options(s.agent))
 	if err != nil {
+		s.loss.close()
 		return failure.Wrap(err, "agent-unreachable", "the agent was started but cannot be reached", "try: kubectl port-forward to any pod of the namespace; it needs the same permissions")
 	}
 	s.link = link.New(pipe, link.Local, link.Options{})
+	s.loss.attach(s.link)
 	if err := s.greet(ctx); err != nil {
 		s.disconnect()
 		return err
@@ -100,6 +89,7 @@ func (s *supervisor) disconnect() {
 		s.hello.Close()
 	}
 	_ = s.link.Close("the session has ended")
+	s.loss.close()
 	if s.said != nil {
 		s.said.wg.Wait()
 	}

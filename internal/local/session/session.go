@@ -33,7 +33,8 @@ import (
 type Request struct {
 	PublicKey string // of the session, as text
 	Session   string
-	User      string // who the agent is for, for a person
+	User      string   // who the agent is for, for a person
+	Arguments []string // more of the agent's, for its process
 	// Owned is called as soon as something may exist that must be removed
 	// again, with a description that any process of this version can remove it
 	// by. A later call replaces an earlier one.
@@ -80,6 +81,7 @@ type supervisor struct {
 	id    string
 	agent Agent
 	link  *link.Conn
+	loss  *loss        // of the link
 	hello *link.Stream // the control stream
 	said  *notices     // what the agent says on it
 	pod   *protocol.Welcome
@@ -199,8 +201,11 @@ func (s *supervisor) release(b *built, _ *control.Exited) {
 // linkLost says why the agent is gone.
 func (s *supervisor) linkLost() error {
 	err := s.link.Err()
+	if f := linkGone(err, s.loss.window); f != nil {
+		return f
+	}
 	f := &failure.Error{Code: "agent-lost", What: "the session has ended: the agent is gone", Cause: err,
-		Why: "its pod was deleted, or the connection to the cluster was lost for too long", Do: "start the command again"}
+		Why: "its pod was deleted, or it was killed", Do: "start the command again"}
 	if bye := s.said.goodbye(); bye != nil {
 		f.Code, f.What, f.Why = "target-ended", "the session has ended: the target has ended", "its container ended or was restarted"
 		if bye.Code != "target-ended" {
