@@ -143,6 +143,7 @@ func TestLastingConnection(t *testing.T) {
 		lost bool
 		want string
 	}{{false, "200 local GET /local 0 map[]"}, {true, "200 original GET /local 0 map[]"}, {true, "200 original GET /local 0 map[]"}, {false, "200 local GET /local 0 map[]"}} {
+		st.settled()
 		st.hub.Suspend(step.lost)
 		if step.lost {
 			st.hub.Abandon()
@@ -150,6 +151,28 @@ func TestLastingConnection(t *testing.T) {
 		ask(t, c, "GET /local HTTP/1.1\r\nHost: a\r\n\r\n")
 		if got := answer(t, br, "GET"); got != step.want {
 			t.Errorf("lost %v: got %q, want %q", step.lost, got, step.want)
+		}
+	}
+}
+
+// settled waits until no request is under way: a reply reaches its client a
+// moment before that.
+func (st *stage) settled() {
+	st.t.Helper()
+	busy := func() (yes bool) {
+		st.hub.mu.Lock()
+		defer st.hub.mu.Unlock()
+		for w := range st.hub.held {
+			s := w.(*split)
+			s.mu.Lock()
+			yes = yes || s.busy != nil
+			s.mu.Unlock()
+		}
+		return yes
+	}
+	for end := time.Now().Add(3 * time.Second); busy(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			st.t.Fatal("a request is still under way")
 		}
 	}
 }
