@@ -659,3 +659,23 @@ func TestViolations(t *testing.T) {
 		})
 	}
 }
+
+// The end of the last short pipe is not the end of the lasting one.
+func TestEndIsNoEOF(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, Options{})
+		near, far := l.session(Options{Window: time.Second})
+		gone := fmt.Errorf("nobody there: %w", io.EOF)
+		l.set(func(int) (a, b end, err error) { return a, b, gone })
+		l.current().Close()
+		<-near.Done()
+		<-far.Done()
+		for name, p := range map[string]*Pipe{"client": near, "server": far} {
+			if _, err := p.Read(make([]byte, 1)); !errors.Is(err, ErrGone) || errors.Is(err, io.EOF) {
+				t.Errorf("reading the %s's ends with %v, want %v and no EOF", name, err, ErrGone)
+			}
+			p.Close()
+		}
+		l.server.Close()
+	})
+}
