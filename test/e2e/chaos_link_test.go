@@ -54,7 +54,7 @@ var cuttings = []cutting{
 		r.set(func() { r.stalls = false })
 	}},
 	{name: "idle cut after 3 s", relayed: true, harmless: true, quiet: true, cut: func(t *testing.T, r *relay, d time.Duration) {
-		r.set(func() { r.idle, r.cuts = 3*time.Second, 0 })
+		r.set(func() { r.idle = 3 * time.Second })
 		time.Sleep(d)
 		r.set(func() { r.idle = 0 })
 	}},
@@ -109,9 +109,31 @@ func keepKilling(t *testing.T, node, service string, d time.Duration) {
 	ctx, cancel := context.WithTimeout(t.Context(), d+30*time.Second)
 	defer cancel()
 	// In the node's own process namespace, where it is the only one of its name.
-	script := fmt.Sprintf(`end=$((SECONDS+%d)); while kill -9 $(pgrep -f '^%s '); sleep .1; [ $SECONDS -lt $end ]; do :; done; true`, int(d.Seconds()), service)
+	script := fmt.Sprintf(`end=$((SECONDS+%d)); while kill -9 $(pgrep -f '^%s ') 2>/dev/null; [ $SECONDS -lt $end ]; do sleep .1; done`, int(d.Seconds()), service)
 	if _, err := w.cluster.NodeExec(ctx, node, "bash", "-c", script); err != nil {
 		t.Fatal(err)
+	}
+	// The way is open again when it has started, which takes the API server some
+	// seconds, and the kubelet until its node is ready.
+	for ctx.Err() == nil {
+		if _, err := w.cluster.Kubectl(ctx, "get", "--raw", "/api/v1/nodes/"+node+"/proxy/healthz"); err == nil {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatalf("%s does not come up again", service)
+}
+
+// recovered waits until the cluster has recovered from what was done to it
+// before.
+func recovered(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	for _, args := range [][]string{{"node", "--all"}, {"pod", "app", "echo", "-n", w.namespace}} {
+		if _, err := w.cluster.Kubectl(ctx, append([]string{"wait", "--for=condition=Ready", "--timeout=110s"}, args...)...); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -146,6 +168,7 @@ type lasting struct {
 
 func startLasting(t *testing.T, c cutting) *lasting {
 	t.Helper()
+	recovered(t)
 	s := &lasting{ip: podIP(t, "app")}
 	kubeconfig := filepath.Join(w.dir, "kubeconfig")
 	if c.relayed {

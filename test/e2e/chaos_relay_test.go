@@ -16,7 +16,6 @@ import (
 // relay stands between mirrord and the API server, and does what networks and
 // load balancers do.
 type relay struct {
-	t       *testing.T
 	ln      net.Listener
 	backend string
 	wg      sync.WaitGroup
@@ -27,8 +26,6 @@ type relay struct {
 	closes bool          // what comes is closed
 	stalls bool          // nothing passes
 	idle   time.Duration // without a byte either way, after which a connection is closed; 0: never
-	cuts   int           // connections closed for being idle
-	ended  bool
 }
 
 // newRelay makes one, and a kubeconfig that leads through it.
@@ -46,7 +43,7 @@ func newRelay(t *testing.T) (r *relay, kubeconfig string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r = &relay{t: t, ln: ln, backend: net.JoinHostPort(server[1], server[2]), conns: map[net.Conn]bool{}}
+	r = &relay{ln: ln, backend: net.JoinHostPort(server[1], server[2]), conns: map[net.Conn]bool{}}
 	r.cond = sync.NewCond(&r.mu)
 	r.wg.Go(r.accept)
 	t.Cleanup(r.close)
@@ -77,7 +74,7 @@ func (r *relay) set(f func()) {
 }
 
 func (r *relay) close() {
-	r.set(func() { r.closes, r.stalls, r.ended = true, false, true })
+	r.set(func() { r.closes, r.stalls = true, false })
 	r.ln.Close()
 	r.wg.Wait()
 }
@@ -148,9 +145,6 @@ func (r *relay) pump(dst, src net.Conn, l *life) {
 			l.last = time.Now()
 		}
 		cut := r.idle > 0 && time.Since(l.last) > r.idle
-		if cut {
-			r.cuts++
-		}
 		r.mu.Unlock()
 		if n > 0 {
 			if _, err := dst.Write(buf[:n]); err != nil {

@@ -74,7 +74,7 @@ func TestLossIsTold(t *testing.T) {
 				for _, e := range h.list {
 					switch e.Code {
 					case "link-lost":
-						for _, want := range []string{"nothing\\nheard", start.Add(90 * time.Second).Format(time.TimeOnly), "15s", "the target serves"} {
+						for _, want := range []string{"nothing\\nheard", start.Add(90 * time.Second).Format(time.TimeOnly), "15s", "gives the target its ports back"} {
 							if !strings.Contains(e.Text, want) {
 								t.Errorf("%q does not say %q", e.Text, want)
 							}
