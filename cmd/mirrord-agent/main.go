@@ -19,6 +19,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/agent/server"
 	"github.com/mirrord-go/mirrord/internal/agent/target"
+	"github.com/mirrord-go/mirrord/internal/link/resume"
 	"github.com/mirrord-go/mirrord/internal/link/seal"
 )
 
@@ -49,6 +50,8 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	self := fl.Bool("self", false, "target: this container itself")
 	listen := fl.String("listen", "127.0.0.1:0", "address to listen on")
 	listenFD := fl.Int("listen-fd", 0, "descriptor of a listening socket to use instead")
+	window := fl.Duration("resume-window", resume.DefaultWindow, "how long a lost link may take to come back")
+	lostReply := fl.Duration("lost-reply", 0, "how long stolen requests wait for a lost link before they are answered here; 0: as long as it may come back")
 	if err := fl.Parse(args); err != nil {
 		return err
 	}
@@ -62,7 +65,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	}
 	return server.Run(ctx, server.Options{
 		Version: version, ClientKey: ed25519.PublicKey(client), Session: *session, Listener: ln, Announce: os.Stdout, Log: log,
-		Ready: dropCapabilities,
+		Window: *window, LostReply: *lostReply, Ready: dropCapabilities,
 		Target: func() (*target.Target, error) {
 			switch {
 			case *container != "":

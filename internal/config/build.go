@@ -65,6 +65,11 @@ func (b *builder) agent() error {
 			b.refuse("agent.startup_timeout", "found 0, expected the seconds to wait, 1 at least")
 		}
 	}
+	if b.has("agent.resume_window") {
+		if a.ResumeWindow = int(b.values["agent.resume_window"].node.Int); a.ResumeWindow < minResumeWindow {
+			b.refuse("agent.resume_window", "found %d, expected the seconds to wait, %d at least", a.ResumeWindow, minResumeWindow)
+		}
+	}
 	a.Image = b.text("agent.image")
 	registry, tag := b.text("agent.image.registry"), b.text("agent.image.tag")
 	if a.Image != "" || registry == "" && tag == "" {

@@ -44,6 +44,7 @@ type Agent struct {
 	Image          string `json:"image,omitempty"`           // empty: the one of this build
 	PullPolicy     string `json:"pull_policy,omitempty"`     // empty: IfNotPresent
 	StartupTimeout int    `json:"startup_timeout,omitempty"` // seconds; 0: the default
+	ResumeWindow   int    `json:"resume_window,omitempty"`   // seconds; 0: the default
 }
 
 // IncomingRules are the rules that Incoming names.

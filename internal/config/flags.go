@@ -44,6 +44,7 @@ var flagTable = []Flag{
 	{Name: "agent-namespace", Short: "a", Var: "MIRRORD_AGENT_NAMESPACE", About: "namespace to run the agent in (default: the target's)"},
 	{Name: "agent-image", Short: "i", Var: "MIRRORD_AGENT_IMAGE", About: "image of the agent (default: this build's)"},
 	{Name: "agent-startup-timeout", Var: "MIRRORD_AGENT_STARTUP_TIMEOUT", About: "seconds to wait for the agent"},
+	{Name: "agent-resume-window", Var: "MIRRORD_AGENT_RESUME_WINDOW", About: "seconds that a lost link may take to come back (default: 90)"},
 	{Name: "key", Short: "k", Var: "MIRRORD_KEY", About: "name of the session, for {{ key }} in the configuration"},
 	{Name: "agent-log-level", Short: "l", Var: "MIRRORD_AGENT_RUST_LOG", Hidden: true, About: "not supported yet"},
 	{Name: "agent-ttl", Var: "MIRRORD_AGENT_TTL", Hidden: true, About: "not supported yet"},

@@ -75,8 +75,16 @@ var choices = map[string][]string{
 var limits = map[string]int64{
 	"agent.ttl":                       65535,
 	"agent.communication_timeout":     65535,
+	"agent.resume_window":             maxResumeWindow,
 	"feature.fs.readonly_file_buffer": 15 << 20,
+
+	"feature.network.incoming.lost_reply_timeout": maxResumeWindow,
 }
+
+// minResumeWindow and maxResumeWindow bound agent.resume_window, in seconds: a
+// lost link takes 6 to be noticed, and an agent that nobody wants any more must
+// not stay for a day.
+const minResumeWindow, maxResumeWindow = 10, 3600
 
 // maxNumber is the largest value of all other Number keys.
 const maxNumber = 1<<31 - 1

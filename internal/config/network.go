@@ -107,6 +107,9 @@ func (b *builder) incoming() {
 	}
 	in.PortMapping = b.pairs(incomingKey + "port_mapping")
 	in.ListenPorts = b.pairs(incomingKey + "listen_ports")
+	if key := incomingKey + "lost_reply_timeout"; b.has(key) {
+		in.LostReply = new(int(b.values[key].node.Int))
+	}
 	b.tlsDelivery()
 	filter := b.httpFilter()
 	if filter == nil {

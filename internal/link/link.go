@@ -81,6 +81,9 @@ type Conn struct {
 	ready    []*Stream // opened there, with a complete message, for Accept
 	readied  sync.Cond // for Accept
 	lendable int       // bytes of the budget that are neither set aside nor lent
+	isLost   bool      // see lost.go, as for the next two
+	lostAt   time.Duration
+	patience *time.Timer // while it is lost
 
 	// For the sender; see sender.go.
 	work      sync.Cond // something to send, or the end
@@ -134,7 +137,8 @@ func firstID(r Role) uint64 {
 
 // Open starts a stream whose first message is m and does not wait for the
 // other end. Without a free stream it fails with EAGAIN, after the end of the
-// link with a *ClosedError. ctx is only looked at, not kept.
+// link with a *ClosedError. ctx is only looked at, not kept. While the link is
+// lost the stream waits: see SetLost.
 func (c *Conn) Open(ctx context.Context, lane Lane, m protocol.Message) (*Stream, error) {
 	return c.open(ctx, lane, m, false)
 }
@@ -158,6 +162,7 @@ func (c *Conn) open(ctx context.Context, lane Lane, m protocol.Message, fin bool
 	c.nextID += 2
 	c.lend(s, firstWindow)
 	s.openDue, s.finDue = true, fin
+	s.opened, s.lasts = time.Since(c.start), lasting(ctx)
 	s.held, s.credit = first, minWindow
 	c.push(s)
 	return s, nil
@@ -279,6 +284,9 @@ func (c *Conn) fail(err error) {
 		err = &ClosedError{Cause: err}
 	}
 	c.err = err
+	if c.patience != nil {
+		c.patience.Stop()
+	}
 	for _, s := range c.streams {
 		s.dropUnsent()
 		s.wake()

@@ -25,15 +25,17 @@ var smallWrites = sync.Pool{New: func() any { return new([smallWrite]byte) }}
 // user closes it.
 //
 // Reading gives io.EOF after the other end's CloseWrite or Close, a *ResetError
-// after a reset, os.ErrDeadlineExceeded after a deadline, net.ErrClosed after
+// after a reset, ErrLost (see SetLost), os.ErrDeadlineExceeded after a deadline, net.ErrClosed after
 // Close, and when the link has ended, after all that had arrived, a
 // *ClosedError. Writing fails alike, and with EPIPE when the other end has
 // closed the stream.
 type Stream struct {
-	c     *Conn
-	id    uint64
-	lane  Lane
-	owner Role // who opened it
+	c      *Conn
+	id     uint64
+	lane   Lane
+	owner  Role          // who opened it
+	lasts  bool          // see Lasting; set before anybody knows the stream, as is opened
+	opened time.Duration // when, of those opened here
 
 	writing sync.Mutex // held by Write; taken before c.mu
 
@@ -254,17 +256,22 @@ func (s *Stream) Reset(errno syscall.Errno) error {
 
 // abort is Reset for who holds mu.
 func (s *Stream) abort(errno syscall.Errno) {
-	if s.gone || s.c.err != nil {
-		return
-	}
 	if errno == 0 {
 		errno = syscall.ECONNRESET
+	}
+	s.abortWith(errno, &ResetError{Errno: errno})
+}
+
+// abortWith tells the other end errno and the callers here err. mu is held.
+func (s *Stream) abortWith(errno syscall.Errno, err error) {
+	if s.gone || s.c.err != nil {
+		return
 	}
 	if !s.openDue { // else the other end never hears of it
 		s.resetDue, s.errno = true, errno
 		s.c.pushControl(s)
 	}
-	s.kill(&ResetError{Errno: errno})
+	s.kill(err)
 }
 
 // kill ends both directions with err. mu is held.

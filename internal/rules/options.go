@@ -114,6 +114,9 @@ type IncomingOptions struct {
 	DebuggerPorts []PortRange `json:"debugger_ports,omitempty"`
 	// HTTP is which requests are meant; nil: whole connections.
 	HTTP *HTTPOptions `json:"http,omitempty"`
+	// LostReply is how many seconds a stolen request waits for a lost link before
+	// the agent answers it; 0: as long as the link may come back; nil: the default.
+	LostReply *int `json:"lost_reply,omitempty"`
 }
 
 // Wants reports whether some port may be asked for in a mode: IncomingMirror or

@@ -17,9 +17,9 @@ import (
 // What a session may be asked to carry at once, and what that may cost. The
 // whole numbers are those of docs/reliability.md; "make e2e" runs fewer.
 
-// whole chooses between the number of "make chaos" and that of "make e2e".
-func whole(all, some int) int {
-	if os.Getenv("MIRRORD_CHAOS") == "whole" {
+// number chooses between that of "make chaos" and that of "make e2e".
+func number(all, some int) int {
+	if whole() {
 		return all
 	}
 	return some
@@ -153,7 +153,7 @@ func statusMiB(t *testing.T, pid int, field string) int {
 
 // The program has many connections at once, all to one server.
 func TestChaosOutgoing(t *testing.T) {
-	n := strconv.Itoa(whole(2000, 300))
+	n := strconv.Itoa(number(2000, 300))
 	r := start(t, "-t", "pod/app", "bash", "-c", "crowd hold "+n+" "+podIP(t, "echo")+":7002; read -r _")
 	r.waitFor(n + " intact")
 	peaks(t)
@@ -162,7 +162,7 @@ func TestChaosOutgoing(t *testing.T) {
 
 // The program serves many clients at once, whose whole port is stolen.
 func TestChaosStolen(t *testing.T) {
-	n := strconv.Itoa(whole(2000, 300))
+	n := strconv.Itoa(number(2000, 300))
 	crowd := crowdPod(t)
 	r := start(t, "-t", "pod/app", "--steal", "crowd", "echo", ":8024")
 	r.waitFor("listening")
@@ -176,7 +176,7 @@ func TestChaosStolen(t *testing.T) {
 // Many clients that begin to send and never go on take nothing from the others:
 // neither from those whose requests come here nor from the target's.
 func TestChaosStalledUploads(t *testing.T) {
-	n := strconv.Itoa(whole(2000, 300))
+	n := strconv.Itoa(number(2000, 300))
 	crowd := crowdPod(t)
 	url := fmt.Sprintf("http://%s:8025", podIP(t, "app"))
 	r := start(t, append(filtered(t, `{"mode": "steal", "http_filter": {"header_filter": "^x-mine: yes$"}}`), "python3", "../bin/web.py", "8025")...)
@@ -201,7 +201,7 @@ func TestChaosStalledUploads(t *testing.T) {
 // Several developers work on one pod, each with a port of its own that is
 // stolen and one that all have copies of.
 func TestChaosSessionsOnAPod(t *testing.T) {
-	n := whole(10, 4)
+	n := number(10, 4)
 	var all []*run
 	for i := range n {
 		all = append(all, start(t, "-t", "pod/app", "--steal", "goserver", strconv.Itoa(8026+i)))
@@ -223,7 +223,7 @@ func TestChaosSessionsOnAPod(t *testing.T) {
 
 // Many agents run on one node, and cost it next to nothing while they idle.
 func TestChaosAgentsOnANode(t *testing.T) {
-	n := whole(50, 4)
+	n := number(50, 4)
 	var all []*run
 	for range n {
 		all = append(all, start(t, "-q", "-t", "pod/app", "sh", "-c", "echo ready; exec sleep 1000"))

@@ -47,7 +47,7 @@ const idle = 150
 // A session under constant change holds as much at the end as at the
 // beginning. A goroutine that is left has a stack, most have a descriptor.
 func TestChaosSoak(t *testing.T) {
-	length := time.Duration(whole(30*60, 20)) * time.Second
+	length := time.Duration(number(30*60, 20)) * time.Second
 	os.WriteFile(filepath.Join(w.dir, "work", "churn"), []byte(churn), 0o755)
 	r := start(t, "-q", "-t", "pod/app", "--steal", "bash", "churn")
 	r.waitFor("round 3")

@@ -91,6 +91,7 @@ type Hub struct {
 	suspended bool                   // nobody can answer what is stolen
 	crowded   bool                   // no more that is stolen can be carried
 	noticed   map[string]bool        // by code and port: said already
+	held      map[waiting]bool       // connections that may wait for local
 }
 
 type key struct {
@@ -107,7 +108,7 @@ type subscription struct {
 func New(o Options) *Hub {
 	h := &Hub{
 		o: o, slots: map[uint8]chan struct{}{}, budget: http1.NewBudget(maxLarge), headTime: headTime, closedTime: closedTime,
-		ports: map[key][]subscription{}, noticed: map[string]bool{},
+		ports: map[key][]subscription{}, noticed: map[string]bool{}, held: map[waiting]bool{},
 	}
 	for mode := range o.Sources {
 		h.slots[mode] = make(chan struct{}, cmp.Or(o.conns, maxConns))
@@ -343,7 +344,9 @@ func (h *Hub) carry(ctx context.Context, mode uint8, nc net.Conn) {
 			_, _ = relay.Drain(ctx, unwanted{s, c}, c)
 		}
 	case r != nil && r.filter != nil:
-		newSplit(h, c).run(ctx)
+		s := newSplit(h, c)
+		defer h.hold(s)()
+		s.run(ctx)
 	case r == nil && h.o.Original != nil: // its handshake was under way when the port went back
 		h.pass(ctx, c, c)
 	case r != nil && len(r.probes) > 0:
@@ -375,7 +378,9 @@ func (h *Hub) deliver(ctx context.Context, c *conn, from relay.Conn) {
 		relay.Reset(from, err)
 		return
 	}
-	_, _ = relay.Join(ctx, s, from)
+	d := &delivery{Conn: from, c: c, to: s}
+	defer h.hold(d)()
+	_, _ = relay.Join(ctx, s, d)
 }
 
 // pass gives the whole of c to the original.

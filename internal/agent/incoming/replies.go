@@ -2,7 +2,6 @@ package incoming
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -59,6 +58,7 @@ func (s *split) entitled(x *side, err error) entitlement {
 		return s.silence(x)
 	case s.bound == x:
 		x.spoke = x.spoke || err == nil
+		x.speaks = x.speaks || err == nil
 		return bound
 	case owes:
 		x.spoke = x.spoke || err == nil
@@ -113,6 +113,9 @@ func (s *split) reply(x *side) bool {
 			s.mu.Unlock()
 			return s.seal(x)
 		}
+		if !s.speak(x, true) {
+			return false
+		}
 		err = x.in.Forward(s.client, &r.Message)
 		switch {
 		case err == nil:
@@ -131,7 +134,17 @@ func (s *split) reply(x *side) bool {
 			s.continued = true
 			s.mu.Unlock()
 		}
+		s.speak(x, false) // the reply itself is still owed
 	}
+}
+
+// speak tells that x begins or has ceased to tell the client something; false:
+// the client has been answered already.
+func (s *split) speak(x *side, begins bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x.speaks = begins
+	return !s.over
 }
 
 // answeredBy tells that x has given its whole reply.
@@ -194,14 +207,14 @@ func (s *split) badGateway(err error) {
 	if !errors.Is(err, io.EOF) {
 		why = relay.Errno(err).Error()
 	}
-	body := fmt.Sprintf("mirrord: a developer's process takes this request, but did not answer: %s\n", why)
-	head := fmt.Sprintf("HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n", len(body))
 	s.mu.Lock()
-	s.over = true
-	if s.method == "HEAD" {
-		body = ""
+	if s.over { // answered by abandon a moment ago
+		s.mu.Unlock()
+		return
 	}
+	s.over = true
+	head := s.method == "HEAD"
 	s.cond.Broadcast()
 	s.mu.Unlock()
-	_, _ = io.WriteString(s.client, head+body)
+	_, _ = io.WriteString(s.client, gatewayReply(head, why))
 }

@@ -85,13 +85,14 @@ const (
 // side is one of the two that answer.
 type side struct {
 	relay.Conn
-	role  role
-	in    *http1.Reader // of its replies; hear's
-	used  int           // requests that it got
-	spoke bool          // it has answered something to the last of them
-	ended bool          // it will say nothing more
-	heard bool          // read has started its hear
-	parts bool          // it has said that it ends the connection
+	role   role
+	in     *http1.Reader // of its replies; hear's
+	used   int           // requests that it got
+	spoke  bool          // it has answered something to the last of them
+	speaks bool          // and the client is being told, or has been
+	ended  bool          // it will say nothing more
+	heard  bool          // read has started its hear
+	parts  bool          // it has said that it ends the connection
 }
 
 func newSplit(h *Hub, c *conn) *split {
@@ -277,7 +278,8 @@ func (s *split) turn() (to *side, over bool) {
 }
 
 // choose gives the side that q is for; nil: the connection has failed. whole:
-// so is everything behind it.
+// so is everything behind it. While the link is lost everything is the
+// original's, one by one.
 func (s *split) choose(ctx context.Context, q *http1.Request) (x *side, whole bool) {
 	r := s.hub.rule(s.conn.key)
 	ended := ctx.Err() != nil // what comes now is the original's, and then there is an end
@@ -300,7 +302,7 @@ func (s *split) choose(ctx context.Context, q *http1.Request) (x *side, whole bo
 	if x == nil {
 		x = s.connect(ctx, toOriginal)
 	}
-	return x, r == nil && !ended
+	return x, r == nil && !ended && !s.hub.away()
 }
 
 // connect makes a side; nil: there is none, and for the original that is the
@@ -347,7 +349,7 @@ func (s *split) begin(x *side, q *http1.Request, bind bool) bool {
 	s.busy, s.method, s.expects, s.upgrades = x, q.Method, q.Expects, q.Upgrades
 	s.continued, s.sent, s.answered = false, false, false
 	x.used++
-	x.spoke = false
+	x.spoke, x.speaks = false, false
 	if bind {
 		s.bindLocked(x)
 	}

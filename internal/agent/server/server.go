@@ -44,6 +44,10 @@ type Options struct {
 	ClientKey ed25519.PublicKey // of the one session that may connect
 	Session   string
 	Listener  net.Listener // on loopback or private to the session; Run closes it
+	// Window is how long a lost link may take to come back; 0: the default.
+	// LostReply is how long requests that wait for local wait for it, before they
+	// are answered here; 0: as long as Window.
+	Window, LostReply time.Duration
 	// Target finds the target; its error is told to the session.
 	Target func() (*target.Target, error)
 	// Ready is called when all is open that takes more rights than serving the
@@ -96,7 +100,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 
 	s.states = make(chan resume.State, 1)
-	pipes := resume.NewServer(resume.Options{OnState: s.note})
+	pipes := resume.NewServer(resume.Options{Window: o.Window, OnState: s.note})
 	defer wg.Wait()
 	defer cancel(nil)
 	defer pipes.Close()

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	agentenv "github.com/mirrord-go/mirrord/internal/agent/env"
 	"github.com/mirrord-go/mirrord/internal/agent/files"
@@ -89,12 +90,22 @@ func (s *session) note(state resume.State, _ error) {
 }
 
 // follow gives the target its ports back while the link is lost: nobody would
-// answer what was stolen.
+// answer what was stolen. What was stolen before, and waits for an answer, gets
+// one here when it has waited long enough.
 func (s *session) follow(ctx context.Context) {
+	late := time.NewTimer(s.o.LostReply)
+	late.Stop()
+	defer late.Stop()
 	for {
 		select {
 		case state := <-s.states:
-			s.hub.Suspend(state == resume.Lost)
+			s.hub.Suspend(state != resume.Back)
+			late.Stop()
+			if state == resume.Lost && s.o.LostReply > 0 {
+				late.Reset(s.o.LostReply)
+			}
+		case <-late.C:
+			s.hub.Abandon()
 		case <-ctx.Done():
 			return
 		}

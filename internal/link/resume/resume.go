@@ -37,9 +37,9 @@ const (
 	// tick is how often life and suspends are looked at.
 	tick = time.Second
 
-	// defaultWindow is how long a lost pipe may be resumed: a change of
-	// networks or a short sleep, not a night.
-	defaultWindow = 60 * time.Second
+	// DefaultWindow is how long a lost pipe may be resumed: a minute without a
+	// network and the way back after it, not a night.
+	DefaultWindow = 90 * time.Second
 
 	// helloTime bounds the exchange of hellos on a new short pipe.
 	helloTime = 10 * time.Second
@@ -56,8 +56,8 @@ const (
 
 // Options of a Pipe. The zero value is good.
 type Options struct {
-	// Window is how long a lost pipe may be resumed; 0 means 60 s. Both ends
-	// should agree.
+	// Window is how long a lost pipe may be resumed; 0 means DefaultWindow. Both
+	// ends should agree.
 	Window time.Duration
 	// OnState is told every change, in order, never twice at the same time. It
 	// must neither block nor call the Pipe. May be nil.
@@ -76,7 +76,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	if o.Window <= 0 {
-		o.Window = defaultWindow
+		o.Window = DefaultWindow
 	}
 	if o.Sessions <= 0 {
 		o.Sessions = 1
@@ -135,6 +135,14 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string { return "refused: " + e.Text }
+
+// noEOF is an error that wraps io.EOF, the end of a short pipe, and does not
+// say so: who reads the Pipe would take it for its orderly end.
+type noEOF struct{ err error }
+
+func (e *noEOF) Error() string        { return e.err.Error() }
+func (e *noEOF) Is(target error) bool { return target != io.EOF && errors.Is(e.err, target) }
+func (e *noEOF) As(target any) bool   { return errors.As(e.err, target) }
 
 var (
 	errClosed   = fmt.Errorf("link: %w", net.ErrClosed)
@@ -341,6 +349,9 @@ func (p *Pipe) end(err error) {
 func (p *Pipe) endLocked(err error) {
 	if p.err != nil {
 		return
+	}
+	if errors.Is(err, io.EOF) {
+		err = &noEOF{err}
 	}
 	p.err = err
 	p.note(Gone, err)

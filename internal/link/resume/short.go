@@ -290,17 +290,20 @@ func (s *short) compose(buf []byte) []byte {
 // watch is the goroutine that judges whether s lives.
 func (s *short) watch() {
 	p := s.p
-	t := time.NewTicker(tick)
+	t := time.NewTimer(tick)
 	defer t.Stop()
 	slept := p.opts.suspended()
+	beaten := time.Now()
 	var probed time.Time // when an answer was asked for after a suspend; zero: not
-	for n := 1; ; n++ {
+	for {
 		select {
 		case <-s.quit:
 			return
 		case <-t.C:
 		}
 		now, heard := time.Now(), s.r.heard()
+		// Not a tick late: while a pipe is silent and not lost, others wait for it.
+		t.Reset(min(tick, max(maxSilent-now.Sub(heard), 0)))
 		before := slept
 		if slept = p.opts.suspended(); slept-before > tick {
 			probed = now
@@ -315,7 +318,8 @@ func (s *short) watch() {
 		case now.Sub(probed) >= heartbeat:
 			p.lose(s, errSlept)
 		}
-		if n%int(heartbeat/tick) == 0 {
+		if now.Sub(beaten) >= heartbeat {
+			beaten = now
 			s.beat()
 		}
 	}

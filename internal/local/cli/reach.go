@@ -114,7 +114,7 @@ func startBeside(ctx context.Context, cluster *kube.Cluster, t *kube.Target, cfg
 		}
 	}
 	a, err := cluster.StartAgent(ctx, t, kube.AgentSpec{
-		Session: r.Session, PublicKey: r.PublicKey, User: r.User, Features: features(cfg), Owned: owned,
+		Session: r.Session, PublicKey: r.PublicKey, User: r.User, Features: features(cfg), Arguments: r.Arguments, Owned: owned,
 	}, steps(r))
 	if err != nil {
 		return nil, err
@@ -256,7 +256,7 @@ func startProcessAgent(ctx context.Context, text string, r session.Request) (ses
 	if err != nil {
 		return nil, err
 	}
-	a, err := process.Start(ctx, pid, process.Spec{Agent: program, PublicKey: r.PublicKey, SessionID: r.Session}, steps(r))
+	a, err := process.Start(ctx, pid, process.Spec{Agent: program, PublicKey: r.PublicKey, SessionID: r.Session, Arguments: r.Arguments}, steps(r))
 	if err != nil {
 		return nil, err
 	}

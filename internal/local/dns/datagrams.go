@@ -7,6 +7,8 @@ import (
 	"sync"
 	"syscall"
 
+	"golang.org/x/net/dns/dnsmessage"
+
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
@@ -35,10 +37,10 @@ func (n *Names) UDP(ctx context.Context, f UDPFlow, carry func(context.Context, 
 	defer f.Close()
 	d := n.decision()
 	if !n.o.Rules.Filtered() {
-		carry(ctx, &watchedDatagrams{f, n, d.Where == rules.Remote}, d)
+		carry(ctx, &watchedDatagrams{UDPFlow: f, n: n, remote: d.Where == rules.Remote}, d)
 		return
 	}
-	s := &splitDatagrams{watchedDatagrams: watchedDatagrams{f, n, true}}
+	s := &splitDatagrams{watchedDatagrams: watchedDatagrams{UDPFlow: f, n: n, remote: true}}
 	defer s.wg.Wait()
 	var cancel context.CancelFunc
 	s.ctx, cancel = context.WithCancel(ctx)
@@ -46,7 +48,7 @@ func (n *Names) UDP(ctx context.Context, f UDPFlow, carry func(context.Context, 
 	stop := context.AfterFunc(ctx, func() { f.Close() })
 	defer stop()
 	buf := messageBuffers.Get().(*[maxMessage]byte)
-	k, err := s.Read(buf[:])
+	k, err := s.read(buf[:])
 	s.first = slices.Clone(buf[:k])
 	messageBuffers.Put(buf)
 	if err == nil {
@@ -54,17 +56,71 @@ func (n *Names) UDP(ctx context.Context, f UDPFlow, carry func(context.Context, 
 	}
 }
 
-// watchedDatagrams learns from the answers.
+// maxUnanswered bounds the lookups of one socket that are remembered until they
+// are answered: getaddrinfo(3) has two under way.
+const maxUnanswered = 8
+
+// watchedDatagrams learns from the answers, and answers for a name server that
+// cannot be reached.
 type watchedDatagrams struct {
 	UDPFlow
 	n      *Names
 	remote bool
+
+	mu    sync.Mutex
+	asked [][]byte // lookups without an answer, oldest first
+}
+
+// Read takes a lookup.
+func (w *watchedDatagrams) Read(p []byte) (int, error) {
+	k, err := w.UDPFlow.Read(p)
+	if err == nil {
+		w.ask(p[:k])
+	}
+	return k, err
+}
+
+// ask remembers a lookup.
+func (w *watchedDatagrams) ask(p []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.asked = append(w.asked, slices.Clone(p)); len(w.asked) > maxUnanswered {
+		w.asked = slices.Delete(w.asked, 0, 1)
+	}
 }
 
 // Write gives the program an answer.
 func (w *watchedDatagrams) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	w.asked = slices.DeleteFunc(w.asked, func(q []byte) bool { // by the id, RFC 1035 §4.1.1
+		return len(q) >= 2 && len(p) >= 2 && q[0] == p[0] && q[1] == p[1]
+	})
+	w.mu.Unlock()
 	w.n.learn(p, w.remote)
 	return w.UDPFlow.Write(p)
+}
+
+// Unreachable tells the program that its lookups reach nobody. Where there is
+// no way to the name server, the link being lost for instance, lookups are
+// answered "server failure": that is a temporary failure to every resolver, and
+// arrives on any socket, which an ICMP error does not.
+func (w *watchedDatagrams) Unreachable(errno syscall.Errno) {
+	var told bool
+	if errno == syscall.EHOSTUNREACH {
+		w.mu.Lock()
+		asked := w.asked
+		w.asked = nil
+		w.mu.Unlock()
+		for _, b := range asked {
+			if q, ok := parseQuery(b); ok {
+				_, _ = w.UDPFlow.Write(q.answer(dnsmessage.RCodeServerFailure, nil, true)) // lost like any datagram
+				told = true
+			}
+		}
+	}
+	if !told {
+		w.UDPFlow.Unreachable(errno)
+	}
 }
 
 // splitDatagrams keeps the lookups that are this machine's for itself.
@@ -77,6 +133,14 @@ type splitDatagrams struct {
 
 // Read waits for a datagram that is not this machine's to answer.
 func (s *splitDatagrams) Read(p []byte) (int, error) {
+	k, err := s.read(p)
+	if err == nil {
+		s.ask(p[:k])
+	}
+	return k, err
+}
+
+func (s *splitDatagrams) read(p []byte) (int, error) {
 	if s.first != nil {
 		n := copy(p, s.first)
 		s.first = nil

@@ -64,6 +64,9 @@ type Options struct {
 	UID, GID uint32
 	// Sockets are directories where this machine's daemons have their sockets.
 	Sockets []string
+	// Window is how long a lost link may take to come back: what is open waits
+	// for it. 0: less than callTime.
+	Window time.Duration
 	// Served are files with a content of the session's own.
 	Served map[string][]byte
 	Emit   event.Sink
@@ -87,7 +90,7 @@ var _ fusefs.Tree = (*Tree)(nil)
 
 // New makes the view.
 func New(o Options) *Tree {
-	t := &Tree{o: o, remote: newRemote(o.Peer), born: time.Now(), fixed: map[string]uint32{}, absent: map[string]bool{},
+	t := &Tree{o: o, remote: newRemote(o.Peer, o.Window), born: time.Now(), fixed: map[string]uint32{}, absent: map[string]bool{},
 		switched: map[string]bool{}, parents: map[string]bool{}, said: map[string]bool{}}
 	lead := func(p string) {
 		for d := path.Dir(p); d != "/"; d = path.Dir(d) {

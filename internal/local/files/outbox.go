@@ -95,7 +95,7 @@ func (b *outbox) expect(size int) (*link.Stream, error) {
 
 // begin opens a stream with m.
 func (b *outbox) begin(m protocol.Message) error {
-	s, err := b.r.peer.Open(b.r.ctx, link.Bulk, m)
+	s, err := b.r.peer.Open(link.Lasting(b.r.ctx), link.Bulk, m)
 	if err == nil {
 		b.mu.Lock()
 		b.stream = s

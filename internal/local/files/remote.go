@@ -25,8 +25,10 @@ const (
 	// go unnoticed, as on a local disk; whoever wants to end the process waits
 	// no longer than this.
 	patience = time.Second
-	// callTime bounds a call: longer than the link tries to come back.
-	callTime = 90 * time.Second
+	// callTime bounds a call, or afterLoss beyond what a lost link may take to
+	// come back: only an agent that is stuck meets them.
+	callTime  = 90 * time.Second
+	afterLoss = 30 * time.Second
 	// maxNames bounds a directory's listing: what is larger than this is no
 	// directory that a program could use, but an agent that wants our memory.
 	maxNames = 1 << 20
@@ -36,6 +38,7 @@ const (
 type remote struct {
 	peer   Peer
 	names  int             // maxNames
+	limit  time.Duration   // of a call
 	ctx    context.Context // ends with close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // what run has started
@@ -55,8 +58,11 @@ type recent struct {
 	at    time.Time
 }
 
-func newRemote(p Peer) *remote {
-	r := &remote{peer: p, names: maxNames, recent: map[string]recent{}, inodes: map[uint64]*inode{}, ahead: make(chan struct{}, maxAhead)}
+func newRemote(p Peer, window time.Duration) *remote {
+	r := &remote{peer: p, names: maxNames, limit: callTime, recent: map[string]recent{}, inodes: map[uint64]*inode{}, ahead: make(chan struct{}, maxAhead)}
+	if window > 0 {
+		r.limit = window + afterLoss
+	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
 }
@@ -109,7 +115,7 @@ func (r *remote) patient(ctx context.Context) (_ context.Context, done func()) {
 // bound gives the context of a call. The caller calls done.
 func (r *remote) bound(ctx context.Context) (_ context.Context, done func()) {
 	lasting, end := r.patient(ctx)
-	calling, cancel := context.WithTimeoutCause(lasting, callTime, syscall.ETIMEDOUT)
+	calling, cancel := context.WithTimeoutCause(lasting, r.limit, syscall.ETIMEDOUT)
 	return calling, func() { cancel(); end() }
 }
 
@@ -158,7 +164,7 @@ func explain(calling context.Context, err error) error {
 		return fmt.Errorf("ask the agent: %w", errno)
 	case calling.Err() != nil:
 		return fmt.Errorf("the session has ended: %w", syscall.EIO)
-	case errors.As(err, &closed):
+	case errors.As(err, &closed), errors.Is(err, link.ErrLost):
 		return fmt.Errorf("%v: %w", err, syscall.EIO)
 	}
 	return err
@@ -328,8 +334,10 @@ func (r *remote) read(ctx context.Context, handle uint64, off int64, n int) ([]b
 }
 
 // readNow is read that ends at once with calling. Large answers go with the
-// bulk of the link, so that they hold up no question.
+// bulk of the link, so that they hold up no question. The file is open: it waits
+// for a lost link.
 func (r *remote) readNow(calling context.Context, handle uint64, off int64, n int) ([]byte, error) {
+	calling = link.Lasting(calling)
 	const small = 64 << 10 // bytes
 	m := &protocol.ReadAt{Handle: handle, Off: off, N: uint32(n)}
 	way := askBulk
@@ -364,7 +372,7 @@ func askBulk(calling context.Context, r *remote, m protocol.Message) (*protocol.
 
 // closeHandle does not wait for the answer: nobody could do anything about it.
 func (r *remote) closeHandle(handle uint64) {
-	s, err := r.peer.Open(r.ctx, link.Interactive, &protocol.CloseHandle{Handle: handle})
+	s, err := r.peer.Open(link.Lasting(r.ctx), link.Interactive, &protocol.CloseHandle{Handle: handle})
 	if err == nil {
 		s.Close()
 	}

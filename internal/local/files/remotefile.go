@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -98,7 +99,9 @@ func (r *remote) open(ctx context.Context, s side, p string, want uint64) (*remo
 // openHeld opens a file with a handle.
 func (r *remote) openHeld(ctx context.Context, s side, p string, want uint64, m *protocol.Open) (*remoteFile, error) {
 	gen := r.generation(want)
-	o, err := r.openHandle(ctx, m)
+	calling, done := r.bound(ctx)
+	o, err := r.openHandle(calling, m)
+	done()
 	if err != nil {
 		return nil, err
 	}
@@ -133,8 +136,8 @@ func (f *remoteFile) checked(want uint64) (*remoteFile, error) {
 
 func (f *remoteFile) key(a *protocol.Attr) uint64 { return attrKey(f.side, f.path, a) }
 
-func (r *remote) openHandle(ctx context.Context, m *protocol.Open) (*protocol.Opened, error) {
-	o, err := call[*protocol.Opened](ctx, r, m)
+func (r *remote) openHandle(calling context.Context, m *protocol.Open) (*protocol.Opened, error) {
+	o, err := ask[*protocol.Opened](calling, r, m)
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +214,9 @@ func (f *remoteFile) refresh(ctx context.Context) error {
 	if enough {
 		return nil
 	}
-	o, err := f.r.openHandle(ctx, &protocol.Open{Path: f.path, Prefetch: prefetch})
+	calling, done := f.r.bound(ctx)
+	o, err := f.r.openHandle(link.Lasting(calling), &protocol.Open{Path: f.path, Prefetch: prefetch})
+	done()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
@@ -344,7 +349,7 @@ func (f *remoteFile) want(i int64) *piece {
 	if !f.r.run(func() {
 		defer f.wg.Done()
 		defer func() { <-f.r.ahead }()
-		calling, cancel := context.WithTimeoutCause(f.ctx, callTime, syscall.ETIMEDOUT)
+		calling, cancel := context.WithTimeoutCause(f.ctx, f.r.limit, syscall.ETIMEDOUT)
 		defer cancel()
 		c.data, c.err = f.r.readNow(calling, handle, i*chunk, chunk)
 		c.at = time.Now()

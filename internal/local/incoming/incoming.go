@@ -46,12 +46,15 @@ type Options struct {
 	// Listen opens a listener on this machine; net.Listen in the product.
 	Listen func(network, address string) (net.Listener, error)
 	Emit   event.Sink
+	// Window is how long a lost link may take to come back; listen(2) waits for
+	// it. 0: less than subscribeTime.
+	Window time.Duration
 }
 
-// subscribeTime bounds how long listen(2) waits for the agent: longer than a
-// lost link may take to be resumed (60 s), so that only an agent that is stuck
-// meets it.
-const subscribeTime = 75 * time.Second
+// subscribeTime is the least that listen(2) waits for the agent, and patience
+// how much longer than a lost link may take to be resumed: only an agent that is
+// stuck meets them.
+const subscribeTime, patience = 75 * time.Second, 15 * time.Second
 
 // Ports keeps what a session's program listens on. Its methods may be called
 // concurrently.
@@ -337,7 +340,7 @@ func (p *Ports) Renew(l *link.Conn, probes map[uint16][]string) {
 // ask opens a subscription. An error leaves nothing behind; it is not to be
 // told from another's when ctx has ended.
 func (p *Ports) ask(ctx context.Context, m *protocol.Subscribe) (*link.Stream, error) {
-	s, err := p.o.Link.Open(p.ctx, link.Interactive, m)
+	s, err := p.o.Link.Open(link.Lasting(p.ctx), link.Interactive, m) // a server that does not start is worse than one that starts late
 	if err != nil {
 		return nil, err
 	}
@@ -359,7 +362,7 @@ func (p *Ports) unsubscribe(_ uint16, sub *subscription) {
 
 // answered waits for the agent's yes.
 func (p *Ports) answered(ctx context.Context, s *link.Stream) error {
-	_ = s.SetReadDeadline(time.Now().Add(subscribeTime))
+	_ = s.SetReadDeadline(time.Now().Add(max(subscribeTime, p.o.Window+patience)))
 	for _, end := range []context.Context{ctx, p.ctx} {
 		stop := context.AfterFunc(end, func() { s.Close() })
 		defer stop()

@@ -21,6 +21,8 @@ type AgentSpec struct {
 	// User says to the owners of the cluster whose agent it is: "ana@laptop".
 	User     string
 	Features []Feature
+	// Arguments are more of the agent's process: flags of cmd/mirrord-agent.
+	Arguments []string
 	// Owned, if set, is called once, before anything is made in the cluster,
 	// with what another process needs to remove it.
 	Owned func(Ref)

@@ -119,7 +119,7 @@ func job(name, namespace string, o Options, t *Target, s AgentSpec) *batchv1.Job
 
 // arguments of the agent's process; cmd/mirrord-agent reads them.
 func arguments(t *Target, s AgentSpec) []string {
-	args := []string{"-session", s.Session, "-key", s.PublicKey}
+	args := append([]string{"-session", s.Session, "-key", s.PublicKey}, s.Arguments...)
 	if t.Targetless {
 		return append(args, "-self")
 	}

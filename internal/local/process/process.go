@@ -62,6 +62,7 @@ type Spec struct {
 	Agent     []byte // the agent's program, a static executable
 	PublicKey string // of the session, as text: who may connect
 	SessionID string
+	Arguments []string // more of the agent's process: flags of cmd/mirrord-agent
 }
 
 // Agent is a running agent. Its methods may be called concurrently.
@@ -108,6 +109,7 @@ func Start(ctx context.Context, pid int, spec Spec, progress func(string)) (*Age
 	defer listener.Close()
 	argv := append(enter, fmt.Sprintf("/proc/self/fd/%d", programFD),
 		"--key", spec.PublicKey, "--session", spec.SessionID, "--pid", strconv.Itoa(pid), "--listen-fd", strconv.Itoa(listenerFD))
+	argv = append(argv, spec.Arguments...)
 	a, err := run(ctx, argv, []*os.File{listener, program})
 	if err != nil {
 		sock.close()

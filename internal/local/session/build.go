@@ -75,7 +75,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		return nil, fmt.Errorf("start the network stack: %w", err)
 	}
 	b.ports = incoming.New(incoming.Options{
-		Link: s.peer, Rules: in, Probes: s.first.agent.Probes(), Host: s.host(), Emit: s.emit, Listen: net.Listen,
+		Link: s.peer, Rules: in, Probes: s.first.agent.Probes(), Host: s.host(), Emit: s.emit, Listen: net.Listen, Window: resumeWindow(&s.cfg),
 		Dial: func(ctx context.Context, a incoming.Attempt) (net.Conn, error) {
 			if a.Way == incoming.Inside {
 				return b.box.DialLocal(ctx, a.Src, a.Dst)

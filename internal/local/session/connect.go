@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/user"
 	"runtime"
@@ -27,6 +26,7 @@ import (
 // later one beside what has replaced the target.
 type attachment struct {
 	agent Agent
+	loss  *loss // of the link
 	link  *link.Conn
 	hello *link.Stream // the control stream
 	said  *notices     // what the agent says on it
@@ -43,7 +43,7 @@ func (s *supervisor) attach(ctx context.Context, reach Reach) (*attachment, erro
 	}
 	id := strings.ToLower(rand.Text())
 	at := &attachment{}
-	at.agent, err = reach(ctx, Request{PublicKey: seal.PublicKey(key), Session: id, User: userName(), Owned: s.owned, Emit: s.emit})
+	at.agent, err = reach(ctx, Request{PublicKey: seal.PublicKey(key), Session: id, User: userName(), Arguments: agentArguments(&s.cfg), Owned: s.owned, Emit: s.emit})
 	if err != nil {
 		return nil, err
 	}
@@ -51,24 +51,13 @@ func (s *supervisor) attach(ctx context.Context, reach Reach) (*attachment, erro
 	if err != nil {
 		return at, fmt.Errorf("the agent's announcement: %w", err)
 	}
-	pipe, err := resume.Dial(ctx, func(ctx context.Context) (io.ReadWriteCloser, error) {
-		raw, err := at.agent.Dial(ctx)
-		if err != nil {
-			return nil, err
-		}
-		sealed, err := seal.Client(ctx, raw, key, agentKey)
-		if err != nil {
-			raw.Close()
-			return nil, err
-		}
-		return sealed, nil
-	}, resume.Options{Fatal: func(err error) bool {
-		return errors.Is(err, seal.ErrRefused) || errors.Is(err, seal.ErrWrongKey) || at.agent.Gone(err)
-	}})
+	at.loss = newLoss(resumeWindow(&s.cfg), s.emit)
+	pipe, err := resume.Dial(ctx, sealed(at.agent, key, agentKey), at.loss.options(at.agent))
 	if err != nil {
 		return at, failure.Wrap(err, "agent-unreachable", "the agent was started but cannot be reached", "try: kubectl port-forward to any pod of the namespace; it needs the same permissions")
 	}
 	at.link = link.New(pipe, link.Local, link.Options{})
+	at.loss.attach(at.link)
 	if err := s.greet(ctx, at, id); err != nil {
 		return at, err
 	}
@@ -119,6 +108,9 @@ func (s *supervisor) detachOnce(at *attachment) {
 	}
 	if at.link != nil {
 		_ = at.link.Close("the session has ended")
+	}
+	if at.loss != nil {
+		at.loss.close()
 	}
 	if at.said != nil {
 		at.said.wg.Wait()

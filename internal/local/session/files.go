@@ -56,7 +56,7 @@ func (s *supervisor) openTree(b *built, spec *handoff.Spec) error {
 		}
 	}
 	b.tree = files.New(files.Options{
-		Peer: s.peer, Rules: r, Plan: plan, UID: s.first.pod.UID, GID: s.first.pod.GID, Emit: s.emit,
+		Peer: s.peer, Rules: r, Plan: plan, UID: s.first.pod.UID, GID: s.first.pod.GID, Emit: s.emit, Window: resumeWindow(&s.cfg),
 		Sockets: []string{"/run"}, Served: Served(s.cfg.Files),
 	})
 	spec.Binds = slices.Concat(plan.Binds, plan.Pins)

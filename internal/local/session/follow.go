@@ -14,11 +14,6 @@ import (
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
-// betweenTime is how long new work waits while the target is being replaced: a
-// program that connects to its database meanwhile is served late, and one that
-// cannot be served is told before its own patience ends.
-const betweenTime = 15 * time.Second
-
 // peer is the agent, whichever the session has now. Its methods may be called
 // concurrently.
 type peer struct {
@@ -45,7 +40,8 @@ func (p *peer) Call(ctx context.Context, m protocol.Message) (protocol.Message, 
 	return l.Call(ctx, m)
 }
 
-// now waits for a link while the target is being replaced.
+// now waits for a link while the target is being replaced, as long as for one
+// that is lost.
 func (p *peer) now(ctx context.Context) (*link.Conn, error) {
 	p.mu.Lock()
 	l, ready := p.link, p.ready
@@ -53,7 +49,7 @@ func (p *peer) now(ctx context.Context) (*link.Conn, error) {
 	if ready == nil {
 		return l, nil
 	}
-	timer := time.NewTimer(betweenTime)
+	timer := time.NewTimer(link.BeginTime)
 	defer timer.Stop()
 	select {
 	case <-ready:
@@ -102,6 +98,11 @@ func (s *supervisor) follow(ctx context.Context, old *attachment) <-chan success
 	go func() {
 		lost := old.lost()
 		s.detach(old)
+		if lost.Code != "agent-lost" && lost.Code != "target-ended" {
+			s.peer.set(nil)
+			found <- successor{err: lost} // the cluster cannot be asked either
+			return
+		}
 		at, err := s.attach(ctx, func(ctx context.Context, r Request) (Agent, error) {
 			return old.agent.Follow(ctx, lost.Code == "target-ended", r)
 		})
@@ -127,8 +128,11 @@ func (s *supervisor) follow(ctx context.Context, old *attachment) <-chan success
 func (at *attachment) lost() *failure.Error {
 	at.said.wg.Wait() // its last word has been read
 	err := at.link.Err()
+	if f := linkGone(err, at.loss.window); f != nil {
+		return f
+	}
 	f := &failure.Error{Code: "agent-lost", What: "the session has ended: the agent is gone", Cause: err,
-		Why: "its pod was deleted, or the connection to the cluster was lost for too long", Do: "start the command again"}
+		Why: "its pod was deleted, or it was killed", Do: "start the command again"}
 	switch bye := at.said.goodbye(); {
 	case bye != nil && bye.Code == "target-ended":
 		f.Code, f.What, f.Why = "target-ended", "the session has ended: the target has ended", "its container ended or was restarted"

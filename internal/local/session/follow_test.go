@@ -30,8 +30,8 @@ func TestPeer(t *testing.T) {
 		}
 		p.hold()
 		began := time.Now()
-		if _, err := p.now(t.Context()); !errors.Is(err, syscall.EHOSTUNREACH) || time.Since(began) != betweenTime {
-			t.Errorf("without a successor: %v after %v, want EHOSTUNREACH after %v", err, time.Since(began), betweenTime)
+		if _, err := p.now(t.Context()); !errors.Is(err, syscall.EHOSTUNREACH) || time.Since(began) != link.BeginTime {
+			t.Errorf("without a successor: %v after %v, want EHOSTUNREACH after %v", err, time.Since(began), link.BeginTime)
 		}
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, syscall.EINTR)
 		defer cancel()

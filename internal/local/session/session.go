@@ -29,7 +29,8 @@ import (
 type Request struct {
 	PublicKey string // of the session, as text
 	Session   string
-	User      string // who the agent is for, for a person
+	User      string   // who the agent is for, for a person
+	Arguments []string // more of the agent's, for its process
 	// Owned is called as soon as something may exist that must be removed
 	// again, with a description that any process of this version can remove it
 	// by. A later call replaces an earlier one.
