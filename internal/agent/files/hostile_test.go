@@ -338,3 +338,61 @@ func TestCloseWithHangingStorage(t *testing.T) {
 	wg.Wait()
 	must(t, s.Close())
 }
+
+// FuzzServe: requests of any content are answered, change nothing outside of
+// the root, and make no device.
+func FuzzServe(f *testing.F) {
+	for _, m := range []protocol.Message{
+		&protocol.Open{Path: "/file", Flags: unix.O_RDWR | unix.O_CREAT, Mode: 0o644, Prefetch: 10}, &protocol.ReadAt{Handle: 1, N: 100}, &protocol.ReadDir{Path: "/up"},
+		&protocol.Make{Path: "/up/x", Mode: unix.S_IFCHR | 0o666}, &protocol.Make{Path: "/new", Old: "/up/victim"}, &protocol.Rename{Old: "/file", New: "/up/y", Flags: 1},
+		&protocol.SetAttr{Path: "/up/victim", What: ^uint32(0), Mode: 0o777, Size: 1 << 40}, &protocol.Remove{Path: "/../victim"}, &protocol.Readlink{Path: "/up"},
+		&protocol.WriteAt{Handle: 1, Off: 1 << 40, Data: []byte("x")}, &protocol.Statfs{Path: "/"}, &protocol.Stat{Path: "//x/../file", Follow: true, Prefetch: 1 << 30},
+	} {
+		f.Add(protocol.Append(nil, m))
+	}
+	outside := f.TempDir()
+	root := filepath.Join(outside, "root")
+	if err := errors.Join(os.Mkdir(root, 0o755), os.WriteFile(filepath.Join(outside, "victim"), []byte("untouched"), 0o600), os.Symlink("..", filepath.Join(root, "up"))); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := protocol.Parse(b)
+		if err != nil {
+			return
+		}
+		c := serve(t, root, As{Umask: 0o022})
+		if _, err := c.ask(&protocol.Open{Path: "/file", Flags: unix.O_RDWR | unix.O_CREAT, Mode: 0o644}); err != nil && !errors.Is(err, syscall.EISDIR) && !errors.Is(err, syscall.ENXIO) && !errors.Is(err, syscall.ELOOP) && !errors.Is(err, syscall.EEXIST) {
+			t.Fatal(err)
+		}
+		s, err := c.l.Open(t.Context(), link.Interactive, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = s.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := s.Receive(); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%T %+v is not answered", m, m)
+		}
+		s.Close()
+		if v, err := os.ReadFile(filepath.Join(outside, "victim")); err != nil || string(v) != "untouched" {
+			t.Fatalf("%T %+v: the file outside is %q, %v", m, m, v, err)
+		}
+		if fi, err := os.Stat(filepath.Join(outside, "victim")); err != nil || fi.Mode() != 0o600 {
+			t.Fatalf("%T %+v: the file outside is %v", m, m, fi.Mode())
+		}
+		if list, _ := os.ReadDir(outside); len(list) != 2 {
+			t.Fatalf("%T %+v: outside is %v", m, m, list)
+		}
+		all, _ := os.ReadDir(root)
+		for _, e := range all { // small again for the next
+			if e.Type()&os.ModeDevice != 0 {
+				t.Fatalf("%T %+v made a device", m, m)
+			}
+			if e.Name() != "up" {
+				_ = os.RemoveAll(filepath.Join(root, e.Name()))
+			}
+		}
+		if _, err := os.Lstat(filepath.Join(root, "up")); err != nil {
+			_ = os.Symlink("..", filepath.Join(root, "up"))
+		}
+	})
+}
