@@ -13,7 +13,7 @@ SOURCES := $(shell find cmd internal -name '*.go' -not -name '*_test.go') go.mod
 AGENT_BLOB := internal/local/image/agent.gz
 COUNTS := bin/test-counts
 
-.PHONY: help build demo test unit e2e chaos bench lint clean setup
+.PHONY: help build demo test unit e2e chaos bench fuzz lint clean setup
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
@@ -66,6 +66,9 @@ bench: build ## figures against what one would use otherwise (ROWS=start,files B
 	@test/setup build test
 	@$(GO) build -o bin/bench ./test/bench
 	@bin/bench -rows '$(ROWS)' $(addprefix -pairs ,$(BENCH_PAIRS)) -out bench/latest.json
+
+fuzz: bin/mirrord ## every parser of outside bytes, for FUZZTIME=10s each
+	@test/fuzz
 
 lint: ## formatting, vet, go.mod
 	@test -z "$$(gofmt -l cmd internal test | tee /dev/stderr)" || { echo "lint: gofmt -w these files"; exit 1; }

@@ -35,6 +35,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	// No core dump on the node, with the agent's key and the target's variables.
+	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
 	if err := run(ctx, log, os.Args[1:]); err != nil {
 		log.Error("agent ends", "error", err)
 		os.Exit(1)

@@ -6,8 +6,6 @@
 // keep them.
 package event
 
-import "encoding/json"
-
 // Level says how much a person wants to see an event.
 type Level string
 
@@ -40,12 +38,3 @@ type Sink func(Event)
 
 // Discard is the sink that forgets.
 func Discard(Event) {}
-
-// JSON is the event as one line of JSON, without the newline.
-func (e Event) JSON() string {
-	b, err := json.Marshal(e)
-	if err != nil { // strings and maps of strings always marshal
-		return `{"level":"warning","code":"event-unprintable"}`
-	}
-	return string(b)
-}

@@ -172,7 +172,15 @@ func descendants() (list []string) {
 
 func lines(file string) []string {
 	b, _ := os.ReadFile(file)
-	return strings.Split(strings.TrimSpace(string(b)), "\n")
+	return split(string(b))
+}
+
+// split gives the lines of text, none for an empty one.
+func split(text string) (list []string) {
+	for line := range strings.Lines(text) {
+		list = append(list, strings.TrimRight(line, "\n"))
+	}
+	return list
 }
 
 func names(dir string) (list []string) {
@@ -193,5 +201,5 @@ func tables() []string {
 		return nil
 	}
 	out, _ := exec.Command(path, "list", "tables").Output()
-	return strings.Split(strings.TrimSpace(string(out)), "\n")
+	return split(string(out))
 }

@@ -9,9 +9,11 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
@@ -146,6 +148,87 @@ func TestBudgetExhausted(t *testing.T) {
 		}
 		l.mu.Unlock()
 		go io.Copy(io.Discard, r)
+	})
+}
+
+// TestMessagesInUse: what Receive has taken from the windows is bounded as well,
+// and comes free with the next Receive, Reset or Close.
+func TestMessagesInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := unshaped()
+		local, agent := New(a, Local, Options{}), New(b, Agent, Options{})
+		const streams, size = 100, 1 << 20 / 2
+		var held, most atomic.Int64
+		next := make(chan struct{})
+		var wg sync.WaitGroup
+		for range streams {
+			wg.Go(func() {
+				s, err := local.Open(t.Context(), Bulk, &protocol.Stat{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer s.Close()
+				_ = s.Send(&protocol.Data{Bytes: make([]byte, size)})
+				_, _ = s.Receive()
+			})
+			wg.Go(func() {
+				s, _, err := agent.Accept(t.Context())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer s.Close()
+				if _, err := s.Receive(); err != nil {
+					t.Error(err)
+				}
+				most.Store(max(most.Load(), held.Add(1)))
+				<-next // the message is in use
+				held.Add(-1)
+			})
+		}
+		for range streams {
+			synctest.Wait()
+			if n := held.Load(); n > maxMessages/size || n == 0 {
+				t.Fatalf("%d messages of %d bytes are in use", n, size)
+			}
+			next <- struct{}{}
+		}
+		wg.Wait()
+		if most.Load() < maxMessages/size-1 {
+			t.Errorf("only %d messages were in use at a time", most.Load())
+		}
+		// Who waits in vain is told of the end of the link, and of a deadline.
+		agent.mu.Lock()
+		agent.messages = maxMessages
+		agent.mu.Unlock()
+		for _, end := range []func(*Stream){
+			func(s *Stream) { _ = s.SetReadDeadline(time.Now().Add(time.Second)) },
+			func(s *Stream) { _ = s.Reset(syscall.ECANCELED) },
+			func(s *Stream) { s.Close() },
+			func(*Stream) { local.Close("") },
+		} {
+			s, err := local.Open(t.Context(), Bulk, &protocol.Stat{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			wg.Go(func() { _ = s.Send(&protocol.Data{Bytes: make([]byte, size)}); s.Close() })
+			at, _, err := agent.Accept(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			failed := make(chan error, 1)
+			go func() { _, err := at.Receive(); failed <- err }()
+			synctest.Wait()
+			end(at)
+			if err := <-failed; err == nil {
+				t.Error("received beyond the bound")
+			}
+			at.Close()
+		}
+		agent.Close("")
+		local.Close("")
+		wg.Wait()
 	})
 }
 

@@ -75,13 +75,15 @@ type Conn struct {
 	mu       sync.Mutex // guards what follows, and the fields of every Stream
 	err      error      // why the link ended; nil while it lives
 	streams  map[uint64]*Stream
-	opened   [2]int    // streams in the map, by the Role that opened them
-	nextID   uint64    // of the next stream opened here
-	peerID   uint64    // of the next stream opened there
-	ready    []*Stream // opened there, with a complete message, for Accept
-	readied  sync.Cond // for Accept
-	lendable int       // bytes of the budget that are neither set aside nor lent
-	isLost   bool      // see lost.go, as for the next two
+	opened   [2]int           // streams in the map, by the Role that opened them
+	nextID   uint64           // of the next stream opened here
+	peerID   uint64           // of the next stream opened there
+	ready    []*Stream        // opened there, with a complete message, for Accept
+	readied  sync.Cond        // for Accept
+	lendable int              // bytes of the budget that are neither set aside nor lent
+	messages int              // bytes of large messages that were received and may be in use
+	roomless map[*Stream]bool // whose Receive waits for fewer of these
+	isLost   bool             // see lost.go, as for the next two
 	lostAt   time.Duration
 	patience *time.Timer // while it is lost
 
@@ -113,6 +115,7 @@ func New(pipe io.ReadWriteCloser, role Role, opts Options) *Conn {
 		start:    time.Now(),
 		done:     make(chan struct{}),
 		streams:  map[uint64]*Stream{},
+		roomless: map[*Stream]bool{},
 		nextID:   firstID(role),
 		peerID:   firstID(1 - role),
 		lendable: max(0, budget-setAside),

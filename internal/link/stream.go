@@ -54,6 +54,7 @@ type Stream struct {
 	grownAt   time.Duration
 	finIn     bool // the other end will send nothing more
 	unready   bool // the opening message is not complete
+	message   int  // bytes reserved for the message that Receive gave last
 	readLimit deadline
 
 	// Sending: held first, then direct.
@@ -227,6 +228,7 @@ func (s *Stream) Close() error {
 		return fmt.Errorf("close: %w", net.ErrClosed)
 	}
 	s.closed = true
+	s.forgetMessage()
 	s.readLimit.stop()
 	s.writeLimit.stop()
 	s.in.drop()
@@ -324,8 +326,15 @@ func (s *Stream) Send(m protocol.Message) error {
 // Receive reads one message. It returns io.EOF at the end of the stream,
 // io.ErrUnexpectedEOF in the middle of a message, and a
 // *protocol.UnknownKindError after a message of a newer release, behind which
-// the stream is intact. There must be one reader at a time.
-func (s *Stream) Receive() (protocol.Message, error) { return protocol.Read(s) }
+// the stream is intact. There must be one reader at a time. The memory of a
+// large message counts until the next Receive, or Close: while there is too
+// much of it Receive waits.
+func (s *Stream) Receive() (protocol.Message, error) {
+	s.c.mu.Lock()
+	s.forgetMessage()
+	s.c.mu.Unlock()
+	return protocol.ReadWithin(s, s.reserve)
+}
 
 // LocalAddr names this end.
 func (s *Stream) LocalAddr() net.Addr { return addr{fmt.Sprintf("stream %d", s.id)} }

@@ -1,6 +1,11 @@
 package link
 
-import "time"
+import (
+	"fmt"
+	"net"
+	"os"
+	"time"
+)
 
 // The memory that the other end can make this end use is the sum of what it may
 // send and we have not read. Every stream that may exist has its smallest
@@ -27,6 +32,12 @@ const (
 	DefaultBudget = 96 << 20
 
 	setAside = 2 * maxStreams * (minWindow + smallChunk)
+
+	// maxMessages bounds the large messages that Receive holds in all streams
+	// together, in bytes: what it has taken from a window can be sent again, so
+	// windows do not bound it. Those of less than smallMessage do not count.
+	maxMessages  = 16 << 20
+	smallMessage = 16 << 10
 
 	// pingEvery bounds how often the round trip is measured while data flows.
 	pingEvery = time.Second
@@ -109,4 +120,44 @@ func (s *Stream) wasConsumed(n int) {
 func (s *Stream) grant() {
 	s.windowDue = true
 	s.c.pushControl(s)
+}
+
+// reserve waits for room for a message of n bytes.
+func (s *Stream) reserve(n int) error {
+	if n <= smallMessage {
+		return nil
+	}
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.messages+n > maxMessages {
+		switch {
+		case s.closed:
+			return fmt.Errorf("read: %w", net.ErrClosed)
+		case s.reset != nil:
+			return s.reset
+		case s.readLimit.passed:
+			return os.ErrDeadlineExceeded
+		case c.err != nil:
+			return c.err
+		}
+		c.roomless[s] = true
+		s.readable.Wait()
+		delete(c.roomless, s)
+	}
+	c.messages += n
+	s.message = n
+	return nil
+}
+
+// forgetMessage gives the room of the last message back. mu is held.
+func (s *Stream) forgetMessage() {
+	if s.message == 0 {
+		return
+	}
+	s.c.messages -= s.message
+	s.message = 0
+	for waiting := range s.c.roomless {
+		waiting.readable.Broadcast()
+	}
 }

@@ -74,6 +74,12 @@ func Append(dst []byte, m Message) []byte {
 // stream it returns io.EOF if no byte of a message was read, otherwise
 // io.ErrUnexpectedEOF.
 func Read(r io.Reader) (Message, error) {
+	return ReadWithin(r, func(int) error { return nil })
+}
+
+// ReadWithin is Read that asks reserve before it takes memory for a message's
+// body of n bytes; an error of it ends the reading.
+func ReadWithin(r io.Reader, reserve func(n int) error) (Message, error) {
 	br, ok := r.(io.ByteReader)
 	if !ok {
 		br = byteReader{r}
@@ -88,6 +94,9 @@ func Read(r io.Reader) (Message, error) {
 	}
 	if n > MaxMessage {
 		return nil, fmt.Errorf("kind %d, %d bytes: %w", kind, n, ErrTooLong)
+	}
+	if err := reserve(int(n)); err != nil {
+		return nil, err
 	}
 	body, err := readBody(r, int(n))
 	if err != nil {

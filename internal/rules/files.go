@@ -89,6 +89,16 @@ var systemDirs = []string{
 // guarded are those of systemDirs that every program needs whole and fast.
 var guarded = []string{"/bin", "/sbin", "/usr", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/snap"}
 
+// loaded are what every program here is loaded from and by. No volume of the
+// target's replaces it: whoever can mount one would choose the code that the
+// developer's programs run.
+var loaded = []string{
+	"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/snap",
+	"/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libx32", "/usr/libexec",
+	"/usr/local/bin", "/usr/local/sbin", "/usr/local/lib", "/usr/local/lib64",
+	"/etc/ld.so.preload", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
+}
+
 // kernelDirs are the kernel's own: what is there depends on who looks, so
 // nothing of the target's ever is.
 var kernelDirs = []string{"/proc", "/sys", "/dev"}
@@ -324,6 +334,9 @@ func (f *Files) place(p string) (d Decision, ok bool) {
 	consider(f.at.Home, Decision{Local, "your home directory"})
 	for _, v := range f.at.Volumes {
 		consider(v, Decision{Remote, v + " is a volume of the target"})
+	}
+	if l := longest(p, loaded); l != "" && d.Where == Remote {
+		return Decision{Local, "programs here are loaded from " + l}, true
 	}
 	return d, ok
 }

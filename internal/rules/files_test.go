@@ -152,6 +152,26 @@ func (l listed) List(dir string) (names []string) {
 	return names
 }
 
+// TestVolumesOfALoader: no volume of the target's chooses what programs here are
+// made of, unless the user says so.
+func TestVolumesOfALoader(t *testing.T) {
+	at := Places{Home: "/home/ana", Volumes: []string{"/usr", "/lib/x86_64-linux-gnu", "/etc/ld.so.preload", "/etc", "/usr/local/bin", "/nix"}}
+	f := files(t, FilesOptions{}, at)
+	for p, want := range map[string]Where{
+		"/lib/x86_64-linux-gnu": Local, "/lib/x86_64-linux-gnu/libc.so.6": Local, "/etc/ld.so.preload": Local, "/etc/ld.so.conf.d/x.conf": Local,
+		"/usr/local/bin/x": Local, "/nix/store/x": Local, "/usr/bin/env": Local, "/usr/lib/libssl.so.3": Local,
+		"/usr/share/nginx/html/index.html": Remote, "/usr/src/app/data": Remote, "/etc/app.conf": Remote, "/usr/local/etc/x": Remote,
+	} {
+		if d := f.Decide(p, Read); d.Where != want {
+			t.Errorf("%s is %v: %s", p, d.Where, d.Why)
+		}
+	}
+	f = files(t, FilesOptions{ReadOnly: []Pattern{{Text: "^/usr/lib/plugins/"}}}, at)
+	if d := f.Decide("/usr/lib/plugins/x", Read); d.Where != Remote {
+		t.Errorf("what the user names is %v: %s", d.Where, d.Why)
+	}
+}
+
 func TestPlan(t *testing.T) {
 	d := listed{"/usr/", "/bin@", "/tmp/", "/etc/", "/etc/passwd", "/etc/shadow", "/etc/ssh/", "/etc/ssl/", "/etc/ssl/certs/", "/etc/ssl/private/", "/etc/alternatives/", "/etc/ld.so.cache", "/etc/localtime@", "/home/", "/home/ana/", "/home/ana/.kube/", "/home/ana/.azure/",
 		"/run/", "/run/docker.sock=", "/run/user/", "/run/secrets/", "/run/utmp", "/run/nscd/", "/var/tmp/", "/ws/shop/", "/ws/shop/config/", "/ws/shop/src/", "/proc/"}

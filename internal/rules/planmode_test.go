@@ -123,7 +123,7 @@ func agree(t *testing.T, seed uint64, extra ...string) {
 	if r.IntN(3) == 0 {
 		o.Mapping = []FileMapping{{aPattern(), aPath()}}
 	}
-	f, err := NewFiles(o, Places{Home: pick("", "/home/ana", "/ws", "/usr/a"), Own: paths(), Tools: paths(), Volumes: append(paths(), pick("/tmp", "/ws/a", "/home/ana/data")), Code: paths()})
+	f, err := NewFiles(o, Places{Home: pick("", "/home/ana", "/ws", "/usr/a"), Own: paths(), Tools: paths(), Volumes: append(paths(), pick("/tmp", "/ws/a", "/home/ana/data", "/usr", "/usr/lib/a", "/etc")), Code: paths()})
 	if err != nil {
 		return // a pattern of the fuzzer's
 	}

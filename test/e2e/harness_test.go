@@ -97,7 +97,7 @@ func buildPrograms(root string) error {
 	}
 	for _, c := range [][]string{
 		{"cp", filepath.Join(root, "bin", "mirrord"), w.mirrord},
-		{"cp", "programs/server.py", "programs/listeners.py", "programs/server.js", "programs/web.py", "programs/signals.py", bin},
+		{"cp", "programs/server.py", "programs/listeners.py", "programs/server.js", "programs/web.py", "programs/signals.py", "programs/hostile.py", "programs/victim.py", bin},
 		{"gcc", "-static", "-O1", "-o", filepath.Join(bin, "cserver"), "programs/server.c"},
 		{"javac", "-d", bin, "programs/Server.java", "programs/Ask.java"},
 		{"go", "build", "-o", filepath.Join(bin, "goserver"), "./programs/goserver"},

@@ -188,6 +188,45 @@ func FuzzPacket(f *testing.F) {
 	})
 }
 
+// FuzzStream: segments in any order, doubled, overlapping or lost. A copy has
+// what the client sent, from the first byte on, or ends with an error: it is
+// never silently wrong.
+func FuzzStream(f *testing.F) {
+	f.Add([]byte{0, 4, 4, 4, 8, 2}, uint32(9))
+	f.Add([]byte{4, 4, 0, 4, 0, 9, 200, 9}, uint32(1<<32-3)) // around the end of the numbers
+	f.Fuzz(func(t *testing.T, cuts []byte, first uint32) {
+		sent := make([]byte, 1<<9)
+		for i := range sent {
+			sent[i] = byte(i*7 + i>>8)
+		}
+		var c *Conn
+		a := newAssembler(func(conn *Conn) bool { c = conn; return true })
+		now, k := time.Unix(0, 0), flowKey{client, server}
+		a.packet(ip(k, flagSYN, first, ""), now)
+		a.packet(ip(k, flagACK, first+1, ""), now)
+		for ; len(cuts) >= 2; cuts = cuts[2:] {
+			from, n := int(cuts[0]), int(cuts[1])
+			a.packet(ip(k, flagACK, first+1+uint32(from), string(sent[from:from+n])), now)
+		}
+		a.packet(ip(k, flagACK|flagFIN, first+1+uint32(len(sent)), ""), now)
+		a.forgetAll()
+		if c == nil {
+			return
+		}
+		got, err := io.ReadAll(c)
+		if len(got) > len(sent) || string(got) != string(sent[:len(got)]) {
+			t.Errorf("got %x", got)
+		}
+		if err == nil && len(got) != len(sent) && a.stats.Connections > 0 {
+			t.Errorf("ends in order after %d of %d bytes", len(got), len(sent))
+		}
+		c.Close()
+		if n := a.held.n.Load(); n != 0 {
+			t.Errorf("%d bytes are held by nobody", n)
+		}
+	})
+}
+
 // Copies that nobody reads, and pieces that wait for others, take no more than
 // they may together, and give all of it back.
 func TestMemoryIsBounded(t *testing.T) {

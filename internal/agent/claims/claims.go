@@ -6,16 +6,23 @@
 // (unix(7), abstract sockets). It leaves no trace in any file system.
 //
 // Hazards. A process of the target can squat a name: then the port cannot be
-// claimed, and the error says that its holder does not answer.
+// claimed. What it says of itself is believed only of a process in the agent's
+// own PID namespace, as other agents are: nobody in a container can pass for a
+// colleague.
 package claims
 
 import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -62,19 +69,48 @@ func Take(in func(func() error) error, port uint16, holder string) (*Claim, erro
 		if in(func() (err error) { c, err = net.DialTimeout("unix", name, askTime); return err }) != nil {
 			return nil, fmt.Errorf("claim port %d: %w", port, err)
 		}
-		return nil, &HeldError{Port: port, Holder: ask(c)}
+		return nil, &HeldError{Port: port, Holder: ask(c.(*net.UnixConn))}
 	}
 	c := &Claim{ln: ln}
 	c.wg.Go(func() { c.answer(holder) })
 	return c, nil
 }
 
-// ask reads the holder's name and closes c.
-func ask(c net.Conn) string {
+// ask reads the holder's name and closes c; empty if nobody is believed.
+func ask(c *net.UnixConn) string {
 	defer c.Close()
+	if !known(c) {
+		return ""
+	}
 	_ = c.SetDeadline(time.Now().Add(askTime))
 	b, _ := io.ReadAll(io.LimitReader(c, maxName))
 	return string(b)
+}
+
+// known reports whether who listens is in this process's PID namespace.
+func known(c *net.UnixConn) bool {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var peer *unix.Ucred
+	if rc.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }) != nil || err != nil {
+		return false
+	}
+	own, theirs := depth("self"), depth(strconv.Itoa(int(peer.Pid))) // pid 0: not one that is seen from here
+	return own > 0 && own == theirs
+}
+
+// depth is in how many PID namespaces a process is, counted from that of /proc
+// (proc_pid_status(5), NSpid); 0 if that cannot be told. Anybody may read it.
+func depth(pid string) int {
+	status, err := os.ReadFile("/proc/" + pid + "/status")
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(status), "\nNSpid:")
+	line, _, _ := strings.Cut(rest, "\n")
+	return len(strings.Fields(line))
 }
 
 func (c *Claim) answer(holder string) {

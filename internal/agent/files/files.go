@@ -10,8 +10,8 @@
 // Hazards. Opening a FIFO or a device does something: it blocks, wakes a writer
 // of the target's, rewinds a tape. So every path is first opened with O_PATH,
 // and what that turns out to be is opened only if it is a regular file or a
-// directory. A disk that never answers (a dead NFS server) keeps its
-// thread, and Close, for as long.
+// directory. A disk that never answers (a dead NFS server, a FUSE server of the
+// target's) keeps its thread; Close waits for those a moment only.
 package files
 
 import (
@@ -53,8 +53,9 @@ type As struct {
 
 // Server answers file requests. Its methods may be called concurrently.
 type Server struct {
-	root *os.File
-	pool *pool
+	root  *os.File
+	pool  *pool
+	rooms rooms
 
 	mu      sync.Mutex
 	handles map[uint64]*handle
@@ -74,12 +75,15 @@ func New(root *os.File, as As) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{root: root, pool: p, handles: map[uint64]*handle{}, last: uint64(rand.Uint32())}, nil
+	return &Server{root: root, pool: p, rooms: newRooms(), handles: map[uint64]*handle{}, last: uint64(rand.Uint32())}, nil
 }
 
-// Close ends all handles. Calls under way end first.
+// Close ends all handles. Calls under way end first; those that the target's
+// storage holds up go with the process, and so do all handles then.
 func (s *Server) Close() error {
-	s.pool.close()
+	if !s.pool.close() {
+		return fmt.Errorf("a request hangs in the target's storage: %w", syscall.ETIMEDOUT)
+	}
 	s.mu.Lock()
 	all := s.handles
 	s.handles = nil
@@ -95,7 +99,13 @@ func (s *Server) Close() error {
 // nothing, when m is no file request.
 func (s *Server) Serve(ctx context.Context, stream *link.Stream, m protocol.Message) bool {
 	var reply protocol.Message
-	var err error
+	leave, err := s.rooms.take(ctx, m)
+	if err != nil {
+		_ = stream.Send(&protocol.Answer{Errno: errnoOf(err)})
+		stream.Close()
+		return true
+	}
+	defer leave()
 	switch m := m.(type) {
 	case *protocol.Stat:
 		reply, err = do(ctx, s, func() (*protocol.Attr, error) { return s.stat(m) })

@@ -33,13 +33,13 @@ func TestMain(m *testing.M) {
 
 // client asks a server over a link.
 type client struct {
-	t  *testing.T
+	t  testing.TB
 	l  *link.Conn
 	at *Server
 }
 
 // serve serves root to a client, both gone at the end of the test.
-func serve(t *testing.T, root string, as As) *client {
+func serve(t testing.TB, root string, as As) *client {
 	t.Helper()
 	dir, err := os.Open(root)
 	if err != nil {

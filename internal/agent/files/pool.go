@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,10 @@ import (
 // busy, few enough to cost no memory. A request that the target's storage holds
 // up for ever (a dead NFS server) takes one of them.
 const threads = 8
+
+// endTime is how long close waits for requests under way: the target can hold
+// one up for ever, and the agent must end all the same.
+const endTime = 3 * time.Second
 
 // pool is threads with the ids of the target's process.
 type pool struct {
@@ -80,9 +85,22 @@ func (p *pool) do(ctx context.Context, f func()) error {
 	}
 }
 
-func (p *pool) close() {
+// close ends the threads; false: some hang.
+func (p *pool) close() bool {
 	p.once.Do(func() { close(p.quit) })
-	p.wg.Wait()
+	ended := make(chan struct{})
+	go func() { // ends with the last of the threads
+		defer close(ended)
+		p.wg.Wait()
+	}()
+	timer := time.NewTimer(endTime)
+	defer timer.Stop()
+	select {
+	case <-ended:
+		return true
+	case <-timer.C:
+		return false
+	}
 }
 
 // become gives the calling thread the ids and the umask. The calls are made raw: the

@@ -276,3 +276,38 @@ func TestBadKeysAreErrors(t *testing.T) {
 		t.Errorf("the pipe is left open: %v", err)
 	}
 }
+
+// FuzzHandshake: whatever arrives instead of a handshake, neither end has a pipe
+// with it, and both come to an end.
+func FuzzHandshake(f *testing.F) {
+	own, _ := newKey(f)
+	_, peer := newKey(f)
+	hello := func() []byte { // what a client of ours says first
+		near, far := net.Pipe()
+		defer near.Close()
+		go func() {
+			if c, err := Client(context.Background(), far, own, peer); err == nil {
+				c.Close()
+			}
+		}()
+		b := make([]byte, 4096)
+		n, _ := near.Read(b)
+		return b[:n]
+	}()
+	f.Add(hello)
+	f.Add(append(append([]byte{}, hello...), hello...))
+	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
+	f.Add([]byte{22, 3, 3, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for name, side := range map[string]func(context.Context, io.ReadWriteCloser, ed25519.PrivateKey, ed25519.PublicKey) (io.ReadWriteCloser, error){"server": Server, "client": Client} {
+			rw := struct {
+				io.Reader
+				io.Writer
+				io.Closer
+			}{bytes.NewReader(b), io.Discard, io.NopCloser(nil)}
+			if _, err := side(t.Context(), rw, own, peer); err == nil {
+				t.Errorf("%s: a pipe with nobody", name)
+			}
+		}
+	})
+}

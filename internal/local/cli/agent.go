@@ -13,6 +13,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/image"
 	"github.com/mirrord-go/mirrord/internal/local/kube"
+	"github.com/mirrord-go/mirrord/internal/local/monitor"
 )
 
 func (a *app) agentCommand() *cobra.Command {
@@ -124,7 +125,7 @@ func (a *app) loadImage(ctx context.Context, f imageFlags, ref string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "mirrord: loaded by: %s\n", command)
+	fmt.Fprintf(os.Stderr, "mirrord: loaded by: %s\n", monitor.Clean(command))
 	return nil
 }
 

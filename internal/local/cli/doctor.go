@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -76,10 +75,7 @@ func (a *app) doctor(ctx context.Context, settings map[string]config.Setting, as
 	if err != nil || !asJSON {
 		return ok, err
 	}
-	out := json.NewEncoder(os.Stdout)
-	out.SetIndent("", "  ")
-	out.SetEscapeHTML(false)
-	return ok, out.Encode(map[string]any{"ok": ok, "checks": checks})
+	return ok, monitor.WriteJSON(os.Stdout, map[string]any{"ok": ok, "checks": checks}, "  ")
 }
 
 // checklist prints each check as it comes, with a tick, a cross or a dash.

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/explain"
 	"github.com/mirrord-go/mirrord/internal/local/kube"
+	"github.com/mirrord-go/mirrord/internal/local/monitor"
 	"github.com/mirrord-go/mirrord/internal/local/process"
 	"github.com/mirrord-go/mirrord/internal/local/session"
 	"github.com/mirrord-go/mirrord/internal/rules"
@@ -94,15 +94,12 @@ func (a *app) explainer(use, short, example string, ask func(context.Context, co
 
 func printAnswers(answers []explain.Answer, asJSON bool) error {
 	if asJSON {
-		out := json.NewEncoder(os.Stdout)
-		out.SetIndent("", "  ")
-		out.SetEscapeHTML(false)
-		return out.Encode(answers)
+		return monitor.WriteJSON(os.Stdout, answers, "  ")
 	}
 	for _, a := range answers {
-		fmt.Printf("%s: %s\n  %s\n", a.Question, a.Where, a.Why)
+		fmt.Printf("%s: %s\n  %s\n", monitor.Clean(a.Question), monitor.Clean(a.Where), monitor.Clean(a.Why))
 		if a.Note != "" {
-			fmt.Printf("  %s\n", a.Note)
+			fmt.Printf("  %s\n", monitor.Clean(a.Note))
 		}
 	}
 	return nil

@@ -41,6 +41,7 @@ func supervise(version string) {
 	debug.SetMemoryLimit(softMemory)
 	// The kernel has applied the program's own mask to what it creates.
 	syscall.Umask(0)
+	keepNoCore()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 
@@ -54,4 +55,15 @@ func supervise(version string) {
 		return
 	}
 	session.Run(ctx, version, ctl, initSocket, m.Start, cfg, reach(version, cfg))
+}
+
+// keepNoCore makes sure that no core dump of this process is written, with the
+// session's key and the target's variables. The command is none of its
+// children and keeps its limit.
+func keepNoCore() {
+	var core syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_CORE, &core) == nil {
+		core.Cur = 0
+		_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &core) // less is always allowed
+	}
 }

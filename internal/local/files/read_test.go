@@ -535,3 +535,52 @@ func FuzzValidName(f *testing.F) {
 		}
 	})
 }
+
+// FuzzAgent: whatever the agent answers, each question ends, nothing of the
+// developer's changes, and names, sizes and contents are what a kernel takes.
+func FuzzAgent(f *testing.F) {
+	attr := protocol.Attr{Mode: unix.S_IFREG | 0o644, Ino: 9, Size: 1 << 62}
+	for _, m := range []protocol.Message{
+		&attr, &protocol.Attr{Mode: unix.S_IFLNK | 0o777, Link: "/../../etc/\x00x"}, &protocol.Attr{Mode: ^uint32(0)}, &protocol.Opened{Handle: 1, Attr: attr, Data: []byte("x")},
+		&protocol.Entries{List: []protocol.Entry{{Name: "../x", Attr: attr}, {Name: "ok\n", Attr: attr}}}, &protocol.Data{Bytes: []byte("abc")},
+		&protocol.Answer{Errno: 1 << 20}, &protocol.Answer{}, &protocol.Fsinfo{}, &protocol.Bye{},
+	} {
+		f.Add(protocol.Append(nil, m))
+	}
+	v := newView(f, nil)
+	var reply []byte
+	v.target.on(func(s *link.Stream, _ protocol.Message) bool {
+		_, _ = s.Write(reply)
+		return true
+	})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		reply = b
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		for _, p := range []string{v.in("/x"), viewDir + "/y"} {
+			v.Tree.remote.forget(v.in("/x"))
+			v.Tree.remote.forget("/y")
+			n, err := v.Lookup(ctx, p)
+			if err == nil {
+				_, _ = v.Readlink(ctx, p, n.Key)
+				if file, err := v.Open(ctx, p, n.Key, unix.O_RDONLY); err == nil {
+					got, _ := file.ReadAt(ctx, make([]byte, 100), 5)
+					if got > 100 {
+						t.Errorf("%x: %d bytes", b, got)
+					}
+					file.Close()
+				}
+			}
+		}
+		list, _ := v.List(ctx, viewDir)
+		for _, e := range list {
+			if !validName(e.Name) {
+				t.Errorf("%x: the name %q", b, e.Name)
+			}
+		}
+		_, _ = v.Statfs(ctx, viewDir)
+		if ctx.Err() != nil {
+			t.Errorf("%x: not answered", b)
+		}
+	})
+}

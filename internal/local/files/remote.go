@@ -29,9 +29,9 @@ const (
 	// come back: only an agent that is stuck meets them.
 	callTime  = 90 * time.Second
 	afterLoss = 30 * time.Second
-	// maxNames bounds a directory's listing: what is larger than this is no
-	// directory that a program could use, but an agent that wants our memory.
-	maxNames = 1 << 20
+	// maxNames bounds a directory's listing, at about 1 KiB each while it is made:
+	// a directory without end must not take the supervisor's memory.
+	maxNames = 1 << 18
 )
 
 // remote asks the agent.

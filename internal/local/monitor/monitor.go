@@ -11,7 +11,6 @@ import (
 	"io"
 	"strings"
 	"sync"
-	"unicode"
 
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
@@ -57,7 +56,7 @@ func New(out io.Writer, mode Mode, details bool) *Monitor {
 func (m *Monitor) Show(e event.Event) {
 	switch {
 	case m.mode == JSON:
-		m.line(e.JSON())
+		m.json(e)
 		return
 	case m.mode == Quiet && e.Level != event.Warning, e.Level == event.Detail && !m.details:
 		return
@@ -75,7 +74,7 @@ func (m *Monitor) Show(e event.Event) {
 // Fail shows what ended the session or kept it from starting.
 func (m *Monitor) Fail(f *failure.Error) {
 	if m.mode == JSON {
-		m.line(event.Event{Level: event.Error, Code: f.Code, Text: f.What, Facts: map[string]string{"why": f.Why, "do": f.Do}}.JSON())
+		m.json(event.Event{Level: event.Error, Code: f.Code, Text: f.What, Facts: map[string]string{"why": f.Why, "do": f.Do}})
 		return
 	}
 	m.paint(red, "mirrord: "+Clean(f.What))
@@ -86,7 +85,7 @@ func (m *Monitor) Fail(f *failure.Error) {
 		m.paint("", indent(f.Do))
 	}
 	if f.Code != "" {
-		m.paint(dim, fmt.Sprintf("  (%s, see docs/errors.md)", f.Code))
+		m.paint(dim, fmt.Sprintf("  (%s, see docs/errors.md)", Clean(f.Code)))
 	}
 }
 
@@ -112,13 +111,8 @@ func (m *Monitor) line(text string) {
 	_, _ = io.WriteString(m.out, text+"\n")
 }
 
-// Clean replaces control characters, among them those that steer a terminal:
-// names of pods, files and messages of others end up in our lines.
-func Clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
-			return '�'
-		}
-		return r
-	}, s)
+func (m *Monitor) json(e event.Event) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_ = WriteJSON(m.out, e, "")
 }

@@ -53,7 +53,7 @@ func look(pid int) (target, error) {
 	if err != nil {
 		return t, err
 	}
-	t.name = name
+	t.name = strings.ReplaceAll(name, "\n", " ") // a name may hold anything; ours are lines
 	if state == 'Z' || state == 'X' {
 		return t, t.absent("process %d (%s) has ended and only waits for its parent to notice", pid, name)
 	}

@@ -271,3 +271,29 @@ func FuzzParse(f *testing.F) {
 		_, _ = m.Match(request("GET /a?b", "A: b"))
 	})
 }
+
+// FuzzMatch: a head of any bytes is decided about, or not, within the time of
+// its searches.
+func FuzzMatch(f *testing.F) {
+	f.Add("GET /a?b", "A: b\nCookie: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!")
+	f.Add("\xff \x00", ": \n:\n\r\nx")
+	m, err := Parse(`{"any_of":[{"header":{"text":"^a: (?!b)"}},{"header":{"text":"^(cookie: )((?:a+)+)\\2$"}},{"path":{"text":"^/(?<x>.)\\k<x>"}},{"method":{"text":"PUT"}}]}`)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, first, headers string) {
+		method, target, _ := strings.Cut(first, " ")
+		began := time.Now()
+		_, _ = m.Match(Request{method, target, func(yield func(string, string) bool) {
+			for line := range strings.Lines(headers) {
+				name, value, _ := strings.Cut(line, ": ")
+				if !yield(name, value) {
+					return
+				}
+			}
+		}})
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("%q took %v", first+headers, took)
+		}
+	})
+}

@@ -1,0 +1,250 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mirrord-go/mirrord/internal/agent/target"
+	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/link/resume"
+	"github.com/mirrord-go/mirrord/internal/link/seal"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/testnet"
+)
+
+// works fails the test unless the session answers.
+func works(t *testing.T, l *link.Conn) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	m, err := l.Call(ctx, &protocol.Stat{Path: "/"})
+	if _, ok := m.(*protocol.Attr); err != nil || !ok {
+		t.Errorf("the session is answered %T, %v", m, err)
+	}
+}
+
+// recorded remembers what is written to a connection.
+type recorded struct {
+	net.Conn
+	mu  sync.Mutex
+	out bytes.Buffer
+}
+
+func (r *recorded) Write(b []byte) (int, error) {
+	r.mu.Lock()
+	r.out.Write(b)
+	r.mu.Unlock()
+	return r.Conn.Write(b)
+}
+
+func (r *recorded) said() []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return bytes.Clone(r.out.Bytes())
+}
+
+// TestReplay: whoever has recorded all that a session said, to the last byte of
+// its hello and its questions, gets nothing by saying it again, neither while
+// the session lives nor when its pipe is lost.
+func TestReplay(t *testing.T) {
+	a := start(t, target.Self)
+	var first *recorded
+	var lost atomic.Bool
+	pipe, err := resume.Dial(t.Context(), func(ctx context.Context) (io.ReadWriteCloser, error) {
+		if lost.Load() {
+			return nil, errors.New("no way")
+		}
+		c, err := net.Dial("tcp", a.address)
+		if err != nil {
+			return nil, err
+		}
+		first = &recorded{Conn: c}
+		return seal.Client(ctx, first, a.session, a.key)
+	}, resume.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := link.New(pipe, link.Local, link.Options{})
+	defer l.Close("test")
+	works(t, l)
+	replay := func() {
+		t.Helper()
+		c, err := net.Dial("tcp", a.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(handshakeTime + 5*time.Second))
+		_, _ = c.Write(first.said())
+		_ = c.(*net.TCPConn).CloseWrite()
+		// The agent's half of a handshake, then nothing: no answer of a session.
+		if b, _ := io.ReadAll(c); len(b) > 4096 {
+			t.Errorf("a replay was answered with %d bytes", len(b))
+		}
+	}
+	replay()
+	works(t, l)
+	lost.Store(true)
+	first.Conn.Close()
+	replay()
+	lost.Store(false)
+	works(t, l) // back
+}
+
+// TestGuessedSession: the id of a session opens nothing without its key, and a
+// stranger with it does not disturb.
+func TestGuessedSession(t *testing.T) {
+	a := start(t, target.Self)
+	l, _, _ := a.join()
+	stranger, err := seal.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		pipe, err := resume.Dial(t.Context(), func(ctx context.Context) (io.ReadWriteCloser, error) {
+			return a.connect(ctx, stranger, a.key)
+		}, resume.Options{Fatal: func(err error) bool { return errors.Is(err, seal.ErrRefused) }})
+		if !errors.Is(err, seal.ErrRefused) {
+			t.Errorf("a stranger: %v, %v", pipe, err)
+		}
+	}
+	works(t, l)
+}
+
+// TestManyStrangers: strangers who connect and say nothing cost the agent a
+// bounded number of descriptors, and the session that lives through them goes on.
+func TestManyStrangers(t *testing.T) {
+	a := start(t, target.Self)
+	l, _, _ := a.join()
+	for range 500 {
+		c, err := net.Dial("tcp", a.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	works(t, l)
+}
+
+// TestFloodOfDials: a client that dials without end gets as many connections as
+// streams may be, then EAGAIN; and the session goes on.
+func TestFloodOfDials(t *testing.T) {
+	a := start(t, target.Self)
+	l, _, _ := a.join()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	var accepted []net.Conn
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			accepted = append(accepted, c)
+		}
+	})
+	to := netip.MustParseAddrPort(ln.Addr().String())
+	refused := 0
+	var streams []*link.Stream
+	for range 100_000 {
+		s, err := l.Open(t.Context(), link.Bulk, &protocol.Dial{Network: protocol.NetworkTCP, Addr: to})
+		switch {
+		case err == nil:
+			streams = append(streams, s)
+		case errors.Is(err, syscall.EAGAIN):
+			refused++
+		default:
+			t.Fatal(err)
+		}
+	}
+	if len(streams) > 3000 || refused < 97_000 {
+		t.Errorf("%d streams, %d refused", len(streams), refused)
+	}
+	connected := 0
+	for _, s := range streams {
+		m, err := s.Receive()
+		if answer, ok := m.(*protocol.Answer); err == nil && ok && answer.Err() == nil {
+			connected++
+		}
+		s.Close()
+	}
+	if connected == 0 {
+		t.Error("nothing was connected")
+	}
+	ln.Close()
+	wg.Wait()
+	for _, c := range accepted {
+		c.Close()
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) { // until the agent has closed them too
+		_, err := l.Open(t.Context(), link.Interactive, &protocol.Hello{})
+		if err == nil || time.Now().After(end) {
+			break
+		}
+	}
+	works(t, l)
+}
+
+// TestOddTarget: what a target says of itself passes as it is, bounded; what is
+// larger than a message is an error that says so.
+func TestOddTarget(t *testing.T) {
+	odd := "\x1b]0;owned\x07\nline\u202e"
+	for name, c := range map[string]struct {
+		env    []string
+		errno  syscall.Errno
+		atMost int
+	}{
+		"escape codes":        {[]string{"ODD=" + odd, "=none", "no value", odd + "=x"}, 0, 4096},
+		"nearly a megabyte":   {large(9), 0, 1 << 20},
+		"more than a message": {large(14), syscall.E2BIG, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pid := testnet.Process(t, syscall.CLONE_NEWUTS, append(c.env, "PATH="+os.Getenv("PATH")), "hostname odd-host")
+			a := start(t, func() (*target.Target, error) { return target.Open(pid) })
+			l, _, _ := a.join()
+			m, err := l.Call(t.Context(), &protocol.EnvRequest{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch m := m.(type) {
+			case *protocol.Env:
+				if c.errno != 0 || len(strings.Join(m.Vars, "")) > c.atMost {
+					t.Errorf("%d bytes", len(strings.Join(m.Vars, "")))
+				}
+				for _, v := range m.Vars {
+					if strings.Index(v, "=") < 1 {
+						t.Errorf("%q has no name", v)
+					}
+				}
+			case *protocol.Answer:
+				if m.Errno != c.errno || m.Errno == 0 {
+					t.Errorf("answered with %v %q", m.Errno, m.Text)
+				}
+			}
+			works(t, l)
+		})
+	}
+}
+
+// large is an environment of n times 100 KB.
+func large(n int) (list []string) {
+	for i := range n {
+		list = append(list, "LARGE"+string(rune('A'+i))+"="+strings.Repeat("x", 100_000))
+	}
+	return list
+}
