@@ -31,7 +31,10 @@ func (s *supervisor) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	agentKey, err := seal.ParsePublicKey(s.agent.Key())
+	if err := s.understands(s.agent.Announced()); err != nil {
+		return err
+	}
+	agentKey, err := seal.ParsePublicKey(s.agent.Announced().Key)
 	if err != nil {
 		return fmt.Errorf("the agent's announcement: %w", err)
 	}
@@ -47,8 +50,11 @@ func (s *supervisor) connect(ctx context.Context) error {
 		}
 		return sealed, nil
 	}, resume.Options{Fatal: func(err error) bool {
-		return errors.Is(err, seal.ErrRefused) || errors.Is(err, seal.ErrWrongKey) || s.agent.Gone(err)
+		return errors.Is(err, seal.ErrRefused) || errors.Is(err, seal.ErrWrongKey) || errors.Is(err, seal.ErrVersion) || s.agent.Gone(err)
 	}})
+	if refused, ok := errors.AsType[*resume.RefusedError](err); errors.Is(err, seal.ErrVersion) || ok && refused.Code == resume.RefusedVersion {
+		return s.otherVersion("", err.Error())
+	}
 	if err != nil {
 		return failure.Wrap(err, "agent-unreachable", "the agent was started but cannot be reached", "try: kubectl port-forward to any pod of the namespace; it needs the same permissions")
 	}
@@ -77,6 +83,12 @@ func (s *supervisor) greet(ctx context.Context) error {
 	}
 	switch m := m.(type) {
 	case *protocol.Welcome:
+		if version, older := protocol.Spoken().Common(protocol.Versions{Min: m.Version, Max: m.Version}); version == 0 {
+			return s.otherVersion(which(!older), fmt.Sprintf("the agent (%s) wants to speak protocol %d, this mirrord speaks %v", m.Software, m.Version, protocol.Spoken()))
+		}
+		if err := s.makeDo(m.Features); err != nil {
+			return err
+		}
 		s.pod, s.hello, s.said = m, stream, &notices{}
 		s.said.wg.Go(func() { s.said.read(stream, s.emit) })
 		return nil
@@ -84,7 +96,7 @@ func (s *supervisor) greet(ctx context.Context) error {
 		f := &failure.Error{Code: "agent-refuses", What: "the agent refuses the session", Why: m.Text, Do: "try again", Cause: m.Err()}
 		switch m.Cause {
 		case protocol.CauseVersion:
-			f.Code, f.Do = "agent-version", "use mirrord and agent image of the same version: mirrord version"
+			return s.otherVersion("", m.Text)
 		case protocol.CauseTarget:
 			f.Code, f.What, f.Do = "target-unreachable", "the agent cannot enter the target", "check that the target is still running: kubectl get pods"
 		}

@@ -43,8 +43,10 @@ type Request struct {
 
 // Agent is a running agent.
 type Agent interface {
-	// Key is the agent's public key, as text.
-	Key() string
+	// Announced is what the agent says of itself.
+	Announced() protocol.Announcement
+	// Image is what the agent was started from; empty: this very program.
+	Image() string
 	// Dial gives a fresh byte pipe to it, again and again.
 	Dial(ctx context.Context) (io.ReadWriteCloser, error)
 	// Probes are the paths, by port, on which the target's node asks over HTTP
