@@ -27,7 +27,7 @@ func (s *supervisor) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make the session's key: %w", err)
 	}
-	s.agent, err = s.reach(ctx, Request{PublicKey: seal.PublicKey(key), Session: s.id, User: userName(), Owned: s.owned, Emit: s.emit})
+	s.agent, err = s.reach(ctx, Request{PublicKey: seal.PublicKey(key), Session: s.id, User: UserName(), Owned: s.owned, Emit: s.emit})
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (s *supervisor) connect(ctx context.Context) error {
 // greet opens the control stream.
 func (s *supervisor) greet(ctx context.Context) error {
 	stream, err := s.link.Open(ctx, link.Interactive, &protocol.Hello{
-		Min: protocol.MinVersion, Max: protocol.Version, Session: s.id, User: userName(),
+		Min: protocol.MinVersion, Max: protocol.Version, Session: s.id, User: UserName(),
 		Software: fmt.Sprintf("mirrord %s %s/%s", s.version, runtime.GOOS, runtime.GOARCH)})
 	if err != nil {
 		return err
@@ -164,8 +164,8 @@ func (s *supervisor) owned(description json.RawMessage) {
 	_ = s.ctl.Send(control.Message{Owned: description})
 }
 
-// userName tells others on the same target who is there.
-func userName() string {
+// UserName tells others on the same target who is there: "ana@laptop".
+func UserName() string {
 	host, _ := os.Hostname()
 	name := "uid " + fmt.Sprint(os.Getuid())
 	if u, err := user.Current(); err == nil {
