@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"github.com/mirrord-go/mirrord/internal/agent/server"
@@ -54,6 +55,10 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	listenFD := fl.Int("listen-fd", 0, "descriptor of a listening socket to use instead")
 	window := fl.Duration("resume-window", resume.DefaultWindow, "how long a lost link may take to come back")
 	lostReply := fl.Duration("lost-reply", 0, "how long stolen requests wait for a lost link before they are answered here; 0: as long as it may come back")
+	args, ignored := known(fl, args)
+	if len(ignored) > 0 {
+		log.Warn("options of a newer mirrord are ignored", "options", ignored)
+	}
 	if err := fl.Parse(args); err != nil {
 		return err
 	}
@@ -66,7 +71,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 		return err
 	}
 	return server.Run(ctx, server.Options{
-		Version: version, ClientKey: ed25519.PublicKey(client), Session: *session, Listener: ln, Announce: os.Stdout, Log: log,
+		Version: version, ClientKey: ed25519.PublicKey(client), Session: *session, Listener: ln, Announce: os.Stdout, Ignored: ignored, Log: log,
 		Window: *window, LostReply: *lostReply, Ready: dropCapabilities,
 		Target: func() (*target.Target, error) {
 			switch {
@@ -80,6 +85,23 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 			return nil, fmt.Errorf("no target: one of -container, -pid and -self is needed")
 		},
 	})
+}
+
+// known leaves out the arguments of the form -name=value whose name fl does not
+// have: by that form a newer mirrord says that an agent may do without. An
+// option that an agent must not miss has its value in the next argument, and
+// ends an older one (docs/protocol.md, part 4).
+func known(fl *flag.FlagSet, args []string) (kept, ignored []string) {
+	for _, arg := range args {
+		name, _, optional := strings.Cut(arg, "=")
+		name, dashed := strings.CutPrefix(name, "-")
+		if optional && dashed && fl.Lookup(strings.TrimPrefix(name, "-")) == nil {
+			ignored = append(ignored, strings.TrimPrefix(name, "-"))
+			continue
+		}
+		kept = append(kept, arg)
+	}
+	return kept, ignored
 }
 
 func listener(address string, fd int) (net.Listener, error) {

@@ -87,5 +87,5 @@ func From(err error) *Error {
 		return nil
 	}
 	return Wrap(err, CodeUnexpected, "something went wrong that mirrord did not foresee",
-		"try again; if it stays, please report it with the output of: mirrord version")
+		"try again; if it stays, please report it with: mirrord diagnose")
 }

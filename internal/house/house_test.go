@@ -58,7 +58,9 @@ const layers = `
 	config, link/resume, link/seal, local/control, LOCALMECH, LOCALFLOW < local/session;
 	local/sandbox, local/kube < local/doctor; # looks at both without a session
 	FLOWBASE < local/explain; # the rules without what acts on them
-	local/session, local/front, local/monitor, local/image, local/doctor, local/explain, REACH < local/cli;
+	event < local/journal;
+	NONE < local/diagnose;
+	local/session, local/front, local/monitor, local/image, local/doctor, local/explain, local/journal, local/diagnose, REACH < local/cli;
 	local/cli, local/sandbox/boot < cmd/mirrord;
 	link/resume, link/seal, AGENTMECH, AGENTFLOW < agent/server < cmd/mirrord-agent;
 

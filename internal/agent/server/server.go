@@ -23,6 +23,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/agent/target"
 	"github.com/mirrord-go/mirrord/internal/link/resume"
 	"github.com/mirrord-go/mirrord/internal/link/seal"
+	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
 const (
@@ -55,14 +56,10 @@ type Options struct {
 	Ready func(*target.Target) error
 	// Announce gets the agent's first line: its own key and port.
 	Announce io.Writer
-	Log      *slog.Logger
-}
-
-// Announcement is the first line that an agent prints, as JSON.
-type Announcement struct {
-	Version string `json:"mirrord-agent"`
-	Key     string `json:"key"`
-	Port    int    `json:"port,omitempty"`
+	// Ignored are options that the agent was given and does not know: a newer
+	// mirrord's. They are told to the session.
+	Ignored []string
+	Log     *slog.Logger
 }
 
 // Run serves one session and returns when it has ended. The error is nil
@@ -107,7 +104,7 @@ func Run(ctx context.Context, o Options) error {
 	defer o.Listener.Close()
 	wg.Go(func() { acceptPipes(ctx, o, key, pipes) })
 
-	a := Announcement{Version: o.Version, Key: seal.PublicKey(key)}
+	a := protocol.Announcement{Software: o.Version, Key: seal.PublicKey(key), Messages: protocol.Spoken(), Link: seal.Version, Ignored: o.Ignored}
 	if tcp, ok := o.Listener.Addr().(*net.TCPAddr); ok {
 		a.Port = tcp.Port
 	}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/ed25519"
-	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -69,11 +68,11 @@ func startWith(t *testing.T, o Options) *agent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var said Announcement
-	if err := json.Unmarshal(line, &said); err != nil {
-		t.Fatalf("announcement %q: %v", line, err)
+	said, ok := protocol.ParseAnnouncement(line)
+	if !ok {
+		t.Fatalf("announcement %q", line)
 	}
-	if said.Port != ln.Addr().(*net.TCPAddr).Port || said.Version != "1" {
+	if said.Port != ln.Addr().(*net.TCPAddr).Port || said.Software != "1" || said.Messages != protocol.Spoken() || said.Link != seal.Version {
 		t.Errorf("announcement is %q", line)
 	}
 	if a.key, err = seal.ParsePublicKey(said.Key); err != nil {
@@ -234,22 +233,6 @@ func TestNoTarget(t *testing.T) {
 	m, err := l.Call(t.Context(), &protocol.EnvRequest{})
 	if answer, ok := m.(*protocol.Answer); err != nil || !ok || answer.Err() == nil {
 		t.Errorf("environment of no target: %v, %v", m, err)
-	}
-}
-
-func TestVersions(t *testing.T) {
-	a := start(t, target.Self)
-	pipe, err := resume.Dial(t.Context(), func(ctx context.Context) (io.ReadWriteCloser, error) {
-		return a.connect(ctx, a.session, a.key)
-	}, resume.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := link.New(pipe, link.Local, link.Options{})
-	defer l.Close("test")
-	m, err := l.Call(t.Context(), &protocol.Hello{Min: protocol.Version + 1, Max: protocol.Version + 5})
-	if answer, ok := m.(*protocol.Answer); err != nil || !ok || answer.Cause != protocol.CauseVersion {
-		t.Errorf("a newer client is answered %v, %v", m, err)
 	}
 }
 

@@ -173,12 +173,17 @@ func (s *session) answer(ctx context.Context, stream *link.Stream, m protocol.Me
 // greet answers Hello and keeps the control stream open until local ends it.
 func (s *session) greet(stream *link.Stream, hello *protocol.Hello) {
 	defer stream.Close()
-	version := min(hello.Max, protocol.Version)
 	software := fmt.Sprintf("mirrord-agent %s %s/%s", s.o.Version, runtime.GOOS, runtime.GOARCH)
+	spoken := protocol.Spoken()
+	version, older := spoken.Common(protocol.Versions{Min: hello.Min, Max: hello.Max})
 	switch {
-	case version < hello.Min || version < protocol.MinVersion:
+	case version == 0:
+		update := "update mirrord"
+		if older {
+			update = "update the agent's image"
+		}
 		_ = stream.Send(&protocol.Answer{Errno: syscall.EPROTONOSUPPORT, Cause: protocol.CauseVersion,
-			Text: fmt.Sprintf("%s speaks protocol %d to %d, %s speaks %d to %d", software, protocol.MinVersion, protocol.Version, hello.Software, hello.Min, hello.Max)})
+			Text: fmt.Sprintf("%s speaks protocol %v, %s speaks %v: %s", software, spoken, hello.Software, protocol.Versions{Min: hello.Min, Max: hello.Max}, update)})
 		return
 	case s.t == nil:
 		_ = stream.Send(&protocol.Answer{Errno: syscall.ESRCH, Cause: protocol.CauseTarget, Text: s.targetErr.Error()})
@@ -187,7 +192,7 @@ func (s *session) greet(stream *link.Stream, hello *protocol.Hello) {
 	s.mu.Lock()
 	s.user = hello.User
 	s.mu.Unlock()
-	w, err := welcome(s.t)
+	w, err := welcome(s.t, s.features())
 	if err != nil {
 		_ = stream.Send(&protocol.Answer{Errno: syscall.EIO, Cause: protocol.CauseTarget, Text: err.Error()})
 		return
@@ -203,8 +208,20 @@ func (s *session) greet(stream *link.Stream, hello *protocol.Hello) {
 	_, _ = io.Copy(io.Discard, stream) // until local closes it, or bye the link
 }
 
+// features are what this agent can do for the target.
+func (s *session) features() []string {
+	all := []string{protocol.FeatureMirror, protocol.FeatureHTTPFilter}
+	if s.files != nil {
+		all = append(all, protocol.FeatureFiles)
+	}
+	if !s.t.HostNetwork() {
+		all = append(all, protocol.FeatureSteal)
+	}
+	return all
+}
+
 // welcome describes t.
-func welcome(t *target.Target) (*protocol.Welcome, error) {
+func welcome(t *target.Target, features []string) (*protocol.Welcome, error) {
 	addrs, err := t.Addrs()
 	if err != nil {
 		return nil, fmt.Errorf("read the target's addresses: %w", err)
@@ -217,8 +234,7 @@ func welcome(t *target.Target) (*protocol.Welcome, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the target's mounts: %w", err)
 	}
-	w := &protocol.Welcome{Hostname: hostname, Addrs: addrs, Mounts: mounts, UID: t.UID, GID: t.GID, Targetless: t.Targetless(),
-		Features: []string{protocol.FeatureFiles, protocol.FeatureMirror, protocol.FeatureSteal, protocol.FeatureHTTPFilter}}
+	w := &protocol.Welcome{Hostname: hostname, Addrs: addrs, Mounts: mounts, UID: t.UID, GID: t.GID, Targetless: t.Targetless(), Features: features}
 	w.Dir, _ = os.Readlink(fmt.Sprintf("/proc/%d/cwd", t.PID)) // for information only
 	return w, nil
 }

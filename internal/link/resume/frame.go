@@ -102,7 +102,9 @@ func parseAnswer(typ byte, b []byte) (w welcome, err error) {
 	switch {
 	case typ == typeRefused && len(b) >= 1:
 		return w, &RefusedError{Code: b[0], Text: string(b[1:min(len(b), 1+maxText)])}
-	case typ == typeWelcome && len(b) >= 17 && b[0] == version:
+	case typ == typeWelcome && len(b) >= 1 && b[0] != version:
+		return w, &RefusedError{Code: RefusedVersion, Text: fmt.Sprintf("resuming has version %d here, %d there", version, b[0])}
+	case typ == typeWelcome && len(b) >= 17:
 		return welcome{epoch: binary.BigEndian.Uint64(b[1:]), received: binary.BigEndian.Uint64(b[9:])}, nil
 	}
 	return w, fmt.Errorf("%w: frame of type %d, %d bytes, instead of a welcome", errProtocol, typ, len(b))

@@ -125,7 +125,7 @@ const (
 	RefusedEpoch   = 2 // a newer short pipe of this session exists
 	RefusedLost    = 3 // bytes that one end needs are not kept any more: begin anew
 	RefusedBusy    = 4 // another session is served
-	RefusedVersion = 5
+	RefusedVersion = 5 // of resuming
 )
 
 // RefusedError is the server's answer to a short pipe that it does not take.

@@ -415,6 +415,51 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
+// Releases that resume in another way refuse each other, and do not try again.
+func TestAnotherVersion(t *testing.T) {
+	t.Run("local", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			l := newLab(t, Options{})
+			a, b := pair(1000, -1, -1)
+			done := make(chan error, 1)
+			go func() { done <- l.server.Attach(t.Context(), b) }()
+			newer := appendHello(nil, hello{session: ID{1}, epoch: 1, fresh: true})
+			newer[headerSize+len(magic)]++
+			a.Write(newer)
+			r := newReader(a)
+			typ, n, err := readHeader(r.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := readSmall(r.Reader, n)
+			_, err = parseAnswer(typ, body)
+			if refused, ok := errors.AsType[*RefusedError](err); !ok || refused.Code != RefusedVersion {
+				t.Errorf("the answer is %v, want code %d", err, RefusedVersion)
+			}
+			if refused, ok := errors.AsType[*RefusedError](<-done); !ok || refused.Code != RefusedVersion {
+				t.Errorf("Attach gives %v, want code %d", refused, RefusedVersion)
+			}
+			l.server.Close()
+		})
+	})
+	t.Run("agent", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tries := 0
+			_, err := Dial(t.Context(), func(context.Context) (io.ReadWriteCloser, error) {
+				tries++
+				a, b := pair(1000, -1, -1)
+				newer := appendWelcome(nil, welcome{epoch: 1})
+				newer[headerSize]++
+				b.Write(newer)
+				return a, nil
+			}, Options{})
+			if refused, ok := errors.AsType[*RefusedError](err); !ok || refused.Code != RefusedVersion || tries != 1 {
+				t.Errorf("Dial gives %v after %d tries, want code %d after 1", err, tries, RefusedVersion)
+			}
+		})
+	})
+}
+
 func TestAgentForgot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, Options{})

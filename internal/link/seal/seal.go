@@ -26,9 +26,15 @@ import (
 	"time"
 )
 
-// alpn names the version of everything below the messages: a newer link that
-// cannot speak to this one has another name and fails in the handshake.
+// Version is that of everything below the messages: a link of another version
+// has another name and fails in the handshake, with ErrVersion.
+const Version = 1
+
+// alpn is Version's name on the wire (RFC 7301); a test holds them together.
 const alpn = "mirrord/1"
+
+// ErrVersion means that the other end is of a release whose link is another.
+var ErrVersion = errors.New("the other end's link has another version")
 
 // rawBuffer is how many bytes one read takes from the pipe at most: crypto/tls
 // by itself reads a record's header and body with a call each.
@@ -105,7 +111,7 @@ func config(key ed25519.PrivateKey, peer ed25519.PublicKey) (*tls.Config, error)
 		ClientAuth:         tls.RequireAnyClientCert,
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if s.NegotiatedProtocol != alpn {
-				return fmt.Errorf("the other end does not speak %s", alpn)
+				return ErrVersion // it speaks none that has a name
 			}
 			if len(s.PeerCertificates) == 0 {
 				return ErrWrongKey
@@ -164,12 +170,22 @@ func handshake(ctx context.Context, t *tls.Conn, raw *pipe) error {
 // bad_certificate (RFC 8446 section 6.2).
 const refusal tls.AlertError = 42
 
+// otherVersion is the alert that a server sends to a client of whose protocols
+// it speaks none: no_application_protocol (RFC 7301 section 3.2).
+const otherVersion tls.AlertError = 120
+
 // clientError names what the agent's alert means. Outside QUIC crypto/tls
 // gives a received alert a type of its own: only its text can be compared.
 func clientError(err error) error {
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "remote error" && op.Err != nil && op.Err.Error() == refusal.Error() {
+	if !errors.As(err, &op) || op.Op != "remote error" || op.Err == nil {
+		return err
+	}
+	switch op.Err.Error() {
+	case refusal.Error():
 		return ErrRefused
+	case otherVersion.Error():
+		return ErrVersion
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -124,6 +125,36 @@ func TestSessionWithAnotherKey(t *testing.T) {
 	}
 	if s := <-done; !errors.Is(s.err, ErrWrongKey) {
 		t.Errorf("server gets %v, want %v", s.err, ErrWrongKey)
+	}
+}
+
+// An end of another release is told apart from a stranger, by either side.
+func TestAnotherVersion(t *testing.T) {
+	if want := fmt.Sprintf("mirrord/%d", Version); alpn != want {
+		t.Errorf("ALPN is %q, want %q", alpn, want)
+	}
+	ak, agent := newKey(t)
+	sk, session := newKey(t)
+	for name, names := range map[string][]string{"newer": {"mirrord/2"}, "none": nil} {
+		t.Run(name, func(t *testing.T) {
+			near, far := tcp(t)
+			c, err := config(ak, session)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.NextProtos = names
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				_ = tls.Server(far, c).Handshake()
+				far.Close()
+			}()
+			rw, err := Client(t.Context(), near, sk, agent)
+			if !errors.Is(err, ErrVersion) {
+				t.Errorf("sealing towards it gives %v, %v, want ErrVersion", rw, err)
+			}
+			<-done
+		})
 	}
 }
 

@@ -80,8 +80,14 @@ func (a *app) exec(f *execFlags, argv []string) (int, error) {
 		m.Show(event.Event{Level: event.Warning, Code: "progress-mode",
 			Text: fmt.Sprintf("MIRRORD_PROGRESS_MODE is %q; it can be std, plain, json or off", mode)})
 	}
+	j := a.keepJournal(cfg)
+	defer j.Close()
+	show := func(e event.Event) {
+		j.Note(e)
+		m.Show(e)
+	}
 	for _, n := range notes {
-		m.Show(n)
+		show(n)
 	}
 	if list := os.Getenv("KUBECONFIG"); list != "" { // the supervisor works elsewhere
 		os.Setenv("KUBECONFIG", absolute(list, dir))
@@ -90,10 +96,14 @@ func (a *app) exec(f *execFlags, argv []string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return front.Run(front.Options{
+	code, err := front.Run(front.Options{
 		Argv: argv, Env: env, Dir: dir, Config: options,
-		SupervisorName: supervisorName, Show: m.Show, CleanUp: cleanUp,
+		SupervisorName: supervisorName, Show: show, CleanUp: cleanUp,
 	})
+	if f := failure.From(err); f != nil {
+		j.Note(event.Event{Level: event.Error, Code: f.Code, Text: f.Error()})
+	}
+	return code, err
 }
 
 // configuration is what flags, environment and file say about a session.

@@ -171,8 +171,11 @@ func grpcWarning(t *kube.Target, in rules.IncomingOptions) string {
 	return fmt.Sprintf("%s has gRPC probes on port %s: while your program takes that port it must answer them, or the cluster restarts the pod", t.Workload, strings.Join(ports, ", "))
 }
 
-// Key implements session.Agent.
-func (a *clusterAgent) Key() string { return a.PublicKey }
+// Announced implements session.Agent.
+func (a *clusterAgent) Announced() protocol.Announcement { return a.Agent.Announced }
+
+// Image implements session.Agent.
+func (a *clusterAgent) Image() string { return a.Agent.Image }
 
 // Follow implements session.Agent.
 func (a *clusterAgent) Follow(ctx context.Context, ended bool, r session.Request) (session.Agent, error) {
@@ -226,6 +229,9 @@ func features(cfg config.Config) []kube.Feature {
 
 // processAgent is an agent beside a process of this machine.
 type processAgent struct{ *process.Agent }
+
+// Image implements session.Agent: there is none.
+func (a processAgent) Image() string { return "" }
 
 // Probes are those of nobody: no node asks a process of this machine.
 func (a processAgent) Probes() map[uint16][]string { return nil }

@@ -9,6 +9,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
 // AgentSpec is what a session wants of its agent.
@@ -31,8 +33,8 @@ type AgentSpec struct {
 // Agent is an agent that has announced itself. Its methods may be called
 // concurrently.
 type Agent struct {
-	Version   string // of its software
-	PublicKey string // its own, as text
+	Announced protocol.Announcement
+	Image     string // that it was started from
 	Pod       string // its name
 	Namespace string
 	Node      string

@@ -3,12 +3,13 @@ package kube
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
 const (
@@ -20,30 +21,21 @@ const (
 	keptLines = 5
 )
 
-// announcement is the line by which an agent says that it listens, on the
-// loopback of its own pod, and which key it has. docs/protocol.md has it too.
-type announcement struct {
-	Version string `json:"mirrord-agent"`
-	Key     string `json:"key"`
-	Port    int    `json:"port"`
-}
-
 // announced reads lines up to the announcement. Lines before it are log lines.
 // Without one, it returns the last lines that it saw and the error that ended
 // the reading, io.EOF at the end of the log.
-func announced(r io.Reader) (announcement, []string, error) {
+func announced(r io.Reader) (protocol.Announcement, []string, error) {
 	var last []string
 	br := bufio.NewReaderSize(r, maxLogLine)
 	for {
 		line, cut, err := br.ReadLine()
 		if err != nil {
-			return announcement{}, last, err
+			return protocol.Announcement{}, last, err
 		}
 		for cut && err == nil { // the rest of a line that is too long
 			_, cut, err = br.ReadLine()
 		}
-		var a announcement
-		if json.Unmarshal(line, &a) == nil && a.Key != "" && a.Port > 0 && a.Port < 1<<16 {
+		if a, ok := protocol.ParseAnnouncement(line); ok && a.Port > 0 { // on the loopback of its own pod
 			return a, nil, nil
 		}
 		if text := strings.TrimSpace(string(line)); text != "" {

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -59,6 +60,17 @@ func terminated(p *corev1.Pod) *corev1.ContainerStateTerminated {
 	return containerStatus(p, agentContainer).State.Terminated
 }
 
+// notDefined is what package flag says of an option that it does not know.
+const notDefined = "flag provided but not defined: "
+
+var unknownOption = regexp.MustCompile(notDefined + `-[\w-]+`)
+
+// olderAgent is the failure of an agent that does not understand this mirrord.
+func olderAgent(image, why string) *failure.Error {
+	return failure.New("agent-version", fmt.Sprintf("the agent of the image %s is older than this mirrord: update the agent's image", image),
+		"mirrord agent image --push REGISTRY/mirrord-agent:NEW-TAG, then name that; or leave agent.image and MIRRORD_AGENT_IMAGE away: this mirrord has its own", "%s", why)
+}
+
 // died explains an agent that ended before it was ready, by its last words and
 // by what the node says.
 func (st *start) died(p *corev1.Pod, words []string) error {
@@ -66,6 +78,9 @@ func (st *start) died(p *corev1.Pod, words []string) error {
 	if strings.Contains(why, "exec format error") {
 		return failure.New("agent-architecture", fmt.Sprintf("the agent of the image %s cannot run on node %q", st.image, p.Spec.NodeName),
 			"name the image of an agent for that node: mirrord exec --agent-image IMAGE ...; see: kubectl get nodes -o wide", "%s: the node has another architecture", why)
+	}
+	if option := unknownOption.FindString(why); option != "" {
+		return olderAgent(st.image, "it does not know the option "+strings.TrimPrefix(option, notDefined))
 	}
 	f := failure.New("agent-ended", fmt.Sprintf("the agent ended before it was ready (pod %s)", p.Name),
 		"try again; if it stays, please report it with what the agent said", "%s", why)

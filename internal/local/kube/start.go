@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
 // cleanUpTime bounds the removal of an agent that did not become ready.
@@ -38,12 +39,12 @@ type start struct {
 	progress  func(string)
 	limit     time.Duration
 
-	created chan created      // once
-	pods    chan *corev1.Pod  // each state of the agent's pod; ends with the context
-	refused chan error        // the first reason why the Job gets no pod
-	failed  chan error        // a watch or the log cannot be had
-	ready   chan announcement // once
-	ended   chan []string     // once: the last lines of an agent that ended instead
+	created chan created               // once
+	pods    chan *corev1.Pod           // each state of the agent's pod; ends with the context
+	refused chan error                 // the first reason why the Job gets no pod
+	failed  chan error                 // a watch or the log cannot be had
+	ready   chan protocol.Announcement // once
+	ended   chan []string              // once: the last lines of an agent that ended instead
 	wait    sync.WaitGroup
 	nothing bool // is in the cluster; set by run
 }
@@ -83,7 +84,7 @@ func (c *Cluster) StartAgent(ctx context.Context, t *Target, s AgentSpec, progre
 	}
 	st := &start{c: c, ref: ref, namespace: namespace, session: s.Session, image: c.options.Image, progress: progress,
 		created: make(chan created, 1), pods: make(chan *corev1.Pod), refused: make(chan error, 1),
-		failed: make(chan error, 3), ready: make(chan announcement, 1), ended: make(chan []string, 1),
+		failed: make(chan error, 3), ready: make(chan protocol.Announcement, 1), ended: make(chan []string, 1),
 		limit: cmp.Or(c.options.StartTimeout, DefaultStartTimeout)}
 	running, cancel := context.WithTimeoutCause(ctx, st.limit, errStartTimeout)
 	a, err := st.run(running, job(ref.Job, namespace, c.options, t, s))
@@ -112,7 +113,7 @@ func (st *start) run(ctx context.Context, j *batchv1.Job) (*Agent, error) {
 	reading := false
 	step := steps{show: st.progress}
 	ordered := fmt.Sprintf("agent %s ordered in namespace %s, image %s", j.Name, st.namespace, st.image)
-	var a announcement
+	var a protocol.Announcement
 	var words []string           // of an agent that ended
 	var noCause <-chan time.Time // set with words
 	// The answer to the order may come last, and without it the Job's UID is
@@ -165,7 +166,7 @@ func (st *start) run(ctx context.Context, j *batchv1.Job) (*Agent, error) {
 			return nil, st.late(ctx, last)
 		}
 	}
-	return &Agent{Version: a.Version, PublicKey: a.Key, Pod: last.Name, Namespace: st.namespace, Node: last.Spec.NodeName,
+	return &Agent{Announced: a, Image: st.image, Pod: last.Name, Namespace: st.namespace, Node: last.Spec.NodeName,
 		cluster: st.c, ref: st.ref, port: a.Port}, nil
 }
 

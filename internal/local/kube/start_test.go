@@ -4,12 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
 // agentPod is a state of the agent's pod.
@@ -62,7 +65,7 @@ func TestStartAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if agent.Version != "1.2.3" || agent.PublicKey != "AGENTKEY" || agent.port != 4711 || agent.Pod != "mirrord-agent-s1-x7k2p" || agent.Node != "node-7" || agent.Namespace != "shop" {
+	if agent.Announced.Software != "1.2.3" || agent.Announced.Key != "AGENTKEY" || agent.port != 4711 || agent.Pod != "mirrord-agent-s1-x7k2p" || agent.Node != "node-7" || agent.Namespace != "shop" {
 		t.Errorf("agent = %+v", agent)
 	}
 	if a.job.Name != "mirrord-agent-s1" || a.job.Spec.Template.Spec.NodeName != "node-7" || a.job.Spec.Template.Spec.Containers[0].Image != "registry.example/agent:1" {
@@ -138,6 +141,11 @@ func TestStartAgentFails(t *testing.T) {
 			p.Status.Phase = corev1.PodFailed
 			s.State.Terminated = &corev1.ContainerStateTerminated{ExitCode: 1}
 		})}, log: "one\nlevel=ERROR msg=\"no such container\"\n"}, code: "agent-ended", texts: []string{"no such container"}},
+		{name: "agent of an older release", api: &api{agent: []corev1.Pod{agentRuns(), agentPod(func(p *corev1.Pod, s *corev1.ContainerStatus) {
+			p.Status.Phase = corev1.PodFailed
+			s.State.Terminated = &corev1.ContainerStateTerminated{ExitCode: 1}
+		})}, log: "flag provided but not defined: -beam\nUsage of mirrord-agent:\n  -key string\nlevel=ERROR msg=\"agent ends\" error=\"flag provided but not defined: -beam\"\n"},
+			code: "agent-version", texts: []string{"older than this mirrord: update the agent's image", "option -beam"}},
 		{name: "agent says nothing", api: &api{agent: []corev1.Pod{agentRuns()}}, code: "agent-ended", texts: []string{"said nothing"}},
 		{name: "agent is killed for its memory", api: &api{agent: []corev1.Pod{agentRuns(), agentPod(func(p *corev1.Pod, s *corev1.ContainerStatus) {
 			p.Status.Phase = corev1.PodFailed
@@ -287,15 +295,16 @@ func TestDeleteRefOfLateJob(t *testing.T) {
 
 func TestAnnounced(t *testing.T) {
 	long := strings.Repeat("x", 2*maxLogLine)
+	said := protocol.Announcement{Software: "1", Key: "K", Port: 7, Messages: protocol.Versions{Min: 1, Max: 1}, Link: 1}
 	for _, c := range []struct {
 		name, log string
-		want      announcement
+		want      protocol.Announcement
 		last      string
 	}{
-		{name: "first line", log: `{"mirrord-agent":"1","key":"K","port":7}` + "\n", want: announcement{"1", "K", 7}},
-		{name: "after other lines", log: "a\n{}\n\n[1]\n" + `{"mirrord-agent":"1","key":"K","port":7,"new":true}` + "\nz", want: announcement{"1", "K", 7}},
-		{name: "without newline", log: `{"mirrord-agent":"1","key":"K","port":7}`, want: announcement{"1", "K", 7}},
-		{name: "after a line without end", log: long + "\n" + `{"mirrord-agent":"1","key":"K","port":7}`, want: announcement{"1", "K", 7}},
+		{name: "first line", log: `{"mirrord-agent":"1","key":"K","port":7}` + "\n", want: said},
+		{name: "after other lines", log: "a\n{}\n\n[1]\n" + `{"mirrord-agent":"1","key":"K","port":7,"new":true}` + "\nz", want: said},
+		{name: "without newline", log: `{"mirrord-agent":"1","key":"K","port":7}`, want: said},
+		{name: "after a line without end", log: long + "\n" + `{"mirrord-agent":"1","key":"K","port":7}`, want: said},
 		{name: "never", log: "1\n2\n3\n4\n5\n6\n", last: "2 3 4 5 6"},
 		{name: "empty", log: ""},
 		{name: "no key", log: `{"mirrord-agent":"1","port":7}`, last: `{"mirrord-agent":"1","port":7}`},
@@ -303,7 +312,7 @@ func TestAnnounced(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, last, err := announced(strings.NewReader(c.log))
-			if got != c.want || strings.Join(last, " ") != c.last || (err == nil) != (c.want.Port != 0) {
+			if !reflect.DeepEqual(got, c.want) || strings.Join(last, " ") != c.last || (err == nil) != (c.want.Port != 0) {
 				t.Errorf("announced = %+v, %q, %v; want %+v, %q", got, last, err, c.want, c.last)
 			}
 		})

@@ -69,17 +69,6 @@ func TestParseIDMap(t *testing.T) {
 	}
 }
 
-func FuzzAnnouncement(f *testing.F) {
-	f.Add([]byte(`{"mirrord-agent":"1.0","key":"K","port":7}` + "\n"))
-	f.Add([]byte(`{"mirrord-agent":"","key":"K"}`))
-	f.Add([]byte("hello\n"))
-	f.Fuzz(func(t *testing.T, line []byte) {
-		if key, err := parseAnnouncement(line); (err == nil) != (key != "") {
-			t.Errorf("%q: got %q, %v", line, key, err)
-		}
-	})
-}
-
 func FuzzParse(f *testing.F) {
 	f.Add("1 (init) S 0")
 	f.Add("0 1000 1\n")

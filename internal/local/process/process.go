@@ -23,7 +23,6 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -38,6 +37,7 @@ import (
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
 const (
@@ -67,7 +67,7 @@ type Spec struct {
 
 // Agent is a running agent. Its methods may be called concurrently.
 type Agent struct {
-	key    string
+	said   protocol.Announcement
 	pid    int
 	socket *socket
 	log    *tail
@@ -171,9 +171,11 @@ func run(ctx context.Context, argv []string, files []*os.File) (*Agent, error) {
 	case <-ctx.Done():
 		err = ctx.Err()
 	case b := <-line:
-		if a.key, err = parseAnnouncement(b); err == nil {
+		var ok bool
+		if a.said, ok = protocol.ParseAnnouncement(b); ok {
 			return a, nil
 		}
+		err = fmt.Errorf("read the agent's announcement %q: no version or key", b)
 		if len(b) == 0 { // it ends: how says more
 			select {
 			case <-a.done:
@@ -191,23 +193,8 @@ func run(ctx context.Context, argv []string, files []*os.File) (*Agent, error) {
 	return nil, err
 }
 
-// parseAnnouncement reads the agent's first line.
-func parseAnnouncement(line []byte) (key string, err error) {
-	var a struct {
-		Version string `json:"mirrord-agent"`
-		Key     string `json:"key"`
-	}
-	if err := json.Unmarshal(line, &a); err != nil {
-		return "", fmt.Errorf("read the agent's announcement %q: %w", line, err)
-	}
-	if a.Version == "" || a.Key == "" {
-		return "", fmt.Errorf("read the agent's announcement %q: no version or key", line)
-	}
-	return a.Key, nil
-}
-
-// Key is the agent's public key, as text.
-func (a *Agent) Key() string { return a.key }
+// Announced is what the agent says of itself.
+func (a *Agent) Announced() protocol.Announcement { return a.said }
 
 // PID is the agent's process.
 func (a *Agent) PID() int { return a.pid }

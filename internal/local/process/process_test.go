@@ -271,7 +271,7 @@ func TestBesideOrdinaryProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := a.Key(), "KEY of PUBLIC"; got != want {
+	if got, want := a.Announced().Key, "KEY of PUBLIC"; got != want {
 		t.Errorf("key: got %q, want %q", got, want)
 	}
 	if want := []string{fmt.Sprintf("starting the agent beside process %d (cat)", pid)}; !slices.Equal(said, want) {
@@ -475,8 +475,8 @@ func TestCloseIsBounded(t *testing.T) {
 	leavesNothing(t)
 	a := start(t, sleeper(t, syscall.SysProcAttr{}), "forks")
 	var orphan int
-	if _, err := fmt.Sscanf(a.Key(), "KEY of %d", &orphan); err != nil {
-		t.Fatalf("key %q: %v", a.Key(), err)
+	if _, err := fmt.Sscanf(a.Announced().Key, "KEY of %d", &orphan); err != nil {
+		t.Fatalf("key %q: %v", a.Announced().Key, err)
 	}
 	defer func() {
 		if err := syscall.Kill(orphan, syscall.SIGKILL); err != nil {

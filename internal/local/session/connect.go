@@ -43,16 +43,22 @@ func (s *supervisor) attach(ctx context.Context, reach Reach) (*attachment, erro
 	}
 	id := strings.ToLower(rand.Text())
 	at := &attachment{}
-	at.agent, err = reach(ctx, Request{PublicKey: seal.PublicKey(key), Session: id, User: userName(), Arguments: agentArguments(&s.cfg), Owned: s.owned, Emit: s.emit})
+	at.agent, err = reach(ctx, Request{PublicKey: seal.PublicKey(key), Session: id, User: UserName(), Arguments: agentArguments(&s.cfg), Owned: s.owned, Emit: s.emit})
 	if err != nil {
 		return nil, err
 	}
-	agentKey, err := seal.ParsePublicKey(at.agent.Key())
+	if err := s.understands(at.agent); err != nil {
+		return at, err
+	}
+	agentKey, err := seal.ParsePublicKey(at.agent.Announced().Key)
 	if err != nil {
 		return at, fmt.Errorf("the agent's announcement: %w", err)
 	}
 	at.loss = newLoss(resumeWindow(&s.cfg), s.emit)
 	pipe, err := resume.Dial(ctx, sealed(at.agent, key, agentKey), at.loss.options(at.agent))
+	if refused, ok := errors.AsType[*resume.RefusedError](err); errors.Is(err, seal.ErrVersion) || ok && refused.Code == resume.RefusedVersion {
+		return at, s.otherVersion(at.agent, "", err.Error())
+	}
 	if err != nil {
 		return at, failure.Wrap(err, "agent-unreachable", "the agent was started but cannot be reached", "try: kubectl port-forward to any pod of the namespace; it needs the same permissions")
 	}
@@ -68,7 +74,7 @@ func (s *supervisor) attach(ctx context.Context, reach Reach) (*attachment, erro
 // greet opens the control stream.
 func (s *supervisor) greet(ctx context.Context, at *attachment, id string) error {
 	stream, err := at.link.Open(ctx, link.Interactive, &protocol.Hello{
-		Min: protocol.MinVersion, Max: protocol.Version, Session: id, User: userName(),
+		Min: protocol.MinVersion, Max: protocol.Version, Session: id, User: UserName(),
 		Software: fmt.Sprintf("mirrord %s %s/%s", s.version, runtime.GOOS, runtime.GOARCH)})
 	if err != nil {
 		return err
@@ -81,6 +87,12 @@ func (s *supervisor) greet(ctx context.Context, at *attachment, id string) error
 	}
 	switch m := m.(type) {
 	case *protocol.Welcome:
+		if version, older := protocol.Spoken().Common(protocol.Versions{Min: m.Version, Max: m.Version}); version == 0 {
+			return s.otherVersion(at.agent, which(!older), fmt.Sprintf("the agent (%s) wants to speak protocol %d, this mirrord speaks %v", m.Software, m.Version, protocol.Spoken()))
+		}
+		if err := s.makeDo(m.Features); err != nil {
+			return err
+		}
 		at.pod, at.hello, at.said = m, stream, &notices{}
 		at.said.wg.Go(func() { at.said.read(stream, s.emit) })
 		return nil
@@ -88,7 +100,7 @@ func (s *supervisor) greet(ctx context.Context, at *attachment, id string) error
 		f := &failure.Error{Code: "agent-refuses", What: "the agent refuses the session", Why: m.Text, Do: "try again", Cause: m.Err()}
 		switch m.Cause {
 		case protocol.CauseVersion:
-			f.Code, f.Do = "agent-version", "use mirrord and agent image of the same version: mirrord version"
+			return s.otherVersion(at.agent, "", m.Text)
 		case protocol.CauseTarget:
 			f.Code, f.What, f.Do = "target-unreachable", "the agent cannot enter the target", "check that the target is still running: kubectl get pods"
 		}
@@ -169,8 +181,8 @@ func (s *supervisor) owned(description json.RawMessage) {
 	_ = s.ctl.Send(control.Message{Owned: description})
 }
 
-// userName tells others on the same target who is there.
-func userName() string {
+// UserName tells others on the same target who is there: "ana@laptop".
+func UserName() string {
 	host, _ := os.Hostname()
 	name := "uid " + fmt.Sprint(os.Getuid())
 	if u, err := user.Current(); err == nil {

@@ -112,7 +112,7 @@ func newLoss(window time.Duration, emit event.Sink) *loss {
 // options are those of the pipe to a.
 func (l *loss) options(a Agent) resume.Options {
 	return resume.Options{Window: l.window, OnState: l.note, Fatal: func(err error) bool {
-		return errors.Is(err, seal.ErrRefused) || errors.Is(err, seal.ErrWrongKey) || errors.Is(err, errStopped) || a.Gone(err)
+		return errors.Is(err, seal.ErrRefused) || errors.Is(err, seal.ErrWrongKey) || errors.Is(err, seal.ErrVersion) || errors.Is(err, errStopped) || a.Gone(err)
 	}}
 }
 

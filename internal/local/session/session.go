@@ -23,6 +23,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
+	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
 // Request is what an agent must know to serve a session.
@@ -40,8 +41,10 @@ type Request struct {
 
 // Agent is a running agent.
 type Agent interface {
-	// Key is the agent's public key, as text.
-	Key() string
+	// Announced is what the agent says of itself.
+	Announced() protocol.Announcement
+	// Image is what the agent was started from; empty: this very program.
+	Image() string
 	// Dial gives a fresh byte pipe to it, again and again.
 	Dial(ctx context.Context) (io.ReadWriteCloser, error)
 	// Probes are the paths, by port, on which the target's node asks over HTTP

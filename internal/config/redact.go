@@ -1,0 +1,68 @@
+package config
+
+import (
+	"regexp"
+	"slices"
+
+	"github.com/mirrord-go/mirrord/internal/rules"
+)
+
+// hidden stands for a value that was taken out.
+const hidden = "(hidden)"
+
+// headerName is the beginning of a condition on a header that is no more than
+// the header's name.
+var headerName = regexp.MustCompile(`^(?:\(\?[a-z]+\))?\^?[A-Za-z0-9_-]+ *:`)
+
+// Redacted gives c without what may be secret in it: names stay, values of
+// variables and of headers go. It also gives those values, for whoever looks
+// for them elsewhere. c itself is not changed.
+func (c Config) Redacted() (Config, []string) {
+	var secrets []string
+	hide := func(value string) string {
+		if value == "" {
+			return ""
+		}
+		secrets = append(secrets, value)
+		return hidden
+	}
+	if c.Env.Override != nil {
+		override := map[string]rules.Pattern{}
+		for name, p := range c.Env.Override {
+			p.Text = hide(p.Text)
+			override[name] = p
+		}
+		c.Env.Override = override
+	}
+	c.Env.Mapping = slices.Clone(c.Env.Mapping)
+	for i := range c.Env.Mapping {
+		c.Env.Mapping[i].Value = hide(c.Env.Mapping[i].Value)
+	}
+	if c.Incoming.HTTP != nil {
+		http := *c.Incoming.HTTP
+		http.Filter = redactFilter(http.Filter, hide)
+		c.Incoming.HTTP = &http
+	}
+	return c, secrets
+}
+
+func redactFilter(f rules.Filter, hide func(string) string) rules.Filter {
+	if f.Header != nil {
+		p := *f.Header
+		name := headerName.FindString(p.Text)
+		p.Text = name + hide(p.Text[len(name):])
+		f.Header = &p
+	}
+	list := func(old []rules.Filter) (all []rules.Filter) {
+		for _, g := range old {
+			all = append(all, redactFilter(g, hide))
+		}
+		return all
+	}
+	f.AllOf, f.AnyOf = list(f.AllOf), list(f.AnyOf)
+	if f.Not != nil {
+		g := redactFilter(*f.Not, hide)
+		f.Not = &g
+	}
+	return f
+}

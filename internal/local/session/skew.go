@@ -1,0 +1,123 @@
+package session
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/link/seal"
+	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/rules"
+)
+
+// Which of two ends of different releases is to be updated.
+const (
+	updateAgent   = "agent"
+	updateMirrord = "mirrord"
+)
+
+func which(agentOlder bool) string {
+	if agentOlder {
+		return updateAgent
+	}
+	return updateMirrord
+}
+
+// understands looks whether this mirrord and an agent have a common language,
+// before anything is said in it, and tells which of its options the agent does
+// not know.
+func (s *supervisor) understands(agent Agent) error {
+	a := agent.Announced()
+	if a.Link != seal.Version {
+		return s.otherVersion(agent, which(a.Link < seal.Version), fmt.Sprintf("the agent (%s) has link version %d, this mirrord (%s) %d", a.Software, a.Link, s.version, seal.Version))
+	}
+	if version, older := a.Messages.Common(protocol.Spoken()); version == 0 {
+		return s.otherVersion(agent, which(older), fmt.Sprintf("the agent (%s) speaks protocol %v, this mirrord (%s) %v", a.Software, a.Messages, s.version, protocol.Spoken()))
+	}
+	if len(a.Ignored) > 0 {
+		s.emit(event.Event{Level: event.Warning, Code: "agent-older", Text: fmt.Sprintf("the agent (%s) is older than this mirrord and does without: %s; update the agent's image", a.Software, strings.Join(a.Ignored, ", "))})
+	}
+	return nil
+}
+
+// otherVersion says that this mirrord and the agent do not understand each
+// other, and which of them to update; "" if that is not known.
+func (s *supervisor) otherVersion(of Agent, update, why string) error {
+	agent := "the agent"
+	if image := of.Image(); image != "" {
+		agent = "the agent of the image " + image
+	}
+	f := &failure.Error{Code: "agent-version", Why: why,
+		Do: "mirrord agent image --push REGISTRY/mirrord-agent:NEW-TAG, then name that; or leave agent.image and MIRRORD_AGENT_IMAGE away: this mirrord has its own"}
+	switch update {
+	case updateAgent:
+		f.What = agent + " is older than this mirrord: update the agent's image"
+	case updateMirrord:
+		f.What = "this mirrord is older than " + agent + ": update mirrord"
+		f.Do = "install the newer mirrord; or leave agent.image and MIRRORD_AGENT_IMAGE away: this mirrord has its own"
+	default:
+		f.What = "this mirrord and " + agent + " are of releases that do not understand each other"
+	}
+	return f
+}
+
+// wanted is a feature that a session may need.
+type wanted struct {
+	feature string
+	what    string // is missing without it
+	needed  bool   // the configuration asks for it by name
+}
+
+// wants lists the features that the configuration makes use of.
+func (s *supervisor) wants() (all []wanted) {
+	if o := s.cfg.FilesRules(); o.Mode != rules.FilesLocal {
+		all = append(all, wanted{protocol.FeatureFiles, "the target's files", o.Mode != "" || len(o.ReadWrite)+len(o.ReadOnly) > 0})
+	}
+	in := s.cfg.Incoming
+	if s.cfg.Targetless() {
+		return all
+	}
+	if in.Wants(rules.IncomingSteal) {
+		all = append(all, wanted{protocol.FeatureSteal, "stealing the target's traffic", true})
+	}
+	if in.Wants(rules.IncomingMirror) {
+		all = append(all, wanted{protocol.FeatureMirror, "copies of the target's traffic", in.Mode != ""})
+	}
+	if in.HTTP != nil && in.Mode != rules.IncomingOff {
+		all = append(all, wanted{protocol.FeatureHTTPFilter, "filters of requests", true})
+	}
+	return all
+}
+
+// makeDo compares what the session makes use of with what the agent can: it
+// fails where the configuration asks for what is missing, goes on without what
+// is only a default, and says so in one line.
+func (s *supervisor) makeDo(features []string) error {
+	var missing []string
+	for _, w := range s.wants() {
+		if slices.Contains(features, w.feature) {
+			continue
+		}
+		if w.needed {
+			return &failure.Error{Code: "agent-lacks", What: fmt.Sprintf("the agent cannot do what the configuration asks for: %s (%s)", w.what, w.feature),
+				Why: "it is of another release, or may not do it here",
+				Do:  "update the agent's image, or leave agent.image and MIRRORD_AGENT_IMAGE away; or configure the session without it"}
+		}
+		missing = append(missing, fmt.Sprintf("%s (%s)", w.what, w.feature))
+		if s.first != nil { // the sandbox was made for more
+			continue
+		}
+		switch w.feature {
+		case protocol.FeatureFiles:
+			s.cfg.Files.Mode = rules.FilesLocal
+		case protocol.FeatureMirror:
+			s.cfg.Incoming.Mode = rules.IncomingOff
+		}
+	}
+	if len(missing) > 0 {
+		s.emit(event.Event{Level: event.Warning, Code: "agent-lacks", Text: "the agent cannot give " + strings.Join(missing, ", nor ") + ": the session goes on without"})
+	}
+	return nil
+}
