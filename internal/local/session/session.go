@@ -64,6 +64,9 @@ type Reach func(ctx context.Context, r Request) (Agent, error)
 const (
 	// endTime bounds each step of the clean-up; after it the agent ends itself.
 	endTime = 8 * time.Second
+	// removeTime bounds the removal of the agent, for which nobody waits: an API
+	// server that restarts is away for that long. After it the agent ends itself.
+	removeTime = 30 * time.Second
 	// settleTime bounds the wait for the kernel's word that no process is left: it
 	// comes some milliseconds after the command's end.
 	settleTime = 200 * time.Millisecond
@@ -103,6 +106,9 @@ func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.
 	defer cancel(nil)
 	front := make(chan control.Message, 1)
 	wg.Go(func() { s.listen(front, cancel) }) // ends when ctl is closed
+	over := make(chan struct{})
+	defer close(over)
+	wg.Go(func() { s.beat(over) })
 	defer s.removeAgent()
 	if err := s.run(ctx, front); err != nil && !errors.Is(context.Cause(ctx), errFrontGone) {
 		_ = ctl.Send(control.Message{Failed: s.failure(err)})
@@ -131,6 +137,20 @@ func (s *supervisor) listen(front chan<- control.Message, cancel context.CancelC
 	}
 }
 
+// beat tells the front that this process is not stopped, until over.
+func (s *supervisor) beat(over <-chan struct{}) {
+	tick := time.NewTicker(control.BeatTime)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			_ = s.ctl.Send(control.Message{Beat: &control.Beat{}})
+		case <-over:
+			return
+		}
+	}
+}
+
 func (s *supervisor) run(ctx context.Context, front <-chan control.Message) error {
 	if err := s.connect(ctx); err != nil {
 		return err
@@ -145,7 +165,7 @@ func (s *supervisor) run(ctx context.Context, front <-chan control.Message) erro
 }
 
 // serve waits for the end of the session, whichever comes first: the last
-// process of the tree, the agent, the front, a signal.
+// process of the tree, the agent, the helper, the front, a signal.
 func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.Message) error {
 	s.runs.Store(true)
 	s.emit(event.Event{Level: event.Step, Code: "running", Text: runs(s.start.Argv, &s.cfg),
@@ -167,12 +187,16 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 				case m := <-front:
 					s.release(b, m.Exited)
 				case <-ctx.Done():
-				case <-time.After(endTime):
+				case <-time.After(endTime): // it is stopped; what it must know waits for it
+					s.release(b, nil)
 				}
 			}
 			return nil
 		case <-s.link.Done():
 			lost = s.linkLost()
+		case err := <-b.helper:
+			lost = &failure.Error{Code: "helper-lost", What: "the session has ended: the process that guards its sandbox has ended", Cause: err,
+				Why: "it was killed; without it the program's processes would survive mirrord", Do: "start the command again"}
 		case <-ctx.Done():
 			lost = context.Cause(ctx)
 		}
@@ -207,9 +231,9 @@ func (s *supervisor) linkLost() error {
 	f := &failure.Error{Code: "agent-lost", What: "the session has ended: the agent is gone", Cause: err,
 		Why: "its pod was deleted, or it was killed", Do: "start the command again"}
 	if bye := s.said.goodbye(); bye != nil {
-		f.Code, f.What, f.Why = "target-ended", "the session has ended: the target has ended", "its container ended or was restarted"
-		if bye.Code != "target-ended" {
-			f.Why = fmt.Sprintf("the agent said %q", bye.Text)
+		f.Why = fmt.Sprintf("it said %q", bye.Text)
+		if bye.Code == "target-ended" {
+			f.Code, f.What, f.Why = "target-ended", "the session has ended: the target has ended", "its container ended or was restarted"
 		}
 	} else if err != nil {
 		f.Why += fmt.Sprintf(" (%q)", err.Error())
@@ -254,7 +278,7 @@ func (s *supervisor) removeAgent() {
 	if s.agent == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), endTime)
+	ctx, cancel := context.WithTimeout(context.Background(), removeTime)
 	defer cancel()
 	if err := s.agent.Close(ctx); err != nil {
 		s.emit(event.Event{Level: event.Warning, Code: "agent-left", Text: fmt.Sprintf("the agent could not be removed (%v); it ends by itself", err)})
