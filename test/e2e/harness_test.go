@@ -102,6 +102,7 @@ func buildPrograms(root string) error {
 		{"javac", "-d", bin, "programs/Server.java", "programs/Ask.java"},
 		{"go", "build", "-o", filepath.Join(bin, "goserver"), "./programs/goserver"},
 		{"go", "build", "-o", filepath.Join(bin, "probe"), "./programs/probe"},
+		{"go", "build", "-o", filepath.Join(bin, "chaos"), "./programs/chaos"},
 	} {
 		cmd := exec.Command(c[0], c[1:]...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
