@@ -13,7 +13,7 @@ SOURCES := $(shell find cmd internal -name '*.go' -not -name '*_test.go') go.mod
 AGENT_BLOB := internal/local/image/agent.gz
 COUNTS := bin/test-counts
 
-.PHONY: help build demo test unit e2e bench lint clean setup
+.PHONY: help build demo test unit e2e chaos bench lint clean setup
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
@@ -55,6 +55,12 @@ unit: bin/summary build ## unit and integration tests, with the race detector
 e2e: bin/summary build ## end-to-end tests on the cluster that cluster-up makes
 	@test/setup build test
 	@bin/summary -counts $(COUNTS) -- $(GO) test -json -timeout 40m -count 1 ./test/e2e
+
+chaos: bin/summary build ## links cut and parts killed, on the cluster; use one of your own (CLUSTER_ID=...)
+	@test/setup build test
+	@rm -f bin/chaos-counts
+	@failed=0; MIRRORD_CHAOS=whole bin/summary -counts bin/chaos-counts -- $(GO) test -json -timeout 90m -count 1 -run '^TestChaos' ./test/e2e || failed=1; \
+	bin/summary -counts bin/chaos-counts || failed=1; exit $$failed
 
 bench: build ## figures against what one would use otherwise (ROWS=start,files BENCH_PAIRS=9), on the same cluster
 	@test/setup build test

@@ -109,7 +109,7 @@ func kill(t *testing.T, p *prey, k killed, ph phase) {
 		clean = 45 * time.Second
 	}
 	nothingOf(t, h, clean)
-	clients(t, h, k, want, a, struck)
+	undisturbed(t, h, k, want, a, struck)
 	if !k.fresh {
 		ctx, cancel := context.WithTimeout(t.Context(), clean)
 		defer cancel()
@@ -248,9 +248,9 @@ func verdict(t *testing.T, h *hunted, want outcome) {
 	}
 }
 
-// clients checks what others noticed: the target serves its port itself from
+// undisturbed checks what others noticed: the target serves its port itself from
 // the bound on, and what failed before that was at the local side.
-func clients(t *testing.T, h *hunted, k killed, want outcome, a *asker, struck time.Time) {
+func undisturbed(t *testing.T, h *hunted, k killed, want outcome, a *asker, struck time.Time) {
 	t.Helper()
 	if a == nil || k.fresh {
 		return

@@ -22,9 +22,6 @@ import (
 // chaosPort is the port that chaos steals; the target's own server has it too.
 const chaosPort = "8033"
 
-// whole reports whether all of the chaos is wanted, or what fits into e2e.
-func whole() bool { return os.Getenv("MIRRORD_CHAOS") == "whole" }
-
 // prey is a target that may be killed.
 type prey struct {
 	pod    string

@@ -38,6 +38,12 @@ type agent struct {
 
 func start(t *testing.T, find func() (*target.Target, error)) *agent {
 	t.Helper()
+	return startWith(t, Options{Target: find})
+}
+
+// startWith is start with some options; the rest is added.
+func startWith(t *testing.T, o Options) *agent {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +60,8 @@ func start(t *testing.T, find func() (*target.Target, error)) *agent {
 	a := &agent{t: t, address: ln.Addr().String(), session: key, done: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
-		a.done <- Run(ctx, Options{Version: "1", ClientKey: client, Session: "s", Listener: ln, Target: find, Announce: in, Log: slog.New(slog.DiscardHandler)})
+		o.Version, o.ClientKey, o.Session, o.Listener, o.Announce, o.Log = "1", client, "s", ln, in, slog.New(slog.DiscardHandler)
+		a.done <- Run(ctx, o)
 		close(a.done)
 	}()
 	t.Cleanup(func() { cancel(); <-a.done })

@@ -13,9 +13,9 @@ import (
 const (
 	// firstBackoff and maxBackoff bound the wait between two attempts: the
 	// first loss is mostly a proxy's restart, a network that is away for
-	// longer is asked seldom.
+	// longer is asked less often, but programs and requests of others wait.
 	firstBackoff = 100 * time.Millisecond
-	maxBackoff   = 5 * time.Second
+	maxBackoff   = 2 * time.Second
 
 	// dialTime bounds one attempt: a connection through a dead network says
 	// nothing for minutes.

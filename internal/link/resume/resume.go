@@ -136,6 +136,14 @@ type RefusedError struct {
 
 func (e *RefusedError) Error() string { return "refused: " + e.Text }
 
+// noEOF is an error that wraps io.EOF, the end of a short pipe, and does not
+// say so: who reads the Pipe would take it for its orderly end.
+type noEOF struct{ err error }
+
+func (e *noEOF) Error() string        { return e.err.Error() }
+func (e *noEOF) Is(target error) bool { return target != io.EOF && errors.Is(e.err, target) }
+func (e *noEOF) As(target any) bool   { return errors.As(e.err, target) }
+
 var (
 	errClosed   = fmt.Errorf("link: %w", net.ErrClosed)
 	errReplaced = errors.New("replaced by a newer pipe")
@@ -341,6 +349,9 @@ func (p *Pipe) end(err error) {
 func (p *Pipe) endLocked(err error) {
 	if p.err != nil {
 		return
+	}
+	if errors.Is(err, io.EOF) {
+		err = &noEOF{err}
 	}
 	p.err = err
 	p.note(Gone, err)

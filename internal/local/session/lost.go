@@ -171,7 +171,7 @@ func (l *loss) run() {
 			said = true
 			until := since.at.Add(l.window)
 			l.emit(event.Event{Level: event.Warning, Code: "link-lost",
-				Text: fmt.Sprintf("the link to the agent is lost (%q): what is open waits for it until %s, what is new fails after %v; the target serves its ports itself",
+				Text: fmt.Sprintf("the link to the agent is lost (%q): what is open waits for it until %s, what is new fails after %v; the agent gives the target its ports back",
 					since.err, until.Format(time.TimeOnly), link.BeginTime),
 				Facts: map[string]string{"until": until.Format(time.RFC3339)}})
 		}
