@@ -122,15 +122,19 @@ func matrix() []killed {
 	frontPaused.text, frontPaused.ends, frontPaused.back, frontPaused.clean = "is cleaned up without it, within 20 s", 0, 0, 20*time.Second
 	begun := onward
 	begun.text = "begins a little later"
-	toldEnd := failing("agent-lost", 5*time.Second, closedTime)
+	toldEnd := failing("agent-lost", goneTime, closedTime)
 	unbegun := func(within time.Duration) outcome {
 		return outcome{text: fmt.Sprintf("does not begin, exit 1, within %v", within), codes: []int{1}, ends: within}
 	}
-	lostAgent := failing("agent-lost", 20*time.Second, closedTime)
+	lostAgent := failing("agent-lost", goneTime, closedTime)
 	stoppedAgent := failing("agent-stopped", 40*time.Second, 40*time.Second)
 	targetEnd := failing("target-ended", 10*time.Second, 0)
 	maySupervisor := own.with(130)
 	maySupervisor.may = "session-stopped"
+	mayTarget := own.with(130)
+	mayTarget.may = "target-ended"
+	mayAgent := own.with(130)
+	mayAgent.may = "agent-lost"
 	mayHelper := own.with(130)
 	mayHelper.may = "helper-lost"
 	resumed := onward
@@ -179,22 +183,22 @@ func matrix() []killed {
 			want: [phases]outcome{{}, failing("supervisor-lost", goneTime, closedTime), failing("supervisor-lost", goneTime, closedTime), byBoth}},
 
 		{name: "agent", how: "KILL", pid: agent, sig: syscall.SIGKILL,
-			want: [phases]outcome{unbegun(20 * time.Second), lostAgent, lostAgent, own.with(130)}},
+			want: [phases]outcome{unbegun(20 * time.Second), lostAgent, lostAgent, mayAgent}},
 		{name: "agent", how: "TERM", pid: agent, sig: syscall.SIGTERM,
-			want: [phases]outcome{unbegun(20 * time.Second), toldEnd, toldEnd, own.with(130)}},
+			want: [phases]outcome{unbegun(20 * time.Second), toldEnd, toldEnd, mayAgent}},
 		{name: "agent", how: "STOP", pid: agent, sig: syscall.SIGSTOP,
-			want: [phases]outcome{unbegun(40 * time.Second), stoppedAgent, stoppedAgent, own.with(130)}},
+			want: [phases]outcome{unbegun(40 * time.Second), stoppedAgent, stoppedAgent, mayAgent}},
 		{name: "agent's pod", how: "deleted", act: deletePod("--grace-period=2"),
-			want: [phases]outcome{unbegun(20 * time.Second), toldEnd, toldEnd, own.with(130)}},
+			want: [phases]outcome{unbegun(20 * time.Second), toldEnd, toldEnd, mayAgent}},
 		{name: "agent's pod", how: "deleted by force", act: deletePod("--grace-period=0", "--force"),
-			want: [phases]outcome{unbegun(20 * time.Second), lostAgent, lostAgent, own.with(130)}},
+			want: [phases]outcome{unbegun(20 * time.Second), lostAgent, lostAgent, mayAgent}},
 
 		{name: "target's container", how: "restarted", act: restartTarget, fresh: true,
-			want: [phases]outcome{unbegun(20 * time.Second), targetEnd, targetEnd, own.with(130)}},
+			want: [phases]outcome{unbegun(20 * time.Second), targetEnd, targetEnd, mayTarget}},
 		{name: "target's pod", how: "deleted", fresh: true, act: func(t *testing.T, h *hunted) {
 			kubectl(t, "delete", "pod", h.prey.pod, "--wait=false")
 		},
-			want: [phases]outcome{unbegun(20 * time.Second), targetEnd, targetEnd, own.with(130)}},
+			want: [phases]outcome{unbegun(20 * time.Second), targetEnd, targetEnd, mayTarget}},
 
 		{name: "API server", how: "restarted", act: inNode("node-1", "kube-apiserver"), slow: true,
 			want: [phases]outcome{begun, resumed, resumed, lateClean}},

@@ -181,16 +181,7 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 			front = nil
 			s.release(b, m.Exited)
 		case <-b.box.Done():
-			if front != nil {
-				// The front reports the end of its child a moment later.
-				select {
-				case m := <-front:
-					s.release(b, m.Exited)
-				case <-ctx.Done():
-				case <-time.After(endTime): // it is stopped; what it must know waits for it
-					s.release(b, nil)
-				}
-			}
+			s.last(ctx, b, front)
 			return nil
 		case <-s.link.Done():
 			lost = s.linkLost()
@@ -201,12 +192,41 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 			lost = context.Cause(ctx)
 		}
 	}
+	// What ends at the same time as the command is no failure of the session.
+	timer := time.NewTimer(settleTime)
+	defer timer.Stop()
+	select {
+	case <-b.box.Done():
+		s.last(ctx, b, front)
+		return nil
+	case <-timer.C:
+	}
 	s.summarize()
 	_ = s.ctl.Send(control.Message{Failed: s.failure(lost)})
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
 	defer cancel()
 	b.box.End(end)
 	return nil
+}
+
+// last hears from the front how the command ended, if it has not, and lets it
+// go. front is nil when it has.
+func (s *supervisor) last(ctx context.Context, b *built, front <-chan control.Message) {
+	timer := time.NewTimer(endTime)
+	defer timer.Stop()
+	told := ctx.Done()
+	for front != nil && !errors.Is(context.Cause(ctx), errFrontGone) {
+		select { // the front reports the end of its child a moment later
+		case m := <-front:
+			s.release(b, m.Exited)
+			return
+		case <-told: // to end, by somebody else
+			told = nil
+		case <-timer.C: // it is stopped; what it must know waits for it
+			s.release(b, nil)
+			return
+		}
+	}
 }
 
 // release lets the front go and says what goes on without it.
@@ -225,6 +245,7 @@ func (s *supervisor) release(b *built, _ *control.Exited) {
 // linkLost says why the agent is gone.
 func (s *supervisor) linkLost() error {
 	err := s.link.Err()
+	s.said.wg.Wait() // the reader ends with the link, after the goodbye
 	if f := linkGone(err, s.loss.window); f != nil {
 		return f
 	}
