@@ -225,7 +225,8 @@ func supervisorRole() int {
 	if err := supervise(r, sc, orders); err != nil {
 		r.say(failed("failed", err))
 	}
-	r.say(event{Name: "left", Text: fmt.Sprintf("%d descriptors, %d goroutines", countFDs()-fds, max(0, settledGoroutines(goroutines)-goroutines))})
+	running := settledGoroutines(goroutines) // first: a descriptor is closed when the last who uses it is gone
+	r.say(event{Name: "left", Text: fmt.Sprintf("%d descriptors, %d goroutines", countFDs()-fds, max(0, running-goroutines))})
 	return 0
 }
 
