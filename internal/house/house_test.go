@@ -65,7 +65,7 @@ const layers = `
 	# Houses for tests.
 	NONE < test/bench/load, test/bench/measure;
 	testcluster, test/bench/measure < test/bench;
-	NONE < house, leak, testnet, testcluster, test/summary, test/e2e/programs/goserver, test/e2e/programs/probe, test/e2e/programs/lasting;
+	NONE < house, leak, testnet, testcluster, test/summary, test/e2e/programs/goserver, test/e2e/programs/probe, test/e2e/programs/lasting, test/e2e/programs/chaos;
 `
 
 // never lists edges that stay forbidden even where a floor would allow them,

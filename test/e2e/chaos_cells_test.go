@@ -130,13 +130,13 @@ func matrix() []killed {
 	stoppedAgent := failing("agent-stopped", 40*time.Second, 40*time.Second)
 	targetEnd := failing("target-ended", 10*time.Second, 0)
 	maySupervisor := own.with(130)
-	maySupervisor.may = "session-stopped"
+	maySupervisor.text, maySupervisor.may = "exit 130, by itself; or `session-stopped`, if that was first", "session-stopped"
 	mayTarget := own.with(130)
-	mayTarget.may = "target-ended"
+	mayTarget.text, mayTarget.may = "exit 130, by itself; or `target-ended`, if that was first", "target-ended"
 	mayAgent := own.with(130)
-	mayAgent.may = "agent-lost"
+	mayAgent.text, mayAgent.may = "exit 130, by itself; or `agent-lost`, if that was first", "agent-lost"
 	mayHelper := own.with(130)
-	mayHelper.may = "helper-lost"
+	mayHelper.text, mayHelper.may = "exit 130, by itself; or `helper-lost`, if that was first", "helper-lost"
 	resumed := onward
 	resumed.text = "goes on, after a pause"
 	lateClean := own.with(130)
