@@ -208,6 +208,9 @@ const (
 	closedBound = time.Second     // a closed link is noticed at once
 	silentBound = 6 * time.Second // three heartbeats
 	replyTime   = 15 * time.Second
+	// servedTime is what a request may take that waits for nobody, on a machine
+	// with much else to do.
+	servedTime = 5 * time.Second
 	// backBound is how long after the way is open again the link is back: the
 	// longest pause between two attempts, and an attempt that was under way.
 	backBound = 8 * time.Second
@@ -236,7 +239,7 @@ func (s *lasting) survives(t *testing.T, c cutting, d time.Duration) {
 	}
 	s.stealsAgain(t)
 
-	clients.judge(t, c, d, began, open, noticed)
+	clients.judge(t, c, d, began, noticed)
 	if sum, ok := strings.CutPrefix(strings.TrimSpace(clients.post), "remote "); !c.quiet && (!ok || !s.stdout.waitFor("posted /mirrored "+sum, 10*time.Second)) {
 		t.Errorf("the target got %q, the copy is another:\n%s", clients.post, s.stdout)
 	}
@@ -314,9 +317,9 @@ func (s *lasting) startClients(t *testing.T, c cutting, d time.Duration) *client
 	return k
 }
 
-// judge looks at what the clients were answered. The link was cut at began,
-// open again at open; from noticed on the target serves itself.
-func (k *clients) judge(t *testing.T, c cutting, d time.Duration, began, open, noticed time.Time) {
+// judge looks at what the clients were answered. The link was cut at began, for
+// d; from noticed on the target serves itself.
+func (k *clients) judge(t *testing.T, c cutting, d time.Duration, began, noticed time.Time) {
 	t.Helper()
 	if c.quiet {
 		return
@@ -341,11 +344,11 @@ func (k *clients) judge(t *testing.T, c cutting, d time.Duration, began, open, n
 		default:
 			t.Errorf("%s, was answered %q", when, answer)
 		}
-		if at.After(noticed) && at.Before(open) && (!strings.HasPrefix(answer, "remote /new") || lasted > time.Second) {
+		if at.After(noticed) && at.Before(began.Add(d)) && (!strings.HasPrefix(answer, "remote /new") || lasted > servedTime) {
 			t.Errorf("%s, was answered %q, want the target's own server, at once", when, answer)
 		}
 	}
-	if local == 0 || noticed.Before(open) && remote == 0 {
+	if local == 0 || noticed.Before(began.Add(d)) && remote == 0 {
 		t.Errorf("%d requests were answered by the program, %d by the target's own server", local, remote)
 	}
 	waited := k.slowEnd.Sub(began)
