@@ -40,40 +40,48 @@ type cutting struct {
 	sudden bool
 	// relayed: the session goes through the relay.
 	relayed bool
-	// cut cuts for d and returns when the way is open again.
-	cut func(t *testing.T, r *relay, d time.Duration)
+	// cut cuts for d and returns when the way is open again; began is when that was.
+	cut func(t *testing.T, r *relay, d time.Duration) (began time.Time)
 }
 
 var cuttings = []cutting{
-	{name: "connection closed", short: true, relayed: true, cut: func(_ *testing.T, r *relay, d time.Duration) {
+	{name: "connection closed", short: true, relayed: true, cut: func(_ *testing.T, r *relay, d time.Duration) (began time.Time) {
+		began = time.Now()
 		r.set(func() { r.closes = true })
 		time.Sleep(d)
 		r.set(func() { r.closes = false })
+		return began
 	}},
-	{name: "connection stalled", short: true, silent: true, relayed: true, cut: func(_ *testing.T, r *relay, d time.Duration) {
+	{name: "connection stalled", short: true, silent: true, relayed: true, cut: func(_ *testing.T, r *relay, d time.Duration) (began time.Time) {
+		began = time.Now()
 		r.set(func() { r.stalls = true })
 		time.Sleep(d)
 		r.set(func() { r.stalls = false })
+		return began
 	}},
-	{name: "idle cut after 3 s", relayed: true, harmless: true, quiet: true, cut: func(t *testing.T, r *relay, d time.Duration) {
+	{name: "idle cut after 3 s", relayed: true, harmless: true, quiet: true, cut: func(t *testing.T, r *relay, d time.Duration) (began time.Time) {
+		began = time.Now()
 		r.set(func() { r.idle = 3 * time.Second })
 		time.Sleep(d)
 		r.set(func() { r.idle = 0 })
+		return began
 	}},
-	{name: "packets to the API server dropped", silent: true, cut: func(t *testing.T, _ *relay, d time.Duration) {
-		drop(t, d, "output", "ip daddr %s tcp dport 6443 meta skuid %d drop")
+	{name: "packets to the API server dropped", silent: true, cut: func(t *testing.T, _ *relay, d time.Duration) (began time.Time) {
+		return drop(t, d, "output", "ip daddr %s tcp dport 6443 meta skuid %d drop")
 	}},
-	{name: "packets from the API server dropped", silent: true, cut: func(t *testing.T, _ *relay, d time.Duration) {
-		drop(t, d, "input", "ip saddr %s tcp sport 6443 drop comment \"%d\"")
+	{name: "packets from the API server dropped", silent: true, cut: func(t *testing.T, _ *relay, d time.Duration) (began time.Time) {
+		return drop(t, d, "input", "ip saddr %s tcp sport 6443 drop comment \"%d\"")
 	}},
-	{name: "API server killed", cut: func(t *testing.T, _ *relay, d time.Duration) { keepKilling(t, "node-1", "kube-apiserver", d) }},
-	{name: "kubelet killed", flickers: true, cut: func(t *testing.T, _ *relay, d time.Duration) {
-		keepKilling(t, kubectl(t, "get", "pod", "app", "-o", "jsonpath={.spec.nodeName}"), "kubelet", d)
+	{name: "API server killed", cut: func(t *testing.T, _ *relay, d time.Duration) (began time.Time) {
+		return keepKilling(t, "node-1", "kube-apiserver", d)
+	}},
+	{name: "kubelet killed", flickers: true, cut: func(t *testing.T, _ *relay, d time.Duration) (began time.Time) {
+		return keepKilling(t, kubectl(t, "get", "pod", "app", "-o", "jsonpath={.spec.nodeName}"), "kubelet", d)
 	}},
 	// The nearest to a suspend that can be had without one: see TestSuspendIsNoticed
 	// for the clocks. The program stops first, or its kernel goes on to talk to a
 	// supervisor that does not answer.
-	{name: "program and supervisor stopped", silent: true, sudden: true, cut: func(t *testing.T, _ *relay, d time.Duration) {
+	{name: "program and supervisor stopped", silent: true, sudden: true, cut: func(t *testing.T, _ *relay, d time.Duration) (began time.Time) {
 		for _, p := range append(processes(filepath.Join(w.dir, "bin", "lasting")), fmt.Sprint(supervisor(t))) {
 			id, _, _ := strings.Cut(p, " ")
 			pid, err := strconv.Atoi(id)
@@ -84,14 +92,16 @@ var cuttings = []cutting{
 				t.Fatal(err)
 			}
 			defer syscall.Kill(pid, syscall.SIGCONT)
+			began = time.Now()
 			time.Sleep(200 * time.Millisecond) // what is on its way arrives
 		}
 		time.Sleep(d)
+		return began
 	}},
 }
 
 // drop drops packets for d, by a table of the test's own.
-func drop(t *testing.T, d time.Duration, hook, rule string) {
+func drop(t *testing.T, d time.Duration, hook, rule string) (began time.Time) {
 	t.Helper()
 	text, err := os.ReadFile(w.cluster.Kubeconfig())
 	if err != nil {
@@ -109,17 +119,20 @@ func drop(t *testing.T, d time.Duration, hook, rule string) {
 	defer nft("delete", "table", "inet", table)
 	nft("add", "chain", "inet", table, "cut", "{ type filter hook "+hook+" priority 0; }")
 	nft("add", "rule", "inet", table, "cut", fmt.Sprintf(rule, server[1], user))
+	began = time.Now()
 	time.Sleep(d)
+	return began
 }
 
 // keepKilling kills a service of a node, and again whenever it has been
 // restarted, for d.
-func keepKilling(t *testing.T, node, service string, d time.Duration) {
+func keepKilling(t *testing.T, node, service string, d time.Duration) (began time.Time) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), d+30*time.Second)
 	defer cancel()
 	// In the node's own process namespace, where it is the only one of its name.
 	script := fmt.Sprintf(`end=$((SECONDS+%d)); while kill -9 $(pgrep -f '^%s ') 2>/dev/null; [ $SECONDS -lt $end ]; do sleep .1; done`, int(d.Seconds()), service)
+	began = time.Now()
 	if _, err := w.cluster.NodeExec(ctx, node, "bash", "-c", script); err != nil {
 		t.Fatal(err)
 	}
@@ -127,11 +140,12 @@ func keepKilling(t *testing.T, node, service string, d time.Duration) {
 	// seconds, and the kubelet until its node is ready.
 	for ctx.Err() == nil {
 		if _, err := w.cluster.Kubectl(ctx, "get", "--raw", "/api/v1/nodes/"+node+"/proxy/healthz"); err == nil {
-			return
+			return began
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
 	t.Fatalf("%s does not come up again", service)
+	return began
 }
 
 // recovered waits until the cluster has recovered from what was done to it
@@ -232,8 +246,7 @@ const (
 func (s *lasting) survives(t *testing.T, c cutting, d time.Duration) {
 	lost, back := strings.Count(s.stderr.String(), "the link to the agent is lost"), strings.Count(s.stderr.String(), "the link to the agent is back")
 	clients := s.startClients(t, c, d)
-	began := time.Now()
-	c.cut(t, s.relay, d)
+	began := c.cut(t, s.relay, d)
 	open := time.Now()
 	noticed := began.Add(closedBound + slack)
 	if c.silent {
