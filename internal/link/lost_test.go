@@ -103,11 +103,6 @@ func TestLostTwice(t *testing.T) {
 		if _, err := s.Read(make([]byte, 1)); !errors.Is(err, ErrLost) || time.Since(start) != BeginTime {
 			t.Errorf("ends after %v with %v, want %v and %v", time.Since(start), err, BeginTime, ErrLost)
 		}
-		p, _, err := far.Accept(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := near.Call(ctx, question("/call")); !errors.Is(err, context.DeadlineExceeded) {

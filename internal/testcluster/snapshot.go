@@ -113,7 +113,7 @@ func (c *Cluster) PodProcess(ctx context.Context, namespace, pod string) (int, e
 }
 
 // volatile are parts of lines that change by themselves.
-var volatile = regexp.MustCompile(` expires \S+|^.*nf_conntrack_count:.*$`)
+var volatile = regexp.MustCompile(`(?m) expires \S+|^.*nf_conntrack_count:.*$`)
 
 // NetnsOf takes a snapshot of the network namespace of a process of this
 // machine. It needs root and the packages nftables, iptables and iproute2.

@@ -29,7 +29,7 @@ func TestChaosLinkEnds(t *testing.T) {
 		{"the window passes", true, func(t *testing.T, r *relay) { r.set(func() { r.closes = true }) },
 			window + 2*time.Second,
 			// The API server cannot be reached: the agent is left to end itself.
-			[]string{"did not come back within 10s", "it ends by itself"},
+			[]string{"did not come back within 10s", "it ends by itself now"},
 			// Its own window, and what the cluster takes to remove a Job that has ended.
 			window + 10*time.Second + removedWithin + 5*time.Second},
 		{"the agent is stopped", false, func(t *testing.T, _ *relay) {

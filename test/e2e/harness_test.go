@@ -103,6 +103,7 @@ func buildPrograms(root string) error {
 		{"go", "build", "-o", filepath.Join(bin, "goserver"), "./programs/goserver"},
 		{"go", "build", "-o", filepath.Join(bin, "probe"), "./programs/probe"},
 		{"go", "build", "-o", filepath.Join(bin, "crowd"), "./programs/crowd"},
+		{"go", "build", "-o", filepath.Join(bin, "chaos"), "./programs/chaos"},
 		{"go", "build", "-o", filepath.Join(bin, "lasting"), "./programs/lasting"},
 	} {
 		cmd := exec.Command(c[0], c[1:]...)

@@ -65,8 +65,10 @@ type Options struct {
 // Run serves one session and returns when it has ended. The error is nil
 // after a goodbye.
 func Run(ctx context.Context, o Options) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+	told := ctx
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(told))
 	defer cancel(nil)
+	defer context.AfterFunc(told, func() { cancel(errTold) })()
 	key, err := seal.NewKey()
 	if err != nil {
 		return fmt.Errorf("make a key: %w", err)
@@ -124,6 +126,7 @@ func Run(ctx context.Context, o Options) error {
 
 var (
 	errTargetEnded = errors.New("the target has ended")
+	errTold        = errors.New("I was told to end: my pod is being deleted, or my node shut down")
 	errNobody      = errors.New("no client came")
 )
 

@@ -136,8 +136,10 @@ func (s *session) bye(cause error) {
 	s.mu.Lock()
 	control := s.hello
 	s.mu.Unlock()
-	if control != nil && errors.Is(cause, errTargetEnded) {
-		_ = control.Send(&protocol.Bye{Code: "target-ended", Text: cause.Error()})
+	for code, known := range map[string]error{"target-ended": errTargetEnded, "agent-told": errTold} {
+		if control != nil && errors.Is(cause, known) {
+			_ = control.Send(&protocol.Bye{Code: code, Text: cause.Error()})
+		}
 	}
 	_ = s.link.Close(cause.Error())
 }

@@ -32,6 +32,7 @@ type Message struct {
 	Running  *Running        `json:"running,omitempty"`  // the command runs
 	Failed   *failure.Error  `json:"failed,omitempty"`   // the session could not start, or ended before the command
 	Released *Released       `json:"released,omitempty"` // the answer to Exited: the front may end
+	Beat     *Beat           `json:"beat,omitempty"`     // every BeatTime: the supervisor lives
 }
 
 // Start says what to run.
@@ -54,6 +55,13 @@ type Running struct{}
 
 // Released tells the front to end.
 type Released struct{}
+
+// Beat tells that the supervisor is neither stopped nor stuck.
+type Beat struct{}
+
+// BeatTime is the time between two Beats: a fraction of what a person takes for
+// a hang.
+const BeatTime = time.Second
 
 // Conn is one end. Send may be called concurrently, Receive may not.
 type Conn struct {
@@ -121,7 +129,7 @@ func (c *Conn) Send(m Message) error {
 		return c.err
 	case c.closed:
 		return net.ErrClosed
-	case m.Event != nil && len(c.queue) >= maxEvents:
+	case m.Event != nil && len(c.queue) >= maxEvents, m.Beat != nil && len(c.queue) > 0:
 		return nil
 	}
 	c.queue = append(c.queue, m)

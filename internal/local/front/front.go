@@ -5,8 +5,10 @@
 // a process of its own in a session of its own, so that neither Ctrl-C nor a
 // closed terminal ends the clean-up. Front and supervisor guard each other:
 // when the supervisor dies, the command's tree is ended by the helper that
-// lives in the sandbox, and the front removes what the supervisor owned in the
-// cluster; when the front dies, the supervisor ends the tree and cleans up.
+// lives in the sandbox, and by the front if that one is gone too, and the front
+// removes what the supervisor owned in the cluster; when the front dies, the
+// supervisor ends the tree and cleans up. A supervisor that is stopped is told
+// of, and ended with the command.
 package front
 
 import (
@@ -16,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -32,15 +35,20 @@ const (
 )
 
 const (
+	// silentBeats is how many of the supervisor's signs of life may be missing in
+	// a row. They are counted by our own clock, which stops when we are stopped.
+	silentBeats = 4
 	// releaseTime is how long the front waits, after the command has ended, for
-	// the supervisor's last words. The supervisor answers at once; only a
-	// stopped or dying one does not.
-	releaseTime = 2 * time.Second
+	// the supervisor's last words, as long as it lives. It answers at once; only
+	// a machine that is very busy takes longer.
+	releaseTime = 10 * time.Second
 	// verdictTime is how long it waits for the reason when the sandbox ended
 	// before the command ran.
 	verdictTime = 10 * time.Second
 	// cleanUpTime bounds the removal of the agent if the supervisor died.
 	cleanUpTime = 10 * time.Second
+	// treeTime bounds the end of the command's tree if the supervisor died.
+	treeTime = 8 * time.Second
 )
 
 // Options of Run.
@@ -59,13 +67,17 @@ type Options struct {
 
 // front is one run.
 type front struct {
-	o       Options
-	control *control.Conn
-	words   chan control.Message // from the supervisor; closed when it is gone
-	owned   json.RawMessage
-	running bool
-	failed  *failure.Error
-	left    bool // the supervisor ended without releasing us
+	o          Options
+	supervisor *os.Process
+	control    *control.Conn
+	words      chan control.Message // from the supervisor; closed when it is gone
+	beats      *time.Ticker
+	unheard    int // beats since the supervisor's last word
+
+	owned    json.RawMessage
+	running  bool
+	failed   *failure.Error
+	released bool
 }
 
 // Run runs the command in a session and returns its exit code in the manner of
@@ -74,7 +86,8 @@ type front struct {
 func Run(o Options) (int, error) {
 	// The parent-death signal of the sandbox belongs to this thread.
 	runtime.LockOSThread()
-	f := &front{o: o, words: make(chan control.Message)}
+	f := &front{o: o, words: make(chan control.Message), beats: time.NewTicker(control.BeatTime)}
+	defer f.beats.Stop()
 	process, initSocket, err := sandbox.Launch()
 	if err != nil {
 		return 0, sandbox.Explain(err)
@@ -96,17 +109,23 @@ func Run(o Options) (int, error) {
 	for {
 		select {
 		case m, ok := <-f.words:
-			if !ok {
+			switch {
+			case ok:
+				f.take(m)
+			case f.released: // it saw the command's end before we did: we were stopped
+				f.words = nil
+			default:
 				return f.orphaned(process, ended)
 			}
-			f.take(m)
 			if f.failed != nil {
 				process.Kill()
 				<-ended
 				return f.verdict(code)
 			}
+		case <-f.beats.C:
+			f.beat()
 		case <-ended:
-			return f.commandEnded(code)
+			return f.commandEnded(process, code)
 		}
 	}
 }
@@ -136,7 +155,7 @@ func (f *front) startSupervisor(initSocket *os.File) error {
 		return failure.Wrap(err, "no-supervisor", "mirrord could not start its second process", "look at your limits: ulimit -u")
 	}
 	go cmd.Wait() // it outlives us; a zombie it must not be while we run
-	f.control = ours
+	f.supervisor, f.control = cmd.Process, ours
 	return ours.Send(control.Message{Start: &control.Start{
 		Argv: f.o.Argv, Env: f.o.Env, Dir: f.o.Dir, UID: os.Getuid(), GID: os.Getgid(), Options: f.o.Config}})
 }
@@ -154,6 +173,10 @@ func (f *front) listen() {
 
 // take handles a message that ends nothing.
 func (f *front) take(m control.Message) {
+	if f.unheard >= silentBeats {
+		f.o.Show(event.Event{Level: event.Info, Code: "supervisor-back", Text: "mirrord's supervisor answers again"})
+	}
+	f.unheard = 0
 	switch {
 	case m.Event != nil:
 		f.o.Show(*m.Event)
@@ -163,26 +186,38 @@ func (f *front) take(m control.Message) {
 		f.running = true
 	case m.Failed != nil:
 		f.failed = m.Failed
+	case m.Released != nil:
+		f.released = true
+	}
+}
+
+// beat counts the time without a word of the supervisor.
+func (f *front) beat() {
+	if f.unheard++; f.unheard == silentBeats && !f.released {
+		f.o.Show(event.Event{Level: event.Warning, Code: "supervisor-silent",
+			Text: fmt.Sprintf("mirrord's supervisor (process %d) does not answer: it is stopped, or the machine is very busy; what needs the target waits for it", f.supervisor.Pid)})
 	}
 }
 
 // commandEnded hands over to the supervisor, or finds out why the command
 // never ran.
-func (f *front) commandEnded(code int) (int, error) {
+func (f *front) commandEnded(process *sandbox.Process, code int) (int, error) {
+	gone := false
 	if !f.running && code <= 128 {
 		// The sandbox could not be made: the supervisor knows the reason.
-		f.until(verdictTime, func() bool { return f.failed != nil || f.running })
-		if f.failed != nil {
-			return 0, f.failed
-		}
-		if !f.running {
-			f.cleanUp()
-			return 0, &failure.Error{Code: "sandbox-ended", What: "the sandbox ended before the command could run",
-				Why: fmt.Sprintf("its first process ended with code %d", code), Do: "try again with: mirrord exec --verbose"}
-		}
+		gone = !f.until(verdictTime, func() bool { return f.failed != nil || f.running })
 	}
-	_ = f.control.Send(control.Message{Exited: &control.Exited{Code: code}}) // it may just have gone, which is no news now
-	f.until(releaseTime, func() bool { return f.failed != nil })
+	if f.failed == nil && !f.released && !gone {
+		_ = f.control.Send(control.Message{Exited: &control.Exited{Code: code}}) // it may just have gone, which is no news now
+		gone = !f.until(releaseTime, func() bool { return f.failed != nil || f.released })
+	}
+	if gone && f.failed == nil {
+		f.takeOver(process)
+	}
+	if !f.running && f.failed == nil && !interrupted(code) {
+		f.failed = &failure.Error{Code: "sandbox-ended", What: "the sandbox ended before the command could run",
+			Why: fmt.Sprintf("its first process ended with code %d", code), Do: "try again with: mirrord exec --verbose"}
+	}
 	return f.verdict(code)
 }
 
@@ -190,59 +225,94 @@ func (f *front) commandEnded(code int) (int, error) {
 // while the session was being made is no failure of it, though the supervisor
 // finds the sandbox gone.
 func (f *front) verdict(code int) (int, error) {
-	interrupted := code == 128+int(syscall.SIGINT) || code == 128+int(syscall.SIGTERM) || code == 128+int(syscall.SIGHUP) || code == 128+int(syscall.SIGQUIT)
-	if f.left && f.failed == nil {
-		if why := f.cleanUp(); why != "" {
-			f.o.Show(event.Event{Level: event.Warning, Code: "agent-left", Text: why})
-		}
-	}
-	if f.failed != nil && (f.running || !interrupted) {
+	if f.failed != nil && (f.running || !interrupted(code)) {
 		return 0, f.failed
 	}
 	return code, nil
 }
 
-// until takes messages until done, the supervisor's release or end, or time
-// runs out.
-func (f *front) until(limit time.Duration, done func() bool) {
+// interrupted reports whether the command was ended by what a user, a terminal
+// or a service manager sends.
+func interrupted(code int) bool {
+	switch syscall.Signal(code - 128) {
+	case syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT:
+		return true
+	}
+	return false
+}
+
+// until takes messages until done. It is false when there will be none, since
+// the supervisor is gone, or silent, or takes longer than limit.
+func (f *front) until(limit time.Duration, done func() bool) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	for !done() {
 		select {
 		case m, ok := <-f.words:
-			if !ok || m.Released != nil {
-				f.left = !ok
-				return
+			if !ok {
+				return false
 			}
 			f.take(m)
+		case <-f.beats.C:
+			if f.beat(); f.unheard >= silentBeats {
+				return false
+			}
 		case <-timer.C:
-			return
+			return false
 		}
 	}
+	return true
+}
+
+// takeOver does what a supervisor that died or is stopped has left to do after
+// the command's end, and says so.
+func (f *front) takeOver(process *sandbox.Process) {
+	text := "mirrord's supervisor has ended unexpectedly after the command"
+	if f.unheard >= silentBeats {
+		text = "mirrord's supervisor does not answer and was killed, now that the command has ended"
+	}
+	_ = f.supervisor.Kill()
+	for _, why := range f.leave(process) {
+		text += "; " + why
+	}
+	f.o.Show(event.Event{Level: event.Warning, Code: "supervisor-lost", Text: text})
 }
 
 // orphaned is the end of a session whose supervisor died.
 func (f *front) orphaned(process *sandbox.Process, ended chan struct{}) (int, error) {
-	process.Kill() // the rest of the tree is ended by the helper in the sandbox
-	<-ended
 	lost := &failure.Error{Code: "supervisor-lost", What: "mirrord's supervisor has ended unexpectedly, and the command with it",
 		Why: "it was killed, or it crashed", Do: "start again; if it happens again, set MIRRORD_SUPERVISOR_LOG=FILE and look there"}
-	if why := f.cleanUp(); why != "" {
+	if !f.running {
+		lost.What = "mirrord's supervisor has ended unexpectedly, before the command could run"
+	}
+	process.Kill()
+	for _, why := range f.leave(process) {
 		lost.Why += "; " + why
 	}
+	<-ended
 	return 0, lost
 }
 
-// cleanUp removes what a supervisor that died has left in the cluster, and says
-// why that failed.
-func (f *front) cleanUp() (why string) {
-	if f.owned == nil {
-		return ""
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), cleanUpTime)
+// leave sees to it that nothing of a session is left whose supervisor is gone,
+// here and in the cluster, and says what could not be removed.
+func (f *front) leave(process *sandbox.Process) (left []string) {
+	var removed error
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if f.owned == nil {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), cleanUpTime)
+		defer cancel()
+		removed = f.o.CleanUp(ctx, f.owned)
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), treeTime)
 	defer cancel()
-	if err := f.o.CleanUp(ctx, f.owned); err != nil {
-		return fmt.Sprintf("the agent could not be removed (%v) and will end by itself", err)
+	if err := process.EndTree(ctx); err != nil {
+		left = append(left, fmt.Sprintf("processes of the command may be left (%v)", err))
 	}
-	return ""
+	if wg.Wait(); removed != nil {
+		left = append(left, fmt.Sprintf("the agent could not be removed (%v) and will end by itself", removed))
+	}
+	return left
 }

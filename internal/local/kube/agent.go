@@ -59,8 +59,9 @@ type Ref struct {
 func (a *Agent) Ref() Ref { return a.ref }
 
 // Delete removes the agent's Job, and with it the pod. It returns when the
-// cluster has taken the order; that the agent is not there any more is no
-// error. It can be called again.
+// cluster has taken the order, for which it asks again while the API server is
+// away, until ctx ends; that the agent is not there any more is no error. It
+// can be called again.
 func (a *Agent) Delete(ctx context.Context) error { return a.cluster.remove(ctx, a.ref) }
 
 // DeleteRef removes an agent that another process started. If the Job is not
@@ -117,7 +118,9 @@ func (c *Cluster) deleteJob(ctx context.Context, r Ref) error {
 	if r.UID != "" { // never another session's Job of the same name
 		options.Preconditions = &metav1.Preconditions{UID: new(types.UID(r.UID))}
 	}
-	err := c.batch.Delete().Namespace(r.Namespace).Resource("jobs").Name(r.Job).Body(options).Do(ctx).Error()
+	err := again(ctx, func(ctx context.Context) error {
+		return c.batch.Delete().Namespace(r.Namespace).Resource("jobs").Name(r.Job).Body(options).Do(ctx).Error()
+	})
 	switch {
 	case err == nil:
 		return nil

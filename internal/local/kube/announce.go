@@ -45,26 +45,37 @@ func announced(r io.Reader) (protocol.Announcement, []string, error) {
 	}
 }
 
-// readLog follows the agent's log up to its announcement.
+// readLog follows the agent's log up to its announcement. Where it is cut it
+// is read again.
 func (st *start) readLog(ctx context.Context, pod string) {
-	log, err := st.c.core.Get().Namespace(st.namespace).Resource("pods").Name(pod).SubResource("log").
-		VersionedParams(&corev1.PodLogOptions{Container: agentContainer, Follow: true}, st.c.words.parameters).Stream(ctx)
-	if err != nil {
-		if ctx.Err() == nil {
-			st.failed <- st.c.explain(ctx, err, "get", "pods/log", st.namespace)
+	away, cancel := context.WithTimeout(ctx, awayTime)
+	defer cancel()
+	var a protocol.Announcement
+	var last []string
+	var cut error
+	err := again(away, func(context.Context) error {
+		cut = nil
+		log, err := st.c.core.Get().Namespace(st.namespace).Resource("pods").Name(pod).SubResource("log").
+			VersionedParams(&corev1.PodLogOptions{Container: agentContainer, Follow: true}, st.c.words.parameters).Stream(ctx)
+		if err != nil {
+			return err
 		}
-		return
-	}
-	defer log.Close()
-	a, last, err := announced(log)
+		defer log.Close()
+		a, last, cut = announced(log)
+		if cut == io.EOF { // its orderly end
+			return nil
+		}
+		return cut
+	})
 	switch {
-	case err == nil:
-		st.ready <- a
 	case ctx.Err() != nil:
-	default:
-		if err != io.EOF {
-			last = append(last, fmt.Sprintf("(its log was cut: %v)", err))
-		}
+	case err != nil && cut == nil:
+		st.failed <- st.c.explain(ctx, err, "get", "pods/log", st.namespace)
+	case err != nil:
+		st.ended <- append(last, fmt.Sprintf("(its log was cut: %v)", cut))
+	case cut != nil:
 		st.ended <- last
+	default:
+		st.ready <- a
 	}
 }

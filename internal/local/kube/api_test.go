@@ -204,9 +204,11 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		send(w, &corev1.EventList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "EventList"}, Items: a.events})
 	case "watch pods":
 		var states []any
+		a.mu.Lock()
 		for _, p := range a.agent {
 			states = append(states, typed(&p))
 		}
+		a.mu.Unlock()
 		a.tell(w, r, states)
 	case "watch events":
 		var events []any

@@ -14,13 +14,15 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
 )
 
 // ErrGone is wrapped by the errors of Dial when the agent's pod does not exist
-// any more: to try again is of no use.
-var ErrGone = errors.New("the agent's pod is gone")
+// any more, and by those of its pipes when the agent has ended: to try again is
+// of no use.
+var ErrGone = errors.New("the agent's pod is gone, or has ended")
 
 // closeTime is how long Close waits for the orderly end of a pipe: the last
 // bytes, and the word that there are no more, should reach the agent. After it
@@ -28,8 +30,12 @@ var ErrGone = errors.New("the agent's pod is gone")
 const closeTime = time.Second
 
 // faultTime is how long the end of a pipe waits for the reason on the error
-// stream: both are sent together.
-const faultTime = time.Second
+// stream: both are sent together, and the cluster is asked what it means.
+const faultTime = endedTime + time.Second
+
+// endedTime bounds the question whether the agent has ended, whose answer the
+// API server has at hand.
+const endedTime = time.Second
 
 // Dial opens a fresh byte pipe to the agent's port: a port-forward with a
 // connection of its own, since all streams of one port-forward stop when one
@@ -48,7 +54,7 @@ func (a *Agent) Dial(ctx context.Context) (io.ReadWriteCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := newPipe(ctx, conn, a.port)
+	p, err := newPipe(ctx, conn, a.port, a.ended)
 	if err != nil {
 		if err := ended(ctx); err != nil {
 			return nil, err
@@ -56,6 +62,26 @@ func (a *Agent) Dial(ctx context.Context) (io.ReadWriteCloser, error) {
 		return nil, fmt.Errorf("forward port %d of pod %s: %w", a.port, a.Pod, err)
 	}
 	return p, nil
+}
+
+// ended reports whether the cluster knows that the agent's container has ended.
+// Its pod is watched, not read: that takes no right that its start did not.
+func (a *Agent) ended(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, endedTime)
+	defer cancel()
+	w, err := a.cluster.core.Get().Namespace(a.Namespace).Resource("pods").VersionedParams(&metav1.ListOptions{
+		FieldSelector: "metadata.name=" + a.Pod, Watch: true}, a.cluster.words.parameters).Watch(ctx)
+	if err != nil {
+		return false
+	}
+	defer w.Stop()
+	select {
+	case e := <-w.ResultChan():
+		p, ok := e.Object.(*corev1.Pod)
+		return ok && p.Name == a.Pod && terminated(p) != nil
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // upgrade opens a connection to the API server that carries SPDY to the pod:
@@ -101,6 +127,9 @@ type pipe struct {
 	data httpstream.Stream
 	cut  func() // ends conn without a word
 
+	ended func(context.Context) bool // whether the agent is known to have ended
+	life  context.Context            // alive until cut
+
 	once   sync.Once
 	closed atomic.Bool // by Close
 
@@ -110,8 +139,13 @@ type pipe struct {
 }
 
 // newPipe owns conn.
-func newPipe(ctx context.Context, conn net.Conn, port int) (*pipe, error) {
-	p := &pipe{conn: &framed{Conn: conn}, faultsEnd: make(chan struct{}), cut: sync.OnceFunc(func() { bottom(conn).Close() })}
+func newPipe(ctx context.Context, conn net.Conn, port int, ended func(context.Context) bool) (*pipe, error) {
+	life, die := context.WithCancel(context.WithoutCancel(ctx))
+	p := &pipe{conn: &framed{Conn: conn}, faultsEnd: make(chan struct{}), ended: ended, life: life}
+	p.cut = sync.OnceFunc(func() {
+		die()
+		bottom(conn).Close()
+	})
 	abandoned := context.AfterFunc(ctx, p.cut) // creating streams has no context of its own
 	err := p.open(port)
 	if !abandoned() && err == nil {
@@ -152,12 +186,16 @@ func (p *pipe) open(port int) error {
 const maxFault = 4 << 10
 
 // watchFaults ends the pipe when the node says that it cannot forward: "the
-// port refuses", for instance, if the agent has ended.
+// port refuses", for instance, if the agent has ended. The node's words for
+// that are its runtime's; what they mean says the pod.
 func (p *pipe) watchFaults(faults io.Reader) {
 	text, err := io.ReadAll(io.LimitReader(faults, maxFault))
 	failed := err == nil && len(text) > 0 // its orderly end says nothing; a cut shows at the data stream
 	if failed {
 		p.fault = fmt.Errorf("port-forward: %s", text)
+		if p.ended(p.life) {
+			p.fault = fmt.Errorf("%w: %w", ErrGone, p.fault)
+		}
 	}
 	close(p.faultsEnd) // before the cut, so that who sees the cut sees the reason
 	if failed {

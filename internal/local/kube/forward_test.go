@@ -232,6 +232,37 @@ func TestDialFails(t *testing.T) {
 	}
 }
 
+// TestAgentEnded: a port that refuses means nothing, unless the cluster knows that
+// the agent's container has ended.
+func TestAgentEnded(t *testing.T) {
+	ended := agentPod(func(_ *corev1.Pod, s *corev1.ContainerStatus) {
+		s.State.Terminated = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"}
+	})
+	for _, c := range []struct {
+		name string
+		now  corev1.Pod
+		want bool
+	}{{"it runs", agentRuns(), false}, {"it has ended", ended, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			a := &api{agent: []corev1.Pod{agentRuns()}, log: readyLog}
+			cl := a.start(t, Options{})
+			agent, err := cl.StartAgent(context.Background(), target, AgentSpec{Session: "s1", PublicKey: "KEY"}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.now.Name = agent.Pod
+			a.mu.Lock()
+			a.agent = []corev1.Pod{c.now}
+			a.mu.Unlock()
+			p := dial(t, agent)
+			defer p.Close()
+			if _, err := p.Read(make([]byte, 1)); errors.Is(err, ErrGone) != c.want {
+				t.Errorf("read: %v; want %v: %v", err, ErrGone, c.want)
+			}
+		})
+	}
+}
+
 // TestNoDescriptorsLeft: pipes that came and went leave no socket behind.
 func TestNoDescriptorsLeft(t *testing.T) {
 	bothWays(t, echo, func(t *testing.T, _ *api, agent *Agent) {

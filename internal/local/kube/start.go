@@ -14,14 +14,16 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
-// cleanUpTime bounds the removal of an agent that did not become ready.
-const cleanUpTime = 5 * time.Second
+// cleanUpTime bounds the removal of an agent that did not become ready: an API
+// server that has just gone away may come back.
+const cleanUpTime = 10 * time.Second
 
 // watchPause is kept between two watches, which normally last minutes: a proxy
 // that cuts them at once must not make us ask in a loop.
@@ -218,12 +220,19 @@ func (st *start) watchRefusals(ctx context.Context) {
 }
 
 // watch calls each with every object that matches and every change of it,
-// until ctx ends or the watch cannot be had. Deletions are not reported.
+// until ctx ends or the watch cannot be had. An API server that goes away is
+// waited for. Deletions are not reported.
 func (c *Cluster) watch(ctx context.Context, client *rest.RESTClient, namespace, resource string, o metav1.ListOptions, each func(runtime.Object)) error {
 	o.Watch = true
 	for ctx.Err() == nil {
 		// Without a resource version it begins with all objects that are there.
-		w, err := client.Get().Namespace(namespace).Resource(resource).VersionedParams(&o, c.words.parameters).Watch(ctx)
+		var w watch.Interface
+		away, cancel := context.WithTimeout(ctx, awayTime)
+		err := again(away, func(context.Context) (err error) { // the watch lives as long as its context
+			w, err = client.Get().Namespace(namespace).Resource(resource).VersionedParams(&o, c.words.parameters).Watch(ctx)
+			return err
+		})
+		cancel()
 		if err != nil {
 			return err
 		}
@@ -234,7 +243,7 @@ func (c *Cluster) watch(ctx context.Context, client *rest.RESTClient, namespace,
 			}
 		}
 		w.Stop()
-		sleep(ctx, watchPause)
+		_ = pause(ctx, watchPause)
 	}
 	return nil
 }

@@ -4,12 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/mirrord-go/mirrord/internal/protocol"
@@ -259,6 +265,48 @@ func TestDeleteRef(t *testing.T) {
 	}
 	if a.job != nil || len(a.deleted) != 1 {
 		t.Errorf("%d deletions, job %v", len(a.deleted), a.job)
+	}
+}
+
+// TestDeleteWhileAway: an API server that restarts is asked again, as long as
+// there is time.
+func TestDeleteWhileAway(t *testing.T) {
+	away := status(503, metav1.StatusReasonServiceUnavailable, "not yet")
+	a := &api{refuse: map[string]*metav1.Status{"delete jobs": away}}
+	c := a.start(t, Options{})
+	ctx, cancel := context.WithTimeout(context.Background(), 3*againPause)
+	defer cancel()
+	ref := Ref{Namespace: "shop", Job: "mirrord-agent-s1", UID: "1"}
+	if err := c.remove(ctx, ref); err == nil {
+		t.Error("removed by nobody")
+	}
+	if n := a.count("delete jobs"); n < 2 {
+		t.Errorf("asked %d times", n)
+	}
+}
+
+func TestPassing(t *testing.T) {
+	statusError := func(code int32) error {
+		return &apierrors.StatusError{ErrStatus: *status(code, "", "x")}
+	}
+	for _, c := range []struct {
+		name string
+		err  error
+		want bool
+	}{
+		{"nobody listens", &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, true},
+		{"no answer", fmt.Errorf("get: %w", errNoAnswer), true},
+		{"cut", &url.Error{Op: "Get", Err: io.ErrUnexpectedEOF}, true},
+		{"not ready", statusError(503), true},
+		{"busy", statusError(429), true},
+		{"no such thing", statusError(404), false},
+		{"no permission", statusError(403), false},
+		{"login", fmt.Errorf("getting credentials: %w", &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}), false},
+		{"the end", context.Canceled, false},
+	} {
+		if got := passing(c.err); got != c.want {
+			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
+		}
 	}
 }
 

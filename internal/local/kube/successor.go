@@ -28,7 +28,7 @@ const (
 // to, as far as the cluster can be asked.
 func (c *Cluster) Ending(ctx context.Context, t *Target) bool {
 	for look := range endingLooks {
-		if look > 0 && !sleep(ctx, successorPause) {
+		if look > 0 && pause(ctx, successorPause) != nil {
 			return false
 		}
 		pod := &corev1.Pod{}
@@ -63,7 +63,7 @@ func (c *Cluster) Successor(ctx context.Context, target string, old *Target) (*T
 		case ctx.Err() == nil:
 			last = err
 		}
-		if !sleep(ctx, successorPause) {
+		if pause(ctx, successorPause) != nil {
 			if errors.Is(context.Cause(ctx), errNoSuccessor) {
 				return nil, last
 			}
@@ -106,16 +106,4 @@ func renewal(pod *corev1.Pod, r reference) (recreated, restarted bool) {
 		recreated = true
 	}
 	return recreated, pod.Spec.RestartPolicy != corev1.RestartPolicyNever
-}
-
-// sleep waits for d; false: ctx has ended before.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

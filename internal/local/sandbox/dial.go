@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -39,7 +38,7 @@ func (b *Box) SetLocal(proto int, port uint16, on bool) error {
 // localhost or the pod's own addresses stays in the sandbox. It is in
 // non-blocking mode. The caller closes it.
 func (b *Box) Socket(family, typ int) (*os.File, error) {
-	f, err := b.request(family, typ)
+	f, err := b.helper.request(family, typ)
 	if err != nil {
 		return nil, err
 	}
@@ -48,49 +47,6 @@ func (b *Box) Socket(family, typ int) (*os.File, error) {
 		return nil, fmt.Errorf("mark a socket inside: %w", err)
 	}
 	return f, nil
-}
-
-// request asks the helper for a socket.
-func (b *Box) request(family, typ int) (*os.File, error) {
-	b.helper.Lock()
-	defer b.helper.Unlock()
-	rc, err := b.files[handoff.Helper].SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	req := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, uint32(family)), uint32(typ))
-	var result error
-	err = rc.Write(func(fd uintptr) bool {
-		result = unix.Send(int(fd), req, unix.MSG_NOSIGNAL)
-		return !errors.Is(result, unix.EAGAIN)
-	})
-	if err = errors.Join(err, result); err != nil {
-		return nil, fmt.Errorf("ask for a socket inside: %w", err)
-	}
-	answer, oob := make([]byte, 4), make([]byte, unix.CmsgSpace(4))
-	var n, oobn int
-	err = rc.Read(func(fd uintptr) bool {
-		n, oobn, _, _, result = unix.Recvmsg(int(fd), answer, oob, unix.MSG_CMSG_CLOEXEC)
-		return !errors.Is(result, unix.EAGAIN)
-	})
-	if err = errors.Join(err, result); err != nil {
-		return nil, fmt.Errorf("receive a socket from inside: %w", err)
-	}
-	if n == 0 {
-		return nil, errors.New("receive a socket from inside: the helper has ended")
-	}
-	if e := syscall.Errno(binary.BigEndian.Uint32(answer)); e != 0 {
-		return nil, fmt.Errorf("make a socket inside: %w", e)
-	}
-	msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
-	if err != nil || len(msgs) != 1 {
-		return nil, errors.New("receive a socket from inside: there is none")
-	}
-	fds, err := unix.ParseUnixRights(&msgs[0])
-	if err != nil || len(fds) != 1 {
-		return nil, errors.New("receive a socket from inside: there is none")
-	}
-	return os.NewFile(uintptr(fds[0]), "inside"), nil
 }
 
 // DialLocal connects a TCP socket of the sandbox's namespace to dst, a listener

@@ -107,15 +107,59 @@ func TestHelperKilled(t *testing.T) {
 	r := start(t, userUID, scenario{}.sh("setsid sleep 1000 & echo ready; wait"))
 	r.await("running")
 	r.prints("ready")
-	for _, pid := range inNamespace(r.ns) {
-		if text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); strings.HasPrefix(string(text), "mirrord-helper") {
-			unix.Kill(pid, unix.SIGKILL)
-		}
-	}
+	r.hurtHelper(unix.SIGKILL)
+	r.await("helper-lost")
 	r.order(order{Do: "end"}) // the supervisor needs no helper for that
 	r.await("ended")
 	r.code()
 	r.await("done")
+}
+
+// hurtHelper sends a signal to the helper.
+func (r *run) hurtHelper(sig unix.Signal) {
+	r.t.Helper()
+	for _, pid := range inNamespace(r.ns) {
+		if text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); strings.HasPrefix(string(text), "mirrord-helper") {
+			unix.Kill(pid, sig)
+			return
+		}
+	}
+	r.t.Fatal("there is no helper")
+}
+
+// TestHelperStopped: it is continued, makes sockets again, and goes with the
+// box even if it is stopped then.
+func TestHelperStopped(t *testing.T) {
+	r := start(t, userUID, scenario{}.sh("setsid sleep 1000 & echo ready; wait"))
+	r.await("running")
+	r.prints("ready")
+	r.hurtHelper(unix.SIGSTOP)
+	r.await("helper-woken")
+	r.hurtHelper(unix.SIGSTOP)
+	r.order(order{Do: "end"})
+	r.await("ended")
+	r.code()
+	r.await("done")
+	r.vanish(time.Second)
+}
+
+// TestSupervisorAndHelper are both gone, or one is stopped: the front ends the
+// tree.
+func TestSupervisorAndHelper(t *testing.T) {
+	for _, sig := range []unix.Signal{unix.SIGKILL, unix.SIGSTOP} {
+		t.Run(unix.SignalName(sig), func(t *testing.T) {
+			r := start(t, userUID, scenario{}.sh(family+"exit 3"), func(c *exec.Cmd) { c.Env = append(c.Env, guardVar+"=1") })
+			supervisor := r.await("supervisor").N
+			r.await("running")
+			r.prints("ready")
+			r.hurtHelper(sig)
+			unix.Kill(supervisor, unix.SIGKILL)
+			if got := r.code(); got != 3 {
+				t.Errorf("exit code: got %d, want 3", got)
+			}
+			r.vanish(time.Second)
+		})
+	}
 }
 
 // TestBackground: what the command leaves behind is served on, and Done waits

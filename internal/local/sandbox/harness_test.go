@@ -34,6 +34,7 @@ const (
 	roleVar    = "SANDBOX_TEST_ROLE"
 	specVar    = "SANDBOX_TEST_SPEC"
 	programVar = "SANDBOX_TEST_PROGRAM"
+	guardVar   = "SANDBOX_TEST_GUARD" // the front ends the tree after the supervisor
 
 	eventsFD, ordersFD = 3, 4 // of front and supervisor
 	initFD, frontFD    = 5, 6 // of the supervisor
@@ -169,8 +170,20 @@ func frontRole() int {
 	sock.Close()
 	down.Close()
 	r.say(event{Name: "front", N: os.Getpid()})
-	go cmd.Wait()
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		cmd.Wait()
+	}()
 	code := p.Wait()
+	if os.Getenv(guardVar) != "" {
+		<-gone
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := p.EndTree(ctx); err != nil {
+			r.say(failed("broken", err))
+		}
+	}
 	up.Write([]byte{1}) // an orderly end
 	return code
 }
@@ -212,7 +225,8 @@ func supervisorRole() int {
 	if err := supervise(r, sc, orders); err != nil {
 		r.say(failed("failed", err))
 	}
-	r.say(event{Name: "left", Text: fmt.Sprintf("%d descriptors, %d goroutines", countFDs()-fds, max(0, settledGoroutines(goroutines)-goroutines))})
+	running := settledGoroutines(goroutines) // first: a descriptor is closed when the last who uses it is gone
+	r.say(event{Name: "left", Text: fmt.Sprintf("%d descriptors, %d goroutines", countFDs()-fds, max(0, running-goroutines))})
 	return 0
 }
 
@@ -274,6 +288,14 @@ func supervise(r *reporter, sc scenario, orders <-chan order) error {
 		},
 		Closed: func(id uint64) { r.say(event{Name: "closed", L: Listener{ID: id}}) },
 	}
+	kept := make(chan struct{})
+	go func() {
+		defer close(kept)
+		if err := b.Keep(watching, func() { r.say(event{Name: "helper-woken"}) }); err != nil {
+			r.say(event{Name: "helper-lost", Text: err.Error()})
+		}
+	}()
+	defer func() { stopWatching(); <-kept }()
 	watched := make(chan error, 1)
 	go func() { watched <- b.Watch(watching, hooks) }()
 	if err := b.Go(); err != nil {

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -15,11 +16,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
+	"github.com/mirrord-go/mirrord/internal/local/sandbox/tree"
 )
 
 // Process is the command (until execve: its init), a child of the caller.
 type Process struct {
 	pid     int
+	userNS  *os.File       // the sandbox's; nil: its init was gone at once. Closed with this process
 	mu      sync.Mutex     // guards pidfd
 	pidfd   int            // -1 after Wait
 	resumed chan time.Time // when the last SIGCONT came; holds one
@@ -118,6 +121,7 @@ func (p *Process) start(sock *os.File) error {
 		for _, n := range inherited {
 			unix.Close(n)
 		}
+		p.userNS, _ = os.Open(fmt.Sprintf("/proc/%d/ns/user", p.pid)) // for EndTree
 		return nil
 	})
 }
@@ -170,6 +174,35 @@ func (p *Process) Pid() int { return p.pid }
 // Kill ends the command at once. The rest of its tree is the supervisor's.
 // It may have ended already.
 func (p *Process) Kill() { p.kill(unix.SIGKILL) }
+
+// EndTree sees to it that nothing of the sandbox is left when supervisor and
+// command are gone: it leaves that to the helper, and does it itself where that
+// one is late, or gone too. It returns when no process is left, or with the
+// error of ctx.
+func (p *Process) EndTree(ctx context.Context) error {
+	if p.userNS == nil {
+		return nil
+	}
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return err
+	}
+	defer proc.Close()
+	all, err := tree.New(proc, p.userNS)
+	if err != nil {
+		return err
+	}
+	first, cancel := context.WithTimeout(ctx, helperTime)
+	defer cancel()
+	if err := all.Wait(first); first.Err() == nil || ctx.Err() != nil {
+		return err
+	}
+	return all.End(ctx)
+}
+
+// helperTime is what the helper gets to end the tree before others do: what it
+// gives the processes, and a moment.
+const helperTime = tree.Grace + time.Second
 
 // Exited is closed when the command has ended.
 func (p *Process) Exited() <-chan struct{} { return p.exited }

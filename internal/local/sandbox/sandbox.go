@@ -35,6 +35,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/tree"
 	"github.com/mirrord-go/mirrord/internal/nft"
@@ -61,7 +63,7 @@ type Box struct {
 	started chan struct{} // closed by Go; then notify is set
 	notify  *os.File      // nil: there is no filter, look for listeners
 
-	helper  sync.Mutex // one request at a time
+	helper  *helper
 	dumping sync.Mutex // one dump at a time
 	done    chan struct{}
 }
@@ -176,7 +178,11 @@ func (b *Box) take(m handoff.Message) error {
 	if ns == nil {
 		return errors.New("sandbox: the user namespace is missing")
 	}
-	b.tree, err = tree.New(b.proc, ns, int(binary.BigEndian.Uint32(m.Body[1:])))
+	pid := int(binary.BigEndian.Uint32(m.Body[1:]))
+	if b.tree, err = tree.New(b.proc, ns, pid); err != nil {
+		return err
+	}
+	b.helper, err = newHelper(m.File, b.proc, pid)
 	return err
 }
 
@@ -251,7 +257,12 @@ func (b *Box) Close() error {
 	if b.nft != nil {
 		all = append(all, b.nft)
 	}
-	for _, f := range append(slices.Collect(maps.Values(b.files)), b.proc, b.notify) {
+	files := append(slices.Collect(maps.Values(b.files)), b.proc, b.notify)
+	if b.helper != nil {
+		defer b.helper.pidfd.Close()
+		defer b.helper.signal(unix.SIGCONT) // a stopped one does not see that we are gone
+	}
+	for _, f := range files {
 		if f != nil {
 			all = append(all, f)
 		}

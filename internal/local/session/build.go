@@ -28,6 +28,7 @@ type built struct {
 	fuse  *fusefs.Server
 
 	ctx    context.Context // what serves the sandbox ends with it
+	helper chan error      // gets the end of the sandbox's helper; capacity 1
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
@@ -42,7 +43,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &built{}
+	b := &built{helper: make(chan error, 1)}
 	ctx, b.cancel = context.WithCancel(ctx)
 	b.ctx = ctx
 	defer func() {
@@ -94,8 +95,17 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 			s.emit(event.Event{Level: event.Warning, Code: "no-watch", Flow: "incoming", Text: fmt.Sprintf("new listeners are not noticed any more: %v", err)})
 		}
 	})
+	b.wg.Go(func() {
+		if err := b.box.Keep(ctx, s.helperStopped); err != nil {
+			b.helper <- err
+		}
+	})
 	b.wg.Go(func() { s.acceptStreams(ctx, b, s.first) })
 	return b, nil
+}
+
+func (s *supervisor) helperStopped() {
+	s.emit(event.Event{Level: event.Warning, Code: "helper-stopped", Text: "the process that guards the sandbox was stopped; it has been continued"})
 }
 
 // acceptStreams hands an agent's streams to their flow until its link ends.

@@ -127,7 +127,7 @@ func (s *supervisor) detachOnce(at *attachment) {
 	if at.said != nil {
 		at.said.wg.Wait()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), endTime)
+	ctx, cancel := context.WithTimeout(context.Background(), removeTime)
 	defer cancel()
 	if err := at.agent.Close(ctx); err != nil {
 		s.emit(event.Event{Level: event.Warning, Code: "agent-left", Text: fmt.Sprintf("the agent could not be removed (%v); it ends by itself", err)})

@@ -137,7 +137,7 @@ func (at *attachment) lost() *failure.Error {
 	case bye != nil && bye.Code == "target-ended":
 		f.Code, f.What, f.Why = "target-ended", "the session has ended: the target has ended", "its container ended or was restarted"
 	case bye != nil:
-		f.Why = fmt.Sprintf("the agent said %q", bye.Text)
+		f.Why = fmt.Sprintf("it said %q", bye.Text)
 	case err != nil:
 		f.Why += fmt.Sprintf(" (%q)", err.Error())
 	}

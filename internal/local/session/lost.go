@@ -201,7 +201,7 @@ func linkGone(err error, window time.Duration) *failure.Error {
 			Why: err.Error() + ": its process or its node is stopped", Do: "start the command again; look at the node: kubectl get nodes"}
 	case errors.Is(err, resume.ErrGone):
 		return &failure.Error{Code: "link-gone", What: fmt.Sprintf("the session has ended: the link to the agent was lost and did not come back within %v", window), Cause: err,
-			Why: fmt.Sprintf("%q", err.Error()), Do: "look at the way to the cluster: kubectl get nodes; to wait longer set agent.resume_window"}
+			Why: fmt.Sprintf("%q; should the agent not be reached to be removed, it ends by itself now", err.Error()), Do: "look at the way to the cluster: kubectl get nodes; to wait longer set agent.resume_window"}
 	}
 	return nil
 }

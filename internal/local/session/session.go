@@ -70,6 +70,9 @@ type Reach func(ctx context.Context, r Request) (Agent, error)
 const (
 	// endTime bounds each step of the clean-up; after it the agent ends itself.
 	endTime = 8 * time.Second
+	// removeTime bounds the removal of the agent, for which nobody waits: an API
+	// server that restarts is away for that long. After it the agent ends itself.
+	removeTime = 30 * time.Second
 	// settleTime bounds the wait for the kernel's word that no process is left: it
 	// comes some milliseconds after the command's end.
 	settleTime = 200 * time.Millisecond
@@ -106,6 +109,9 @@ func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.
 	defer cancel(nil)
 	front := make(chan control.Message, 1)
 	wg.Go(func() { s.listen(front, cancel) }) // ends when ctl is closed
+	over := make(chan struct{})
+	defer close(over)
+	wg.Go(func() { s.beat(over) })
 	defer func() {
 		if at := s.current.Load(); at != nil {
 			s.detach(at)
@@ -138,6 +144,20 @@ func (s *supervisor) listen(front chan<- control.Message, cancel context.CancelC
 	}
 }
 
+// beat tells the front that this process is not stopped, until over.
+func (s *supervisor) beat(over <-chan struct{}) {
+	tick := time.NewTicker(control.BeatTime)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			_ = s.ctl.Send(control.Message{Beat: &control.Beat{}})
+		case <-over:
+			return
+		}
+	}
+}
+
 func (s *supervisor) run(ctx context.Context, front <-chan control.Message) error {
 	at, err := s.attach(ctx, s.reach)
 	s.current.Store(at)
@@ -155,7 +175,7 @@ func (s *supervisor) run(ctx context.Context, front <-chan control.Message) erro
 }
 
 // serve waits for the end of the session, whichever comes first: the last
-// process of the tree, the agent, the front, a signal.
+// process of the tree, the agent, the helper, the front, a signal.
 func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.Message) error {
 	s.runs.Store(true)
 	s.emit(event.Event{Level: event.Step, Code: "running", Text: runs(s.start.Argv, &s.cfg),
@@ -180,15 +200,7 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 			front = nil
 			s.release(b, m.Exited)
 		case <-b.box.Done():
-			if front != nil {
-				// The front reports the end of its child a moment later.
-				select {
-				case m := <-front:
-					s.release(b, m.Exited)
-				case <-ctx.Done():
-				case <-time.After(endTime):
-				}
-			}
+			s.last(ctx, b, front)
 			return nil
 		case <-gone:
 			gone, next = nil, s.follow(ctx, s.current.Load())
@@ -200,9 +212,21 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 			gone = to.at.link.Done()
 			b.wg.Go(func() { s.acceptStreams(b.ctx, b, to.at) })
 			b.wg.Go(func() { b.ports.Renew(to.at.link, to.at.agent.Probes()) })
+		case err := <-b.helper:
+			lost = &failure.Error{Code: "helper-lost", What: "the session has ended: the process that guards its sandbox has ended", Cause: err,
+				Why: "it was killed; without it the program's processes would survive mirrord", Do: "start the command again"}
 		case <-ctx.Done():
 			lost = context.Cause(ctx)
 		}
+	}
+	// What ends at the same time as the command is no failure of the session.
+	timer := time.NewTimer(settleTime)
+	defer timer.Stop()
+	select {
+	case <-b.box.Done():
+		s.last(ctx, b, front)
+		return nil
+	case <-timer.C:
 	}
 	s.summarize()
 	_ = s.ctl.Send(control.Message{Failed: s.failure(lost)})
@@ -210,6 +234,26 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 	defer cancel()
 	b.box.End(end)
 	return nil
+}
+
+// last hears from the front how the command ended, if it has not, and lets it
+// go. front is nil when it has.
+func (s *supervisor) last(ctx context.Context, b *built, front <-chan control.Message) {
+	timer := time.NewTimer(endTime)
+	defer timer.Stop()
+	told := ctx.Done()
+	for front != nil && !errors.Is(context.Cause(ctx), errFrontGone) {
+		select { // the front reports the end of its child a moment later
+		case m := <-front:
+			s.release(b, m.Exited)
+			return
+		case <-told: // to end, by somebody else
+			told = nil
+		case <-timer.C: // it is stopped; what it must know waits for it
+			s.release(b, nil)
+			return
+		}
+	}
 }
 
 // release lets the front go and says what goes on without it.

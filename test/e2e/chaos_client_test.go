@@ -1,0 +1,107 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// asker asks the target all the time, from another pod's network, without the
+// help of anything that is killed here.
+type asker struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *output
+}
+
+// asked is one request.
+type asked struct {
+	path       string // of the URL
+	begin, end time.Time
+	answer     string // "local", "remote", "open", or what went wrong
+}
+
+func (a asked) String() string {
+	return fmt.Sprintf("%s %s+%v %s", a.path, a.begin.Format("05.000"), a.end.Sub(a.begin), a.answer)
+}
+
+func (a asked) failed() bool { return a.answer != "local" && a.answer != "remote" }
+
+// askAll starts an asker. It ends with the test, or with answers.
+func askAll(t testing.TB, address string) *asker {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	pid, err := w.cluster.PodProcess(ctx, w.namespace, "tools")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &asker{out: newOutput()}
+	a.cmd = exec.Command("nsenter", "-t", strconv.Itoa(pid), "--net", filepath.Join(w.dir, "bin", "chaos"), "ask", address)
+	a.cmd.Stdout, a.cmd.Stderr = a.out, os.Stderr
+	if a.in, err = a.cmd.StdinPipe(); err == nil {
+		err = a.cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.answers() })
+	return a
+}
+
+// seen waits until a request that began after since was answered so.
+func (a *asker) seen(answer string, since time.Time, limit time.Duration) bool {
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		for _, q := range a.soFar() {
+			if q.answer == answer && q.begin.After(since) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// answers ends the asker and gives all that it asked.
+func (a *asker) answers() []asked {
+	a.in.Close()
+	if a.cmd.ProcessState == nil {
+		_ = a.cmd.Wait()
+	}
+	return a.soFar()
+}
+
+func (a *asker) soFar() (all []asked) {
+	text := a.out.String()
+	text = text[:strings.LastIndexByte(text, '\n')+1]
+	for line := range strings.Lines(text) {
+		f := strings.SplitN(strings.TrimSpace(line), " ", 4)
+		begin, err := strconv.ParseInt(f[1], 10, 64)
+		end, err2 := strconv.ParseInt(f[2], 10, 64)
+		if err != nil || err2 != nil {
+			continue
+		}
+		all = append(all, asked{"/" + f[0], time.UnixMilli(begin), time.UnixMilli(end), f[3]})
+	}
+	return all
+}
+
+// held is what the local program says to have got.
+func held(t testing.TB, log string) map[string]bool {
+	t.Helper()
+	b, err := os.ReadFile(log)
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	all := map[string]bool{}
+	for path := range strings.FieldsSeq(string(b)) {
+		all[path] = true
+	}
+	return all
+}

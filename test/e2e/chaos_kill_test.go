@@ -1,0 +1,311 @@
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+var updateMatrix = flag.Bool("update", false, "write the kill matrix into docs/reliability.md")
+
+// TestChaosKill kills each part of a session in each phase. Without
+// MIRRORD_CHAOS=whole each part is killed once, and nothing of the cluster
+// itself, which others may be using.
+func TestChaosKill(t *testing.T) {
+	documented(t)
+	p := newPrey(t)
+	seen := map[string]bool{}
+	for _, k := range matrix() {
+		for ph := range phases {
+			if k.want[ph].none() {
+				continue
+			}
+			if !whole() && (seen[k.name] || k.slow || ph != idle) {
+				continue
+			}
+			seen[k.name] = true
+			t.Run(fmt.Sprintf("%s/%s", k, ph), func(t *testing.T) {
+				prey := p
+				if k.fresh {
+					prey = newPrey(t)
+				}
+				kill(t, prey, k, ph)
+			})
+		}
+	}
+}
+
+// kill is one cell.
+func kill(t *testing.T, p *prey, k killed, ph phase) {
+	want := k.want[ph]
+	startTime := 20 * time.Second
+	if k.slow {
+		startTime = time.Minute
+	}
+	h := hunt(t, p, startTime, ph == idle || ph == loaded, ph == loaded)
+	a := reach(t, h, k, ph)
+
+	struck := time.Now()
+	var victim int
+	switch {
+	case k.pid != nil:
+		victim = *k.pid(h)
+		if err := syscall.Kill(victim, k.sig); err != nil && ph != stopping {
+			t.Fatalf("%s is not there: %v", k, err)
+		}
+	default:
+		k.act(t, h)
+	}
+	done := time.Now() // the cluster takes its time for an order
+	if a == nil && ph != starting {
+		a = askAll(t, p.ip+":"+chaosPort)
+	}
+
+	if want.ends == 0 {
+		goesOn(t, h, k, ph, a, struck)
+	}
+	limit := want.ends
+	if limit == 0 {
+		limit = 2 * goneTime
+	}
+	select {
+	case <-h.done:
+	case <-time.After(time.Until(done.Add(limit)) + 300*time.Millisecond):
+		if want.ends > 0 {
+			t.Errorf("it has not ended within %v", limit)
+		}
+		select {
+		case <-h.done:
+		case <-time.After(runTime):
+			t.Fatal("it hangs")
+		}
+	}
+	ended := time.Now()
+	t.Logf("ended %v after the kill", time.Since(struck).Round(10*time.Millisecond))
+	verdict(t, h, want)
+	if k.pid != nil && victim != h.cmd.Process.Pid && ours(victim) { // a stopped one that nobody needs any more
+		_ = syscall.Kill(victim, syscall.SIGCONT)
+	}
+
+	if want.kin {
+		for _, pid := range []int{h.program, h.grandchild} {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	} else if h.grandchild > 0 && want.codes[0] != 130 {
+		gone(t, h.grandchild)
+	} else if h.grandchild > 0 {
+		_ = syscall.Kill(h.grandchild, syscall.SIGKILL)
+		_ = syscall.Kill(h.program, syscall.SIGKILL)
+	}
+	clean := want.clean
+	if clean == 0 {
+		clean = goneTime
+	}
+	if k.slow {
+		clean = 45 * time.Second
+	}
+	nothingOf(t, h, clean)
+	bound := struck.Add(want.back) // from here on everything is the target's
+	if k.pid == nil {
+		bound = ended.Add(want.back)
+	}
+	undisturbed(t, h, k, want, a, struck, bound)
+	if !k.fresh {
+		ctx, cancel := context.WithTimeout(t.Context(), clean)
+		defer cancel()
+		if err := w.cluster.Unchanged(ctx, w.namespace, p.pod, p.before); err != nil {
+			t.Errorf("left in the target: %v", err)
+		}
+	}
+	if k.slow {
+		revive(t)
+	}
+}
+
+// reach brings the session into the phase. The client is nil while nobody asks.
+func reach(t *testing.T, h *hunted, k killed, ph phase) *asker {
+	t.Helper()
+	if ph == starting {
+		h.ordered()
+		if k.name == "agent" || k.name == "agent's pod" {
+			h.awaitAgent()
+		}
+		return nil
+	}
+	h.ready()
+	a := askAll(t, h.prey.ip+":"+chaosPort)
+	if !a.seen("local", time.Now(), 10*time.Second) {
+		t.Fatal("the program gets nothing")
+	}
+	if ph == loaded {
+		return a
+	}
+	a.answers()
+	if ph == stopping {
+		h.ctrlC()
+		if k.name != "user process" && k.name != "shell" {
+			for end := time.Now().Add(5 * time.Second); alive(h.program); time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatal("the program does not end")
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// alive tells processes from zombies.
+func alive(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	return !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X")
+}
+
+// goesOn checks a session that does not end by itself, and ends it.
+func goesOn(t *testing.T, h *hunted, k killed, ph phase, a *asker, struck time.Time) {
+	t.Helper()
+	want := k.want[ph]
+	if len(want.says) > 0 && !h.stderr.waitFor(want.says[0], 10*time.Second) {
+		t.Errorf("nobody said %q:\n%s", want.says[0], h.stderr)
+	}
+	if want.back > 0 && !a.seen("remote", struck, want.back+time.Second) {
+		t.Errorf("the target has not got its port back after %v", want.back)
+	}
+	if want.held {
+		h.ctrlC()
+		return
+	}
+	if k.sig == syscall.SIGSTOP {
+		time.Sleep(time.Second) // long enough to do harm
+		if ph == stopping && k.name == "front" {
+			h.helperGone(t)
+		}
+		_ = syscall.Kill(*k.pid(h), syscall.SIGCONT)
+	}
+	if ph == stopping {
+		return
+	}
+	if ph == starting {
+		h.ready()
+		a = askAll(t, h.prey.ip+":"+chaosPort)
+	}
+	select {
+	case <-h.done:
+		t.Fatalf("the session has ended:\n%s", h.stderr)
+	default:
+	}
+	if !a.seen("local", time.Now(), 45*time.Second) {
+		t.Errorf("the program gets nothing any more")
+	}
+	if strings.Contains(h.stdout.String(), "load:") {
+		t.Errorf("the program was disturbed:\n%s", h.stdout)
+	}
+	h.ctrlC()
+	if h.grandchild > 0 { // it would keep the session
+		_ = syscall.Kill(h.grandchild, syscall.SIGKILL)
+	}
+}
+
+// helperGone waits until the supervisor has done all without the front.
+func (h *hunted) helperGone(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); alive(h.supervisor); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Error("the supervisor waits for a front that is stopped")
+			return
+		}
+	}
+}
+
+// verdict checks how the session ended, and what was said.
+func verdict(t *testing.T, h *hunted, want outcome) {
+	t.Helper()
+	code := h.cmd.ProcessState.ExitCode()
+	failures := strings.Count(h.stderr.String(), ", see docs/errors.md)")
+	if want.may != "" && strings.Contains(h.stderr.String(), "("+want.may+",") && code == 1 && failures == 1 {
+		return
+	}
+	if !slices.Contains(want.codes, code) {
+		t.Errorf("exit code %d, want one of %v", code, want.codes)
+	}
+	for _, text := range want.says {
+		if n := strings.Count(h.stderr.String(), text); n != 1 {
+			t.Errorf("%q was said %d times", text, n)
+		}
+	}
+	expected := 0
+	if slices.Equal(want.codes, []int{1}) {
+		expected = 1
+	}
+	if failures != expected {
+		t.Errorf("%d failures were told, want %d", failures, expected)
+	}
+	if t.Failed() {
+		t.Logf("stderr:\n%s", h.stderr)
+	}
+}
+
+// undisturbed checks what others noticed: the target serves its port itself from
+// the bound on, and what failed before that was at the local side.
+func undisturbed(t *testing.T, h *hunted, k killed, want outcome, a *asker, struck, bound time.Time) {
+	t.Helper()
+	if a == nil || k.fresh {
+		return
+	}
+	if !a.seen("remote", time.Now(), 5*time.Second) {
+		t.Error("the target does not serve its port")
+	}
+	onTheWay := func(q asked) bool { return q.end.After(struck) && q.begin.Before(bound) }
+	switch {
+	case want.kin: // the session ends later
+		bound = time.Now()
+		onTheWay = func(q asked) bool { return q.end.After(struck) }
+	case want.ends == 0 && want.back == 0:
+		bound = time.Now()
+		onTheWay = func(q asked) bool { return q.end.After(h.pressed) }
+	case want.back == 0:
+		bound = time.Now()
+	}
+	got := held(t, h.log)
+	var bad []string
+	for _, q := range a.answers() {
+		if q.answer != "open" && (q.begin.After(bound) && q.answer != "remote" || q.failed() && !got[q.path] && !onTheWay(q)) {
+			bad = append(bad, q.String())
+		}
+	}
+	if len(bad) > 0 {
+		t.Errorf("struck at %s; clients noticed, of which the program had got none:\n%s", struck.Format("05.000"), strings.Join(bad[:min(len(bad), 20)], "\n"))
+	}
+}
+
+// revive waits until the node of the targets starts pods again.
+func revive(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	name := fmt.Sprintf("again-%d", time.Now().UnixNano())
+	for {
+		err := w.cluster.Apply(ctx, w.namespace, fmt.Sprintf(`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": %q},
+			"spec": {"nodeName": "node-2", "terminationGracePeriodSeconds": 0, "containers": [{"name": "a", "image": "debian:1", "command": ["sleep", "1000"]}]}}`, name))
+		if err == nil {
+			err = w.cluster.WaitReady(ctx, w.namespace, "pod/"+name)
+		}
+		if err == nil || ctx.Err() != nil {
+			if err != nil {
+				t.Error(err)
+			}
+			break
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	_, _ = w.cluster.Kubectl(ctx, "delete", "pod", name, "-n", w.namespace, "--wait=false", "--grace-period=0", "--force")
+}

@@ -1,0 +1,261 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mirrord-go/mirrord/internal/testcluster"
+)
+
+// A target to be killed, a session on it, and the processes of that session.
+
+// chaosPort is the port that chaos steals; the target's own server has it too.
+const chaosPort = "8033"
+
+// prey is a target that may be killed.
+type prey struct {
+	pod    string
+	ip     string
+	before testcluster.Snapshot
+}
+
+// newPrey makes a target. Its node is not the one of the API server.
+func newPrey(t testing.TB) *prey {
+	t.Helper()
+	p := &prey{pod: fmt.Sprintf("prey-%d", time.Now().UnixNano())}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	err := w.cluster.Apply(ctx, w.namespace, fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: %s}
+spec:
+  nodeName: node-2
+  terminationGracePeriodSeconds: 1
+  volumes:
+  - {name: programs, configMap: {name: programs}}
+  - {name: data, emptyDir: {}}
+  containers:
+  - name: app
+    image: debian:1
+    command: [bash, -c, "head -c 1000000 /dev/urandom >/data/file; exec python3 /programs/remote.py"]
+    readinessProbe: {tcpSocket: {port: %s}, periodSeconds: 1}
+    volumeMounts: [{name: programs, mountPath: /programs}, {name: data, mountPath: /data}]
+`, p.pod, chaosPort))
+	if err == nil {
+		err = w.cluster.WaitReady(ctx, w.namespace, "pod/"+p.pod)
+	}
+	if err == nil {
+		p.before, err = w.cluster.PodNetns(ctx, w.namespace, p.pod)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.ip = podIP(t, p.pod)
+	return p
+}
+
+// hunted is a session in which something is killed.
+type hunted struct {
+	*run
+	prey    *prey
+	log     string    // what the program got, a path a line
+	job     string    // of the agent; known when it is ordered
+	pressed time.Time // Ctrl-C
+
+	supervisor, helper, shell, program, agent, grandchild int
+}
+
+// hunt starts a session on p. With kin the command leaves a grandchild in a
+// session of its own.
+func hunt(t testing.TB, p *prey, startTime time.Duration, kin, load bool) *hunted {
+	t.Helper()
+	dir := filepath.Join(w.dir, "work")
+	log := filepath.Join(dir, fmt.Sprintf("got-%d", time.Now().UnixNano()))
+	script := fmt.Sprintf("chaos serve %s %s", chaosPort, log)
+	if load {
+		script += " load"
+	}
+	script += "; exit $?" // the shell stays
+	if kin {
+		script = "setsid sleep 1000 & echo grandchild $!; " + script
+	}
+	argv := []string{w.mirrord, "exec", "-n", w.namespace, "-t", "pod/" + p.pod, "--steal",
+		"--agent-startup-timeout", strconv.Itoa(int(startTime.Seconds())), "bash", "-c", script}
+	temporary := filepath.Join(w.dir, "tmp")
+	if err := os.MkdirAll(temporary, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	_ = os.Chmod(temporary, 0o777)
+	h := &hunted{prey: p, log: log}
+	h.run = startCommand(t, argv, func(c *exec.Cmd) {
+		c.SysProcAttr.Setpgid = true         // Ctrl-C reaches it and not the tests
+		c.WaitDelay = 200 * time.Millisecond // background processes hold its output
+		c.Env = append(c.Env, "TMPDIR="+temporary)
+	})
+	t.Cleanup(h.release)
+	return h
+}
+
+// ctrlC does what a terminal does.
+func (h *hunted) ctrlC() {
+	h.pressed = time.Now()
+	_ = syscall.Kill(-h.cmd.Process.Pid, syscall.SIGINT)
+}
+
+// release lets go of all processes that are stopped, and of those that no
+// session ends.
+func (h *hunted) release() {
+	for _, pid := range []int{h.cmd.Process.Pid, h.supervisor, h.helper, h.agent, h.shell} {
+		if ours(pid) {
+			_ = syscall.Kill(pid, syscall.SIGCONT)
+		}
+	}
+	for _, pid := range []int{h.program, h.grandchild} {
+		if ours(pid) {
+			_ = syscall.Kill(pid, syscall.SIGCONT)
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
+// ours reports whether pid is, still, a process of these tests or of the
+// cluster.
+func ours(pid int) bool {
+	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return pid > 0 && err == nil && regexp.MustCompile(`mirrord|chaos|^sleep.1000`).Match(args)
+}
+
+// ordered waits until the agent is ordered.
+func (h *hunted) ordered() {
+	h.t.Helper()
+	if !h.stderr.waitFor(" ordered in namespace", runTime) {
+		h.t.Fatalf("no agent was ordered:\n%s", h.stderr)
+	}
+	h.look()
+}
+
+// ready waits until the program serves.
+func (h *hunted) ready() {
+	h.t.Helper()
+	h.waitFor("ready")
+	h.ordered()
+	h.family()
+	if h.supervisor == 0 || h.helper == 0 || h.shell == 0 || h.program == 0 || h.agent == 0 {
+		h.t.Fatalf("not all processes were found: %+v", h)
+	}
+}
+
+// family finds the grandchild, if it is there.
+func (h *hunted) family() {
+	if m := regexp.MustCompile(`grandchild (\d+)\n`).FindStringSubmatch(h.stdout.String()); m != nil {
+		h.grandchild, _ = strconv.Atoi(m[1])
+	}
+}
+
+// look finds the session's processes, as far as they are there.
+func (h *hunted) look() {
+	front := h.cmd.Process.Pid
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	parents, args := map[int]int{}, map[int]string{}
+	for _, dir := range dirs {
+		pid, _ := strconv.Atoi(filepath.Base(dir))
+		stat, err := os.ReadFile(dir + "/stat")
+		if err != nil {
+			continue
+		}
+		text := string(stat)
+		fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+		parents[pid], _ = strconv.Atoi(fields[1])
+		line, _ := os.ReadFile(dir + "/cmdline")
+		args[pid] = string(line)
+	}
+	if m := regexp.MustCompile(`agent (mirrord-agent-\S+) ordered`).FindStringSubmatch(h.stderr.String()); m != nil {
+		h.job = m[1]
+	}
+	for pid, line := range args {
+		switch {
+		case parents[pid] == front && strings.HasPrefix(line, "mirrord-supervisor"):
+			h.supervisor = pid
+		case parents[pid] == front && strings.HasPrefix(line, "mirrord-helper"):
+			h.helper = pid
+		case parents[pid] == front && line != "":
+			h.shell = pid // or the init that becomes it
+		case h.job != "" && strings.HasPrefix(line, "/mirrord-agent\x00") && strings.Contains(line, strings.TrimPrefix(h.job, "mirrord-agent-")):
+			h.agent = pid
+		}
+	}
+	for pid, line := range args {
+		if h.shell > 0 && parents[pid] == h.shell && strings.HasPrefix(line, "chaos\x00") {
+			h.program = pid
+		}
+	}
+}
+
+// awaitAgent waits for the agent's process.
+func (h *hunted) awaitAgent() {
+	h.t.Helper()
+	for end := time.Now().Add(20 * time.Second); h.agent == 0; time.Sleep(2 * time.Millisecond) {
+		if h.look(); time.Now().After(end) {
+			h.t.Fatal("there is no agent")
+		}
+	}
+}
+
+// leftHere lists what a session leaves on this machine when it leaves
+// something.
+func leftHere() (all []string) {
+	all = processes(w.mirrord)
+	entries, _ := os.ReadDir(filepath.Join(w.dir, "tmp"))
+	for _, e := range entries {
+		all = append(all, "temporary file "+e.Name())
+	}
+	if c, err := net.DialTimeout("tcp", "127.0.0.1:"+chaosPort, time.Second); err == nil {
+		c.Close()
+		all = append(all, "published port "+chaosPort)
+	}
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, " fuse.mirrord ") || strings.Contains(line, w.dir+"/") {
+			all = append(all, "mount "+line)
+		}
+	}
+	return all
+}
+
+// leftThere lists what a session leaves in the cluster.
+func leftThere(ctx context.Context, job string) (string, error) {
+	out, err := w.cluster.Kubectl(ctx, "get", "jobs,pods", "-n", w.namespace, "-l", "mirrord/session="+strings.TrimPrefix(job, "mirrord-agent-"), "-o", "name")
+	return strings.TrimSpace(out), err
+}
+
+// nothingOf waits until nothing is left of h, anywhere.
+func nothingOf(t testing.TB, h *hunted, limit time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	for ; ; time.Sleep(100 * time.Millisecond) {
+		here := leftHere()
+		there, err := "", error(nil)
+		if h.job != "" {
+			there, err = leftThere(ctx, h.job)
+		}
+		if len(here) == 0 && there == "" && err == nil {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Errorf("%v after the session's end there is still: %v %s %v", limit, here, there, err)
+			return
+		}
+	}
+}
