@@ -44,6 +44,7 @@ type Agent struct {
 	Image          string `json:"image,omitempty"`           // empty: the one of this build
 	PullPolicy     string `json:"pull_policy,omitempty"`     // empty: IfNotPresent
 	StartupTimeout int    `json:"startup_timeout,omitempty"` // seconds; 0: the default
+	Ephemeral      bool   `json:"ephemeral,omitempty"`       // a container of the target's pod instead of a Job
 }
 
 // IncomingRules are the rules that Incoming names.

@@ -33,7 +33,7 @@ var keyTable = []Key{
 	{"agent.image_pull_policy", Choice, "IfNotPresent", "MIRRORD_AGENT_IMAGE_PULL_POLICY", Works, "when the node pulls the image"},
 	{"agent.startup_timeout", Number, "60", "MIRRORD_AGENT_STARTUP_TIMEOUT", Works, "seconds to wait for the agent"},
 	{"agent.image_pull_secrets", Open, "none", "", Later, "secrets of the image's registry"},
-	{"agent.ephemeral", Bool, "false", "MIRRORD_EPHEMERAL_CONTAINER", Refused, "run as an ephemeral container of the target's pod"},
+	{"agent.ephemeral", Bool, "false", "MIRRORD_EPHEMERAL_CONTAINER", Works, "run as an ephemeral container of the target's pod"},
 	{"agent.log_level", Text, "info", "MIRRORD_AGENT_RUST_LOG", Later, "what the agent logs"},
 	{"agent.json_log", Bool, "false", "MIRRORD_AGENT_JSON_LOG", Later, "log as JSON"},
 	{"agent.ttl", Number, "1", "MIRRORD_AGENT_TTL", Later, "seconds that the ended agent is kept"},

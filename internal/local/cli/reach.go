@@ -104,11 +104,14 @@ func startClusterAgent(ctx context.Context, version string, cfg config.Config, r
 		}
 	}
 	a, err := cluster.StartAgent(ctx, t, kube.AgentSpec{
-		Session: r.Session, PublicKey: r.PublicKey, User: r.User, Features: features(cfg), Owned: owned,
+		Session: r.Session, PublicKey: r.PublicKey, User: r.User, Features: features(cfg), InPod: cfg.Agent.Ephemeral, Owned: owned,
 	}, steps(r))
 	if err != nil {
 		cluster.Close()
 		return nil, err
+	}
+	for _, text := range a.Lost {
+		r.Emit(event.Event{Level: event.Warning, Code: "agent-lacks", Text: text})
 	}
 	owned(a.Ref()) // now with the identity of what was made
 	return &clusterAgent{a, cluster, t}, nil

@@ -26,6 +26,9 @@ type announcement struct {
 	Version string `json:"mirrord-agent"`
 	Key     string `json:"key"`
 	Port    int    `json:"port"`
+	// As is who the agent must be for its target, instead of key and port: it
+	// has ended then.
+	As *ids `json:"as"`
 }
 
 // announced reads lines up to the announcement. Lines before it are log lines.
@@ -43,7 +46,7 @@ func announced(r io.Reader) (announcement, []string, error) {
 			_, cut, err = br.ReadLine()
 		}
 		var a announcement
-		if json.Unmarshal(line, &a) == nil && a.Key != "" && a.Port > 0 && a.Port < 1<<16 {
+		if json.Unmarshal(line, &a) == nil && (a.As != nil || a.Key != "" && a.Port > 0 && a.Port < 1<<16) {
 			return a, nil, nil
 		}
 		if text := strings.TrimSpace(string(line)); text != "" {
@@ -56,7 +59,7 @@ func announced(r io.Reader) (announcement, []string, error) {
 // readLog follows the agent's log up to its announcement.
 func (st *start) readLog(ctx context.Context, pod string) {
 	log, err := st.c.core.Get().Namespace(st.namespace).Resource("pods").Name(pod).SubResource("log").
-		VersionedParams(&corev1.PodLogOptions{Container: agentContainer, Follow: true}, st.c.words.parameters).Stream(ctx)
+		VersionedParams(&corev1.PodLogOptions{Container: st.container, Follow: true}, st.c.words.parameters).Stream(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
 			st.failed <- st.c.explain(ctx, err, "get", "pods/log", st.namespace)

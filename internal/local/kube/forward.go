@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,8 +20,9 @@ import (
 )
 
 // ErrGone is wrapped by the errors of Dial when the agent's pod does not exist
-// any more: to try again is of no use.
-var ErrGone = errors.New("the agent's pod is gone")
+// any more, and by those of a pipe when nobody listens on the agent's port: to
+// try again is of no use.
+var ErrGone = errors.New("the agent is gone")
 
 // closeTime is how long Close waits for the orderly end of a pipe: the last
 // bytes, and the word that there are no more, should reach the agent. After it
@@ -139,7 +141,7 @@ func (p *pipe) open(port int) error {
 		return err
 	}
 	p.watching = true
-	go p.watchFaults(faults)               // Close waits for it
+	go p.watchFaults(faults, port)         // Close waits for it
 	if err := faults.Close(); err != nil { // we only listen there
 		return err
 	}
@@ -153,11 +155,16 @@ const maxFault = 4 << 10
 
 // watchFaults ends the pipe when the node says that it cannot forward: "the
 // port refuses", for instance, if the agent has ended.
-func (p *pipe) watchFaults(faults io.Reader) {
+func (p *pipe) watchFaults(faults io.Reader, port int) {
 	text, err := io.ReadAll(io.LimitReader(faults, maxFault))
 	failed := err == nil && len(text) > 0 // its orderly end says nothing; a cut shows at the data stream
 	if failed {
 		p.fault = fmt.Errorf("port-forward: %s", text)
+		// The node's own services may refuse for a while; the agent listened
+		// before it was announced.
+		if strings.Contains(string(text), fmt.Sprintf(":%d: connect: connection refused", port)) {
+			p.fault = fmt.Errorf("%w: %w", ErrGone, p.fault)
+		}
 	}
 	close(p.faultsEnd) // before the cut, so that who sees the cut sees the reason
 	if failed {

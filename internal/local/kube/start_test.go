@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -292,10 +293,11 @@ func TestAnnounced(t *testing.T) {
 		want      announcement
 		last      string
 	}{
-		{name: "first line", log: `{"mirrord-agent":"1","key":"K","port":7}` + "\n", want: announcement{"1", "K", 7}},
-		{name: "after other lines", log: "a\n{}\n\n[1]\n" + `{"mirrord-agent":"1","key":"K","port":7,"new":true}` + "\nz", want: announcement{"1", "K", 7}},
-		{name: "without newline", log: `{"mirrord-agent":"1","key":"K","port":7}`, want: announcement{"1", "K", 7}},
-		{name: "after a line without end", log: long + "\n" + `{"mirrord-agent":"1","key":"K","port":7}`, want: announcement{"1", "K", 7}},
+		{name: "first line", log: `{"mirrord-agent":"1","key":"K","port":7}` + "\n", want: announcement{Version: "1", Key: "K", Port: 7}},
+		{name: "after other lines", log: "a\n{}\n\n[1]\n" + `{"mirrord-agent":"1","key":"K","port":7,"new":true}` + "\nz", want: announcement{Version: "1", Key: "K", Port: 7}},
+		{name: "without newline", log: `{"mirrord-agent":"1","key":"K","port":7}`, want: announcement{Version: "1", Key: "K", Port: 7}},
+		{name: "after a line without end", log: long + "\n" + `{"mirrord-agent":"1","key":"K","port":7}`, want: announcement{Version: "1", Key: "K", Port: 7}},
+		{name: "another user", log: `{"mirrord-agent":"1","as":{"uid":7,"gid":8,"groups":[9]}}`, want: announcement{Version: "1", As: &ids{UID: 7, GID: new(int64(8)), Groups: []int64{9}}}},
 		{name: "never", log: "1\n2\n3\n4\n5\n6\n", last: "2 3 4 5 6"},
 		{name: "empty", log: ""},
 		{name: "no key", log: `{"mirrord-agent":"1","port":7}`, last: `{"mirrord-agent":"1","port":7}`},
@@ -303,7 +305,7 @@ func TestAnnounced(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, last, err := announced(strings.NewReader(c.log))
-			if got != c.want || strings.Join(last, " ") != c.last || (err == nil) != (c.want.Port != 0) {
+			if !reflect.DeepEqual(got, c.want) || strings.Join(last, " ") != c.last || (err == nil) != (c.want.Version != "") {
 				t.Errorf("announced = %+v, %q, %v; want %+v, %q", got, last, err, c.want, c.last)
 			}
 		})
@@ -313,10 +315,11 @@ func TestAnnounced(t *testing.T) {
 func FuzzAnnounced(f *testing.F) {
 	f.Add(readyLog)
 	f.Add("{\"mirrord-agent\":\"1\",\"key\":\"K\",\"port\":7}")
+	f.Add(`{"mirrord-agent":"1","as":{"uid":-7,"gid":null}}`)
 	f.Add(strings.Repeat("{", 100))
 	f.Fuzz(func(t *testing.T, log string) {
 		a, last, err := announced(strings.NewReader(log))
-		if err == nil && (a.Key == "" || a.Port <= 0 || a.Port > 65535) || len(last) > keptLines {
+		if err == nil && a.As == nil && (a.Key == "" || a.Port <= 0 || a.Port > 65535) || len(last) > keptLines {
 			t.Errorf("announced = %+v, %q, %v", a, last, err)
 		}
 	})
