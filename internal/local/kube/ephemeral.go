@@ -194,7 +194,7 @@ func (c *Cluster) startInPod(ctx context.Context, t *Target, s AgentSpec, progre
 	a, err = c.tryInPod(ctx, t, s, name+"-2", securities(t, s.Features, &other.ids), progress)
 	if errors.As(err, &other) {
 		return nil, failure.New("target-unreachable", "the agent cannot look into the target",
-			"try again, or without agent.ephemeral where the cluster allows that", "%v, and changes its user: ", other)
+			"try again, or without agent.ephemeral where the cluster allows that", "%v now, and did not a moment ago", other)
 	}
 	return a, err
 }
@@ -255,11 +255,19 @@ func (c *Cluster) order(ctx context.Context, t *Target, s AgentSpec, name string
 		case !apierrors.IsForbidden(err) || strings.Contains(message(err), " cannot patch "):
 			return "", way, c.notOrdered(ctx, err, t)
 		}
-		if refusal == nil {
-			refusal = err // of the way that lacks nothing
+		if refusal == nil || !slices.Contains(s.Features, FeatureSteal) {
+			refusal = err // of the one way that steals, else of what asks least
 		}
 	}
 	return "", way, c.refusedInPod(refusal, t, s.Features)
+}
+
+// tryOrder is TryAgent for an agent in t's pod. A way that lacks something is
+// good enough.
+func (c *Cluster) tryOrder(ctx context.Context, t *Target, features []Feature) error {
+	spec := AgentSpec{Session: "doctor", PublicKey: "-", Features: features, InPod: true}
+	_, _, err := c.order(impatient(ctx), t, spec, jobName(spec.Session), securities(t, features, nil), []string{metav1.DryRunAll})
+	return err
 }
 
 // notOrdered explains why the API server did not take an ephemeral container,

@@ -156,7 +156,9 @@ func (st *start) run(ctx context.Context, ordered string, order func(context.Con
 			return nil, st.died(last, words)
 		case p := <-st.pods:
 			last = p
-			step.reach(1, ordered) // the answer to the order may come later
+			if st.ref.Job != "" {
+				step.reach(1, ordered) // the answer to the order may come later
+			}
 			if noCause != nil && terminated(p, st.container) != nil {
 				return nil, st.died(p, words)
 			}
