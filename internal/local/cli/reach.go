@@ -188,8 +188,13 @@ func cleanUp(ctx context.Context, owned json.RawMessage) error {
 
 // features are what the agent needs capabilities for.
 func features(cfg config.Config) []kube.Feature {
-	all := []kube.Feature{kube.FeatureNetwork, kube.FeatureFiles}
-	if cfg.FilesRules().WritesRemote() {
+	all := []kube.Feature{kube.FeatureNetwork}
+	f := cfg.FilesRules()
+	// The files of names are the target's where names are.
+	if f.Mode != rules.FilesLocal || !cfg.DNS.Local || len(f.ReadOnly)+len(f.ReadWrite)+len(f.Mapping) > 0 {
+		all = append(all, kube.FeatureFiles)
+	}
+	if f.WritesRemote() {
 		all = append(all, kube.FeatureWrite)
 	}
 	if cfg.Targetless() {

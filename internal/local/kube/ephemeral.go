@@ -45,11 +45,7 @@ func inPodCapabilities(features []Feature) (add []corev1.Capability) {
 		if f != FeatureMirror && f != FeatureSteal {
 			continue
 		}
-		for _, c := range capabilities[f] {
-			if c != "SYS_ADMIN" && !slices.Contains(add, c) { // it enters namespaces
-				add = append(add, c)
-			}
-		}
+		add = append(add, capabilities[f]...)
 	}
 	return add
 }

@@ -24,15 +24,20 @@ const (
 	FeatureSteal   Feature = "steal"   // the target's traffic itself
 )
 
-// capabilities of the agent by feature; all others are dropped.
-// The kernel's names are in capabilities(7).
+// capabilities of the agent by feature, those of every agent under "", all
+// others are dropped. The kernel's names are in capabilities(7). The agent gives
+// up the first three as soon as it is beside its target.
 var capabilities = map[Feature][]corev1.Capability{
-	"":             {"SYS_PTRACE"}, // read /proc/PID/{environ,root,ns} of another user's process
-	FeatureNetwork: {"SYS_ADMIN"},  // setns(2) into a network namespace; the agent drops it afterwards
-	FeatureFiles:   {"SETUID", "SETGID", "DAC_READ_SEARCH"},
+	"": {
+		"SYS_PTRACE",      // look into another user's process: /proc/PID/{root,ns}
+		"SYS_ADMIN",       // setns(2) into its network namespace
+		"DAC_READ_SEARCH", // /proc/PID/environ is its user's alone
+	},
+	FeatureNetwork: nil,
+	FeatureFiles:   {"SETUID", "SETGID"},       // use files as the target's user
 	FeatureWrite:   {"DAC_OVERRIDE", "FOWNER"}, // kept only as far as the target has them itself
-	FeatureMirror:  {"SYS_ADMIN", "NET_RAW"},
-	FeatureSteal:   {"SYS_ADMIN", "NET_ADMIN", "BPF"},
+	FeatureMirror:  {"NET_RAW"},
+	FeatureSteal:   {"NET_ADMIN", "BPF"}, // without BPF nftables does it
 }
 
 const (
