@@ -35,10 +35,12 @@ kind: Pod
 metadata: {name: app}
 spec:
   terminationGracePeriodSeconds: 0
+  volumes: [{name: data, emptyDir: {}}]
   containers:
   - name: app
     image: debian:1
-    command: [sh, -c, "umask 077; echo from-pod >/tmp/own; exec python3 -m http.server 8001 --directory /tmp"]
+    command: [sh, -c, "umask 077; echo from-pod >/data/own; exec python3 -m http.server 8001 --directory /data"]
+    volumeMounts: [{name: data, mountPath: /data}]
     env: [{name: COLOR, value: blue}]
     securityContext: {runAsUser: 1234, runAsGroup: 99, `+strict+`}
 ---
@@ -135,8 +137,8 @@ func TestInPodWithoutCapability(t *testing.T) {
 		t.Run(standard, func(t *testing.T) {
 			namespace := level(t, standard)
 			config := settings(t, quietInPod)
-			script := fmt.Sprintf(`echo "$COLOR $(cat /tmp/own) $(hostname) $(curl -sS --max-time 10 http://%s:8001/x)"
-getent hosts kubernetes.default.svc.cluster.local; echo ready; read -r line`, podIP(t, "app"))
+			script := fmt.Sprintf(`echo "$COLOR $(cat /data/own) $(hostname) $(curl -sS --max-time 10 http://%s:8001/x)"
+getent hosts kubernetes.default.svc.cluster.local; echo ready; read -r line; true`, podIP(t, "app"))
 			r := startCommand(t, []string{w.mirrord, "exec", "-n", namespace, "-f", config, "-t", "pod/app", "bash", "-c", script}, nil)
 			r.waitFor("ready")
 			if got := r.stdout.String(); !strings.Contains(got, "blue from-pod app remote /x") || !strings.Contains(got, "kubernetes.default.svc") {
@@ -259,7 +261,7 @@ func TestInPodTraffic(t *testing.T) {
 func TestStrangersInThePod(t *testing.T) {
 	namespace := level(t, "baseline")
 	r := startCommand(t, []string{w.mirrord, "exec", "-n", namespace, "-f", settings(t, quietInPod), "-t", "pod/app", "sh", "-c",
-		"while read -r line; do cat /tmp/own; done; sleep 1000"}, nil)
+		"while read -r line; do cat /data/own; done; sleep 1000"}, nil)
 	fmt.Fprintln(r.stdin)
 	r.waitFor("from-pod")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -133,6 +133,9 @@ func open(pid int, self bool) (_ *Target, err error) {
 	}
 	t.hostNet = t.readHostNetwork()
 	t.environ, t.hostname, t.mounts = tell(readEnviron(pid)), tell(readHostname(pid)), tell(mountinfo.Volumes(pid))
+	if self { // the file is closed to a process that lets nobody look in, itself included
+		t.environ = tell(os.Environ(), nil)
+	}
 	if !t.alive() {
 		return nil, fmt.Errorf("process %d has ended: %w", pid, unix.ESRCH)
 	}
