@@ -171,6 +171,10 @@ func clientError(err error) error {
 	if errors.As(err, &op) && op.Op == "remote error" && op.Err != nil && op.Err.Error() == refusal.Error() {
 		return ErrRefused
 	}
+	var foreign tls.RecordHeaderError
+	if errors.As(err, &foreign) { // somebody who does not speak TLS has the agent's port
+		return fmt.Errorf("%w: %w", ErrWrongKey, err)
+	}
 	return err
 }
 

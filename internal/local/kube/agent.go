@@ -63,20 +63,16 @@ func (a *Agent) Ref() Ref { return a.ref }
 // Delete removes the agent's Job, and with it the pod. It returns when the
 // cluster has taken the order; that the agent is not there any more is no
 // error. It can be called again. An agent in the target's pod cannot be
-// removed: that it has ended, after the goodbye of its session, is awaited.
-func (a *Agent) Delete(ctx context.Context) error {
-	if a.ref.Pod != "" {
-		return a.cluster.awaitEnd(ctx, a.ref)
-	}
-	return a.cluster.remove(ctx, a.ref)
-}
+// removed by anybody: it ends at the goodbye of its session, or when nobody
+// comes (back).
+func (a *Agent) Delete(ctx context.Context) error { return a.cluster.remove(ctx, a.ref) }
 
 // DeleteRef removes an agent that another process started. If the Job is not
 // there yet, its creation may still be under way: that is awaited for a short
 // time.
 func DeleteRef(ctx context.Context, r Ref) error {
 	if r.Pod != "" {
-		return nil // it ends by itself when nobody comes back
+		return nil
 	}
 	c, err := Connect(Options{Kubeconfig: r.Kubeconfig, Context: r.Context, InsecureTLS: r.InsecureTLS, Namespace: r.Namespace})
 	if err != nil {
@@ -92,6 +88,9 @@ const lateCreation = time.Second
 
 // remove deletes the Job of r, and waits for one that may still appear.
 func (c *Cluster) remove(ctx context.Context, r Ref) error {
+	if r.Pod != "" {
+		return nil
+	}
 	err := c.deleteJob(ctx, r)
 	if !errors.Is(err, errNoJob) || r.UID != "" {
 		return ignore(err, errNoJob)

@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/mirrord-go/mirrord/internal/failure"
@@ -301,26 +300,4 @@ func commas(all []corev1.Capability) string {
 		names = append(names, string(c))
 	}
 	return strings.Join(names, ", ")
-}
-
-// awaitEnd returns when the container of r has ended, by the goodbye of its
-// session: nobody can remove it from its pod.
-func (c *Cluster) awaitEnd(ctx context.Context, r Ref) error {
-	watching, cancel := context.WithCancel(ctx)
-	defer cancel()
-	ended := false
-	err := c.watch(watching, c.core, r.Namespace, "pods", metav1.ListOptions{FieldSelector: "metadata.name=" + r.Pod}, func(o runtime.Object) {
-		p, ok := o.(*corev1.Pod)
-		if ok && (string(p.UID) != r.UID || p.DeletionTimestamp != nil || terminated(p, r.Container) != nil) {
-			ended = true
-			cancel()
-		}
-	})
-	switch {
-	case ended, apierrors.IsForbidden(err):
-		return nil
-	case err != nil:
-		return c.explain(ctx, err, "watch", "pods", r.Namespace)
-	}
-	return fmt.Errorf("container %s of pod %s has not ended yet: %w", r.Container, r.Pod, context.Cause(ctx))
 }
