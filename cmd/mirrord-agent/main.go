@@ -1,13 +1,15 @@
 // Command mirrord-agent serves the target's side of one session.
 //
 // It is started beside the target by mirrord and speaks to nobody without the
-// session's key. Its first line on stdout is its announcement; logs go to
-// stderr.
+// session's key. Its first line on stdout is its announcement, or, where it must
+// be another user for its target, who; logs go to stderr.
 package main
 
 import (
 	"context"
 	"crypto/ed25519"
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -18,6 +20,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/mirrord-go/mirrord/internal/agent/confine"
 	"github.com/mirrord-go/mirrord/internal/agent/server"
 	"github.com/mirrord-go/mirrord/internal/agent/target"
 	"github.com/mirrord-go/mirrord/internal/link/resume"
@@ -51,6 +54,9 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	container := fl.String("container", "", "target: the id of a container on this node")
 	pid := fl.Int("pid", 0, "target: a process")
 	self := fl.Bool("self", false, "target: this container itself")
+	inPod := fl.Bool("in-pod", false, "this container is one of the target's pod and sees its processes: become the target's user")
+	hostNetwork := fl.Bool("host-network", false, "with -in-pod: the pod uses its node's network")
+	wanted := fl.String("features", allFeatures, "what the session wants; what only others need is given up")
 	listen := fl.String("listen", "127.0.0.1:0", "address to listen on")
 	listenFD := fl.Int("listen-fd", 0, "descriptor of a listening socket to use instead")
 	window := fl.Duration("resume-window", resume.DefaultWindow, "how long a lost link may take to come back")
@@ -66,23 +72,40 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	if err != nil {
 		return fmt.Errorf("-key: %w", err)
 	}
+	if err := confine.Undumpable(); err != nil {
+		return err
+	}
+	if *inPod {
+		var other *target.OtherUserError
+		if err := become(*container, *pid); errors.As(err, &other) {
+			return json.NewEncoder(os.Stdout).Encode(announcedUser{version, other})
+		} else if err != nil {
+			return err
+		}
+	}
 	ln, err := listener(*listen, *listenFD)
 	if err != nil {
 		return err
 	}
 	return server.Run(ctx, server.Options{
 		Version: version, ClientKey: ed25519.PublicKey(client), Session: *session, Listener: ln, Announce: os.Stdout, Ignored: ignored, Log: log,
-		Window: *window, LostReply: *lostReply, Ready: dropCapabilities,
-		Target: func() (*target.Target, error) {
+		Window: *window, LostReply: *lostReply,
+		Ready: func(t *target.Target) (server.Lacks, error) { return confined(t, strings.Split(*wanted, ","), *inPod) },
+		Target: func() (t *target.Target, err error) {
 			switch {
 			case *container != "":
-				return target.OpenContainer("/proc", *container)
+				t, err = target.OpenContainer(proc, *container)
 			case *pid != 0:
-				return target.Open(*pid)
+				t, err = target.Open(*pid)
 			case *self:
-				return target.Self()
+				t, err = target.Self()
+			default:
+				err = errors.New("no target: one of -container, -pid and -self is needed")
 			}
-			return nil, fmt.Errorf("no target: one of -container, -pid and -self is needed")
+			if err == nil && *inPod {
+				t.SayHostNetwork(*hostNetwork)
+			}
+			return t, err
 		},
 	})
 }
@@ -102,6 +125,26 @@ func known(fl *flag.FlagSet, args []string) (kept, ignored []string) {
 		kept = append(kept, arg)
 	}
 	return kept, ignored
+}
+
+const proc = "/proc"
+
+// announcedUser is what an agent prints, and ends, that must be started anew
+// as another user.
+type announcedUser struct {
+	Version string                 `json:"mirrord-agent"`
+	As      *target.OtherUserError `json:"as"`
+}
+
+// become makes the agent the user of its target, which it shares a process list
+// with.
+func become(container string, pid int) (err error) {
+	if container != "" {
+		if pid, err = target.Find(proc, container); err != nil {
+			return err
+		}
+	}
+	return target.Become(pid)
 }
 
 func listener(address string, fd int) (net.Listener, error) {

@@ -60,6 +60,15 @@ func (b *builder) agent() error {
 	a := &b.cfg.Agent
 	a.Namespace = b.text("agent.namespace")
 	a.PullPolicy = b.text("agent.image_pull_policy")
+	a.Ephemeral = b.yes("agent.ephemeral", false)
+	switch _, process := b.cfg.Process(); {
+	case !a.Ephemeral:
+	case b.cfg.Targetless(), process:
+		b.refuse("agent.ephemeral", "the agent runs in the target's pod, and there is no pod for a target; name one, or leave the key out")
+	case a.Namespace != "":
+		b.notes.warn("agent.namespace does nothing: the agent runs in the target's pod (%s)", b.about("agent.ephemeral"))
+		a.Namespace = ""
+	}
 	if b.has("agent.startup_timeout") {
 		if a.StartupTimeout = int(b.values["agent.startup_timeout"].node.Int); a.StartupTimeout == 0 {
 			b.refuse("agent.startup_timeout", "found 0, expected the seconds to wait, 1 at least")

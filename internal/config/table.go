@@ -34,7 +34,7 @@ var keyTable = []Key{
 	{"agent.startup_timeout", Number, "60", "MIRRORD_AGENT_STARTUP_TIMEOUT", Works, "seconds to wait for the agent"},
 	{"agent.resume_window", Number, "90", "MIRRORD_AGENT_RESUME_WINDOW", Works, "seconds that a lost link may take to come back, 10 to 3600"},
 	{"agent.image_pull_secrets", Open, "none", "", Later, "secrets of the image's registry"},
-	{"agent.ephemeral", Bool, "false", "MIRRORD_EPHEMERAL_CONTAINER", Refused, "run as an ephemeral container of the target's pod"},
+	{"agent.ephemeral", Bool, "false", "MIRRORD_EPHEMERAL_CONTAINER", Works, "run as an ephemeral container of the target's pod"},
 	{"agent.log_level", Text, "info", "MIRRORD_AGENT_RUST_LOG", Later, "what the agent logs"},
 	{"agent.json_log", Bool, "false", "MIRRORD_AGENT_JSON_LOG", Later, "log as JSON"},
 	{"agent.ttl", Number, "1", "MIRRORD_AGENT_TTL", Later, "seconds that the ended agent is kept"},

@@ -46,6 +46,8 @@ const layers = `
 	# The cluster: mechanisms.
 	WORDS, KERNEL < agent/target, agent/claims < agent/redirect, agent/capture < AGENTMECH;
 
+	NONE < agent/confine; # what the agent's process gives up, whatever it serves
+
 	# The flows.
 	WORDS, rules, rules/filter, link < FLOWBASE;
 	local/fusefs < local/files; # the flow is the Tree that the mechanism serves
@@ -62,7 +64,8 @@ const layers = `
 	NONE < local/diagnose;
 	local/session, local/front, local/monitor, local/image, local/doctor, local/explain, local/journal, local/diagnose, REACH < local/cli;
 	local/cli, local/sandbox/boot < cmd/mirrord;
-	link/resume, link/seal, AGENTMECH, AGENTFLOW < agent/server < cmd/mirrord-agent;
+	link/resume, link/seal, AGENTMECH, AGENTFLOW < agent/server;
+	agent/server, agent/confine < cmd/mirrord-agent;
 
 	# Houses for tests.
 	NONE < test/bench/load, test/bench/measure;

@@ -52,14 +52,22 @@ type Options struct {
 	// Target finds the target; its error is told to the session.
 	Target func() (*target.Target, error)
 	// Ready is called when all is open that takes more rights than serving the
-	// session. May be nil.
-	Ready func(*target.Target) error
+	// session; there is no target if it was not found. It tells, by mode, why
+	// ports cannot be mirrored or stolen here, and what else is missing for a
+	// person. May be nil.
+	Ready func(*target.Target) (Lacks, error)
 	// Announce gets the agent's first line: its own key and port.
 	Announce io.Writer
 	// Ignored are options that the agent was given and does not know: a newer
 	// mirrord's. They are told to the session.
 	Ignored []string
 	Log     *slog.Logger
+}
+
+// Lacks is what an agent cannot do for want of rights.
+type Lacks struct {
+	Modes map[uint8]string // of incoming, why not
+	Else  []string         // a line each
 }
 
 // Run serves one session and returns when it has ended. The error is nil
@@ -91,10 +99,10 @@ func Run(ctx context.Context, o Options) error {
 		} else {
 			defer s.files.Close()
 		}
-		if o.Ready != nil {
-			if err := o.Ready(s.t); err != nil {
-				return err
-			}
+	}
+	if o.Ready != nil {
+		if s.lacks, err = o.Ready(s.t); err != nil {
+			return err
 		}
 	}
 

@@ -26,6 +26,7 @@ type session struct {
 	o         Options
 	t         *target.Target // nil: see targetErr
 	targetErr error
+	lacks     Lacks
 
 	link   *link.Conn
 	hub    *incoming.Hub
@@ -47,6 +48,10 @@ func (s *session) serve(ctx context.Context, pipe io.ReadWriteCloser) error {
 	if s.t != nil {
 		redirects, taps := s.sources()
 		sources, missing := map[uint8]incoming.Source{protocol.ModeSteal: redirects, protocol.ModeMirror: taps}, map[uint8]string{}
+		for mode, why := range s.lacks.Modes {
+			delete(sources, mode)
+			missing[mode] = why
+		}
 		if s.t.HostNetwork() {
 			delete(sources, protocol.ModeSteal)
 			missing[protocol.ModeSteal] = "the target uses the network of its node: stealing its ports would take the node's"
@@ -206,6 +211,9 @@ func (s *session) greet(stream *link.Stream, hello *protocol.Hello) {
 	s.mu.Unlock()
 	if err != nil {
 		return
+	}
+	for _, text := range s.lacks.Else {
+		s.notice("agent-lacks", text)
 	}
 	_, _ = io.Copy(io.Discard, stream) // until local closes it, or bye the link
 }

@@ -50,6 +50,8 @@ type Target struct {
 	Root     *os.File // O_PATH of its root directory; alive until Close
 	NetNS    *os.File // of its network namespace; alive until Close
 
+	permitted uint64 // capabilities that it could make effective
+
 	self     bool // the agent's own process
 	hostNet  bool
 	environ  told[[]string]
@@ -114,7 +116,7 @@ func open(pid int, self bool) (_ *Target, err error) {
 	}
 	t.pidfd = os.NewFile(uintptr(fd), "pidfd")
 	if t.Root, err = openPath(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY); err != nil {
-		return nil, fmt.Errorf("open the target's root: %w", err)
+		return nil, fmt.Errorf("open the target's root: %w", explain(pid, err))
 	}
 	if t.NetNS, err = openPath(fmt.Sprintf("/proc/%d/ns/net", pid), unix.O_RDONLY); err != nil {
 		return nil, fmt.Errorf("open the target's network namespace: %w", err)
@@ -131,6 +133,9 @@ func open(pid int, self bool) (_ *Target, err error) {
 	}
 	t.hostNet = t.readHostNetwork()
 	t.environ, t.hostname, t.mounts = tell(readEnviron(pid)), tell(readHostname(pid)), tell(mountinfo.Volumes(pid))
+	if self { // the file is closed to a process that lets nobody look in, itself included
+		t.environ = tell(os.Environ(), nil)
+	}
 	if !t.alive() {
 		return nil, fmt.Errorf("process %d has ended: %w", pid, unix.ESRCH)
 	}
@@ -201,13 +206,17 @@ func (t *Target) parseStatus(status []byte) error {
 				}
 				t.Umask = uint32(m)
 			}
-		case "CapEff":
+		case "CapEff", "CapPrm":
 			if len(f) == 1 {
 				c, err := strconv.ParseUint(f[0], 16, 64)
 				if err != nil {
 					return fmt.Errorf("capabilities of the target: %w", err)
 				}
-				t.Caps = c
+				if name == "CapPrm" {
+					t.permitted = c
+				} else {
+					t.Caps = c
+				}
 			}
 		}
 	}
@@ -289,6 +298,11 @@ func same(ns *os.File, kind string) bool {
 
 // HostNetwork reports whether the target shares the network of the node.
 func (t *Target) HostNetwork() bool { return t.hostNet }
+
+// SayHostNetwork sets what HostNetwork reports. Where the agent sees no more
+// than the target's processes, the first of them is none of the node's, and
+// somebody else must know. To be called before t is used.
+func (t *Target) SayHostNetwork(yes bool) { t.hostNet = yes }
 
 func (t *Target) readHostNetwork() bool {
 	var a, b unix.Stat_t

@@ -187,6 +187,10 @@ func clientError(err error) error {
 	case otherVersion.Error():
 		return ErrVersion
 	}
+	var foreign tls.RecordHeaderError
+	if errors.As(err, &foreign) { // somebody who does not speak TLS has the agent's port
+		return fmt.Errorf("%w: %w", ErrWrongKey, err)
+	}
 	return err
 }
 

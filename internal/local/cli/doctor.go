@@ -69,9 +69,13 @@ func (a *app) doctor(ctx context.Context, settings map[string]config.Setting, as
 		show = checklist(os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(os.Stdout.Fd())))
 	}
 	_, local := cfg.Process()
-	// Stealing needs the most: what may do that may do all.
-	ok, err := doctor.Run(ctx, doctor.Options{Kube: options, Target: cfg.Target, Local: local, Show: show,
-		Features: []kube.Feature{kube.FeatureNetwork, kube.FeatureFiles, kube.FeatureMirror, kube.FeatureSteal}})
+	// Stealing needs the most: what may do that may do all. In the target's own
+	// pod few clusters allow it, and a session asks for what it wants only.
+	wanted := []kube.Feature{kube.FeatureNetwork, kube.FeatureFiles, kube.FeatureMirror, kube.FeatureSteal}
+	if cfg.Agent.Ephemeral {
+		wanted = features(cfg)
+	}
+	ok, err := doctor.Run(ctx, doctor.Options{Kube: options, Target: cfg.Target, Local: local, Show: show, Features: wanted, InPod: cfg.Agent.Ephemeral})
 	if err != nil || !asJSON {
 		return ok, err
 	}

@@ -114,10 +114,13 @@ func startBeside(ctx context.Context, cluster *kube.Cluster, t *kube.Target, cfg
 		}
 	}
 	a, err := cluster.StartAgent(ctx, t, kube.AgentSpec{
-		Session: r.Session, PublicKey: r.PublicKey, User: r.User, Features: features(cfg), Arguments: r.Arguments, Owned: owned,
+		Session: r.Session, PublicKey: r.PublicKey, User: r.User, Features: features(cfg), InPod: cfg.Agent.Ephemeral, Arguments: r.Arguments, Owned: owned,
 	}, steps(r))
 	if err != nil {
 		return nil, err
+	}
+	for _, text := range a.Lost {
+		r.Emit(event.Event{Level: event.Warning, Code: "agent-lacks", Text: text})
 	}
 	owned(a.Ref()) // now with the identity of what was made
 	return &clusterAgent{a, cluster, t, cfg}, nil
@@ -211,8 +214,13 @@ func cleanUp(ctx context.Context, owned json.RawMessage) error {
 
 // features are what the agent needs capabilities for.
 func features(cfg config.Config) []kube.Feature {
-	all := []kube.Feature{kube.FeatureNetwork, kube.FeatureFiles}
-	if cfg.FilesRules().WritesRemote() {
+	all := []kube.Feature{kube.FeatureNetwork}
+	f := cfg.FilesRules()
+	// The files of names are the target's where names are.
+	if f.Mode != rules.FilesLocal || !cfg.DNS.Local || len(f.ReadOnly)+len(f.ReadWrite)+len(f.Mapping) > 0 {
+		all = append(all, kube.FeatureFiles)
+	}
+	if f.WritesRemote() {
 		all = append(all, kube.FeatureWrite)
 	}
 	if cfg.Targetless() {

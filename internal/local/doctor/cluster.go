@@ -54,7 +54,7 @@ func place(c *kube.Cluster) string {
 // permissions shows one check for each resource. It is false if the cluster
 // does not answer: then nothing else can be asked either.
 func (d *doctor) permissions(ctx context.Context, c *kube.Cluster) bool {
-	needs := c.Needs(cmp.Or(d.o.Target, "pod/NAME")) // what most sessions will want
+	needs := c.Needs(cmp.Or(d.o.Target, "pod/NAME"), d.o.InPod) // what most sessions will want
 	may, errs := make([]bool, len(needs)), make([]error, len(needs))
 	var wait sync.WaitGroup
 	for i, p := range needs {
@@ -182,11 +182,15 @@ func (d *doctor) fitting(c *kube.Cluster, nodes []*kube.Node, targets bool) {
 func (d *doctor) agent(ctx context.Context, c *kube.Cluster, t *kube.Target) {
 	const name = "agent allowed"
 	what := "the cluster's policies and quotas take the agent"
-	if t == nil {
+	switch {
+	case t == nil && d.o.InPod:
+		d.skipped(name, "that depends on the target's pod")
+		return
+	case t == nil:
 		t = &kube.Target{Namespace: c.Namespace(), Pod: "any", Container: "any", ContainerID: "0"}
 		what += " of a session with a target"
 	}
-	err := c.TryAgent(ctx, t, d.o.Features)
+	err := c.TryAgent(ctx, t, d.o.Features, d.o.InPod)
 	switch {
 	case ctx.Err() != nil:
 	case err == nil:

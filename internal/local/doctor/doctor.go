@@ -51,6 +51,7 @@ type Options struct {
 	Target   string // as for exec; empty: none
 	Local    bool   // the target is on this machine: no cluster is needed
 	Features []kube.Feature
+	InPod    bool // the agent is to be a container of the target's pod
 	// Show gets each check when it is done, in order.
 	Show func(Check)
 }

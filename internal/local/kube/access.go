@@ -1,10 +1,12 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -33,47 +35,75 @@ func (p Permission) parts() (group, resource, sub string) {
 	return group, resource, sub
 }
 
-// Needs lists the permissions of a session with target, as written. A target
-// that cannot be parsed needs those of a pod. docs/errors.md, forbidden, has
-// the list for the people who run clusters.
-func (c *Cluster) Needs(target string) []Permission {
-	const events = "why a policy or a quota refuses the agent is known late"
-	ns := c.namespace
-	agents := c.agentNamespace(&Target{Namespace: ns})
+// Uses says what a session is like, as far as its permissions go.
+type Uses struct {
+	Target    string // as written; empty or "targetless": none
+	Namespace string // of the target
+	// AgentNamespace is where the agent runs; empty: with the target.
+	AgentNamespace string
+	InPod          bool // the agent is an ephemeral container of the target's pod
+}
+
+// Needs lists the permissions of a session: all that this room asks of the
+// cluster, but for what makes the message about a wrong target better. A target
+// that cannot be parsed needs those of a pod.
+func (u Uses) Needs() []Permission {
+	agents := cmp.Or(u.AgentNamespace, u.Namespace)
+	if u.InPod {
+		agents = u.Namespace
+	}
 	var all []Permission
 	add := func(namespace, resource, need string, verbs ...string) {
 		for _, v := range verbs {
-			all = append(all, Permission{v, resource, namespace, need})
+			p := Permission{v, resource, namespace, need}
+			if !slices.ContainsFunc(all, func(q Permission) bool { return q.Verb == v && q.Resource == resource && q.Namespace == namespace }) {
+				all = append(all, p)
+			}
 		}
 	}
-	r, err := parse(target)
+	r, err := parse(u.Target)
 	switch {
+	case u.Target == "" || u.Target == "targetless":
 	case err != nil || r.kind.name == "pod":
-		if target != "" {
-			add(ns, "pods", "", "get")
-			add(ns, "pods", "near names are not shown", "list")
-		}
+		add(u.Namespace, "pods", "", "get")
+		add(u.Namespace, "pods", "near names are not shown", "list")
 	case r.kind.name == label:
-		add(ns, "pods", "", "list")
+		add(u.Namespace, "pods", "", "list")
 	default:
-		add(ns, r.kind.rbac, "", "get")
+		add(u.Namespace, r.kind.rbac, "", "get")
 		switch r.kind.name {
 		case "deployment", "rollout":
-			add(ns, "replicasets.apps", "", "list")
+			add(u.Namespace, "replicasets.apps", "", "list")
 		case "cronjob":
-			add(ns, "jobs.batch", "", "list")
+			add(u.Namespace, "jobs.batch", "", "list")
 		}
-		add(ns, "pods", "", "list")
+		add(u.Namespace, "pods", "", "list")
+	}
+	if r.kind.name == "rollout" {
+		add(u.Namespace, "deployments.apps", "a rollout that refers to a deployment cannot be a target", "get")
 	}
 	add("", "nodes", "a node that is not ready or of another architecture is known late", "get")
-	add(agents, "jobs.batch", "", "create")
-	add(agents, "jobs.batch", "an agent is removed by the cluster, some seconds after it has ended by itself", "delete")
-	add(agents, "jobs.batch", "the agent of a session that was killed while it began may stay for a minute", "watch")
+	if u.InPod {
+		add(agents, "pods/ephemeralcontainers", "", "patch")
+	} else {
+		add(agents, "jobs.batch", "", "create")
+		add(agents, "jobs.batch", "an agent is removed by the cluster, some seconds after it has ended by itself", "delete")
+		add(agents, "jobs.batch", "the agent of a session that was killed while it began may stay for a minute", "watch")
+	}
 	add(agents, "pods", "", "watch")
 	add(agents, "pods/log", "", "get")
-	add(agents, "pods/portforward", "", "get", "create")
-	add(agents, "events", events, "watch")
+	add(agents, "pods/portforward", "", "get", "create") // over SPDY the second alone would do
+	if !u.InPod {
+		add(agents, "events", "why a policy or a quota refuses the agent is known late", "watch")
+	}
+	add(agents, "events", "why an agent does not get ready is told in fewer words", "list")
 	return all
+}
+
+// Needs lists the permissions of a session of this user's with target, which
+// has its agent in the target's pod or not.
+func (c *Cluster) Needs(target string, inPod bool) []Permission {
+	return Uses{Target: target, Namespace: c.namespace, AgentNamespace: c.options.AgentNamespace, InPod: inPod}.Needs()
 }
 
 // May asks whether the user has permission p.
@@ -139,7 +169,10 @@ var ErrUntried = errors.New("you may not create pods, so the cluster cannot be a
 // started: its quotas, its policies, its webhooks. Nothing is made. Codes as
 // those of StartAgent before the agent's pod has a node; ErrUntried if nothing
 // could be found out about the pod.
-func (c *Cluster) TryAgent(ctx context.Context, t *Target, features []Feature) error {
+func (c *Cluster) TryAgent(ctx context.Context, t *Target, features []Feature, inPod bool) error {
+	if inPod {
+		return c.tryOrder(ctx, t, features)
+	}
 	namespace := c.agentNamespace(t)
 	j := job(jobName("doctor"), namespace, c.options, t, AgentSpec{Session: "doctor", PublicKey: "-", Features: features})
 	rehearsal := &metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}

@@ -25,7 +25,7 @@ func TestNeeds(t *testing.T) {
 		"no/such target": {"get pods shop"},
 	} {
 		var got []string
-		for _, p := range c.Needs(target) {
+		for _, p := range c.Needs(target, false) {
 			if p.Need == "" {
 				got = append(got, p.Verb+" "+p.Resource+" "+p.Namespace)
 			}
@@ -95,7 +95,7 @@ func TestTryAgent(t *testing.T) {
 			if c.target == nil {
 				c.target = target
 			}
-			err := cl.TryAgent(context.Background(), c.target, []Feature{FeatureNetwork})
+			err := cl.TryAgent(context.Background(), c.target, []Feature{FeatureNetwork}, false)
 			switch {
 			case c.code != "":
 				expect(t, err, c.code, c.contains)

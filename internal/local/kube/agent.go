@@ -25,8 +25,11 @@ type AgentSpec struct {
 	Features []Feature
 	// Arguments are more of the agent's process: flags of cmd/mirrord-agent.
 	Arguments []string
+	// InPod runs the agent as an ephemeral container of the target's pod.
+	InPod bool
 	// Owned, if set, is called once, before anything is made in the cluster,
 	// with what another process needs to remove it.
+	// An agent in the target's pod ends by itself: nobody else can remove it.
 	Owned func(Ref)
 }
 
@@ -38,6 +41,7 @@ type Agent struct {
 	Pod       string // its name
 	Namespace string
 	Node      string
+	Lost      []string // what this agent cannot do, a line each
 
 	cluster *Cluster
 	ref     Ref
@@ -51,8 +55,10 @@ type Ref struct {
 	Context     string `json:"context,omitempty"`
 	InsecureTLS *bool  `json:"insecureTLS,omitempty"`
 	Namespace   string `json:"namespace"`
-	Job         string `json:"job"`
-	UID         string `json:"uid,omitempty"` // of the Job, once it is known to exist
+	Job         string `json:"job,omitempty"`
+	Pod         string `json:"pod,omitempty"`       // with Container: in the target's pod, without a Job
+	Container   string `json:"container,omitempty"` // of the agent
+	UID         string `json:"uid,omitempty"`       // of the Job or the pod, once it is known to exist
 }
 
 // Ref gives the agent's reference.
@@ -61,13 +67,17 @@ func (a *Agent) Ref() Ref { return a.ref }
 // Delete removes the agent's Job, and with it the pod. It returns when the
 // cluster has taken the order, for which it asks again while the API server is
 // away, until ctx ends; that the agent is not there any more is no error. It
-// can be called again.
+// can be called again. An agent in the target's pod cannot be removed by
+// anybody: it ends at the goodbye of its session, or when nobody comes (back).
 func (a *Agent) Delete(ctx context.Context) error { return a.cluster.remove(ctx, a.ref) }
 
 // DeleteRef removes an agent that another process started. If the Job is not
 // there yet, its creation may still be under way: that is awaited for a short
 // time.
 func DeleteRef(ctx context.Context, r Ref) error {
+	if r.Pod != "" {
+		return nil
+	}
 	c, err := Connect(Options{Kubeconfig: r.Kubeconfig, Context: r.Context, InsecureTLS: r.InsecureTLS, Namespace: r.Namespace})
 	if err != nil {
 		return err
@@ -82,6 +92,9 @@ const lateCreation = time.Second
 
 // remove deletes the Job of r, and waits for one that may still appear.
 func (c *Cluster) remove(ctx context.Context, r Ref) error {
+	if r.Pod != "" {
+		return nil
+	}
 	err := c.deleteJob(ctx, r)
 	if !errors.Is(err, errNoJob) || r.UID != "" {
 		return ignore(err, errNoJob)

@@ -3,6 +3,7 @@ package kube
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -21,21 +22,38 @@ const (
 	keptLines = 5
 )
 
+// announcement is what an agent's first line says.
+type announcement struct {
+	protocol.Announcement
+	// As is who the agent must be for its target, instead of the rest: it has
+	// ended then.
+	As *ids `json:"as"`
+}
+
+// parseAnnouncement reads a line; ok is false for one that is none.
+func parseAnnouncement(line []byte) (a announcement, ok bool) {
+	if json.Unmarshal(line, &a) == nil && a.As != nil {
+		return announcement{As: a.As}, true
+	}
+	said, ok := protocol.ParseAnnouncement(line)
+	return announcement{Announcement: said}, ok && said.Port > 0 // on the loopback of its own pod
+}
+
 // announced reads lines up to the announcement. Lines before it are log lines.
 // Without one, it returns the last lines that it saw and the error that ended
 // the reading, io.EOF at the end of the log.
-func announced(r io.Reader) (protocol.Announcement, []string, error) {
+func announced(r io.Reader) (announcement, []string, error) {
 	var last []string
 	br := bufio.NewReaderSize(r, maxLogLine)
 	for {
 		line, cut, err := br.ReadLine()
 		if err != nil {
-			return protocol.Announcement{}, last, err
+			return announcement{}, last, err
 		}
 		for cut && err == nil { // the rest of a line that is too long
 			_, cut, err = br.ReadLine()
 		}
-		if a, ok := protocol.ParseAnnouncement(line); ok && a.Port > 0 { // on the loopback of its own pod
+		if a, ok := parseAnnouncement(line); ok {
 			return a, nil, nil
 		}
 		if text := strings.TrimSpace(string(line)); text != "" {
@@ -50,13 +68,13 @@ func announced(r io.Reader) (protocol.Announcement, []string, error) {
 func (st *start) readLog(ctx context.Context, pod string) {
 	away, cancel := context.WithTimeout(ctx, awayTime)
 	defer cancel()
-	var a protocol.Announcement
+	var a announcement
 	var last []string
 	var cut error
 	err := again(away, func(context.Context) error {
 		cut = nil
 		log, err := st.c.core.Get().Namespace(st.namespace).Resource("pods").Name(pod).SubResource("log").
-			VersionedParams(&corev1.PodLogOptions{Container: agentContainer, Follow: true}, st.c.words.parameters).Stream(ctx)
+			VersionedParams(&corev1.PodLogOptions{Container: st.container, Follow: true}, st.c.words.parameters).Stream(ctx)
 		if err != nil {
 			return err
 		}

@@ -54,6 +54,8 @@ type api struct {
 	// serve is what the agent's port does with a connection; nil: it refuses.
 	serve    func(*api, httpstream.Stream)
 	wordless bool // the node closes without saying why
+	// own answers first, if it is set and says true.
+	own func(a *api, w http.ResponseWriter, r *http.Request, key string) bool
 
 	mu      sync.Mutex
 	asked   []string // "verb resource" of every request
@@ -138,7 +140,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if resource == "" {
 		resource = strings.Trim(r.URL.Path, "/") // /version
 	}
-	verb := map[string]string{"POST": "create", "DELETE": "delete", "GET": "get"}[r.Method]
+	verb := map[string]string{"POST": "create", "DELETE": "delete", "GET": "get", "PATCH": "patch"}[r.Method]
 	switch {
 	case sub != "":
 		resource += "/" + sub
@@ -170,6 +172,9 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(int(s.Code))
 		json.NewEncoder(w).Encode(s)
+		return
+	}
+	if a.own != nil && a.own(a, w, r, key) {
 		return
 	}
 	switch key {

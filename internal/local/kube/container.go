@@ -43,7 +43,7 @@ func (c *Cluster) choose(pod *corev1.Pod, r reference) (*Target, error) {
 		notes = append(notes, fmt.Sprintf("container %q runs but is not ready: its pod gets no traffic from services", name))
 	}
 	t := &Target{Namespace: pod.Namespace, Pod: pod.Name, UID: string(pod.UID), Node: pod.Spec.NodeName, Container: name,
-		ContainerID: id, Runtime: runtime, HostNetwork: pod.Spec.HostNetwork, Ports: ports(pod), Notes: notes}
+		ContainerID: id, Runtime: runtime, HostNetwork: pod.Spec.HostNetwork, Ports: ports(pod), Notes: notes, pod: pod}
 	t.Probes, t.GRPCProbes = probes(pod)
 	t.Volumes = volumes(pod, name)
 	return t, nil

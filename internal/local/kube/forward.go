@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,7 +79,7 @@ func (a *Agent) ended(ctx context.Context) bool {
 	select {
 	case e := <-w.ResultChan():
 		p, ok := e.Object.(*corev1.Pod)
-		return ok && p.Name == a.Pod && terminated(p) != nil
+		return ok && p.Name == a.Pod && terminated(p, cmp.Or(a.ref.Container, agentContainer)) != nil
 	case <-ctx.Done():
 		return false
 	}

@@ -24,15 +24,20 @@ const (
 	FeatureSteal   Feature = "steal"   // the target's traffic itself
 )
 
-// capabilities of the agent by feature; all others are dropped.
-// The kernel's names are in capabilities(7).
+// capabilities of the agent by feature, those of every agent under "", all
+// others are dropped. The kernel's names are in capabilities(7). The agent gives
+// up the first three as soon as it is beside its target.
 var capabilities = map[Feature][]corev1.Capability{
-	"":             {"SYS_PTRACE"}, // read /proc/PID/{environ,root,ns} of another user's process
-	FeatureNetwork: {"SYS_ADMIN"},  // setns(2) into a network namespace; the agent drops it afterwards
-	FeatureFiles:   {"SETUID", "SETGID", "DAC_READ_SEARCH"},
+	"": {
+		"SYS_PTRACE",      // look into another user's process: /proc/PID/{root,ns}
+		"SYS_ADMIN",       // setns(2) into its network namespace
+		"DAC_READ_SEARCH", // /proc/PID/environ is its user's alone
+	},
+	FeatureNetwork: nil,
+	FeatureFiles:   {"SETUID", "SETGID"},       // use files as the target's user
 	FeatureWrite:   {"DAC_OVERRIDE", "FOWNER"}, // kept only as far as the target has them itself
-	FeatureMirror:  {"SYS_ADMIN", "NET_RAW"},
-	FeatureSteal:   {"SYS_ADMIN", "NET_ADMIN", "BPF"},
+	FeatureMirror:  {"NET_RAW"},
+	FeatureSteal:   {"NET_ADMIN", "BPF"}, // without BPF nftables does it
 }
 
 const (
@@ -85,16 +90,11 @@ func job(name, namespace string, o Options, t *Target, s AgentSpec) *batchv1.Job
 		AutomountServiceAccountToken:  new(false),
 		EnableServiceLinks:            new(false),
 		TerminationGracePeriodSeconds: new(int64(gracePeriod)),
-		Containers: []corev1.Container{{
-			Name: agentContainer, Image: o.Image, ImagePullPolicy: corev1.PullPolicy(cmp.Or(o.PullPolicy, string(corev1.PullIfNotPresent))),
-			Command: []string{"/mirrord-agent"}, Args: arguments(t, s),
-			Env:             []corev1.EnvVar{{Name: "GOMEMLIMIT", Value: "96MiB"}}, // collect before the limit kills
-			Resources:       resources(),
-			SecurityContext: &corev1.SecurityContext{ReadOnlyRootFilesystem: new(true), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}},
-			// The announcement is in the log; no file of messages is kept.
-			TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
-		}},
+		Containers:                    []corev1.Container{process(o, t, s)},
 	}
+	c := &pod.Containers[0]
+	c.Name, c.Resources = agentContainer, resources()
+	c.SecurityContext = &corev1.SecurityContext{ReadOnlyRootFilesystem: new(true), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}
 	if t.Targetless {
 		unprivileged(&pod)
 		if o.Architecture != "" { // the scheduler knows nothing of the image
@@ -117,13 +117,39 @@ func job(name, namespace string, o Options, t *Target, s AgentSpec) *batchv1.Job
 	}
 }
 
+// process is what an agent's container of any kind runs.
+func process(o Options, t *Target, s AgentSpec) corev1.Container {
+	return corev1.Container{
+		Image: o.Image, ImagePullPolicy: corev1.PullPolicy(cmp.Or(o.PullPolicy, string(corev1.PullIfNotPresent))),
+		Command: []string{"/mirrord-agent"}, Args: arguments(t, s),
+		Env: []corev1.EnvVar{{Name: "GOMEMLIMIT", Value: "96MiB"}}, // collect before the limit kills
+		// The announcement is in the log; no file of messages is kept.
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
+	}
+}
+
 // arguments of the agent's process; cmd/mirrord-agent reads them.
 func arguments(t *Target, s AgentSpec) []string {
-	args := append([]string{"-session", s.Session, "-key", s.PublicKey}, s.Arguments...)
-	if t.Targetless {
-		return append(args, "-self")
+	var features []string
+	for _, f := range s.Features {
+		features = append(features, string(f))
 	}
-	return append(args, "-container", t.ContainerID)
+	args := append([]string{"-session", s.Session, "-key", s.PublicKey, "-features=" + strings.Join(features, ",")}, s.Arguments...)
+	switch {
+	case t.Targetless:
+		return append(args, "-self")
+	case !s.InPod || t.sharesProcesses():
+		args = append(args, "-container", t.ContainerID)
+	default: // of the processes that it sees the target's is the first
+		args = append(args, "-pid", "1")
+	}
+	if s.InPod {
+		args = append(args, "-in-pod")
+	}
+	if s.InPod && t.HostNetwork {
+		args = append(args, "-host-network")
+	}
+	return args
 }
 
 // resources: next to nothing is reserved, since the kubelet refuses a pod

@@ -52,12 +52,12 @@ func TestCapabilities(t *testing.T) {
 		features []Feature
 		want     []corev1.Capability
 	}{
-		{"environment only", nil, []corev1.Capability{"SYS_PTRACE"}},
-		{"network", []Feature{FeatureNetwork}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN"}},
-		{"files", []Feature{FeatureFiles}, []corev1.Capability{"SYS_PTRACE", "SETUID", "SETGID", "DAC_READ_SEARCH"}},
-		{"files to write", []Feature{FeatureFiles, FeatureWrite}, []corev1.Capability{"SYS_PTRACE", "SETUID", "SETGID", "DAC_READ_SEARCH", "DAC_OVERRIDE", "FOWNER"}},
-		{"network and mirror", []Feature{FeatureNetwork, FeatureMirror}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "NET_RAW"}},
-		{"steal", []Feature{FeatureSteal}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "NET_ADMIN", "BPF"}},
+		{"environment only", nil, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH"}},
+		{"network", []Feature{FeatureNetwork}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH"}},
+		{"files", []Feature{FeatureFiles}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "SETUID", "SETGID"}},
+		{"files to write", []Feature{FeatureFiles, FeatureWrite}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "SETUID", "SETGID", "DAC_OVERRIDE", "FOWNER"}},
+		{"network and mirror", []Feature{FeatureNetwork, FeatureMirror}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "NET_RAW"}},
+		{"steal", []Feature{FeatureSteal}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "NET_ADMIN", "BPF"}},
 	} {
 		j := job("j", "n", Options{Image: "i"}, &Target{}, AgentSpec{Features: c.features})
 		sc := j.Spec.Template.Spec.Containers[0].SecurityContext
@@ -86,9 +86,9 @@ func TestTargetlessIsUnprivileged(t *testing.T) {
 
 // TestNothingSecret: what the cluster gets can be read by many.
 func TestNothingSecret(t *testing.T) {
-	j := job("j", "n", Options{Image: "i"}, &Target{ContainerID: "0123"}, AgentSpec{Session: "s1", PublicKey: "PUBLIC"})
+	j := job("j", "n", Options{Image: "i"}, &Target{ContainerID: "0123"}, AgentSpec{Session: "s1", PublicKey: "PUBLIC", Features: []Feature{FeatureNetwork, FeatureSteal}})
 	c := j.Spec.Template.Spec.Containers[0]
-	if got, want := strings.Join(c.Args, " "), "-session s1 -key PUBLIC -container 0123"; got != want {
+	if got, want := strings.Join(c.Args, " "), "-session s1 -key PUBLIC -features network,steal -container 0123"; got != want {
 		t.Errorf("arguments %q, want %q", got, want)
 	}
 	if len(c.Env) != 1 || c.Env[0].Name != "GOMEMLIMIT" {

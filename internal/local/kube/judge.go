@@ -13,11 +13,13 @@ import (
 
 // judge says what a state of the agent's pod means: whether its container has
 // begun to run, so that its log can be read, or why it never will.
-func judge(p *corev1.Pod, image string) (begun bool, err error) {
-	status := containerStatus(p, agentContainer)
+func (st *start) judge(p *corev1.Pod) (begun bool, err error) {
+	status := containerStatus(p, st.container)
 	switch w := status.State.Waiting; {
 	case status.State.Running != nil, status.State.Terminated != nil:
 		return true, nil
+	case p.DeletionTimestamp != nil && st.ref.Pod != "":
+		return false, failure.New("target-ending", fmt.Sprintf("pod %q is being deleted", p.Name), "wait for its successor: kubectl get pods -n "+p.Namespace, "the agent is part of it")
 	case p.DeletionTimestamp != nil:
 		return false, failure.New("agent-ended", "the agent's pod was deleted before it was ready", "try again", "somebody or something in the cluster deleted %s", p.Name)
 	case p.Status.Phase == corev1.PodFailed: // the kubelet did not take it
@@ -31,7 +33,7 @@ func judge(p *corev1.Pod, image string) (begun bool, err error) {
 		}
 		return false, nil
 	default:
-		return false, waiting(w, p, image)
+		return false, waiting(w, p, st.image)
 	}
 }
 
@@ -56,8 +58,8 @@ const causeTime = 2 * time.Second
 
 // terminated is how the agent's container ended; nil: it has not, as far as is
 // known.
-func terminated(p *corev1.Pod) *corev1.ContainerStateTerminated {
-	return containerStatus(p, agentContainer).State.Terminated
+func terminated(p *corev1.Pod, container string) *corev1.ContainerStateTerminated {
+	return containerStatus(p, container).State.Terminated
 }
 
 // notDefined is what package flag says of an option that it does not know.
@@ -87,7 +89,7 @@ func (st *start) died(p *corev1.Pod, words []string) error {
 	if why == "" {
 		f.Why = "it said nothing"
 	}
-	switch t := terminated(p); {
+	switch t := terminated(p, st.container); {
 	case t != nil && t.Reason == "OOMKilled":
 		f.What = fmt.Sprintf("the agent was killed for its memory before it was ready (pod %s)", p.Name)
 		f.Do = fmt.Sprintf("see whether node or namespace is short of memory: kubectl describe node %s; kubectl get limitranges -n %s", p.Spec.NodeName, st.namespace)

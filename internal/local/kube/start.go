@@ -18,7 +18,6 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/mirrord-go/mirrord/internal/failure"
-	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
 // cleanUpTime bounds the removal of an agent that did not become ready: an API
@@ -37,24 +36,25 @@ type start struct {
 	ref       Ref
 	namespace string
 	session   string
+	container string // the agent's, of its pod
 	image     string
 	progress  func(string)
 	limit     time.Duration
 
-	created chan created               // once
-	pods    chan *corev1.Pod           // each state of the agent's pod; ends with the context
-	refused chan error                 // the first reason why the Job gets no pod
-	failed  chan error                 // a watch or the log cannot be had
-	ready   chan protocol.Announcement // once
-	ended   chan []string              // once: the last lines of an agent that ended instead
+	created chan created      // once
+	pods    chan *corev1.Pod  // each state of the agent's pod; ends with the context
+	refused chan error        // the first reason why the Job gets no pod
+	failed  chan error        // a watch or the log cannot be had
+	ready   chan announcement // once
+	ended   chan []string     // once: the last lines of an agent that ended instead
 	wait    sync.WaitGroup
 	nothing bool // is in the cluster; set by run
 }
 
 type created struct {
-	job  *batchv1.Job
+	uid  string // of the Job or the pod
 	err  error
-	none bool // the API server refused it: there is surely no Job of ours
+	none bool // the API server refused it: there is surely nothing of ours
 }
 
 // StartAgent starts the agent for t and returns it once it has announced
@@ -65,7 +65,8 @@ type created struct {
 // Codes: node-not-ready and agent-architecture, before anything is made;
 // agent-refused (the cluster's own words), namespace-not-found,
 // namespace-ending, agent-image, agent-unschedulable, agent-not-started,
-// agent-ended, agent-not-ready, and those of any request.
+// agent-ended, agent-not-ready, and those of any request. In the target's pod
+// also target-ending, target-unreachable and ephemeral-unknown.
 func (c *Cluster) StartAgent(ctx context.Context, t *Target, s AgentSpec, progress func(step string)) (*Agent, error) {
 	if c.options.Image == "" {
 		return nil, failure.New("agent-image", "this build names no image for its agent", "mirrord exec --agent-image IMAGE ...", "it was built without an agent inside")
@@ -78,18 +79,20 @@ func (c *Cluster) StartAgent(ctx context.Context, t *Target, s AgentSpec, progre
 			return nil, err
 		}
 	}
+	if s.InPod && !t.Targetless {
+		return c.startInPod(ctx, t, s, progress)
+	}
 	namespace := c.agentNamespace(t)
 	ref := Ref{Kubeconfig: c.options.Kubeconfig, Context: c.options.Context, InsecureTLS: c.options.InsecureTLS,
 		Namespace: namespace, Job: jobName(s.Session)}
 	if s.Owned != nil {
 		s.Owned(ref)
 	}
-	st := &start{c: c, ref: ref, namespace: namespace, session: s.Session, image: c.options.Image, progress: progress,
-		created: make(chan created, 1), pods: make(chan *corev1.Pod), refused: make(chan error, 1),
-		failed: make(chan error, 3), ready: make(chan protocol.Announcement, 1), ended: make(chan []string, 1),
-		limit: cmp.Or(c.options.StartTimeout, DefaultStartTimeout)}
+	st := c.newStart(ref, s.Session, agentContainer, progress)
 	running, cancel := context.WithTimeoutCause(ctx, st.limit, errStartTimeout)
-	a, err := st.run(running, job(ref.Job, namespace, c.options, t, s))
+	j := job(ref.Job, namespace, c.options, t, s)
+	a, err := st.run(running, fmt.Sprintf("agent %s ordered in namespace %s, image %s", j.Name, namespace, st.image),
+		func(ctx context.Context) created { return st.create(ctx, j) })
 	cancel()
 	st.wait.Wait()
 	if err == nil || st.nothing {
@@ -105,17 +108,29 @@ func (c *Cluster) StartAgent(ctx context.Context, t *Target, s AgentSpec, progre
 	return nil, err
 }
 
-// run orders the Job and, at the same time, watches for its pod and for the
+func (c *Cluster) newStart(ref Ref, session, container string, progress func(string)) *start {
+	return &start{c: c, ref: ref, namespace: ref.Namespace, session: session, container: container, image: c.options.Image, progress: progress,
+		created: make(chan created, 1), pods: make(chan *corev1.Pod), refused: make(chan error, 1),
+		failed: make(chan error, 3), ready: make(chan announcement, 1), ended: make(chan []string, 1),
+		limit: cmp.Or(c.options.StartTimeout, DefaultStartTimeout)}
+}
+
+// run orders the agent and, at the same time, watches for its pod and for the
 // reasons why there is none, until the agent has announced itself.
-func (st *start) run(ctx context.Context, j *batchv1.Job) (*Agent, error) {
-	st.wait.Go(func() { st.create(ctx, j) })
+func (st *start) run(ctx context.Context, ordered string, order func(context.Context) created) (*Agent, error) {
+	st.wait.Go(func() {
+		if made := order(ctx); made.err == nil || ctx.Err() == nil { // else run says why
+			st.created <- made
+		}
+	})
 	st.wait.Go(func() { st.watchPods(ctx) })
-	st.wait.Go(func() { st.watchRefusals(ctx) })
+	if st.ref.Job != "" {
+		st.wait.Go(func() { st.watchRefusals(ctx) })
+	}
 	var last *corev1.Pod
 	reading := false
 	step := steps{show: st.progress}
-	ordered := fmt.Sprintf("agent %s ordered in namespace %s, image %s", j.Name, st.namespace, st.image)
-	var a protocol.Announcement
+	var a announcement
 	var words []string           // of an agent that ended
 	var noCause <-chan time.Time // set with words
 	// The answer to the order may come last, and without it the Job's UID is
@@ -126,14 +141,14 @@ func (st *start) run(ctx context.Context, j *batchv1.Job) (*Agent, error) {
 			if st.nothing = m.none; m.err != nil {
 				return nil, m.err
 			}
-			st.ref.UID = string(m.job.UID)
+			st.ref.UID = m.uid
 			step.reach(1, ordered)
 		case err := <-st.refused:
 			return nil, err
 		case err := <-st.failed:
 			return nil, err
 		case words = <-st.ended:
-			if terminated(last) != nil {
+			if terminated(last, st.container) != nil {
 				return nil, st.died(last, words)
 			}
 			timer := time.NewTimer(causeTime)
@@ -143,15 +158,17 @@ func (st *start) run(ctx context.Context, j *batchv1.Job) (*Agent, error) {
 			return nil, st.died(last, words)
 		case p := <-st.pods:
 			last = p
-			step.reach(1, ordered) // the answer to the order may come later
-			if noCause != nil && terminated(p) != nil {
+			if st.ref.Job != "" {
+				step.reach(1, ordered) // the answer to the order may come later
+			}
+			if noCause != nil && terminated(p, st.container) != nil {
 				return nil, st.died(p, words)
 			}
-			begun, err := judge(p, st.image)
+			begun, err := st.judge(p)
 			if err != nil {
 				return nil, err
 			}
-			if p.Spec.NodeName != "" {
+			if p.Spec.NodeName != "" && st.ref.Job != "" {
 				step.reach(2, "agent's pod "+p.Name+" is on node "+p.Spec.NodeName)
 			}
 			if begun && !reading {
@@ -161,6 +178,9 @@ func (st *start) run(ctx context.Context, j *batchv1.Job) (*Agent, error) {
 				st.wait.Go(func() { st.readLog(ctx, name) })
 			}
 		case a = <-st.ready:
+			if a.As != nil {
+				return nil, &otherUser{*a.As}
+			}
 		case <-ctx.Done():
 			if !errors.Is(context.Cause(ctx), errStartTimeout) {
 				return nil, context.Cause(ctx)
@@ -168,30 +188,30 @@ func (st *start) run(ctx context.Context, j *batchv1.Job) (*Agent, error) {
 			return nil, st.late(ctx, last)
 		}
 	}
-	return &Agent{Announced: a, Image: st.image, Pod: last.Name, Namespace: st.namespace, Node: last.Spec.NodeName,
+	return &Agent{Announced: a.Announcement, Image: st.image, Pod: last.Name, Namespace: st.namespace, Node: last.Spec.NodeName,
 		cluster: st.c, ref: st.ref, port: a.Port}, nil
 }
 
 // create orders the Job.
-func (st *start) create(ctx context.Context, j *batchv1.Job) {
+func (st *start) create(ctx context.Context, j *batchv1.Job) created {
 	made := &batchv1.Job{}
 	err := st.c.batch.Post().Namespace(st.namespace).Resource("jobs").Body(j).Do(ctx).Into(made)
 	if err != nil {
-		if ctx.Err() != nil {
-			return // run says why
-		}
 		var answer apierrors.APIStatus
 		none := errors.As(err, &answer) && answer.Status().Code/100 == 4
-		st.created <- created{err: st.c.explain(ctx, err, "create", "jobs.batch", st.namespace), none: none}
-		return
+		return created{err: st.c.explain(ctx, err, "create", "jobs.batch", st.namespace), none: none}
 	}
-	st.created <- created{job: made}
+	return created{uid: string(made.UID)}
 }
 
-// watchPods reports each state of the agent's pod. It is found by the
-// session's label, since its name is made by the cluster.
+// watchPods reports each state of the agent's pod. That of a Job is found by
+// the session's label, since its name is made by the cluster.
 func (st *start) watchPods(ctx context.Context) {
-	err := st.c.watch(ctx, st.c.core, st.namespace, "pods", metav1.ListOptions{LabelSelector: labelSession + "=" + st.session}, func(o runtime.Object) {
+	which := metav1.ListOptions{LabelSelector: labelSession + "=" + st.session}
+	if st.ref.Pod != "" {
+		which = metav1.ListOptions{FieldSelector: "metadata.name=" + st.ref.Pod}
+	}
+	err := st.c.watch(ctx, st.c.core, st.namespace, "pods", which, func(o runtime.Object) {
 		if p, ok := o.(*corev1.Pod); ok {
 			select {
 			case st.pods <- p:

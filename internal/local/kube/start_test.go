@@ -176,7 +176,7 @@ func TestStartAgentFails(t *testing.T) {
 			code: "namespace-ending", texts: []string{`namespace "shop" of context "test" is being deleted`, "--agent-namespace"}},
 		{name: "no pod in time", api: &api{}, o: Options{StartTimeout: 100 * time.Millisecond}, code: "agent-not-ready",
 			texts: []string{"no pod for the job mirrord-agent-s1", "kubectl get events -n shop"}},
-		{name: "not ready in time", o: Options{StartTimeout: 100 * time.Millisecond}, api: &api{agent: []corev1.Pod{agentWaits("ContainerCreating", "")},
+		{name: "not ready in time", o: Options{StartTimeout: time.Second}, api: &api{agent: []corev1.Pod{agentWaits("ContainerCreating", "")},
 			events: []corev1.Event{{Type: corev1.EventTypeWarning, Reason: "FailedMount", Message: "disk on fire"}}},
 			code: "agent-not-ready", texts: []string{"within 100ms", "is Pending", "agent: ContainerCreating", "the node has not taken it up", "FailedMount: disk on fire"}},
 		{name: "no image in this build", nothing: true, api: &api{}, o: Options{Image: "-"}, code: "agent-image", texts: []string{"--agent-image"}},
@@ -346,13 +346,14 @@ func TestAnnounced(t *testing.T) {
 	said := protocol.Announcement{Software: "1", Key: "K", Port: 7, Messages: protocol.Versions{Min: 1, Max: 1}, Link: 1}
 	for _, c := range []struct {
 		name, log string
-		want      protocol.Announcement
+		want      announcement
 		last      string
 	}{
-		{name: "first line", log: `{"mirrord-agent":"1","key":"K","port":7}` + "\n", want: said},
-		{name: "after other lines", log: "a\n{}\n\n[1]\n" + `{"mirrord-agent":"1","key":"K","port":7,"new":true}` + "\nz", want: said},
-		{name: "without newline", log: `{"mirrord-agent":"1","key":"K","port":7}`, want: said},
-		{name: "after a line without end", log: long + "\n" + `{"mirrord-agent":"1","key":"K","port":7}`, want: said},
+		{name: "first line", log: `{"mirrord-agent":"1","key":"K","port":7}` + "\n", want: announcement{Announcement: said}},
+		{name: "after other lines", log: "a\n{}\n\n[1]\n" + `{"mirrord-agent":"1","key":"K","port":7,"new":true}` + "\nz", want: announcement{Announcement: said}},
+		{name: "without newline", log: `{"mirrord-agent":"1","key":"K","port":7}`, want: announcement{Announcement: said}},
+		{name: "after a line without end", log: long + "\n" + `{"mirrord-agent":"1","key":"K","port":7}`, want: announcement{Announcement: said}},
+		{name: "another user", log: `{"mirrord-agent":"1","as":{"uid":7,"gid":8,"groups":[9]}}`, want: announcement{As: &ids{UID: 7, GID: new(int64(8)), Groups: []int64{9}}}},
 		{name: "never", log: "1\n2\n3\n4\n5\n6\n", last: "2 3 4 5 6"},
 		{name: "empty", log: ""},
 		{name: "no key", log: `{"mirrord-agent":"1","port":7}`, last: `{"mirrord-agent":"1","port":7}`},
@@ -360,7 +361,7 @@ func TestAnnounced(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, last, err := announced(strings.NewReader(c.log))
-			if !reflect.DeepEqual(got, c.want) || strings.Join(last, " ") != c.last || (err == nil) != (c.want.Port != 0) {
+			if !reflect.DeepEqual(got, c.want) || strings.Join(last, " ") != c.last || (err == nil) != (c.want.Port != 0 || c.want.As != nil) {
 				t.Errorf("announced = %+v, %q, %v; want %+v, %q", got, last, err, c.want, c.last)
 			}
 		})
@@ -370,10 +371,11 @@ func TestAnnounced(t *testing.T) {
 func FuzzAnnounced(f *testing.F) {
 	f.Add(readyLog)
 	f.Add("{\"mirrord-agent\":\"1\",\"key\":\"K\",\"port\":7}")
+	f.Add(`{"mirrord-agent":"1","as":{"uid":-7,"gid":null}}`)
 	f.Add(strings.Repeat("{", 100))
 	f.Fuzz(func(t *testing.T, log string) {
 		a, last, err := announced(strings.NewReader(log))
-		if err == nil && (a.Key == "" || a.Port <= 0 || a.Port > 65535) || len(last) > keptLines {
+		if err == nil && a.As == nil && (a.Key == "" || a.Port <= 0 || a.Port > 65535) || len(last) > keptLines {
 			t.Errorf("announced = %+v, %q, %v", a, last, err)
 		}
 	})

@@ -39,6 +39,11 @@ func (c *Cluster) Ending(ctx context.Context, t *Target) bool {
 		case err != nil:
 		case string(pod.UID) != t.UID || pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodFailed:
 			return true
+		default:
+			s := containerStatus(pod, t.Container)
+			if s.State.Running == nil || !strings.HasSuffix(s.ContainerID, "://"+t.ContainerID) {
+				return true
+			}
 		}
 	}
 	return false

@@ -39,6 +39,8 @@ type Target struct {
 	// Notes are worth a line to the user: which of several pods and containers
 	// was chosen, and the like.
 	Notes []string
+
+	pod *corev1.Pod // as it was; nil: not known
 }
 
 // String is the target as one may write it: "pod/web-1/container/app", or

@@ -51,7 +51,7 @@ func agentArguments(cfg *config.Config) []string {
 	if s := cfg.Incoming.LostReply; s != nil {
 		reply = time.Duration(*s) * time.Second
 	}
-	return []string{"-resume-window", resumeWindow(cfg).String(), "-lost-reply", reply.String()}
+	return []string{"-resume-window=" + resumeWindow(cfg).String(), "-lost-reply=" + reply.String()}
 }
 
 // sealed gives what makes pipes to a: sealed, and never waiting long for an

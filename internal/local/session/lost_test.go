@@ -188,9 +188,9 @@ func TestLinkGone(t *testing.T) {
 
 func TestAgentArguments(t *testing.T) {
 	for _, c := range []struct{ config, want string }{
-		{`{}`, "-resume-window 1m30s -lost-reply 15s"},
-		{`{"agent": {"resume_window": 300}, "incoming": {"lost_reply": 0}}`, "-resume-window 5m0s -lost-reply 0s"},
-		{`{"incoming": {"lost_reply": 30}}`, "-resume-window 1m30s -lost-reply 30s"},
+		{`{}`, "-resume-window=1m30s -lost-reply=15s"},
+		{`{"agent": {"resume_window": 300}, "incoming": {"lost_reply": 0}}`, "-resume-window=5m0s -lost-reply=0s"},
+		{`{"incoming": {"lost_reply": 30}}`, "-resume-window=1m30s -lost-reply=30s"},
 	} {
 		var cfg config.Config
 		if err := json.Unmarshal([]byte(c.config), &cfg); err != nil {
