@@ -88,7 +88,7 @@ func TestTargetlessIsUnprivileged(t *testing.T) {
 func TestNothingSecret(t *testing.T) {
 	j := job("j", "n", Options{Image: "i"}, &Target{ContainerID: "0123"}, AgentSpec{Session: "s1", PublicKey: "PUBLIC", Features: []Feature{FeatureNetwork, FeatureSteal}})
 	c := j.Spec.Template.Spec.Containers[0]
-	if got, want := strings.Join(c.Args, " "), "-session s1 -key PUBLIC -features network,steal -container 0123"; got != want {
+	if got, want := strings.Join(c.Args, " "), "-session s1 -key PUBLIC -features=network,steal -container 0123"; got != want {
 		t.Errorf("arguments %q, want %q", got, want)
 	}
 	if len(c.Env) != 1 || c.Env[0].Name != "GOMEMLIMIT" {

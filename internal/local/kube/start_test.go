@@ -178,7 +178,7 @@ func TestStartAgentFails(t *testing.T) {
 			texts: []string{"no pod for the job mirrord-agent-s1", "kubectl get events -n shop"}},
 		{name: "not ready in time", o: Options{StartTimeout: time.Second}, api: &api{agent: []corev1.Pod{agentWaits("ContainerCreating", "")},
 			events: []corev1.Event{{Type: corev1.EventTypeWarning, Reason: "FailedMount", Message: "disk on fire"}}},
-			code: "agent-not-ready", texts: []string{"within 100ms", "is Pending", "agent: ContainerCreating", "the node has not taken it up", "FailedMount: disk on fire"}},
+			code: "agent-not-ready", texts: []string{"within 1s", "is Pending", "agent: ContainerCreating", "the node has not taken it up", "FailedMount: disk on fire"}},
 		{name: "no image in this build", nothing: true, api: &api{}, o: Options{Image: "-"}, code: "agent-image", texts: []string{"--agent-image"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
