@@ -47,6 +47,10 @@ const (
 
 	// patience bounds every wait; nothing comes near it.
 	patience = 20 * time.Second
+
+	// bareRoot is the part of a test's name with which start denies user
+	// namespaces.
+	bareRoot = "root_without_user_namespaces"
 )
 
 // scenario is what front and supervisor do.
@@ -77,6 +81,9 @@ type order struct {
 
 func TestMain(m *testing.M) {
 	boot.Main()
+	if what := os.Getenv(denyVar); what != "" {
+		os.Exit(denyRole(what))
+	}
 	switch os.Getenv(roleVar) {
 	case "front":
 		os.Exit(frontRole())
@@ -244,7 +251,7 @@ func supervise(r *reporter, sc scenario, orders <-chan order) error {
 	}
 	defer b.Close()
 	var ns unix.Stat_t
-	control(b.files[handoff.UserNS], func(fd int) error { return unix.Fstat(fd, &ns) })
+	control(b.files[handoff.Space], func(fd int) error { return unix.Fstat(fd, &ns) })
 
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
@@ -425,9 +432,10 @@ func binaryPath(t *testing.T) string {
 	return path
 }
 
-// asBoth runs a test as root and as an ordinary user.
+// asBoth runs a test as root, as an ordinary user, and as root where user
+// namespaces are forbidden.
 func asBoth(t *testing.T, f func(t *testing.T, uid int)) {
-	for name, uid := range map[string]int{"root": 0, "user": userUID} {
+	for name, uid := range map[string]int{"root": 0, "user": userUID, bareRoot: 0} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f(t, uid)
@@ -492,6 +500,9 @@ func start(t *testing.T, uid int, sc scenario, how ...adjust) *run {
 	r.cmd.Stdout, r.cmd.Stderr = outW, outW
 	r.cmd.ExtraFiles = []*os.File{eventsW, ordersR}
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{}
+	if strings.Contains(t.Name(), "/"+bareRoot) {
+		r.cmd.Env = append(r.cmd.Env, denyVar+"=user namespaces")
+	}
 	if uid != 0 {
 		r.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
 	}

@@ -35,6 +35,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/local/host"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/tree"
 	"github.com/mirrord-go/mirrord/internal/nft"
@@ -172,9 +173,9 @@ func (b *Box) take(m handoff.Message) error {
 	if b.proc, err = os.Open("/proc"); err != nil {
 		return err
 	}
-	ns := b.files[handoff.UserNS]
+	ns := b.files[handoff.Space]
 	if ns == nil {
-		return errors.New("sandbox: the user namespace is missing")
+		return errors.New("sandbox: the namespace is missing")
 	}
 	b.tree, err = tree.New(b.proc, ns, int(binary.BigEndian.Uint32(m.Body[1:])))
 	return err
@@ -182,7 +183,7 @@ func (b *Box) take(m handoff.Message) error {
 
 // ready checks that nothing is missing.
 func (b *Box) ready() error {
-	for _, l := range []handoff.Label{handoff.UserNS, handoff.TUN, handoff.NFT, handoff.Dump, handoff.EventsTCP, handoff.EventsUDP, handoff.Helper} {
+	for _, l := range []handoff.Label{handoff.Space, handoff.TUN, handoff.NFT, handoff.Dump, handoff.EventsTCP, handoff.EventsUDP, handoff.Helper} {
 		if b.files[l] == nil {
 			return fmt.Errorf("sandbox: descriptor %d is missing", l)
 		}
@@ -225,6 +226,13 @@ func (b *Box) Go() error {
 // not (a sandbox in a sandbox), they are looked for, and a hook's error cannot
 // become the program's.
 func (b *Box) Filtered() bool { return b.notify != nil }
+
+// Without lists, after Go, what this sandbox does without, in the order of
+// host.Pieces.
+func (b *Box) Without() []host.Piece {
+	lacks := map[handoff.Step]bool{handoff.StepUserNS: !b.tree.Own(), handoff.StepSeccomp: !b.Filtered()}
+	return slices.DeleteFunc(slices.Clone(host.Pieces), func(p host.Piece) bool { return !lacks[p.Step] })
+}
 
 // TUN is the network device: raw IP packets, each after a virtio_net_hdr
 // (IFF_VNET_HDR, TUN_F_CSUM), in non-blocking mode. Close closes it, unless

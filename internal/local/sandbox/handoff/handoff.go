@@ -24,7 +24,8 @@ const (
 )
 
 // Environment variables of init, from the front: the ids to map, which init
-// cannot ask the kernel for before they are mapped.
+// cannot ask the kernel for before they are mapped. Without them init has no
+// user namespace of its own: it is root, and uses root's rights.
 const (
 	EnvUID = "MIRRORD_INIT_UID"
 	EnvGID = "MIRRORD_INIT_GID"
@@ -104,7 +105,7 @@ type Label byte
 
 // Descriptors in the order they are sent.
 const (
-	UserNS    Label = iota + 1 // the sandbox's user namespace
+	Space     Label = iota + 1 // the sandbox's user namespace or, without one, its network namespace
 	TUN                        // IFF_TUN | IFF_NO_PI | IFF_VNET_HDR, TUN_F_CSUM
 	NFT                        // netlink socket for the loopback rules' sets
 	Dump                       // sock_diag socket for looking at sockets
