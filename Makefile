@@ -13,7 +13,7 @@ SOURCES := $(shell find cmd internal -name '*.go' -not -name '*_test.go') go.mod
 AGENT_BLOB := internal/local/image/agent.gz
 COUNTS := bin/test-counts
 
-.PHONY: help build demo test unit e2e bench lint clean setup
+.PHONY: help build demo test unit e2e bench vm-test lint clean setup
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
@@ -60,6 +60,9 @@ bench: build ## figures against what one would use otherwise (ROWS=start,files B
 	@test/setup build test
 	@$(GO) build -o bin/bench ./test/bench
 	@bin/bench -rows '$(ROWS)' $(addprefix -pairs ,$(BENCH_PAIRS)) -out bench/latest.json
+
+vm-test: build ## in whole machines of other distributions (VM=path/to/vm, see test/vm/README.md)
+	VM='$(VM)' test/vm/run $(IMAGES)
 
 lint: ## formatting, vet, go.mod
 	@test -z "$$(gofmt -l cmd internal test | tee /dev/stderr)" || { echo "lint: gofmt -w these files"; exit 1; }

@@ -23,6 +23,7 @@
 package demo
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,9 +49,9 @@ const (
 	// Hostname is the pod's host name.
 	Hostname = "shop-demo-0"
 
-	// startTimeout bounds the start: it takes some 30 ms, so ten seconds are a
-	// machine that is very busy, more is one that hangs.
-	startTimeout = 10 * time.Second
+	// startTimeout bounds the start: it takes some 30 ms, on an emulated machine
+	// that is very busy some ten seconds, more is one that hangs.
+	startTimeout = 30 * time.Second
 	// tailLength is how many bytes of what the pod complained about are kept.
 	tailLength = 4 << 10
 )
@@ -125,6 +126,9 @@ func Start(ctx context.Context) (*Pod, error) {
 	}
 	if err != nil {
 		p.Close()
+		if ctx.Err() != nil { // what it said then is about its end
+			return nil, refused(fmt.Errorf("it was not ready within %v: %w", startTimeout, ctx.Err()))
+		}
 		if said := strings.TrimSpace(stderr.String()); said != "" {
 			err = errors.New(said)
 		}
@@ -243,8 +247,30 @@ func (p *Pod) Inventory(ctx context.Context) ([]string, error) {
 
 // tail keeps the last tailLength bytes written to it.
 type tail struct {
-	mu sync.Mutex
-	b  []byte
+	mu   sync.Mutex
+	b    []byte
+	more chan struct{} // closed at the next write; nil: nobody waits
+}
+
+// await waits until what was written has a text in it.
+func (t *tail) await(ctx context.Context, text string) error {
+	for {
+		t.mu.Lock()
+		there := bytes.Contains(t.b, []byte(text))
+		if t.more == nil {
+			t.more = make(chan struct{})
+		}
+		more := t.more
+		t.mu.Unlock()
+		if there {
+			return nil
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return fmt.Errorf("it does not say %q: %w", text, ctx.Err())
+		}
+	}
 }
 
 var _ io.Writer = (*tail)(nil)
@@ -253,6 +279,10 @@ func (t *tail) Write(b []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.b = append(t.b, b...)
+	if t.more != nil {
+		close(t.more)
+		t.more = nil
+	}
 	if n := len(t.b) - tailLength; n > 0 {
 		t.b = append(t.b[:0], t.b[n:]...)
 	}

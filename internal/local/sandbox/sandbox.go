@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -56,8 +57,11 @@ type Box struct {
 	files map[handoff.Label]*os.File
 	tree  *tree.Tree
 	proc  *os.File
-	nft   *nft.Conn // owns its file
-	net   netID     // the sandbox's network namespace
+	nft   *nft.Conn  // owns its file; nil where routes do its work
+	ports sync.Mutex // one change of a routing rule at a time
+	net   netID      // the sandbox's network namespace
+
+	routed bool // there are no nftables
 
 	started chan struct{} // closed by Go; then notify is set
 	notify  *os.File      // nil: there is no filter, look for listeners
@@ -163,6 +167,7 @@ func (b *Box) take(m handoff.Message) error {
 		return fmt.Errorf("sandbox: descriptor %d came twice", label)
 	}
 	b.files[label] = m.File
+	b.routed = b.routed || label == handoff.NFT && len(m.Body) > 1 && m.Body[1] == handoff.Routed
 	if label != handoff.Helper {
 		return nil
 	}
@@ -188,8 +193,10 @@ func (b *Box) ready() error {
 			return fmt.Errorf("sandbox: descriptor %d is missing", l)
 		}
 	}
-	b.nft = nft.NewConn(b.files[handoff.NFT])
-	delete(b.files, handoff.NFT)
+	if !b.routed {
+		b.nft = nft.NewConn(b.files[handoff.NFT])
+		delete(b.files, handoff.NFT)
+	}
 	return control(b.files[handoff.Dump], func(fd int) (err error) {
 		b.net, err = netOf(fd)
 		return err
@@ -230,8 +237,17 @@ func (b *Box) Filtered() bool { return b.notify != nil }
 // Without lists, after Go, what this sandbox does without, in the order of
 // host.Pieces.
 func (b *Box) Without() []host.Piece {
-	lacks := map[handoff.Step]bool{handoff.StepUserNS: !b.tree.Own(), handoff.StepSeccomp: !b.Filtered()}
+	lacks := map[handoff.Step]bool{handoff.StepUserNS: !b.tree.Own(), handoff.StepSeccomp: !b.Filtered(), handoff.StepNFT: b.routed}
 	return slices.DeleteFunc(slices.Clone(host.Pieces), func(p host.Piece) bool { return !lacks[p.Step] })
+}
+
+// Localhost is what a connection that comes out of the device names the
+// sandbox's 127.0.0.1 and ::1; the zero Addr: it cannot.
+func (b *Box) Localhost() (v4, v6 netip.Addr) {
+	if b.routed {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.Addr{}
+	}
+	return handoff.Localhost4, handoff.Localhost6
 }
 
 // TUN is the network device: raw IP packets, each after a virtio_net_hdr

@@ -52,6 +52,8 @@ type setup struct {
 	conn *handoff.Conn
 	spec *handoff.Spec
 	own  bool // there is a user namespace of its own
+
+	routed bool // there are no nftables, routes do their work
 }
 
 // runInit returns, with an exit code, only if the command could not be run.
