@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +16,7 @@ import (
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/local/demo"
+	"github.com/mirrord-go/mirrord/internal/local/host"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/boot"
 	"github.com/mirrord-go/mirrord/internal/testnet"
 )
@@ -168,6 +172,31 @@ func TestMissing(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The arguments of a container, for a person and for programs.
+func TestDevcontainer(t *testing.T) {
+	var text, object bytes.Buffer
+	if err := errors.Join(printContainer(&text, false), printContainer(&object, true)); err != nil {
+		t.Fatal(err)
+	}
+	var got struct{ RunArgs []string }
+	if err := json.Unmarshal(object.Bytes(), &got); err != nil || len(got.RunArgs) != len(host.RunArguments) {
+		t.Fatalf("%v: %s", err, &object)
+	}
+	for i, a := range host.RunArguments {
+		if got.RunArgs[i] != a.Arg {
+			t.Errorf("got %q, want %q", got.RunArgs[i], a.Arg)
+		}
+	}
+	_, fragment, _ := strings.Cut(text.String(), "  \"runArgs\": ")
+	var list []string
+	if err := json.NewDecoder(strings.NewReader(fragment)).Decode(&list); err != nil || !slices.Equal(list, got.RunArgs) {
+		t.Errorf("%v: got %q in:\n%s", err, list, &text)
+	}
+	if want := "docker run " + strings.Join(list, " ") + " IMAGE\n"; !strings.Contains(text.String(), want) {
+		t.Errorf("no %q in:\n%s", want, &text)
 	}
 }
 
