@@ -219,7 +219,8 @@ func supervisorRole() int {
 	if err := supervise(r, sc, orders); err != nil {
 		r.say(failed("failed", err))
 	}
-	r.say(event{Name: "left", Text: fmt.Sprintf("%d descriptors, %d goroutines", countFDs()-fds, max(0, settledGoroutines(goroutines)-goroutines))})
+	left := max(0, settledGoroutines(goroutines)-goroutines) // before the descriptors, which they may hold
+	r.say(event{Name: "left", Text: fmt.Sprintf("%d descriptors, %d goroutines", countFDs()-fds, left)})
 	return 0
 }
 
