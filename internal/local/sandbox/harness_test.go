@@ -219,16 +219,17 @@ func supervisorRole() int {
 	if err := supervise(r, sc, orders); err != nil {
 		r.say(failed("failed", err))
 	}
-	left := max(0, settledGoroutines(goroutines)-goroutines) // before the descriptors, which they may hold
-	r.say(event{Name: "left", Text: fmt.Sprintf("%d descriptors, %d goroutines", countFDs()-fds, left)})
+	r.say(event{Name: "left", Text: fmt.Sprintf("%d descriptors, %d goroutines",
+		settled(countFDs, fds)-fds, max(0, settled(runtime.NumGoroutine, goroutines)-goroutines))})
 	return 0
 }
 
-func settledGoroutines(want int) int {
-	for end := time.Now().Add(time.Second); runtime.NumGoroutine() > want && time.Now().Before(end); {
+// settled counts again until it is want, for what just goes on to end.
+func settled(count func() int, want int) int {
+	for end := time.Now().Add(time.Second); count() > want && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
-	return runtime.NumGoroutine()
+	return count()
 }
 
 func countFDs() int {
