@@ -13,7 +13,7 @@ SOURCES := $(shell find cmd internal -name '*.go' -not -name '*_test.go') go.mod
 AGENT_BLOB := internal/local/image/agent.gz
 COUNTS := bin/test-counts
 
-.PHONY: help build demo test unit e2e chaos bench fuzz lint clean setup
+.PHONY: help build demo test unit e2e chaos bench fuzz vm-test lint clean setup
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
@@ -69,6 +69,9 @@ bench: build ## figures against what one would use otherwise (ROWS=start,files B
 
 fuzz: bin/mirrord ## every parser of outside bytes, for FUZZTIME=10s each
 	@test/fuzz
+
+vm-test: build ## in whole machines of other distributions (VM=path/to/vm, see test/vm/README.md)
+	VM='$(VM)' test/vm/run $(IMAGES)
 
 lint: ## formatting, vet, go.mod
 	@test -z "$$(gofmt -l cmd internal test | tee /dev/stderr)" || { echo "lint: gofmt -w these files"; exit 1; }

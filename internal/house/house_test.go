@@ -39,7 +39,8 @@ const layers = `
 
 	# The developer's machine: mechanisms, then ways to an agent.
 	WORDS < local/netstack, local/fusefs, local/control, local/image, local/kin;
-	WORDS, KERNEL < local/sandbox/handoff, local/sandbox/tree < local/sandbox, local/sandbox/boot;
+	WORDS, KERNEL < local/sandbox/handoff, local/sandbox/tree, local/sandbox/route < local/sandbox, local/sandbox/boot;
+	local/sandbox/handoff < local/host < local/sandbox, local/sandbox/boot; # what a sandbox needs, as data
 	local/netstack, local/fusefs, local/sandbox, local/kin < LOCALMECH;
 	WORDS, KERNEL, link/seal < local/kube, local/process, local/demo < REACH;
 
@@ -277,7 +278,7 @@ var oneRoom = map[string][]string{
 	"github.com/pelletier/":                  {"config/document"},
 	"github.com/joho/":                       {"rules"},
 	"github.com/dlclark/":                    {"rules/expression"},
-	"os/exec": {"local/sandbox", "local/front", "local/process", "local/demo", "local/image", "leak", "testnet", "testcluster",
+	"os/exec": {"local/sandbox", "local/front", "local/process", "local/demo", "local/image", "local/doctor", "leak", "testnet", "testcluster",
 		"test/summary", "test/bench", "test/bench/load"},
 }
 

@@ -1,12 +1,16 @@
 package cli
 
 import (
+	"context"
 	"os"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/demo"
+	"github.com/mirrord-go/mirrord/internal/local/host"
+	"github.com/mirrord-go/mirrord/internal/local/sandbox"
 )
 
 func (a *app) demoCommand() *cobra.Command {
@@ -26,10 +30,11 @@ no root and no network, and leaves nothing behind.`,
 			if err != nil {
 				return err
 			}
-			return demo.Run(ctx, os.Stdout, self, demo.Options{
+			err = demo.Run(ctx, os.Stdout, self, demo.Options{
 				Keep:   keep,
 				Colour: os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(os.Stdout.Fd())),
 			})
+			return whyNoPod(ctx, err)
 		},
 	}
 	c.Flags().BoolVar(&keep, "keep", false, "keep the pod until Ctrl-C, for commands of your own")
@@ -39,4 +44,19 @@ no root and no network, and leaves nothing behind.`,
 			RunE: func(_ *cobra.Command, args []string) error { return run(args) }})
 	}
 	return c
+}
+
+// whyNoPod explains a pod that could not be made by what this machine lacks
+// for a session, too, if it does.
+func whyNoPod(ctx context.Context, err error) error {
+	if err == nil || failure.From(err).Code != "demo-pod" {
+		return err
+	}
+	found, _ := sandbox.Probe(ctx) // that it cannot be told is not what went wrong
+	for _, a := range found {
+		if p, ok := host.Of(a.Step); a.Err != nil && (!ok || p.Without == "" || len(found) == 1) {
+			return a.Err
+		}
+	}
+	return err
 }

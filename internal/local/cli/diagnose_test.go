@@ -69,9 +69,9 @@ func diagnosed(t *testing.T, args ...string) (printed string, files map[string]s
 // marker is in every secret of the test.
 const marker = "s3cr3t-"
 
-// place puts secrets wherever a session may have some, with a cluster that
+// plant puts secrets wherever a session may have some, with a cluster that
 // repeats what it is told.
-func place(t *testing.T) {
+func plant(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
 	t.Setenv("HOME", dir)
@@ -97,7 +97,7 @@ func place(t *testing.T) {
 
 // None of the secrets is in the archive, nor in what is printed; their names are.
 func TestDiagnoseHidesSecrets(t *testing.T) {
-	place(t)
+	plant(t)
 	j := (&app{version: "test"}).keepJournal(config.Config{Target: "pod/shop-1",
 		Env: rules.EnvOptions{Override: map[string]rules.Pattern{"API_KEY": {Text: marker + "override"}}}})
 	j.Note(event.Event{Level: event.Warning, Code: "w", Text: "it said " + marker + "override"})
@@ -127,7 +127,7 @@ func TestDiagnoseHidesSecrets(t *testing.T) {
 
 // Mistakes of a configuration quote it: they are left out, with the reason.
 func TestDiagnoseOfAWrongConfiguration(t *testing.T) {
-	place(t)
+	plant(t)
 	if err := os.WriteFile("wrong.json", []byte(`{"feature":{"network":{"incoming":{"http_filter":{"header_filter":"x: `+marker+`("}}}}}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func TestDiagnoseWithoutACluster(t *testing.T) {
 }
 
 func TestJournalCanBeSwitchedOff(t *testing.T) {
-	place(t)
+	plant(t)
 	t.Setenv("MIRRORD_JOURNAL", "off")
 	if j := (&app{}).keepJournal(config.Config{}); j != nil {
 		t.Error("there is a journal")

@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -12,13 +14,14 @@ import (
 	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/doctor"
+	"github.com/mirrord-go/mirrord/internal/local/host"
 	"github.com/mirrord-go/mirrord/internal/local/kube"
 	"github.com/mirrord-go/mirrord/internal/local/monitor"
 )
 
 func (a *app) doctorCommand() *cobra.Command {
 	var settings map[string]config.Setting
-	var asJSON bool
+	var asJSON, fix, devcontainer bool
 	c := &cobra.Command{
 		Use:   "doctor [flags]",
 		Short: "Check what a session needs, here and in the cluster",
@@ -26,15 +29,37 @@ func (a *app) doctorCommand() *cobra.Command {
 starts nothing, and says for each thing that is missing how to mend it. It takes the
 flags and the configuration of exec and looks at that session's target, if it has one.
 
+With --fix it first mends what this machine lacks: as root it runs the commands, each
+written down before it runs; otherwise it prints them. Settings, modules, modes of
+devices and an AppArmor profile can be mended so, on this machine and for its next
+start. Without --fix nothing is changed.
+
+With --devcontainer it only prints what a container must be started with, so that
+sessions work in it.
+
 The exit code is 0 if a session has all that it needs, 1 if not. A dash marks what
-could not be looked at, or what a session does without.`,
+could not be looked at, or what a session does without. docs/hosts.md has all of it.`,
 		Example: `  mirrord doctor
   mirrord doctor -t deployment/shop -n staging
+  sudo mirrord doctor --fix
+  mirrord doctor --devcontainer
   mirrord doctor --json`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			ctx, stop := interruptible()
 			defer stop()
+			if devcontainer {
+				return printContainer(os.Stdout, asJSON)
+			}
+			if fix {
+				out := os.Stdout
+				if asJSON {
+					out = os.Stderr
+				}
+				if err := doctor.Mend(ctx, out); err != nil {
+					return err
+				}
+			}
 			ok, err := a.doctor(ctx, settings, asJSON)
 			if err == nil && !ok {
 				a.code = exitFailure
@@ -44,6 +69,9 @@ could not be looked at, or what a session does without.`,
 	}
 	settings = sessionFlags(c.Flags())
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	c.Flags().BoolVar(&fix, "fix", false, "first mend what this machine lacks, as root")
+	c.Flags().BoolVar(&devcontainer, "devcontainer", false, "print what a container must be started with")
+	c.MarkFlagsMutuallyExclusive("fix", "devcontainer")
 	return c
 }
 
@@ -80,6 +108,27 @@ func (a *app) doctor(ctx context.Context, settings map[string]config.Setting, as
 		return ok, err
 	}
 	return ok, monitor.WriteJSON(os.Stdout, map[string]any{"ok": ok, "checks": checks}, "  ")
+}
+
+// printContainer writes the arguments that a container needs.
+func printContainer(out io.Writer, asJSON bool) error {
+	var args []string
+	for _, a := range host.RunArguments {
+		args = append(args, a.Arg)
+	}
+	if asJSON {
+		return monitor.WriteJSON(out, map[string]any{"runArgs": args, "arguments": host.RunArguments}, "  ")
+	}
+	list, err := json.MarshalIndent(args, "  ", "  ")
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "in devcontainer.json:\n\n  \"runArgs\": %s\n\nor by hand, also with podman:\n\n  docker run %s IMAGE\n\n", list, strings.Join(args, " "))
+	for _, a := range host.RunArguments {
+		fmt.Fprintf(out, "%-38s %s\n", a.Arg, a.For)
+	}
+	_, err = fmt.Fprintln(out, "\nNo capability and no root is among them. In the container, mirrord doctor says what is still missing.")
+	return err
 }
 
 // checklist prints each check as it comes, with a tick, a cross or a dash.

@@ -20,7 +20,7 @@ const (
 	device = "eth0"
 	// linkTimeout bounds the wait for the devices to be up, which takes a few
 	// milliseconds.
-	linkTimeout = 5 * time.Second
+	linkTimeout = 15 * time.Second
 )
 
 // host is a place in the demo's network, by the last number of its addresses.

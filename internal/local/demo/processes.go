@@ -82,7 +82,11 @@ func (p *Pod) strangers() ([]process, error) {
 		return nil, err
 	}
 	var list []process
-	for _, kind := range []string{"user", "net"} {
+	kinds := []string{"user", "net"}
+	if !p.own { // everybody is in the machine's
+		kinds = kinds[1:]
+	}
+	for _, kind := range kinds {
 		all, err := p.in(kind)
 		if err != nil {
 			return nil, err

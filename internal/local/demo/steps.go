@@ -126,7 +126,13 @@ func (s *story) serve(ctx context.Context, flags ...string) (*server, error) {
 		w.Close()
 		v.done <- err
 	}()
-	if err := s.await(v, "listening on port "); err != nil {
+	err := s.await(v, "listening on port ")
+	if err == nil {
+		// By now the session has taken the port; where it has to look for
+		// listeners, it will in a moment.
+		err = v.said.await(ctx, fmt.Sprintf("port %d", httpPort))
+	}
+	if err != nil {
 		err = errors.Join(err, v.end())
 		s.output(v.said.String())
 		return nil, err

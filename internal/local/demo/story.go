@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	// stepTimeout bounds one command of the story; each takes some 200 ms.
-	stepTimeout = 30 * time.Second
+	// stepTimeout bounds one command of the story; each takes some 200 ms, on an
+	// emulated machine that is very busy half a minute.
+	stepTimeout = 90 * time.Second
 	// backTimeout is how long the pod may take to be as before when a session
 	// has ended: twice what a session promises.
 	backTimeout = 20 * time.Second

@@ -52,6 +52,7 @@ func standIn(args []string) {
 	}
 	if len(args) > 1 && args[1] == "demo" {
 		fmt.Println("listening on port 80")
+		fmt.Fprintln(os.Stderr, "port 80: the target's traffic is mirrored")
 		if !steal {
 			fmt.Println("local GET /mirrored client 10.245.0.1")
 		}
@@ -105,7 +106,7 @@ func TestStory(t *testing.T) {
 		"    demo-db ready, you are 10.245.0.7\n    ✓ ",
 		path + " demo serve 80\n    listening on port 80\n    10.245.0.1 asks the pod: GET /mirrored\n    the answer: remote GET /mirrored\n" +
 			"    local GET /mirrored client 10.245.0.1\n    ✓ ",
-		"    the answer: remote GET /stolen\n    ✗ the pod answered instead of this machine\n",
+		"    the answer: remote GET /stolen\n    port 80: the target's traffic is mirrored\n    ✗ the pod answered instead of this machine\n",
 		"    ✓ no process, table, rule, route or address: ",
 		"10 of 11 steps are as they should be.\n",
 	} {

@@ -6,7 +6,8 @@
 // says so. The checks are the very code of a session (the sandbox's own init,
 // the kubeconfig's reading, the Job that an agent would be), so both tell a
 // failure with the same words and the same code. It makes namespaces of its own
-// for a moment, and asks the API server; nothing is left behind anywhere.
+// for a moment, and asks the API server; nothing is left behind anywhere. Only
+// Mend changes something, and says each command before it runs.
 package doctor
 
 import (
@@ -14,6 +15,7 @@ import (
 	"fmt"
 
 	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/local/host"
 	"github.com/mirrord-go/mirrord/internal/local/kube"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
 )
@@ -43,6 +45,8 @@ type Check struct {
 	Text string `json:"text,omitempty"`
 	// Failure is why it is Bad, as a session would tell it.
 	Failure *failure.Error `json:"failure,omitempty"`
+	// Cure mends it, as far as that can be done on this machine.
+	Cure host.Cure `json:"cure,omitzero"`
 }
 
 // Options of Run.
@@ -60,7 +64,7 @@ type Options struct {
 // error says that ctx has ended.
 func Run(ctx context.Context, o Options) (ok bool, err error) {
 	d := &doctor{o: o, ok: true}
-	d.machine(ctx, sandbox.Probe)
+	d.machine(ctx, host.Look(), sandbox.Probe)
 	if ctx.Err() == nil && !o.Local {
 		d.cluster(ctx)
 	}
@@ -82,7 +86,9 @@ func (d *doctor) skipped(name, text string, args ...any) {
 	d.o.Show(Check{Area: d.area, Name: name, State: Skipped, Text: fmt.Sprintf(text, args...)})
 }
 
-func (d *doctor) bad(name string, err error) {
+func (d *doctor) bad(name string, err error) { d.lacks(name, err, host.Cure{}) }
+
+func (d *doctor) lacks(name string, err error, cure host.Cure) {
 	d.ok = false
-	d.o.Show(Check{Area: d.area, Name: name, State: Bad, Failure: failure.From(err)})
+	d.o.Show(Check{Area: d.area, Name: name, State: Bad, Failure: failure.From(err), Cure: cure})
 }

@@ -3,20 +3,16 @@ package doctor
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/mirrord-go/mirrord/internal/leak"
 	"github.com/mirrord-go/mirrord/internal/local/kube"
-	"github.com/mirrord-go/mirrord/internal/local/sandbox"
-	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 )
 
 func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
@@ -32,45 +28,6 @@ func lines(checks []Check) string {
 		all = append(all, line)
 	}
 	return strings.Join(all, "\n")
-}
-
-func TestMachine(t *testing.T) {
-	lacks := func(step handoff.Step, errno syscall.Errno) sandbox.Ability {
-		return sandbox.Ability{Step: step, Err: sandbox.Explain(&handoff.Error{Step: step, Errno: errno})}
-	}
-	has := func(step handoff.Step) sandbox.Ability { return sandbox.Ability{Step: step} }
-	for _, c := range []struct {
-		name  string
-		found []sandbox.Ability
-		err   error
-		want  string
-		ok    bool
-	}{
-		{"all is there", []sandbox.Ability{has("userns"), has("tun"), has("nft"), has("fuse"), has("seccomp")}, nil,
-			"good user namespaces\ngood /dev/net/tun\ngood nftables\ngood /dev/fuse\ngood notice of listeners", true},
-		{"no namespaces", []sandbox.Ability{lacks("userns", syscall.ENOSPC)}, nil,
-			"bad user namespaces no-user-namespaces\nskipped /dev/net/tun\nskipped nftables\nskipped /dev/fuse\nskipped notice of listeners", false},
-		{"one is missing", []sandbox.Ability{has("userns"), lacks("tun", syscall.ENOENT), has("nft"), lacks("fuse", syscall.EACCES), has("seccomp")}, nil,
-			"good user namespaces\nbad /dev/net/tun no-tun\ngood nftables\nbad /dev/fuse no-fuse\ngood notice of listeners", false},
-		{"what a session does without", []sandbox.Ability{has("userns"), has("tun"), has("nft"), has("fuse"), lacks("seccomp", syscall.EBUSY)}, nil,
-			"good user namespaces\ngood /dev/net/tun\ngood nftables\ngood /dev/fuse\nskipped notice of listeners", true},
-		{"cannot be tried", nil, errors.New("too many processes"),
-			"bad user namespaces no-sandbox\nskipped /dev/net/tun\nskipped nftables\nskipped /dev/fuse\nskipped notice of listeners", false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			var got []Check
-			d := &doctor{o: Options{Show: func(c Check) { got = append(got, c) }}, ok: true}
-			d.machine(context.Background(), func(context.Context) ([]sandbox.Ability, error) { return c.found, c.err })
-			if lines(got) != c.want || d.ok != c.ok {
-				t.Errorf("ok %v, want %v; got:\n%s\nwant:\n%s", d.ok, c.ok, lines(got), c.want)
-			}
-			for _, check := range got {
-				if check.State != Good && check.Text == "" && check.Failure == nil {
-					t.Errorf("%s: no reason is given", check.Name)
-				}
-			}
-		})
-	}
 }
 
 // A cluster of one pod whose API server says what the test wants.

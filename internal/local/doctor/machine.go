@@ -3,64 +3,56 @@ package doctor
 import (
 	"context"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/local/host"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 )
 
-// parts are what a sandbox needs besides namespaces.
-var parts = []struct {
-	step handoff.Step
-	name string
-	// without says how a session does without it; empty: it cannot.
-	without string
-}{
-	{handoff.StepTUN, "/dev/net/tun", ""},
-	{handoff.StepNFT, "nftables", ""},
-	{handoff.StepFUSE, "/dev/fuse", ""},
-	{handoff.StepSeccomp, "notice of listeners", "they are looked for instead, and found a moment later"},
-}
+// prober finds out what a sandbox may do here: sandbox.Probe.
+type prober func(context.Context) ([]sandbox.Ability, error)
 
 // machine checks what the sandbox needs.
-func (d *doctor) machine(ctx context.Context, probe func(context.Context) ([]sandbox.Ability, error)) {
+func (d *doctor) machine(ctx context.Context, f host.Facts, probe prober) {
 	d.area = Machine
-	const namespaces = "user namespaces"
+	if why, do := f.Kernel(); why != "" {
+		d.bad("kernel", &failure.Error{Code: "old-kernel", What: "this kernel lacks what a session needs", Why: why, Do: do})
+	} else if f.Container != "" {
+		d.good("kernel", "Linux %s, in a %s", f.Release, f.Container)
+	} else {
+		d.good("kernel", "Linux %s", f.Release)
+	}
 	found, err := probe(ctx)
-	switch {
-	case ctx.Err() != nil:
+	if ctx.Err() != nil {
 		return
-	case err != nil:
-		d.bad(namespaces, failure.Wrap(err, "no-sandbox", "the sandbox for commands cannot be tried here", "try: mirrord exec -t process/$$ true"))
-	case found[0].Err != nil:
-		d.bad(namespaces, found[0].Err)
-	default:
-		d.good(namespaces, "Linux %s", kernel())
 	}
-	results := map[handoff.Step]error{}
+	if err != nil {
+		found = []sandbox.Ability{{Step: handoff.StepUserNS,
+			Err: failure.Wrap(err, "no-sandbox", "the sandbox for commands cannot be tried here", "try: mirrord exec -t process/$$ true")}}
+	}
+	found[0].Step = handoff.StepUserNS // or of their maps
+	results := map[handoff.Step]sandbox.Ability{}
 	for _, a := range found {
-		results[a.Step] = a.Err
+		results[a.Step] = a
 	}
-	for _, p := range parts {
-		switch err, tried := results[p.step]; {
+	for _, p := range host.Pieces {
+		a, tried := results[p.Step]
+		switch {
 		case !tried:
-			d.skipped(p.name, "cannot be tried without user namespaces")
-		case err == nil:
-			d.good(p.name, "")
-		case p.without != "":
-			d.skipped(p.name, "%v; %s", failure.From(err).Why, p.without)
+			d.skipped(p.Name, "cannot be tried without user namespaces")
+		case p.Step == handoff.StepSeccomp && a.Err == nil && f.NoPtrace():
+			d.skipped(p.Name, "kernel.yama.ptrace_scope is 3, so nobody may look into processes; %s", p.Without)
+		case a.Err == nil:
+			d.good(p.Name, "")
+		case p.Without != "" && len(found) > 1:
+			d.o.Show(Check{Area: d.area, Name: p.Name, State: Skipped, Text: failure.From(a.Err).Why + "; " + p.Without, Cure: a.Cure})
 		default:
-			d.bad(p.name, err)
+			d.lacks(p.Name, a.Err, a.Cure)
 		}
 	}
-}
-
-// kernel is the release of the kernel that runs.
-func kernel() string {
-	var u unix.Utsname
-	if unix.Uname(&u) != nil {
-		return ""
+	if text := f.Limits(); text != "" {
+		d.skipped("limits", "%s", text)
+	} else {
+		d.good("limits", "")
 	}
-	return unix.ByteSliceToString(u.Release[:])
 }

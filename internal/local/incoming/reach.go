@@ -25,7 +25,7 @@ type Attempt struct {
 // Host is what the sandbox's addresses are.
 type Host struct {
 	Pod4, Pod6             netip.Addr // the pod's own; zero where it has none
-	Localhost4, Localhost6 netip.Addr // what the tunnel's side calls the sandbox's 127.0.0.1 and ::1
+	Localhost4, Localhost6 netip.Addr // what the tunnel's side calls the sandbox's 127.0.0.1 and ::1; zero: it cannot
 }
 
 // Reach lists, in order, how to connect client to a listener of the sandbox
@@ -57,9 +57,11 @@ func (h Host) Reach(client, listener netip.AddrPort) []Attempt {
 		case dst.IsLoopback():
 			via = h.Localhost4
 		}
-		tries = append(tries, Attempt{Tunnel, src, netip.AddrPortFrom(via, port)})
-		if !ip.IsUnspecified() {
-			return tries
+		if via.IsValid() {
+			tries = append(tries, Attempt{Tunnel, src, netip.AddrPortFrom(via, port)})
+			if !ip.IsUnspecified() {
+				return tries
+			}
 		}
 	}
 	// [::] with IPV6_V6ONLY, 0.0.0.0 and an IPv6 client, a pod without the

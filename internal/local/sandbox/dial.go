@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
+	"github.com/mirrord-go/mirrord/internal/local/sandbox/route"
 	"github.com/mirrord-go/mirrord/internal/nft"
 )
 
@@ -20,6 +21,9 @@ import (
 // program's own (on), or the pod's. proto is unix.IPPROTO_TCP or IPPROTO_UDP.
 // Watch does it for what the program listens on. Setting it again is no error.
 func (b *Box) SetLocal(proto int, port uint16, on bool) error {
+	if b.routed {
+		return b.routeLocal(uint8(proto), port, on)
+	}
 	set := nft.Set{Table: nft.Table{Name: handoff.Table}, Name: handoff.SetTCP, Key: nft.TypePort}
 	if proto == unix.IPPROTO_UDP {
 		set.Name = handoff.SetUDP
@@ -31,6 +35,27 @@ func (b *Box) SetLocal(proto int, port uint16, on bool) error {
 		return err
 	}
 	return nil
+}
+
+// routeLocal is SetLocal by routing rules, one for what goes to the port and
+// one for what it answers.
+func (b *Box) routeLocal(proto uint8, port uint16, on bool) error {
+	b.ports.Lock()
+	defer b.ports.Unlock()
+	return control(b.files[handoff.NFT], func(fd int) error {
+		r := route.On(fd)
+		for _, u := range []route.Rule{{Dport: port}, {Sport: port}} {
+			u.Priority, u.Table, u.Proto = handoff.RulePort, unix.RT_TABLE_LOCAL, proto
+			change, done := r.AddRule, error(unix.EEXIST)
+			if !on {
+				change, done = r.DeleteRule, unix.ENOENT
+			}
+			if err := change(u); err != nil && !errors.Is(err, done) {
+				return fmt.Errorf("route port %d: %w", port, err)
+			}
+		}
+		return nil
+	})
 }
 
 // Socket makes a socket inside the sandbox's network namespace: family

@@ -48,6 +48,10 @@ const (
 
 	// patience bounds every wait; nothing comes near it.
 	patience = 20 * time.Second
+
+	// bareRoot is the part of a test's name with which start denies user
+	// namespaces.
+	bareRoot = "root_without_user_namespaces"
 )
 
 // scenario is what front and supervisor do.
@@ -78,6 +82,9 @@ type order struct {
 
 func TestMain(m *testing.M) {
 	boot.Main()
+	if what := os.Getenv(denyVar); what != "" {
+		os.Exit(denyRole(what))
+	}
 	switch os.Getenv(roleVar) {
 	case "front":
 		os.Exit(frontRole())
@@ -225,16 +232,17 @@ func supervisorRole() int {
 	if err := supervise(r, sc, orders); err != nil {
 		r.say(failed("failed", err))
 	}
-	running := settledGoroutines(goroutines) // first: a descriptor is closed when the last who uses it is gone
-	r.say(event{Name: "left", Text: fmt.Sprintf("%d descriptors, %d goroutines", countFDs()-fds, max(0, running-goroutines))})
+	r.say(event{Name: "left", Text: fmt.Sprintf("%d descriptors, %d goroutines",
+		settled(countFDs, fds)-fds, max(0, settled(runtime.NumGoroutine, goroutines)-goroutines))})
 	return 0
 }
 
-func settledGoroutines(want int) int {
-	for end := time.Now().Add(time.Second); runtime.NumGoroutine() > want && time.Now().Before(end); {
+// settled counts again until it is want, for what just goes on to end.
+func settled(count func() int, want int) int {
+	for end := time.Now().Add(time.Second); count() > want && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
-	return runtime.NumGoroutine()
+	return count()
 }
 
 func countFDs() int {
@@ -258,7 +266,7 @@ func supervise(r *reporter, sc scenario, orders <-chan order) error {
 	}
 	defer b.Close()
 	var ns unix.Stat_t
-	control(b.files[handoff.UserNS], func(fd int) error { return unix.Fstat(fd, &ns) })
+	control(b.files[handoff.Space], func(fd int) error { return unix.Fstat(fd, &ns) })
 
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
@@ -447,9 +455,10 @@ func binaryPath(t *testing.T) string {
 	return path
 }
 
-// asBoth runs a test as root and as an ordinary user.
+// asBoth runs a test as root, as an ordinary user, and as root where user
+// namespaces are forbidden.
 func asBoth(t *testing.T, f func(t *testing.T, uid int)) {
-	for name, uid := range map[string]int{"root": 0, "user": userUID} {
+	for name, uid := range map[string]int{"root": 0, "user": userUID, bareRoot: 0} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f(t, uid)
@@ -514,6 +523,9 @@ func start(t *testing.T, uid int, sc scenario, how ...adjust) *run {
 	r.cmd.Stdout, r.cmd.Stderr = outW, outW
 	r.cmd.ExtraFiles = []*os.File{eventsW, ordersR}
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{}
+	if strings.Contains(t.Name(), "/"+bareRoot) {
+		r.cmd.Env = append(r.cmd.Env, denyVar+"=user namespaces")
+	}
 	if uid != 0 {
 		r.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
 	}

@@ -31,6 +31,7 @@ type Process struct {
 	exited   chan struct{} // closed when code is set
 	code     int
 	signals  *forwarding
+	bare     *handoff.Error // why there is no user namespace; nil: there is one
 }
 
 // Launch starts the init of a sandbox as a child of this process and gives the
@@ -41,6 +42,9 @@ type Process struct {
 // the command; descriptors above 2 are then closed here, as they would be in a
 // program that became the command. Init dies with this process. Wait must be
 // called.
+//
+// Root, where user namespaces are forbidden, uses its own rights for the other
+// namespaces (Box.Without).
 func Launch() (*Process, *os.File, error) {
 	ours, theirs, err := handoff.Pair()
 	if err != nil {
@@ -94,29 +98,27 @@ func (p *Process) start(sock *os.File) error {
 			}
 		}
 		files[fd] = uintptr(fd)
-		caps, err := capabilities()
+		attr, err := p.attr(files)
 		if err != nil {
 			return err
 		}
-		p.pid, _, err = syscall.StartProcess("/proc/self/exe", []string{handoff.InitName, strconv.Itoa(fd)}, &syscall.ProcAttr{
-			Env: []string{
-				handoff.EnvUID + "=" + strconv.Itoa(os.Geteuid()),
-				handoff.EnvGID + "=" + strconv.Itoa(os.Getegid()),
-			},
-			Files: files,
-			Sys: &syscall.SysProcAttr{
-				Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS,
-				AmbientCaps: caps,
-				Pdeathsig:   syscall.SIGKILL,
-				PidFD:       &p.pidfd,
-			},
-		})
+		argv := []string{handoff.InitName, strconv.Itoa(fd)}
+		p.pid, _, err = syscall.StartProcess("/proc/self/exe", argv, attr)
 		if err != nil {
 			e := &handoff.Error{Step: handoff.StepUserNS}
 			if !errors.As(err, &e.Errno) {
 				e.Text = err.Error()
 			}
-			return e
+			if !forbidden(e.Errno) || os.Geteuid() != 0 {
+				return e
+			}
+			attr.Env = nil // no ids to map
+			attr.Sys.Cloneflags &^= unix.CLONE_NEWUSER
+			attr.Sys.AmbientCaps = nil // root has what there is by execve
+			if p.pid, _, err = syscall.StartProcess("/proc/self/exe", argv, attr); err != nil {
+				return e // what an ordinary setting would mend
+			}
+			p.bare = e
 		}
 		for _, n := range inherited {
 			unix.Close(n)
@@ -124,6 +126,33 @@ func (p *Process) start(sock *os.File) error {
 		p.userNS, _ = os.Open(fmt.Sprintf("/proc/%d/ns/user", p.pid)) // for EndTree
 		return nil
 	})
+}
+
+// forbidden tells whether clone(2) has failed because of its CLONE_NEWUSER.
+func forbidden(errno syscall.Errno) bool {
+	switch errno {
+	case unix.EPERM, unix.EACCES, unix.ENOSPC, unix.EUSERS, unix.EINVAL:
+		return true
+	}
+	return false
+}
+
+// attr is how init is started, in a user namespace of its own.
+func (p *Process) attr(files []uintptr) (*syscall.ProcAttr, error) {
+	caps, err := capabilities()
+	return &syscall.ProcAttr{
+		Env: []string{
+			handoff.EnvUID + "=" + strconv.Itoa(os.Geteuid()),
+			handoff.EnvGID + "=" + strconv.Itoa(os.Getegid()),
+		},
+		Files: files,
+		Sys: &syscall.SysProcAttr{
+			Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS,
+			AmbientCaps: caps,
+			Pdeathsig:   syscall.SIGKILL,
+			PidFD:       &p.pidfd,
+		},
+	}, err
 }
 
 // capabilities are what init keeps over its own execve, in its namespaces.

@@ -184,7 +184,8 @@ func TestFailures(t *testing.T) {
 func TestNoUserNamespace(t *testing.T) {
 	r := start(t, userUID, scenario{}.sh("true"), func(c *exec.Cmd) {
 		// In a namespace whose own limit is zero: the machine's stays.
-		c.Args = []string{"unshare", "-Ur", "sh", "-c", `echo 0 >/proc/sys/user/max_user_namespaces; exec "$0"`, c.Path}
+		c.Args = []string{"unshare", "--map-current-user", "--keep-caps", "sh", "-c",
+			`echo 0 >/proc/sys/user/max_user_namespaces; exec setpriv --ambient-caps -all --inh-caps -all "$0"`, c.Path}
 		c.Path = "/usr/bin/unshare"
 	})
 	e := r.await("launch")

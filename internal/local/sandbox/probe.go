@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/local/host"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 )
 
@@ -13,17 +14,18 @@ import (
 type Ability struct {
 	Step handoff.Step // that needs it
 	Err  error        // nil: it is there; else as Explain gives it
+	Cure host.Cure    // of Err
 }
 
 // Probe finds out, by doing, what this machine lets a sandbox do. It starts an
 // init as Launch does, which tries its steps one by one and ends. The first
-// ability is that of namespaces; without it the others cannot be known and are
-// not in the result. Like Launch it closes inherited descriptors above 2. An
+// ability is that of user namespaces; where it is missing and root cannot do
+// without, the others cannot be known and are not in the result. Like Launch it closes inherited descriptors above 2. An
 // error says that the probe itself could not be carried out.
 func Probe(ctx context.Context) ([]Ability, error) {
 	p, sock, err := Launch()
 	if failed, ok := errors.AsType[*handoff.Error](err); ok {
-		return []Ability{{failed.Step, Explain(err)}}, nil
+		return []Ability{lack(failed)}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -40,6 +42,9 @@ func Probe(ctx context.Context) ([]Ability, error) {
 	// If init has ended with a word already, that is still to be read.
 	sent := conn.Send(handoff.Message{Kind: handoff.KindProbe})
 	found := []Ability{{Step: handoff.StepUserNS}}
+	if p.bare != nil {
+		found[0] = lack(p.bare)
+	}
 	for {
 		m, err := conn.Receive()
 		switch {
@@ -55,11 +60,17 @@ func Probe(ctx context.Context) ([]Ability, error) {
 		case err != nil:
 			return nil, err
 		case m.Kind == handoff.KindError: // it never came to the probes
-			return []Ability{{result.Step, Explain(result)}}, nil
+			return []Ability{lack(result)}, nil
 		case result.Errno == 0 && result.Text == "":
 			found = append(found, Ability{Step: result.Step})
 		default:
-			found = append(found, Ability{result.Step, Explain(result)})
+			found = append(found, lack(result))
 		}
 	}
+}
+
+// lack is an ability that is not there.
+func lack(h *handoff.Error) Ability {
+	err, cure := host.Explain(h, host.Look())
+	return Ability{h.Step, err, cure}
 }

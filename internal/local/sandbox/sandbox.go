@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -37,6 +38,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mirrord-go/mirrord/internal/local/host"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/tree"
 	"github.com/mirrord-go/mirrord/internal/nft"
@@ -57,8 +59,11 @@ type Box struct {
 	files map[handoff.Label]*os.File
 	tree  *tree.Tree
 	proc  *os.File
-	nft   *nft.Conn // owns its file
-	net   netID     // the sandbox's network namespace
+	nft   *nft.Conn  // owns its file; nil where routes do its work
+	ports sync.Mutex // one change of a routing rule at a time
+	net   netID      // the sandbox's network namespace
+
+	routed bool // there are no nftables
 
 	started chan struct{} // closed by Go; then notify is set
 	notify  *os.File      // nil: there is no filter, look for listeners
@@ -164,6 +169,7 @@ func (b *Box) take(m handoff.Message) error {
 		return fmt.Errorf("sandbox: descriptor %d came twice", label)
 	}
 	b.files[label] = m.File
+	b.routed = b.routed || label == handoff.NFT && len(m.Body) > 1 && m.Body[1] == handoff.Routed
 	if label != handoff.Helper {
 		return nil
 	}
@@ -174,9 +180,9 @@ func (b *Box) take(m handoff.Message) error {
 	if b.proc, err = os.Open("/proc"); err != nil {
 		return err
 	}
-	ns := b.files[handoff.UserNS]
+	ns := b.files[handoff.Space]
 	if ns == nil {
-		return errors.New("sandbox: the user namespace is missing")
+		return errors.New("sandbox: the namespace is missing")
 	}
 	pid := int(binary.BigEndian.Uint32(m.Body[1:]))
 	if b.tree, err = tree.New(b.proc, ns, pid); err != nil {
@@ -188,13 +194,15 @@ func (b *Box) take(m handoff.Message) error {
 
 // ready checks that nothing is missing.
 func (b *Box) ready() error {
-	for _, l := range []handoff.Label{handoff.UserNS, handoff.TUN, handoff.NFT, handoff.Dump, handoff.EventsTCP, handoff.EventsUDP, handoff.Helper} {
+	for _, l := range []handoff.Label{handoff.Space, handoff.TUN, handoff.NFT, handoff.Dump, handoff.EventsTCP, handoff.EventsUDP, handoff.Helper} {
 		if b.files[l] == nil {
 			return fmt.Errorf("sandbox: descriptor %d is missing", l)
 		}
 	}
-	b.nft = nft.NewConn(b.files[handoff.NFT])
-	delete(b.files, handoff.NFT)
+	if !b.routed {
+		b.nft = nft.NewConn(b.files[handoff.NFT])
+		delete(b.files, handoff.NFT)
+	}
 	return control(b.files[handoff.Dump], func(fd int) (err error) {
 		b.net, err = netOf(fd)
 		return err
@@ -231,6 +239,22 @@ func (b *Box) Go() error {
 // not (a sandbox in a sandbox), they are looked for, and a hook's error cannot
 // become the program's.
 func (b *Box) Filtered() bool { return b.notify != nil }
+
+// Without lists, after Go, what this sandbox does without, in the order of
+// host.Pieces.
+func (b *Box) Without() []host.Piece {
+	lacks := map[handoff.Step]bool{handoff.StepUserNS: !b.tree.Own(), handoff.StepSeccomp: !b.Filtered(), handoff.StepNFT: b.routed}
+	return slices.DeleteFunc(slices.Clone(host.Pieces), func(p host.Piece) bool { return !lacks[p.Step] })
+}
+
+// Localhost is what a connection that comes out of the device names the
+// sandbox's 127.0.0.1 and ::1; the zero Addr: it cannot.
+func (b *Box) Localhost() (v4, v6 netip.Addr) {
+	if b.routed {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.Addr{}
+	}
+	return handoff.Localhost4, handoff.Localhost6
+}
 
 // TUN is the network device: raw IP packets, each after a virtio_net_hdr
 // (IFF_VNET_HDR, TUN_F_CSUM), in non-blocking mode. Close closes it, unless

@@ -142,7 +142,10 @@ func (w *watch) begin(ctx context.Context, c *call) func() answer {
 	if isBind {
 		var err error
 		if addr, err = c.sockaddr(); err != nil {
-			return nil // the kernel will say what is wrong with it
+			if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) { // a process that we may not look into
+				w.sweepFor(ctx, c)
+			}
+			return nil // else the kernel will say what is wrong with it
 		}
 		inet := false
 		if port, inet = inetPort(addr); !inet {

@@ -76,7 +76,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		return nil, fmt.Errorf("start the network stack: %w", err)
 	}
 	b.ports = incoming.New(incoming.Options{
-		Link: s.peer, Rules: in, Probes: s.first.agent.Probes(), Host: s.host(), Emit: s.emit, Listen: net.Listen, Window: resumeWindow(&s.cfg),
+		Link: s.peer, Rules: in, Probes: s.first.agent.Probes(), Host: s.host(b.box), Emit: s.emit, Listen: net.Listen, Window: resumeWindow(&s.cfg),
 		Dial: func(ctx context.Context, a incoming.Attempt) (net.Conn, error) {
 			if a.Way == incoming.Inside {
 				return b.box.DialLocal(ctx, a.Src, a.Dst)
@@ -147,8 +147,8 @@ func (b *built) close() {
 }
 
 // host is what the sandbox's addresses are.
-func (s *supervisor) host() incoming.Host {
-	h := incoming.Host{Localhost4: handoff.Localhost4, Localhost6: handoff.Localhost6}
+func (s *supervisor) host(b *sandbox.Box) (h incoming.Host) {
+	h.Localhost4, h.Localhost6 = b.Localhost()
 	h.Pod4, h.Pod6 = s.podAddrs(s.first.pod)
 	return h
 }

@@ -183,6 +183,9 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 	if err := b.box.Go(); err != nil {
 		return sandbox.Explain(err)
 	}
+	for _, p := range b.box.Without() {
+		s.emit(event.Event{Level: event.Info, Code: "without", Text: "no " + p.Name + " here; what differs: " + p.Without, Facts: map[string]string{"piece": p.Name}})
+	}
 	_ = s.ctl.Send(control.Message{Running: &control.Running{}})
 	var lost error
 	var next <-chan successor

@@ -51,6 +51,9 @@ func Main() {
 type setup struct {
 	conn *handoff.Conn
 	spec *handoff.Spec
+	own  bool // there is a user namespace of its own
+
+	routed bool // there are no nftables, routes do their work
 }
 
 // runInit returns, with an exit code, only if the command could not be run.
@@ -79,8 +82,12 @@ func runInit() int {
 
 // run takes the steps one after another. It returns nil only after a probe.
 func (s *setup) run() *handoff.Error {
-	if err := mapIDs(); err != nil {
-		return failure(handoff.StepMap, "", err)
+	if s.own = os.Getenv(handoff.EnvUID) != ""; s.own {
+		if err := mapIDs(); err != nil {
+			return failure(handoff.StepMap, "", err)
+		}
+	} else if err := keepMounts(); err != nil {
+		return failure(handoff.StepMount, "/", err)
 	}
 	m, err := s.conn.Receive()
 	if err == nil && m.Kind == handoff.KindProbe {
@@ -92,7 +99,7 @@ func (s *setup) run() *handoff.Error {
 	if s.spec, err = handoff.DecodeSpec(m.Body); err != nil {
 		return failure(handoff.StepSpec, "", err)
 	}
-	if err := s.sendPath(handoff.UserNS, "/proc/self/ns/user"); err != nil {
+	if err := s.sendPath(handoff.Space, "/proc/self/ns/"+s.space()); err != nil {
 		return failure(handoff.StepSockets, "", err)
 	}
 	if s.spec.Hostname != "" {
@@ -106,6 +113,14 @@ func (s *setup) run() *handoff.Error {
 		}
 	}
 	return s.command()
+}
+
+// space is the kind of namespace by which the sandbox's processes are known.
+func (s *setup) space() string {
+	if s.own {
+		return "user"
+	}
+	return "net"
 }
 
 // mapIDs maps the caller onto itself, so that id(1) and the owners of the

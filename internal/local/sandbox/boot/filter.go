@@ -71,8 +71,9 @@ func (s *setup) installFilter() error {
 	switch {
 	// EBUSY: another listener watches this tree already, a sandbox in a sandbox.
 	// EINVAL, ENOSYS: a kernel without notification (before Linux 5.0).
+	// EPERM, EACCES: a container's profile forbids filters.
 	// The supervisor looks for listeners then.
-	case e == unix.EBUSY, e == unix.EINVAL, e == unix.ENOSYS:
+	case e == unix.EBUSY, e == unix.EINVAL, e == unix.ENOSYS, e == unix.EPERM, e == unix.EACCES:
 		return s.conn.Send(handoff.Message{Kind: handoff.KindFile, Body: []byte{byte(handoff.Notify), byte(e)}})
 	case e != 0:
 		return e

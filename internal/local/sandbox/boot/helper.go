@@ -62,10 +62,13 @@ func (s *setup) tryStartHelper() error {
 	}
 	defer unix.Close(proc)
 	n := uintptr(null)
-	pid, _, err := syscall.StartProcess("/proc/self/exe", []string{handoff.HelperName}, &syscall.ProcAttr{
+	caps := []uintptr{unix.CAP_SYS_PTRACE, unix.CAP_KILL}
+	if !s.own {
+		caps = nil // root has what there is by execve
+	}
+	pid, _, err := syscall.StartProcess("/proc/self/exe", []string{handoff.HelperName, s.space()}, &syscall.ProcAttr{
 		Dir: "/", Env: []string{"GOMAXPROCS=1"}, Files: []uintptr{n, n, n, uintptr(pair[1]), uintptr(proc)},
-		Sys: &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_PARENT,
-			AmbientCaps: []uintptr{unix.CAP_SYS_PTRACE, unix.CAP_KILL}},
+		Sys: &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_PARENT, AmbientCaps: caps},
 	})
 	if err != nil {
 		return err
@@ -83,7 +86,10 @@ func runHelper() int {
 	unix.CloseOnExec(helperSocket)
 	unix.CloseOnExec(helperProc)
 	proc := os.NewFile(helperProc, "/proc")
-	own, err := openAt(proc, "self/ns/user")
+	if len(os.Args) != 2 {
+		return handoff.CodeBroken
+	}
+	own, err := openAt(proc, "self/ns/"+os.Args[1])
 	if err != nil {
 		return handoff.CodeBroken
 	}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mirrord-go/mirrord/internal/local/host"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 )
 
@@ -60,12 +61,19 @@ func (s *setup) mounts() *handoff.Error {
 	return nil
 }
 
+// keepMounts makes the copied mounts slaves of the host's, which they are by
+// themselves only in a new user namespace.
+func keepMounts() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, "") }
+
 // mountFUSE opens the device in the user namespace that mounts it (the kernel
 // insists), and hands it to the supervisor, which must serve it from now on.
 func (s *setup) mountFUSE() error {
 	var options []string
-	if s.spec.DefaultPermissions {
+	if s.spec.DefaultPermissions || !s.own {
 		options = append(options, "default_permissions")
+	}
+	if !s.own { // programs of root may become another user here; the kernel checks modes then
+		options = append(options, "allow_other")
 	}
 	if s.spec.MaxRead > 0 {
 		options = append(options, fmt.Sprintf("max_read=%d", s.spec.MaxRead))
@@ -88,7 +96,7 @@ func openFUSE(options ...string) (int, error) {
 	err = unix.Mount("mirrord", base, "fuse.mirrord", unix.MS_NOSUID|unix.MS_NODEV, strings.Join(options, ","))
 	if err != nil {
 		unix.Close(fd)
-		return -1, err
+		return -1, failure(handoff.StepFUSE, host.MountOf("/dev/fuse"), err)
 	}
 	return fd, nil
 }

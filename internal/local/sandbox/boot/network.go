@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
+	"github.com/mirrord-go/mirrord/internal/local/sandbox/route"
 	"github.com/mirrord-go/mirrord/internal/nft"
 )
 
@@ -49,7 +50,14 @@ func (s *setup) network() *handoff.Error {
 	if err := s.configure(index, v6); err != nil {
 		return failure(handoff.StepNetwork, "", err)
 	}
-	if err := applyRules(s.spec.Addrs); err != nil {
+	err = applyRules(s.spec.Addrs)
+	if missing(err) {
+		// Without nftables routes do it.
+		if s.routed = routeLoopback(index, s.spec.Addrs) == nil; s.routed {
+			return nil
+		}
+	}
+	if err != nil {
 		return failure(handoff.StepNFT, "", err)
 	}
 	return nil
@@ -116,30 +124,31 @@ func writeSysctls() {
 
 // configure sets up lo and the device.
 func (s *setup) configure(tun int, v6 bool) error {
-	r, err := openRouting()
+	fd, err := route.Socket()
 	if err != nil {
 		return err
 	}
-	defer r.close()
+	defer unix.Close(fd)
+	r := route.On(fd)
 	mtu := s.spec.MTU
 	if mtu == 0 {
 		mtu = handoff.MTU
 	}
 	// By netlink, not by /proc/sys, which may be read-only: localhost may leave
 	// and enter through the device.
-	localnet := nested(unix.AF_INET, nested(inetConf, attr32(confRouteLocalnet, 1)))
-	spec := nested(unix.IFLA_AF_SPEC, localnet)
-	if err := r.setLink(loopbackIndex, 0, spec); err != nil {
+	localnet := route.Nested(unix.AF_INET, route.Nested(inetConf, route.Attr32(confRouteLocalnet, 1)))
+	spec := route.Nested(unix.IFLA_AF_SPEC, localnet)
+	if err := r.SetLink(loopbackIndex, 0, spec); err != nil {
 		return fmt.Errorf("route_localnet of lo: %w", err)
 	}
 	if v6 { // before the device is up, or it gets a link-local address
-		spec = nested(unix.IFLA_AF_SPEC, localnet, nested(unix.AF_INET6, attr(inet6AddrGenMode, []byte{addrGenNone})))
+		spec = route.Nested(unix.IFLA_AF_SPEC, localnet, route.Nested(unix.AF_INET6, route.Attr(inet6AddrGenMode, []byte{addrGenNone})))
 	}
-	if err := r.setLink(tun, 0, attr32(unix.IFLA_MTU, uint32(mtu)), spec); err != nil {
+	if err := r.SetLink(tun, 0, route.Attr32(unix.IFLA_MTU, uint32(mtu)), spec); err != nil {
 		return fmt.Errorf("properties of %s: %w", handoff.Device, err)
 	}
 	for _, index := range []int{loopbackIndex, tun} {
-		if err := r.setLink(index, unix.IFF_UP); err != nil {
+		if err := r.SetLink(index, unix.IFF_UP); err != nil {
 			return fmt.Errorf("interface up: %w", err)
 		}
 	}
@@ -148,7 +157,7 @@ func (s *setup) configure(tun int, v6 bool) error {
 		if a.Addr().Is6() && !v6 {
 			continue
 		}
-		if err := r.addAddress(tun, a); err != nil {
+		if err := r.AddAddress(tun, a); err != nil {
 			return fmt.Errorf("address %s: %w", a, err)
 		}
 		has[a.Addr().Is6()] = true
@@ -158,24 +167,24 @@ func (s *setup) configure(tun int, v6 bool) error {
 
 // addRoutes sends everything to the device that the pod has addresses for; the
 // other family is unreachable at once, as in the pod.
-func addRoutes(r *routing, tun int, v6 bool, has map[bool]bool) error {
-	routes := []route{{dst: handoff.Reserved4}}
+func addRoutes(r *route.Conn, tun int, v6 bool, has map[bool]bool) error {
+	routes := []route.Route{{Dst: handoff.Reserved4}}
 	if has[false] {
-		routes = append(routes, route{dst: netip.PrefixFrom(netip.IPv4Unspecified(), 0)})
+		routes = append(routes, route.Route{Dst: netip.PrefixFrom(netip.IPv4Unspecified(), 0)})
 	}
 	if v6 {
-		routes = append(routes, route{dst: handoff.Reserved6},
+		routes = append(routes, route.Route{Dst: handoff.Reserved6},
 			// Answers that the NAT turns back into ::1 arrive on the device,
 			// and the kernel looks ::1 up strictly by interface: without this
 			// second local route it drops them (Ip6InAddrErrors).
-			route{dst: netip.PrefixFrom(netip.IPv6Loopback(), 128), local: true, priority: localPriority})
+			route.Route{Dst: netip.PrefixFrom(netip.IPv6Loopback(), 128), Local: true, Priority: localPriority})
 		if has[true] {
-			routes = append(routes, route{dst: netip.PrefixFrom(netip.IPv6Unspecified(), 0)})
+			routes = append(routes, route.Route{Dst: netip.PrefixFrom(netip.IPv6Unspecified(), 0)})
 		}
 	}
 	for _, t := range routes {
-		if err := r.addRoute(tun, t); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("route %s: %w", t.dst, err)
+		if err := r.AddRoute(tun, t); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("route %s: %w", t.Dst, err)
 		}
 	}
 	return nil
@@ -236,6 +245,9 @@ func (s *setup) sockets() *handoff.Error {
 		open  func() (int, error)
 	}{
 		{handoff.NFT, func() (int, error) {
+			if s.routed {
+				return route.Socket()
+			}
 			f, err := nft.OpenFile()
 			if err != nil {
 				return -1, err
@@ -249,7 +261,11 @@ func (s *setup) sockets() *handoff.Error {
 	} {
 		fd, err := k.open()
 		if err == nil {
-			err = s.send(k.label, fd)
+			var how []byte
+			if k.label == handoff.NFT && s.routed {
+				how = []byte{handoff.Routed}
+			}
+			err = s.send(k.label, fd, how...)
 		}
 		if err != nil {
 			return failure(handoff.StepSockets, "", err)

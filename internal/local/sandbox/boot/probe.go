@@ -1,6 +1,8 @@
 package boot
 
 import (
+	"os"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
@@ -8,8 +10,8 @@ import (
 
 // probe tries each thing that a sandbox needs of the machine, independently of
 // the others, in the namespaces and with the capabilities that it would have,
-// and reports each. Nothing of it outlives this process. The filter comes last,
-// after the mount, which hides /proc.
+// and reports each. Nothing of it outlives this process. The change of root,
+// after which no path is there any more, and the filter come last.
 func (s *setup) probe() *handoff.Error {
 	for _, p := range []struct {
 		step handoff.Step
@@ -18,14 +20,20 @@ func (s *setup) probe() *handoff.Error {
 	}{
 		{handoff.StepTUN, "/dev/net/tun", func() error { return closing(openTUN()) }},
 		{handoff.StepNFT, "", func() error { return applyRules(nil) }},
-		{handoff.StepFUSE, "/dev/fuse", func() error { return closing(openFUSE()) }},
-		{handoff.StepSeccomp, "", func() error {
-			if fd, e := listenerFilter(); e != 0 {
-				return e
-			} else {
-				return unix.Close(fd)
+		{handoff.StepFUSE, "/dev/fuse", func() error {
+			if err := closing(openFUSE()); err != nil {
+				return err
 			}
+			return unix.Unmount(base, unix.MNT_DETACH)
 		}},
+		{handoff.StepBind, "", tryBind},
+		{handoff.StepMount, "", func() error {
+			if err := unix.Mount("mirrord", base, "tmpfs", 0, "size=4k"); err != nil {
+				return err
+			}
+			return pivot(base)
+		}},
+		{handoff.StepSeccomp, "", tryFilter},
 	} {
 		result := &handoff.Error{Step: p.step}
 		if err := p.try(); err != nil {
@@ -36,6 +44,37 @@ func (s *setup) probe() *handoff.Error {
 		}
 	}
 	return nil
+}
+
+// tryBind attaches a copy of a directory, as mounts does.
+func tryBind() error {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, base, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, base, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return err
+	}
+	return unix.Unmount(base, unix.MNT_DETACH)
+}
+
+// tryFilter also tries what the supervisor does with a call that the filter
+// sends: it duplicates the caller's descriptor.
+func tryFilter() error {
+	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(self)
+	if err := closing(unix.PidfdGetfd(self, self, 0)); err != nil {
+		return err
+	}
+	fd, e := listenerFilter()
+	if e != 0 {
+		return e
+	}
+	return unix.Close(fd)
 }
 
 func closing(fd int, err error) error {

@@ -24,7 +24,8 @@ const (
 )
 
 // Environment variables of init, from the front: the ids to map, which init
-// cannot ask the kernel for before they are mapped.
+// cannot ask the kernel for before they are mapped. Without them init has no
+// user namespace of its own: it is root, and uses root's rights.
 const (
 	EnvUID = "MIRRORD_INIT_UID"
 	EnvGID = "MIRRORD_INIT_GID"
@@ -69,6 +70,19 @@ const (
 	SetUDP = "local_udp"
 )
 
+// Routed is in the body of NFT where there are no nftables: then the socket is
+// one of rtnetlink, and routing rules of these priorities (RULE_… of ip-rule(8))
+// do their work. What comes by the device or has the Mark is local; then the
+// program's own ports (RulePort); then localhost goes to the device.
+const (
+	Routed = 1
+
+	RuleArrived  = 50
+	RulePort     = 60
+	RuleLoopback = 70
+	RuleLocal    = 100
+)
+
 // Mark is the mark (SO_MARK) of sockets that the supervisor has made inside:
 // the loopback rules leave them alone, so they reach the sandbox's own
 // listeners or nobody, never the pod.
@@ -104,9 +118,9 @@ type Label byte
 
 // Descriptors in the order they are sent.
 const (
-	UserNS    Label = iota + 1 // the sandbox's user namespace
+	Space     Label = iota + 1 // the sandbox's user namespace or, without one, its network namespace
 	TUN                        // IFF_TUN | IFF_NO_PI | IFF_VNET_HDR, TUN_F_CSUM
-	NFT                        // netlink socket for the loopback rules' sets
+	NFT                        // netlink socket for the loopback rules' sets; or see Routed
 	Dump                       // sock_diag socket for looking at sockets
 	EventsTCP                  // sock_diag socket that reports destroyed TCP listeners
 	EventsUDP                  // the same for UDP sockets

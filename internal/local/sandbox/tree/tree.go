@@ -2,7 +2,9 @@
 //
 // They are found by their user namespace, which nobody can leave: double forks,
 // setsid and nested namespaces change nothing, and neither a PID namespace nor
-// a cgroup is needed. The supervisor uses it, and the helper that ends the tree
+// a cgroup is needed. (A sandbox of root's may have none: it is known by its
+// network namespace, and what makes one of its own in there is out of sight.)
+// The supervisor uses it, and the helper that ends the tree
 // when the supervisor has died. Both may look into the processes: the first
 // owns the user namespace, the second has CAP_SYS_PTRACE and CAP_KILL in it.
 //
@@ -32,27 +34,44 @@ const (
 	killTime = 5 * time.Second
 	// maxNesting is the kernel's limit for nested user namespaces.
 	maxNesting = 32
-	// nsGetParent is NS_GET_PARENT, ioctl_ns(2).
+	// nsGetParent and nsGetType are NS_GET_PARENT and NS_GET_NSTYPE, ioctl_ns(2).
 	nsGetParent = 0xb702
+	nsGetType   = 0xb703
 )
 
-// Tree is the processes of one user namespace and of those nested in it.
+// Tree is the processes of one user namespace and of those nested in it, or of
+// one network namespace.
 type Tree struct {
 	proc     *os.File
+	kind     string // of the namespace: "user" or "net"
 	dev, ino uint64
 	except   []int
 }
 
 // New makes a Tree. proc is a directory of the proc file system and must stay
-// open; userNS names the namespace and is not kept. Processes in except are
+// open; space is the user or network namespace and is not kept. Processes in except are
 // never touched or counted, nor is the caller.
-func New(proc, userNS *os.File, except ...int) (*Tree, error) {
+func New(proc, space *os.File, except ...int) (*Tree, error) {
 	var st unix.Stat_t
-	if err := control(userNS, func(fd int) error { return unix.Fstat(fd, &st) }); err != nil {
-		return nil, fmt.Errorf("identify user namespace: %w", err)
+	kind := "net"
+	err := control(space, func(fd int) error {
+		n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), nsGetType, 0)
+		if errno != 0 {
+			return errno
+		}
+		if n == unix.CLONE_NEWUSER {
+			kind = "user"
+		}
+		return unix.Fstat(fd, &st)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("identify namespace: %w", err)
 	}
-	return &Tree{proc: proc, dev: st.Dev, ino: st.Ino, except: append(except, os.Getpid())}, nil
+	return &Tree{proc: proc, kind: kind, dev: st.Dev, ino: st.Ino, except: append(except, os.Getpid())}, nil
 }
+
+// Own reports whether the tree has a user namespace of its own.
+func (t *Tree) Own() bool { return t.kind == "user" }
 
 func control(f *os.File, do func(fd int) error) error {
 	rc, err := f.SyscallConn()
@@ -263,7 +282,7 @@ next:
 func (t *Tree) has(pid int) bool {
 	in := false
 	_ = control(t.proc, func(proc int) error {
-		fd, err := unix.Openat(proc, strconv.Itoa(pid)+"/ns/user", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := unix.Openat(proc, strconv.Itoa(pid)+"/ns/"+t.kind, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
@@ -273,7 +292,7 @@ func (t *Tree) has(pid int) bool {
 	return in
 }
 
-// below owns fd, a user namespace.
+// below owns fd, a namespace of the tree's kind.
 func (t *Tree) below(fd int) bool {
 	defer func() { unix.Close(fd) }()
 	for range maxNesting + 1 {
@@ -285,7 +304,7 @@ func (t *Tree) below(fd int) bool {
 			return true
 		}
 		up, err := unix.IoctlRetInt(fd, nsGetParent)
-		if err != nil { // EPERM: above what we may see
+		if err != nil { // EPERM: above what we may see; EINVAL: networks are not nested
 			return false
 		}
 		unix.Close(fd)
