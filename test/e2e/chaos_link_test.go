@@ -321,7 +321,7 @@ func (s *lasting) startClients(t *testing.T, c cutting, d time.Duration) *client
 			( s=$(date +%%s%%3N); r=$(curl -sS --max-time 60 -H 'x-chaos: yes' %s/new 2>&1 | tr '\n' ' '); echo "$s $(($(date +%%s%%3N)-s)) $r" ) & sleep .25; done; wait; rm %[1]s`, flag, steal)
 		k.wg.Go(func() { k.asks, k.err = w.cluster.NodeExec(ctx, "node-2", "bash", "-c", script) })
 		k.wg.Go(func() {
-			k.slow, _ = s.curl(ctx, "-w", " %{http_code}", "-H", "x-chaos: yes", steal+"/slow?for=2s")
+			k.slow, _ = s.curl(ctx, "-w", " %{http_code}", "-H", "x-chaos: yes", steal+"/slow?for=4s")
 			k.slowEnd = time.Now()
 		})
 		// Longer than the cut, at 20 kB a second.
