@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"os"
@@ -35,17 +34,12 @@ func (a asked) String() string {
 func (a asked) failed() bool { return a.answer != "local" && a.answer != "remote" }
 
 // askAll starts an asker. It ends with the test, or with answers.
-func askAll(t testing.TB, address string) *asker {
+func askAll(t testing.TB, p *prey) *asker {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	pid, err := w.cluster.PodProcess(ctx, w.namespace, "tools")
-	if err != nil {
-		t.Fatal(err)
-	}
 	a := &asker{out: newOutput()}
-	a.cmd = exec.Command("nsenter", "-t", strconv.Itoa(pid), "--net", filepath.Join(w.dir, "bin", "chaos"), "ask", address)
+	a.cmd = exec.Command("nsenter", "-t", strconv.Itoa(p.client), "--net", filepath.Join(w.dir, "bin", "chaos"), "ask", p.ip+":"+chaosPort)
 	a.cmd.Stdout, a.cmd.Stderr = a.out, os.Stderr
+	var err error
 	if a.in, err = a.cmd.StdinPipe(); err == nil {
 		err = a.cmd.Start()
 	}

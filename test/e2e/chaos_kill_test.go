@@ -64,7 +64,7 @@ func kill(t *testing.T, p *prey, k killed, ph phase) {
 	}
 	done := time.Now() // the cluster takes its time for an order
 	if a == nil && ph != starting {
-		a = askAll(t, p.ip+":"+chaosPort)
+		a = askAll(t, p)
 	}
 
 	if want.ends == 0 {
@@ -139,7 +139,7 @@ func reach(t *testing.T, h *hunted, k killed, ph phase) *asker {
 		return nil
 	}
 	h.ready()
-	a := askAll(t, h.prey.ip+":"+chaosPort)
+	a := askAll(t, h.prey)
 	if !a.seen("local", time.Now(), 10*time.Second) {
 		t.Fatal("the program gets nothing")
 	}
@@ -196,7 +196,7 @@ func goesOn(t *testing.T, h *hunted, k killed, ph phase, a *asker, struck time.T
 	}
 	if ph == starting {
 		h.ready()
-		a = askAll(t, h.prey.ip+":"+chaosPort)
+		a = askAll(t, h.prey)
 	}
 	select {
 	case <-h.done:

@@ -30,7 +30,7 @@ func TestChaosRandom(t *testing.T) {
 	t.Logf("MIRRORD_CHAOS_SEED=%d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	p := newPrey(t)
-	a := askAll(t, p.ip+":"+chaosPort)
+	a := askAll(t, p)
 	if !a.seen("remote", time.Now(), 10*time.Second) {
 		t.Fatal("the target answers nobody")
 	}

@@ -28,6 +28,7 @@ func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
 // agent is a running Run.
 type agent struct {
+	stop    func() // as SIGTERM does
 	t       *testing.T
 	address string
 	key     ed25519.PublicKey // the agent's own
@@ -63,6 +64,7 @@ func startWith(t *testing.T, o Options) *agent {
 		a.done <- Run(ctx, o)
 		close(a.done)
 	}()
+	a.stop = cancel
 	t.Cleanup(func() { cancel(); <-a.done })
 	line, err := bufio.NewReader(out).ReadBytes('\n')
 	if err != nil {
@@ -259,6 +261,28 @@ func TestTargetEnds(t *testing.T) {
 		}
 	}
 	if err := <-a.done; !errors.Is(err, errTargetEnded) {
+		t.Errorf("the agent ended with %v", err)
+	}
+}
+
+// Who is told to end says so.
+func TestToldToEnd(t *testing.T) {
+	a := start(t, target.Self)
+	_, control, _ := a.join()
+	a.stop()
+	for {
+		m, err := control.Receive()
+		if err != nil {
+			t.Fatalf("no goodbye: %v", err)
+		}
+		if bye, ok := m.(*protocol.Bye); ok {
+			if bye.Code != "agent-told" {
+				t.Errorf("goodbye is %+v", bye)
+			}
+			break
+		}
+	}
+	if err := <-a.done; !errors.Is(err, errTold) {
 		t.Errorf("the agent ended with %v", err)
 	}
 }

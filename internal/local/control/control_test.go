@@ -3,6 +3,7 @@ package control
 import (
 	"io"
 	"reflect"
+	"sync"
 	"testing"
 
 	"github.com/mirrord-go/mirrord/internal/event"
@@ -42,5 +43,19 @@ func TestBothWays(t *testing.T) {
 	supervisor.Close()
 	if _, err := front.Receive(); err != io.EOF {
 		t.Errorf("after the other end closed: %v, want io.EOF", err)
+	}
+}
+
+// TestBeats: what waits for its reader is a sign of life enough.
+func TestBeats(t *testing.T) {
+	c := &Conn{}
+	c.more = sync.NewCond(&c.mu)
+	for range 3 {
+		if err := c.Send(Message{Beat: &Beat{}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := len(c.queue); got != 1 {
+		t.Errorf("%d beats wait for their reader, want 1", got)
 	}
 }
