@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"sync"
@@ -36,6 +38,8 @@ type session struct {
 	mu    sync.Mutex
 	hello *link.Stream // the control stream, once greeted
 	user  string       // who the session belongs to, once greeted
+
+	crowded sync.Once // target.ErrPorts was told
 }
 
 // serve owns pipe and returns when the link, the target or ctx has ended.
@@ -164,7 +168,7 @@ func (s *session) answer(ctx context.Context, stream *link.Stream, m protocol.Me
 	case *protocol.EnvRequest:
 		_ = agentenv.Serve(stream, s.t.Environ)
 	case *protocol.Dial:
-		outgoing.Dialer(s.t.Dial).Serve(ctx, stream, m)
+		outgoing.Dialer(s.dial).Serve(ctx, stream, m)
 	case *protocol.Subscribe:
 		s.hub.Subscribe(ctx, stream, m)
 	default:
@@ -175,6 +179,17 @@ func (s *session) answer(ctx context.Context, stream *link.Stream, m protocol.Me
 			Text: fmt.Sprintf("the agent (%s) does not know requests of kind %d", s.o.Version, m.Kind())})
 		stream.Close()
 	}
+}
+
+// dial is the target's, and tells once that it has no more ports for us.
+func (s *session) dial(ctx context.Context, network string, a netip.AddrPort) (net.Conn, error) {
+	c, err := s.t.Dial(ctx, network, a)
+	if errors.Is(err, target.ErrPorts) {
+		s.crowded.Do(func() {
+			s.notice("outgoing-ports", fmt.Sprintf("connections to %v fail with EADDRNOTAVAIL: %v; what was closed less than a minute ago counts", a, target.ErrPorts))
+		})
+	}
+	return c, err
 }
 
 // greet answers Hello and keeps the control stream open until local ends it.

@@ -85,14 +85,17 @@ func (t *Target) Socket(domain, typ, protocol int) (fd int, err error) {
 func (t *Target) Do(f func() error) error { return t.room.do(f) }
 
 // Dial connects from the target's network; network is "tcp" or "udp". Errors
-// wrap the errno of the target's kernel. The connection is a *net.TCPConn or a
-// *net.UDPConn.
+// wrap the errno of the target's kernel. Connections of a session may not have
+// all of the target's local ports: beyond their share it fails with ErrPorts.
 func (t *Target) Dial(ctx context.Context, network string, a netip.AddrPort) (net.Conn, error) {
-	return t.DialWith(ctx, network, a, func(int) error { return nil })
+	return t.ports.dial(network, a, func() (net.Conn, error) {
+		return t.DialWith(ctx, network, a, func(int) error { return nil })
+	})
 }
 
-// DialWith is Dial with prepare called on the socket before it connects. Its
-// error ends the attempt and is wrapped.
+// DialWith is Dial for the agent's own needs, which count no ports, with prepare called on the socket before it connects. Its
+// error ends the attempt and is wrapped. The connection is a *net.TCPConn or a
+// *net.UDPConn.
 func (t *Target) DialWith(ctx context.Context, network string, a netip.AddrPort, prepare func(fd int) error) (net.Conn, error) {
 	c, err := t.dial(ctx, network, a, prepare)
 	if err != nil {

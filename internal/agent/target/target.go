@@ -62,6 +62,7 @@ type Target struct {
 	done   chan struct{} // closed when the process has ended
 	wg     sync.WaitGroup
 	room   *room // where its sockets are made
+	ports  *ports
 	closed sync.Once
 }
 
@@ -131,6 +132,11 @@ func open(pid int, self bool) (_ *Target, err error) {
 	if t.room, err = newRoom(t.NetNS); err != nil {
 		return nil, err
 	}
+	all := portsUnknown
+	if err := t.room.do(func() error { all = localPorts(); return nil }); err != nil {
+		return nil, err
+	}
+	t.ports = newPorts(all)
 	t.hostNet = t.readHostNetwork()
 	t.environ, t.hostname, t.mounts = tell(readEnviron(pid)), tell(readHostname(pid)), tell(mountinfo.Volumes(pid))
 	if self { // the file is closed to a process that lets nobody look in, itself included
