@@ -42,10 +42,15 @@ type session struct {
 	crowded sync.Once // target.ErrPorts was told
 }
 
+// linkBudget is what local may make the agent hold, in bytes: what the link sets
+// aside, and 12 MiB to lend, with which a single upload still has the largest
+// window. The pod may use 128 MiB in all.
+const linkBudget = 72 << 20
+
 // serve owns pipe and returns when the link, the target or ctx has ended.
 func (s *session) serve(ctx context.Context, pipe io.ReadWriteCloser) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	s.link = link.New(pipe, link.Agent, link.Options{})
+	s.link = link.New(pipe, link.Agent, link.Options{Budget: linkBudget})
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel(nil)
