@@ -37,7 +37,7 @@ func confined(t *target.Target, wanted []string, inPod bool) (server.Lacks, erro
 		return server.Lacks{}, err
 	}
 	// Where another filter or the kernel forbids that, the agent serves without.
-	if err := confine.SystemCalls(wants("steal")); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
+	if err := confine.SystemCalls(wants("steal")); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
 		return server.Lacks{}, err
 	}
 	if t == nil || !inPod {

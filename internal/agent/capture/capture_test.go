@@ -15,6 +15,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/agent/capture"
 	"github.com/mirrord-go/mirrord/internal/agent/target"
+	"github.com/mirrord-go/mirrord/internal/relay"
 	"github.com/mirrord-go/mirrord/internal/testnet"
 )
 
@@ -68,7 +69,7 @@ func send(t *testing.T, tg *target.Target, addr string, data []byte) {
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(20 * time.Second))
 	c.Write(data)
-	c.(*net.TCPConn).CloseWrite()
+	c.(relay.Conn).CloseWrite()
 	io.ReadAll(c)
 }
 

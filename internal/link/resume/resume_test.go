@@ -156,6 +156,7 @@ func cuts(t *testing.T, r *rand.Rand) {
 		t.Errorf("after the goodbye: %d bytes, %v, want EOF", n, err)
 	}
 	var bye *ByeError
+	<-far.Done() // a moment after the goodbye
 	if !errors.As(far.Err(), &bye) || bye.Reason != "done" {
 		t.Errorf("far end ended with %v, want the reason", far.Err())
 	}
