@@ -99,7 +99,7 @@ func failing(code string, within, back time.Duration) outcome {
 
 // unheard is a session with a supervisor that is stopped.
 func unheard(back time.Duration) outcome {
-	return outcome{text: "is said; Ctrl-C ends it, exit 130", codes: []int{130}, says: []string{"does not answer: it is stopped", "does not answer and was killed"}, held: true, back: back}
+	return outcome{text: "is said; Ctrl-C ends it, exit 130 or 143", codes: []int{130, 143}, says: []string{"does not answer: it is stopped", "does not answer and was killed"}, held: true, back: back}
 }
 
 func matrix() []killed {
@@ -111,7 +111,8 @@ func matrix() []killed {
 	agent := func(h *hunted) *int { return &h.agent }
 
 	byBoth := own.with(130)
-	byBoth.ends = 8 * time.Second
+	byBoth.ends, byBoth.may = goneTime, "supervisor-lost"
+	byBoth.text = "exit 130, by itself; or `supervisor-lost`, if that was first"
 	silent := own.with(130)
 	silent.text, silent.ends, silent.back = "exit 130, within 8 s", 8*time.Second, silenceTime
 	gone := outcome{text: "everything ends", codes: []int{-1}, ends: time.Second, back: closedTime}
