@@ -32,6 +32,9 @@ const (
 	closedTime  = time.Second      // a closed link: new connections reach the original
 	silenceTime = 6 * time.Second  // a silent one
 	goneTime    = 10 * time.Second // the supervisor is killed: nothing is left
+	// collectTime is what the cluster takes to remove the pod of a Job that was
+	// deleted while it was hurt itself: its collector of garbage begins anew.
+	collectTime = 110 * time.Second
 )
 
 // outcome is what must follow.
@@ -141,7 +144,7 @@ func matrix() []killed {
 	resumed := onward
 	resumed.text = "goes on, after a pause"
 	lateClean := own.with(130)
-	lateClean.clean = 45 * time.Second
+	lateClean.clean = collectTime
 
 	return []killed{
 		{name: "user process", how: "KILL", pid: program, sig: syscall.SIGKILL,

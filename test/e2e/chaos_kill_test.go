@@ -108,7 +108,7 @@ func kill(t *testing.T, p *prey, k killed, ph phase) {
 		clean = goneTime
 	}
 	if k.slow {
-		clean = 45 * time.Second
+		clean = collectTime
 	}
 	nothingOf(t, h, clean)
 	bound := struck.Add(want.back) // from here on everything is the target's
