@@ -41,6 +41,10 @@ func TestChaosKill(t *testing.T) {
 	}
 }
 
+// slack is for what was on its way to the agent when something was struck, and
+// for the clocks of a busy machine.
+const slack = 250 * time.Millisecond
+
 // kill is one cell.
 func kill(t *testing.T, p *prey, k killed, ph phase) {
 	want := k.want[ph]
@@ -111,9 +115,9 @@ func kill(t *testing.T, p *prey, k killed, ph phase) {
 		clean = collectTime
 	}
 	nothingOf(t, h, clean)
-	bound := struck.Add(want.back) // from here on everything is the target's
+	bound := struck.Add(want.back + slack) // from here on everything is the target's
 	if k.pid == nil {
-		bound = ended.Add(want.back)
+		bound = ended.Add(want.back + slack)
 	}
 	undisturbed(t, h, k, want, a, struck, bound)
 	if !k.fresh {
