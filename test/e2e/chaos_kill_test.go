@@ -41,9 +41,9 @@ func TestChaosKill(t *testing.T) {
 	}
 }
 
-// slack is for what was on its way to the agent when something was struck, and
+// lateness is for what was on its way to the agent when something was struck, and
 // for the clocks of a busy machine.
-const slack = 250 * time.Millisecond
+const lateness = 250 * time.Millisecond
 
 // kill is one cell.
 func kill(t *testing.T, p *prey, k killed, ph phase) {
@@ -115,9 +115,9 @@ func kill(t *testing.T, p *prey, k killed, ph phase) {
 		clean = collectTime
 	}
 	nothingOf(t, h, clean)
-	bound := struck.Add(want.back + slack) // from here on everything is the target's
+	bound := struck.Add(want.back + lateness) // from here on everything is the target's
 	if k.pid == nil {
-		bound = ended.Add(want.back + slack)
+		bound = ended.Add(want.back + lateness)
 	}
 	undisturbed(t, h, k, want, a, struck, bound)
 	if !k.fresh {
