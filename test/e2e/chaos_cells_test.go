@@ -141,6 +141,8 @@ func matrix() []killed {
 	mayAgent.text, mayAgent.may = "exit 130, by itself; or `agent-lost`, if that was first", "agent-lost"
 	mayHelper := own.with(130)
 	mayHelper.text, mayHelper.may = "exit 130, by itself; or `helper-lost`, if that was first", "helper-lost"
+	followed := onward
+	followed.text, followed.says = "is followed, and said", []string{"waiting for its successor"}
 	resumed := onward
 	resumed.text = "goes on, after a pause"
 	lateClean := own.with(130)
@@ -198,7 +200,7 @@ func matrix() []killed {
 			want: [phases]outcome{unbegun(20 * time.Second), lostAgent, lostAgent, mayAgent}},
 
 		{name: "target's container", how: "restarted", act: restartTarget, fresh: true,
-			want: [phases]outcome{unbegun(20 * time.Second), targetEnd, targetEnd, mayTarget}},
+			want: [phases]outcome{unbegun(20 * time.Second), followed, followed, mayTarget}},
 		{name: "target's pod", how: "deleted", fresh: true, act: func(t *testing.T, h *hunted) {
 			kubectl(t, "delete", "pod", h.prey.pod, "--wait=false")
 		},
