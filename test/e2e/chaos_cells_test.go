@@ -32,6 +32,9 @@ const (
 	closedTime  = time.Second      // a closed link: new connections reach the original
 	silenceTime = 6 * time.Second  // a silent one
 	goneTime    = 10 * time.Second // the supervisor is killed: nothing is left
+	// collectTime is what the cluster takes to remove the pod of a Job that was
+	// deleted while it was hurt itself: its collector of garbage begins anew.
+	collectTime = 110 * time.Second
 )
 
 // outcome is what must follow.
@@ -99,7 +102,7 @@ func failing(code string, within, back time.Duration) outcome {
 
 // unheard is a session with a supervisor that is stopped.
 func unheard(back time.Duration) outcome {
-	return outcome{text: "is said; Ctrl-C ends it, exit 130", codes: []int{130}, says: []string{"does not answer: it is stopped", "does not answer and was killed"}, held: true, back: back}
+	return outcome{text: "is said; Ctrl-C ends it, exit 130 or 143", codes: []int{130, 143}, says: []string{"does not answer: it is stopped", "does not answer and was killed"}, held: true, back: back}
 }
 
 func matrix() []killed {
@@ -111,7 +114,8 @@ func matrix() []killed {
 	agent := func(h *hunted) *int { return &h.agent }
 
 	byBoth := own.with(130)
-	byBoth.ends = 8 * time.Second
+	byBoth.ends, byBoth.may = goneTime, "supervisor-lost"
+	byBoth.text = "exit 130, by itself; or `supervisor-lost`, if that was first"
 	silent := own.with(130)
 	silent.text, silent.ends, silent.back = "exit 130, within 8 s", 8*time.Second, silenceTime
 	gone := outcome{text: "everything ends", codes: []int{-1}, ends: time.Second, back: closedTime}
@@ -137,10 +141,12 @@ func matrix() []killed {
 	mayAgent.text, mayAgent.may = "exit 130, by itself; or `agent-lost`, if that was first", "agent-lost"
 	mayHelper := own.with(130)
 	mayHelper.text, mayHelper.may = "exit 130, by itself; or `helper-lost`, if that was first", "helper-lost"
+	followed := onward
+	followed.text, followed.says = "is followed, and said", []string{"waiting for its successor"}
 	resumed := onward
 	resumed.text = "goes on, after a pause"
 	lateClean := own.with(130)
-	lateClean.clean = 45 * time.Second
+	lateClean.clean = collectTime
 
 	return []killed{
 		{name: "user process", how: "KILL", pid: program, sig: syscall.SIGKILL,
@@ -194,7 +200,7 @@ func matrix() []killed {
 			want: [phases]outcome{unbegun(20 * time.Second), lostAgent, lostAgent, mayAgent}},
 
 		{name: "target's container", how: "restarted", act: restartTarget, fresh: true,
-			want: [phases]outcome{unbegun(20 * time.Second), targetEnd, targetEnd, mayTarget}},
+			want: [phases]outcome{unbegun(20 * time.Second), followed, followed, mayTarget}},
 		{name: "target's pod", how: "deleted", fresh: true, act: func(t *testing.T, h *hunted) {
 			kubectl(t, "delete", "pod", h.prey.pod, "--wait=false")
 		},

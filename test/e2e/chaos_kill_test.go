@@ -41,6 +41,10 @@ func TestChaosKill(t *testing.T) {
 	}
 }
 
+// lateness is for what was on its way to the agent when something was struck, and
+// for the clocks of a busy machine.
+const lateness = 250 * time.Millisecond
+
 // kill is one cell.
 func kill(t *testing.T, p *prey, k killed, ph phase) {
 	want := k.want[ph]
@@ -108,12 +112,12 @@ func kill(t *testing.T, p *prey, k killed, ph phase) {
 		clean = goneTime
 	}
 	if k.slow {
-		clean = 45 * time.Second
+		clean = collectTime
 	}
 	nothingOf(t, h, clean)
-	bound := struck.Add(want.back) // from here on everything is the target's
+	bound := struck.Add(want.back + lateness) // from here on everything is the target's
 	if k.pid == nil {
-		bound = ended.Add(want.back)
+		bound = ended.Add(want.back + lateness)
 	}
 	undisturbed(t, h, k, want, a, struck, bound)
 	if !k.fresh {
@@ -206,7 +210,7 @@ func goesOn(t *testing.T, h *hunted, k killed, ph phase, a *asker, struck time.T
 	if !a.seen("local", time.Now(), 45*time.Second) {
 		t.Errorf("the program gets nothing any more")
 	}
-	if strings.Contains(h.stdout.String(), "load:") {
+	if strings.Contains(h.stdout.String(), "load:") && !k.fresh { // what went through the target went with it
 		t.Errorf("the program was disturbed:\n%s", h.stdout)
 	}
 	h.ctrlC()

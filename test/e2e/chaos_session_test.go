@@ -239,7 +239,7 @@ func leftHere() (all []string) {
 
 // leftThere lists what a session leaves in the cluster.
 func leftThere(ctx context.Context, job string) (string, error) {
-	out, err := w.cluster.Kubectl(ctx, "get", "jobs,pods", "-n", w.namespace, "-l", "mirrord/session="+strings.TrimPrefix(job, "mirrord-agent-"), "-o", "name")
+	out, err := w.cluster.Kubectl(ctx, "--request-timeout=5s", "get", "jobs,pods", "-n", w.namespace, "-l", "mirrord/session="+strings.TrimPrefix(job, "mirrord-agent-"), "-o", "name")
 	return strings.TrimSpace(out), err
 }
 

@@ -38,6 +38,10 @@ const (
 	// silentBeats is how many of the supervisor's signs of life may be missing in
 	// a row. They are counted by our own clock, which stops when we are stopped.
 	silentBeats = 4
+	// toldBeats is how many more may be missing when the user wants the command to
+	// end: a process that reads a file through the supervisor cannot be ended,
+	// not even killed, before that one answers or dies.
+	toldBeats = 2
 	// releaseTime is how long the front waits, after the command has ended, for
 	// the supervisor's last words, as long as it lives. It answers at once; only
 	// a machine that is very busy takes longer.
@@ -73,6 +77,7 @@ type front struct {
 	words      chan control.Message // from the supervisor; closed when it is gone
 	beats      *time.Ticker
 	unheard    int // beats since the supervisor's last word
+	told       int // of these, after the user wanted the command to end
 
 	owned    json.RawMessage
 	running  bool
@@ -114,6 +119,9 @@ func Run(o Options) (int, error) {
 				f.take(m)
 			case f.released: // it saw the command's end before we did: we were stopped
 				f.words = nil
+			case f.told >= toldBeats: // we killed it, and the command can end now
+				f.words = nil
+				time.AfterFunc(treeTime, process.Kill)
 			default:
 				return f.orphaned(process, ended)
 			}
@@ -124,6 +132,12 @@ func Run(o Options) (int, error) {
 			}
 		case <-f.beats.C:
 			f.beat()
+			if f.unheard > silentBeats && process.Told() {
+				f.told++
+			}
+			if f.told == toldBeats {
+				_ = f.supervisor.Kill() // the rest is takeOver's
+			}
 		case <-ended:
 			return f.commandEnded(process, code)
 		}
@@ -176,7 +190,7 @@ func (f *front) take(m control.Message) {
 	if f.unheard >= silentBeats {
 		f.o.Show(event.Event{Level: event.Info, Code: "supervisor-back", Text: "mirrord's supervisor answers again"})
 	}
-	f.unheard = 0
+	f.unheard, f.told = 0, 0
 	switch {
 	case m.Event != nil:
 		f.o.Show(*m.Event)

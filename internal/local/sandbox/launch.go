@@ -28,6 +28,7 @@ type Process struct {
 	resumed chan time.Time // when the last SIGCONT came; holds one
 	// expected is set while the SIGCONT that ended our own stop has not been told.
 	expected atomic.Bool
+	told     atomic.Bool   // to end, by the user
 	exited   chan struct{} // closed when code is set
 	code     int
 	signals  *forwarding
@@ -203,6 +204,10 @@ func (p *Process) Pid() int { return p.pid }
 // Kill ends the command at once. The rest of its tree is the supervisor's.
 // It may have ended already.
 func (p *Process) Kill() { p.kill(unix.SIGKILL) }
+
+// Told reports whether the user, the terminal or a service manager has wanted
+// the command to end. It may handle that as it likes.
+func (p *Process) Told() bool { return p.told.Load() }
 
 // EndTree sees to it that nothing of the sandbox is left when supervisor and
 // command are gone: it leaves that to the helper, and does it itself where that

@@ -83,6 +83,10 @@ func (f *forwarding) stop() {
 // affair; stopped follows it.
 func (p *Process) signal(s syscall.Signal) {
 	switch s {
+	case unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT:
+		p.told.Store(true)
+	}
+	switch s {
 	case unix.SIGCONT:
 		select { // the newest counts
 		case <-p.resumed:
