@@ -97,12 +97,12 @@ func (s *supervisor) follow(ctx context.Context, old *attachment) <-chan success
 	s.peer.hold()
 	go func() {
 		lost := old.lost()
-		s.detach(old)
 		if lost.Code != "agent-lost" && lost.Code != "target-ended" {
 			s.peer.set(nil)
 			found <- successor{err: lost} // the cluster cannot be asked either
 			return
 		}
+		s.detach(old)
 		at, err := s.attach(ctx, func(ctx context.Context, r Request) (Agent, error) {
 			return old.agent.Follow(ctx, lost.Code == "target-ended", r)
 		})
