@@ -20,7 +20,7 @@ var denials = map[string]map[uintptr]syscall.Errno{
 		unix.SYS_OPEN_TREE: unix.EPERM, unix.SYS_MOVE_MOUNT: unix.EPERM, unix.SYS_PIVOT_ROOT: unix.EPERM, unix.SYS_SETHOSTNAME: unix.EPERM, unix.SYS_PIDFD_GETFD: unix.EPERM},
 	// The same with --cap-add=SYS_ADMIN.
 	"docker with SYS_ADMIN": {unix.SYS_PIVOT_ROOT: unix.EPERM, unix.SYS_PIDFD_GETFD: unix.EPERM},
-	"filters":               {unix.SYS_SECCOMP: unix.EPERM},
+	"notification":          {},
 	"pidfd_getfd":           {unix.SYS_PIDFD_GETFD: unix.ENOSYS},
 	"open_tree":             {unix.SYS_OPEN_TREE: unix.ENOSYS},
 	"nftables":              {},
@@ -33,7 +33,7 @@ var deniedFlags = map[string]uint32{"user namespaces": unix.CLONE_NEWUSER, "dock
 // filter, as a container's profile or an old kernel does, and becomes argv by
 // execve(2). It returns only with an error. What can be denied: "user
 // namespaces", "docker" (all that the default profile of Docker forbids of what
-// a sandbox uses), "docker with SYS_ADMIN", "filters", "pidfd_getfd",
+// a sandbox uses), "docker with SYS_ADMIN", "notification" (of seccomp), "pidfd_getfd",
 // "open_tree", "nftables".
 func Deny(what, path string, argv, env []string) error {
 	calls, ok := denials[what]
@@ -61,6 +61,11 @@ func Deny(what, path string, argv, env []string) error {
 		prog = append(prog, unix.SockFilter{Code: load}, unix.SockFilter{Code: jeq, K: unix.SYS_SOCKET, Jf: 5}, unix.SockFilter{Code: load, K: flags},
 			unix.SockFilter{Code: jeq, K: unix.AF_NETLINK, Jf: 3}, unix.SockFilter{Code: load, K: flags + 16},
 			unix.SockFilter{Code: jeq, K: unix.NETLINK_NETFILTER, Jf: 1}, unix.SockFilter{Code: ret, K: errno | uint32(unix.EPROTONOSUPPORT)})
+	}
+	if what == "notification" { // seccomp(…, SECCOMP_FILTER_FLAG_NEW_LISTENER, …), as before Linux 5.0
+		const newListener = 1 << 3
+		prog = append(prog, unix.SockFilter{Code: load}, unix.SockFilter{Code: jeq, K: unix.SYS_SECCOMP, Jf: 3}, unix.SockFilter{Code: load, K: flags + 8},
+			unix.SockFilter{Code: jset, K: newListener, Jf: 1}, unix.SockFilter{Code: ret, K: errno | uint32(unix.EINVAL)})
 	}
 	prog = append(prog, unix.SockFilter{Code: ret, K: allow})
 	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}

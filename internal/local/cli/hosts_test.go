@@ -212,7 +212,7 @@ func TestFallbacks(t *testing.T) {
 		{"root without user namespaces", hostTest{denied: "user namespaces"}, "user namespaces", "11 of 11 steps are as they should be.\n"},
 		// Stealing is the agent's, which is on this machine too and may not use BPF.
 		{"no nftables", hostTest{denied: "nftables", uid: 1000}, "nftables", "10 of 11 steps are as they should be.\n"},
-		{"no seccomp filters", hostTest{denied: "filters", uid: 1000}, "notice of listeners", "11 of 11 steps are as they should be.\n"},
+		{"no seccomp notification", hostTest{denied: "notification", uid: 1000}, "notice of listeners", "11 of 11 steps are as they should be.\n"},
 		{"no duplicates of descriptors", hostTest{denied: "pidfd_getfd", uid: 1000}, "notice of listeners", "11 of 11 steps are as they should be.\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

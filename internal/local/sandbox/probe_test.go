@@ -57,7 +57,7 @@ func TestProbe(t *testing.T) {
 		{"no namespaces, root", "", fmt.Sprintf(limited, "-Ur", ""), without("userns", "no-user-namespaces")},
 		{"no namespaces by a filter", "user namespaces", user, "userns no-user-namespaces\n"},
 		{"no namespaces by a filter, root", "user namespaces", `exec "$0"`, without("userns", "no-user-namespaces")},
-		{"no filters", "filters", user, without("seccomp", "no-sandbox")},
+		{"no notification", "notification", user, without("seccomp", "no-sandbox")},
 		{"no duplicates", "pidfd_getfd", user, without("seccomp", "no-sandbox")},
 		{"no copies of mounts", "open_tree", user, without("bind", "no-sandbox")},
 		// Which arguments a container needs: doctor --devcontainer.
