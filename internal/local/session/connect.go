@@ -127,7 +127,11 @@ func (s *supervisor) detachOnce(at *attachment) {
 	if at.said != nil {
 		at.said.wg.Wait()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), removeTime)
+	limit := removeTime
+	if at.link != nil && errors.Is(at.link.Err(), resume.ErrGone) {
+		limit = endTime // the API server has been away for the whole window
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if err := at.agent.Close(ctx); err != nil {
 		s.emit(event.Event{Level: event.Warning, Code: "agent-left", Text: fmt.Sprintf("the agent could not be removed (%v); it ends by itself", err)})
