@@ -177,6 +177,10 @@ const otherVersion tls.AlertError = 120
 // clientError names what the agent's alert means. Outside QUIC crypto/tls
 // gives a received alert a type of its own: only its text can be compared.
 func clientError(err error) error {
+	var foreign tls.RecordHeaderError
+	if errors.As(err, &foreign) { // somebody who does not speak TLS has the agent's port
+		return fmt.Errorf("%w: %w", ErrWrongKey, err)
+	}
 	var op *net.OpError
 	if !errors.As(err, &op) || op.Op != "remote error" || op.Err == nil {
 		return err
@@ -186,10 +190,6 @@ func clientError(err error) error {
 		return ErrRefused
 	case otherVersion.Error():
 		return ErrVersion
-	}
-	var foreign tls.RecordHeaderError
-	if errors.As(err, &foreign) { // somebody who does not speak TLS has the agent's port
-		return fmt.Errorf("%w: %w", ErrWrongKey, err)
 	}
 	return err
 }

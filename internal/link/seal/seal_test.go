@@ -342,3 +342,23 @@ func FuzzHandshake(f *testing.F) {
 		}
 	})
 }
+
+// Who took the agent's port and does not speak TLS is nobody to try again with.
+func TestSquatter(t *testing.T) {
+	near, far := net.Pipe()
+	done := make(chan struct{})
+	go func() { // it hears whatever is said
+		defer close(done)
+		_, _ = io.Copy(io.Discard, far)
+	}()
+	go func() { _, _ = far.Write([]byte("HTTP/1.0 200 OK\r\n\r\n")) }()
+	key, err := NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Client(t.Context(), near, key, key.Public().(ed25519.PublicKey)); !errors.Is(err, ErrWrongKey) {
+		t.Errorf("got %v, want %v", err, ErrWrongKey)
+	}
+	near.Close()
+	<-done
+}
