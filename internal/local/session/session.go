@@ -76,6 +76,10 @@ const (
 	// settleTime bounds the wait for the kernel's word that no process is left: it
 	// comes some milliseconds after the command's end.
 	settleTime = 200 * time.Millisecond
+	// leaveTime bounds how long the front stays for the clean-up, which nobody
+	// else would finish if this process were killed: goodbye and removal take a
+	// round trip to the cluster each.
+	leaveTime = 300 * time.Millisecond
 )
 
 // supervisor is one session.
@@ -93,6 +97,8 @@ type supervisor struct {
 
 	began time.Time
 	runs  atomic.Bool // the command has been let go
+	left  sync.Once   // the front has been
+	late  *time.Timer // lets the front go that has waited for the end of all
 	tally tally
 }
 
@@ -116,8 +122,12 @@ func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.
 		if at := s.current.Load(); at != nil {
 			s.detach(at)
 		}
+		s.letGo()
+		s.late.Stop()
 	}()
-	if err := s.run(ctx, front); err != nil && !errors.Is(context.Cause(ctx), errFrontGone) {
+	err := s.run(ctx, front)
+	s.leave()
+	if err != nil && !errors.Is(context.Cause(ctx), errFrontGone) {
 		_ = ctl.Send(control.Message{Failed: s.failure(err)})
 	}
 }
@@ -135,7 +145,6 @@ func (s *supervisor) listen(front chan<- control.Message, cancel context.CancelC
 		}
 		if m.Exited != nil {
 			if !s.runs.Load() { // interrupted, or no command: there will be no session
-				_ = s.ctl.Send(control.Message{Released: &control.Released{}})
 				cancel(errFrontGone)
 			}
 			front <- m
@@ -171,7 +180,9 @@ func (s *supervisor) run(ctx context.Context, front <-chan control.Message) erro
 		return err
 	}
 	defer b.close()
-	return s.serve(ctx, b, front)
+	err = s.serve(ctx, b, front)
+	s.leave()
+	return err
 }
 
 // serve waits for the end of the session, whichever comes first: the last
@@ -199,9 +210,9 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 	gone := s.first.link.Done()
 	for lost == nil {
 		select {
-		case m := <-front:
+		case <-front:
 			front = nil
-			s.release(b, m.Exited)
+			s.release(b)
 		case <-b.box.Done():
 			s.last(ctx, b, front)
 			return nil
@@ -247,29 +258,42 @@ func (s *supervisor) last(ctx context.Context, b *built, front <-chan control.Me
 	told := ctx.Done()
 	for front != nil && !errors.Is(context.Cause(ctx), errFrontGone) {
 		select { // the front reports the end of its child a moment later
-		case m := <-front:
-			s.release(b, m.Exited)
+		case <-front:
+			s.release(b)
 			return
 		case <-told: // to end, by somebody else
 			told = nil
 		case <-timer.C: // it is stopped; what it must know waits for it
-			s.release(b, nil)
+			s.release(b)
 			return
 		}
 	}
 }
 
-// release lets the front go and says what goes on without it.
-func (s *supervisor) release(b *built, _ *control.Exited) {
+// release says what goes on without the front and lets it go: at once, or when
+// all is done, in a moment.
+func (s *supervisor) release(b *built) {
 	timer := time.NewTimer(settleTime)
 	defer timer.Stop()
 	select {
 	case <-b.box.Done():
-		s.summarize()
+		s.summarize() // and Run lets it go
 	case <-timer.C:
 		s.emit(event.Event{Level: event.Info, Code: "background", Text: "processes that the command left keep the session; it ends with the last of them"})
+		s.letGo()
 	}
-	_ = s.ctl.Send(control.Message{Released: &control.Released{}})
+}
+
+// leave begins the end of the session: the front goes when all is done, or soon.
+func (s *supervisor) leave() {
+	if s.late == nil {
+		s.late = time.AfterFunc(leaveTime, s.letGo)
+	}
+}
+
+// letGo tells the front that it may go, once.
+func (s *supervisor) letGo() {
+	s.left.Do(func() { _ = s.ctl.Send(control.Message{Released: &control.Released{}}) })
 }
 
 // failure is the form of err for the user.
