@@ -234,11 +234,7 @@ func deletePod(how ...string) func(*testing.T, *hunted) {
 }
 
 func restartTarget(t *testing.T, h *hunted) {
-	pid, err := w.cluster.PodProcess(t.Context(), w.namespace, h.prey.pod)
-	if err == nil {
-		err = syscall.Kill(pid, syscall.SIGKILL)
-	}
-	if err != nil {
+	if err := syscall.Kill(h.prey.server, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 }

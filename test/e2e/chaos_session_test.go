@@ -26,6 +26,7 @@ const chaosPort = "8033"
 type prey struct {
 	pod    string
 	ip     string
+	server int // the first process of its container, when it was made
 	client int // a process of the pod where its clients are
 	before testcluster.Snapshot
 }
@@ -58,6 +59,9 @@ spec:
 	}
 	if err == nil {
 		p.before, err = w.cluster.PodNetns(ctx, w.namespace, p.pod)
+	}
+	if err == nil {
+		p.server, err = w.cluster.PodProcess(ctx, w.namespace, p.pod)
 	}
 	if err == nil {
 		p.client, err = w.cluster.PodProcess(ctx, w.namespace, "tools")
