@@ -1,12 +1,8 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,7 +29,7 @@ func TestChaosLinkEnds(t *testing.T) {
 			// Its own window, and what the cluster takes to remove a Job that has ended.
 			window + 10*time.Second + removedWithin + 5*time.Second},
 		{"the agent is stopped", false, func(t *testing.T, _ *relay) {
-			for _, pid := range agents(t) {
+			for _, pid := range agentProcesses(t) {
 				if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 					t.Fatal(err)
 				}
@@ -45,26 +41,11 @@ func TestChaosLinkEnds(t *testing.T) {
 		}
 		t.Run(c.name, func(t *testing.T) {
 			r, kubeconfig := newRelay(t)
-			pidFile := filepath.Join(w.dir, "work", "grandchild")
-			os.Remove(pidFile)
 			args := []string{"-t", "pod/app", "--steal", "--kubeconfig", kubeconfig}
 			if c.short {
 				args = append(args, "--agent-resume-window", fmt.Sprint(int(window.Seconds())))
 			}
-			s := start(t, append(args, "bash", "-c", fmt.Sprintf("setsid sleep 1000 & echo $! >%s; exec goserver 8035", pidFile))...)
-			s.waitFor("listening")
-			url := fmt.Sprintf("http://%s:8035/x", podIP(t, "app"))
-			if got := request(t, url); !strings.HasPrefix(got, "local go") {
-				t.Fatalf("got %q, want local go", got)
-			}
-			b, err := os.ReadFile(pidFile)
-			if err != nil {
-				t.Fatal(err)
-			}
-			pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-			if err != nil {
-				t.Fatal(err)
-			}
+			s, url, pid := startFamily(t, "8035", args...)
 			began := time.Now()
 			c.lose(t, r)
 			select {
@@ -104,25 +85,4 @@ func TestChaosLinkEnds(t *testing.T) {
 			}
 		})
 	}
-}
-
-// agents are the processes of this session's agents, which run on this machine.
-func agents(t *testing.T) (pids []int) {
-	t.Helper()
-	session := kubectl(t, "get", "jobs", "-l", "app.kubernetes.io/name=mirrord-agent", "-o", "jsonpath={.items[*].metadata.labels.mirrord/session}")
-	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, f := range files {
-		args, err := os.ReadFile(f)
-		if err == nil && session != "" && bytes.HasPrefix(args, []byte("/mirrord-agent\x00")) && bytes.Contains(args, []byte("\x00"+session+"\x00")) {
-			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			pids = append(pids, pid)
-		}
-	}
-	if len(pids) == 0 {
-		t.Fatalf("no agent of session %q runs on this machine", session)
-	}
-	return pids
 }

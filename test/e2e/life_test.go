@@ -52,24 +52,7 @@ func TestNothingLeftInTheTarget(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			// A grandchild in a session of its own must go as well.
-			pidFile := filepath.Join(w.dir, "work", "grandchild")
-			os.Remove(pidFile)
-			r := start(t, "-t", "pod/app", "--steal", "bash", "-c",
-				fmt.Sprintf("setsid sleep 1000 & echo $! >%s; exec goserver 8021", pidFile))
-			r.waitFor("listening")
-			url := fmt.Sprintf("http://%s:8021/x", podIP(t, "app"))
-			if got := request(t, url); !strings.HasPrefix(got, "local go") {
-				t.Fatalf("got %q, want local go", got)
-			}
-			b, err := os.ReadFile(pidFile)
-			if err != nil {
-				t.Fatal(err)
-			}
-			pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-			if err != nil {
-				t.Fatal(err)
-			}
+			r, url, pid := startFamily(t, "8021", "-t", "pod/app", "--steal")
 			if c.name == "the program ends" || c.name == "Ctrl-C" { // it would keep the session, as it should
 				defer syscall.Kill(pid, syscall.SIGKILL)
 			}
@@ -90,6 +73,29 @@ func TestNothingLeftInTheTarget(t *testing.T) {
 			}
 		})
 	}
+}
+
+// startFamily starts a session whose command serves a port of the target's, and
+// has a grandchild in a session of its own, which must end with the others. It
+// gives where the port is, and the grandchild.
+func startFamily(t *testing.T, port string, args ...string) (r *run, url string, grandchild int) {
+	t.Helper()
+	pidFile := filepath.Join(w.dir, "work", "grandchild")
+	os.Remove(pidFile)
+	r = start(t, append(args, "bash", "-c", fmt.Sprintf("setsid sleep 1000 & echo $! >%s; exec goserver %s", pidFile, port))...)
+	r.waitFor("listening")
+	url = fmt.Sprintf("http://%s:%s/x", podIP(t, "app"), port)
+	if got := request(t, url); !strings.HasPrefix(got, "local go") {
+		t.Fatalf("got %q, want local go", got)
+	}
+	b, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if grandchild, err = strconv.Atoi(strings.TrimSpace(string(b))); err != nil {
+		t.Fatal(err)
+	}
+	return r, url, grandchild
 }
 
 // supervisor is the process id of the one supervisor.

@@ -168,19 +168,24 @@ func TestIncoming(t *testing.T) {
 		t.Run(c.listen, func(t *testing.T) {
 			asBoth(t, func(t *testing.T, uid int) {
 				r := start(t, uid, scenario{}.prog(t, "udp", c.listen))
-				r.await("udp", onPort(5300))
-				r.prints("bound")
-				client := netip.AddrPortFrom(netip.MustParseAddr(c.client), 40000)
-				to := netip.AddrPortFrom(netip.MustParseAddr(c.to), 5300)
-				r.order(order{Do: "packet", Data: datagram{client, to, "hello"}.packet()})
-				r.prints(fmt.Sprintf("got %q from %s", "hello", client))
-				if d := r.awaitDatagram(40000); d.src != to || d.dst != client || d.text != "answer" {
-					t.Errorf("answer: got %+v, want from %s to %s", d, to, client)
-				}
+				r.answersUDP(netip.AddrPortFrom(netip.MustParseAddr(c.client), 40000), netip.AddrPortFrom(netip.MustParseAddr(c.to), 5300))
 				unix.Kill(r.cmd.Process.Pid, unix.SIGTERM)
 				r.code()
 			})
 		})
+	}
+}
+
+// answersUDP sends the program a datagram, as soon as it listens, and wants its
+// answer.
+func (r *run) answersUDP(client, to netip.AddrPort) {
+	r.t.Helper()
+	r.await("udp", onPort(to.Port()))
+	r.prints("bound")
+	r.order(order{Do: "packet", Data: datagram{client, to, "hello"}.packet()})
+	r.prints(fmt.Sprintf("got %q from %s", "hello", client))
+	if d := r.awaitDatagram(client.Port()); d.src != to || d.dst != client || d.text != "answer" {
+		r.t.Errorf("answer: got %+v, want from %s to %s", d, to, client)
 	}
 }
 

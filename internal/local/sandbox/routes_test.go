@@ -41,14 +41,7 @@ func TestRoutes(t *testing.T) {
 		t.Run("listening on "+listen, func(t *testing.T) {
 			t.Parallel()
 			r := start(t, userUID, scenario{}.prog(t, "udp", listen), withoutNFT)
-			r.await("udp", onPort(5300))
-			r.prints("bound")
-			client, to := netip.MustParseAddrPort("203.0.113.7:40000"), netip.AddrPortFrom(netip.MustParseAddr(to), 5300)
-			r.order(order{Do: "packet", Data: datagram{client, to, "hello"}.packet()})
-			r.prints(fmt.Sprintf("got %q from %s", "hello", client))
-			if d := r.awaitDatagram(40000); d.src != to || d.dst != client || d.text != "answer" {
-				t.Errorf("answer: got %+v, want from %s to %s", d, to, client)
-			}
+			r.answersUDP(netip.MustParseAddrPort("203.0.113.7:40000"), netip.AddrPortFrom(netip.MustParseAddr(to), 5300))
 			unix.Kill(r.cmd.Process.Pid, unix.SIGTERM)
 			r.code()
 		})
