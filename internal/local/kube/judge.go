@@ -37,8 +37,15 @@ func (st *start) judge(p *corev1.Pod) (begun bool, err error) {
 	}
 }
 
+// runtimeAway is what gRPC says to a kubelet whose container runtime is just
+// being restarted: it tries again by itself, some seconds later.
+var runtimeAway = regexp.MustCompile(`error reading from server|transport is closing|connection is closing|dial unix |code = Unavailable`)
+
 // waiting tells the states that pass from the ones that do not.
 func waiting(w *corev1.ContainerStateWaiting, p *corev1.Pod, image string) error {
+	if runtimeAway.MatchString(w.Message) {
+		return nil
+	}
 	switch w.Reason {
 	case "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError", "RegistryUnavailable":
 		return &failure.Error{Code: "agent-image", What: fmt.Sprintf("node %q cannot get the agent's image %s", p.Spec.NodeName, image),

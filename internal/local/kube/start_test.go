@@ -140,6 +140,8 @@ func TestStartAgentFails(t *testing.T) {
 			p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "OutOfpods", "Node didn't have enough resource: pods"
 		})}}, code: "agent-not-started", texts: []string{`"node-7"`, "OutOfpods: Node didn't have enough resource"}},
 		{name: "container cannot be made", api: &api{agent: []corev1.Pod{agentWaits("CreateContainerError", "apparmor")}}, code: "agent-not-started", texts: []string{"CreateContainerError: apparmor"}},
+		{name: "container cannot be made after the runtime's restart", api: &api{agent: []corev1.Pod{agentWaits("CreateContainerError", "error reading from server: EOF"),
+			agentWaits("CreateContainerError", "apparmor")}}, code: "agent-not-started", texts: []string{"CreateContainerError: apparmor"}},
 		{name: "pod is deleted", api: &api{agent: []corev1.Pod{agentPod(func(p *corev1.Pod, _ *corev1.ContainerStatus) {
 			p.DeletionTimestamp = new(metav1.Now())
 		})}}, code: "agent-ended", texts: []string{"deleted"}},
