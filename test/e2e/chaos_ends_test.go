@@ -3,6 +3,8 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -84,5 +86,45 @@ func TestChaosLinkEnds(t *testing.T) {
 				t.Errorf("afterwards the target's port answers %q", got)
 			}
 		})
+	}
+}
+
+// TestChaosLinkWholePort: a client whose request is with the program, on a port
+// that is stolen whole, is answered when the link has been away for the time
+// that the configuration gives; the session goes on.
+func TestChaosLinkWholePort(t *testing.T) {
+	const replies = 4 * time.Second
+	r, kubeconfig := newRelay(t)
+	config := filepath.Join(w.dir, "work", "replies.json")
+	text := fmt.Sprintf(`{"feature": {"network": {"incoming": {"mode": "steal", "lost_reply_timeout": %d}}}}`, int(replies.Seconds()))
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s, url, grandchild := startFamily(t, "8038", "-t", "pod/app", "-f", config, "--kubeconfig", kubeconfig)
+	defer syscall.Kill(grandchild, syscall.SIGKILL)
+	answer := make(chan string, 1)
+	go func() {
+		out, err := w.cluster.NodeExec(t.Context(), "node-2", "curl", "-sS", "--max-time", "60", "-w", "%{http_code}", url+"?for=15s")
+		answer <- fmt.Sprint(out, err)
+	}()
+	for end := time.Now().Add(10 * time.Second); strings.Count(s.stdout.String(), "got /x from") < 2; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the program gets no request")
+		}
+	}
+	lost := time.Now()
+	r.set(func() { r.closes = true })
+	got := <-answer
+	if took := time.Since(lost); !strings.HasPrefix(got, "mirrord: ") || !strings.Contains(got, "502") || took < replies-slack || took > replies+closedBound+slack {
+		t.Errorf("the client got %q after %v, want 502 after %v", got, took, replies)
+	}
+	r.set(func() { r.closes = false })
+	if !s.stderr.waitFor("the link to the agent is back", runTime) {
+		t.Fatal("the link does not come back")
+	}
+	for end := time.Now().Add(5 * time.Second); !strings.HasPrefix(request(t, url), "local go"); {
+		if time.Now().After(end) {
+			t.Fatal("the port is not stolen again")
+		}
 	}
 }

@@ -1,5 +1,5 @@
 // Command goserver is an HTTP server with Go's defaults: since Go 1.24 it
-// listens with MPTCP.
+// listens with MPTCP. It answers /path?for=2s after that time.
 package main
 
 import (
@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"time"
 )
 
 func main() {
@@ -19,6 +20,8 @@ func main() {
 	_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		peer, _, _ := net.SplitHostPort(r.RemoteAddr)
 		fmt.Println("got", r.URL.Path, "from", peer)
+		wait, _ := time.ParseDuration(r.FormValue("for"))
+		time.Sleep(wait)
 		fmt.Fprintf(w, "local go %s peer=%s\n", r.URL.Path, peer)
 	}))
 }
