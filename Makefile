@@ -59,7 +59,7 @@ e2e: bin/summary build ## end-to-end tests on the cluster that cluster-up makes
 chaos: bin/summary build ## links cut and parts killed, on the cluster; use one of your own (CLUSTER_ID=...)
 	@test/setup build test
 	@rm -f bin/chaos-counts
-	@failed=0; MIRRORD_CHAOS=whole bin/summary -counts bin/chaos-counts -- $(GO) test -json -timeout 90m -count 1 -run '^TestChaos' ./test/e2e || failed=1; \
+	@failed=0; MIRRORD_CHAOS=whole bin/summary -counts bin/chaos-counts -- $(GO) test -json -timeout 150m -count 1 -run '^TestChaos' ./test/e2e || failed=1; \
 	bin/summary -counts bin/chaos-counts || failed=1; exit $$failed
 
 bench: build ## figures against what one would use otherwise (ROWS=start,files BENCH_PAIRS=9), on the same cluster

@@ -25,6 +25,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/agent/target"
 	"github.com/mirrord-go/mirrord/internal/link/resume"
 	"github.com/mirrord-go/mirrord/internal/link/seal"
+	"github.com/mirrord-go/mirrord/internal/vitals"
 )
 
 // version is set by the linker.
@@ -41,6 +42,7 @@ func main() {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	// No core dump on the node, with the agent's key and the target's variables.
 	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
+	vitals.Tell(os.Stderr)
 	if err := run(ctx, log, os.Args[1:]); err != nil {
 		log.Error("agent ends", "error", err)
 		os.Exit(1)

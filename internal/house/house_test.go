@@ -47,6 +47,7 @@ const layers = `
 	# The cluster: mechanisms.
 	WORDS, KERNEL < agent/target, agent/claims < agent/redirect, agent/capture < AGENTMECH;
 
+	NONE < vitals < local/cli, cmd/mirrord-agent; # what a process holds, whatever it does
 	NONE < agent/confine; # what the agent's process gives up, whatever it serves
 
 	# The flows.

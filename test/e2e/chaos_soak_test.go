@@ -3,8 +3,12 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -25,10 +29,26 @@ for i in $(seq 1000000); do
 done`
 
 // usage is what a process holds at a moment.
-type usage struct{ mib, descriptors, threads int }
+type usage struct{ mib, descriptors, threads, goroutines int }
 
-func usageOf(t *testing.T, pid int) usage {
+// usageOf asks pid, which writes to log.
+func usageOf(t *testing.T, pid int, log func() string) usage {
 	t.Helper()
+	told := strings.Count(log(), "vitals: ")
+	if err := syscall.Kill(pid, syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	goroutines := 0
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		all := regexp.MustCompile(`vitals: goroutines=(\d+)`).FindAllStringSubmatch(log(), -1)
+		if len(all) > told {
+			goroutines, _ = strconv.Atoi(all[len(all)-1][1])
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("process %d does not tell how it is", pid)
+		}
+	}
 	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
 		t.Fatal(err)
@@ -37,15 +57,17 @@ func usageOf(t *testing.T, pid int) usage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return usage{statusMiB(t, pid, "VmRSS"), len(fds), len(threads)}
+	return usage{statusMiB(t, pid, "VmRSS"), len(fds), len(threads), goroutines}
 }
 
 // A session under constant change holds as much at the end as at the
-// beginning. A goroutine that is left has a stack, most have a descriptor.
+// beginning.
 func TestChaosSoak(t *testing.T) {
 	length := time.Duration(number(30*60, 20)) * time.Second
 	os.WriteFile(filepath.Join(w.dir, "work", "churn"), []byte(churn), 0o755)
-	r := start(t, "-q", "-t", "pod/app", "--steal", "bash", "churn")
+	supervisorLog := filepath.Join(w.dir, "work", "supervisor.log")
+	r := startCommand(t, []string{w.mirrord, "exec", "-n", w.namespace, "-q", "-t", "pod/app", "--steal", "bash", "churn"},
+		func(c *exec.Cmd) { c.Env = append(c.Env, "MIRRORD_SUPERVISOR_LOG="+supervisorLog) })
 	r.waitFor("round 3")
 	clients, end := podRun(t, "tools", "bash", "-c", fmt.Sprintf(
 		`while read -t 0; [ $? = 1 ]; do curl -sS --max-time 10 http://%s:8040/soak || echo FAILED; done`, podIP(t, "app")))
@@ -53,18 +75,22 @@ func TestChaosSoak(t *testing.T) {
 		t.Fatalf("the clients: %s", clients)
 	}
 	who := map[string]int{"agent": agentProcess(t), "supervisor": supervisor(t)}
+	logs := map[string]func() string{
+		"agent":      func() string { return kubectl(t, "logs", "-l", "app.kubernetes.io/name=mirrord-agent", "--tail=-1") },
+		"supervisor": func() string { b, _ := os.ReadFile(supervisorLog); return string(b) },
+	}
 	time.Sleep(length / 4) // pools and caches fill
 	before := map[string]usage{}
 	for name, pid := range who {
-		before[name] = usageOf(t, pid)
+		before[name] = usageOf(t, pid, logs[name])
 	}
 	time.Sleep(length * 3 / 4)
 	for name, pid := range who {
-		was, is := before[name], usageOf(t, pid)
+		was, is := before[name], usageOf(t, pid, logs[name])
 		t.Logf("%s: %+v, then %+v", name, was, is)
 		// In the short form pools still fill, and datagram flows wait for the end of
 		// their time: some each round, for a minute.
-		if is.mib > was.mib*5/4+number(10, 60) || is.descriptors > was.descriptors+number(150, 600) || is.threads > was.threads+10 {
+		if is.mib > was.mib*5/4+number(10, 60) || is.descriptors > was.descriptors+number(150, 600) || is.threads > was.threads+10 || is.goroutines > was.goroutines+number(300, 1200) {
 			t.Errorf("%s grows: %+v, then %+v", name, was, is)
 		}
 	}

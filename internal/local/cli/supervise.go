@@ -14,6 +14,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/local/front"
 	"github.com/mirrord-go/mirrord/internal/local/session"
+	"github.com/mirrord-go/mirrord/internal/vitals"
 )
 
 // supervisorName is argv[0] of the supervisor, the process that serves a
@@ -42,6 +43,7 @@ func supervise(version string) {
 	// The kernel has applied the program's own mask to what it creates.
 	syscall.Umask(0)
 	keepNoCore()
+	vitals.Tell(os.Stderr)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 
