@@ -96,7 +96,7 @@ func hunt(t testing.TB, p *prey, startTime time.Duration, kin, load bool) *hunte
 	}
 	script += "; exit $?" // the shell stays
 	if kin {
-		script = "setsid sleep 1000 & echo grandchild $!; " + script
+		script = "setsid sleep 1000 & " + script
 	}
 	argv := []string{w.mirrord, "exec", "-n", w.namespace, "-t", "pod/" + p.pod, "--steal",
 		"--agent-startup-timeout", strconv.Itoa(int(startTime.Seconds())), "bash", "-c", script}
@@ -109,7 +109,7 @@ func hunt(t testing.TB, p *prey, startTime time.Duration, kin, load bool) *hunte
 	h.run = startCommand(t, argv, func(c *exec.Cmd) {
 		c.SysProcAttr.Setpgid = true         // Ctrl-C reaches it and not the tests
 		c.WaitDelay = 200 * time.Millisecond // background processes hold its output
-		c.Env = append(c.Env, "TMPDIR="+temporary)
+		c.Env = append(c.Env, "TMPDIR="+temporary, "HUNTED="+log)
 	})
 	t.Cleanup(h.release)
 	return h
@@ -141,7 +141,7 @@ func (h *hunted) release() {
 // cluster.
 func ours(pid int) bool {
 	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return pid > 0 && err == nil && regexp.MustCompile(`mirrord|chaos|^sleep.1000`).Match(args)
+	return pid > 0 && err == nil && regexp.MustCompile(`mirrord|chaos|^(setsid.)?sleep.1000`).Match(args)
 }
 
 // ordered waits until the agent is ordered.
@@ -164,10 +164,16 @@ func (h *hunted) ready() {
 	}
 }
 
-// family finds the grandchild, if it is there.
+// family finds the grandchild, if it is there: its parent may have been killed
+// before it could name it.
 func (h *hunted) family() {
-	if m := regexp.MustCompile(`grandchild (\d+)\n`).FindStringSubmatch(h.stdout.String()); m != nil {
-		h.grandchild, _ = strconv.Atoi(m[1])
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		line, _ := os.ReadFile(dir + "/cmdline")
+		env, _ := os.ReadFile(dir + "/environ")
+		if strings.HasSuffix(string(line), "sleep\x001000\x00") && strings.Contains(string(env), "HUNTED="+h.log+"\x00") {
+			h.grandchild, _ = strconv.Atoi(filepath.Base(dir))
+		}
 	}
 }
 
