@@ -21,6 +21,14 @@ const (
 	KindRemove
 	KindRename
 	KindSetAttr
+	KindAllocate
+	KindSeek
+	KindPosition
+	KindCopyRange
+	KindGetXattr
+	KindListXattr
+	KindSetXattr
+	KindRemoveXattr
 )
 
 // Paths in the file flow are absolute and clean, as bytes, below the target's

@@ -218,9 +218,29 @@ func (r *remote) setAttr(ctx context.Context, p string, k uint64, c fusefs.Chang
 	if err := r.settle(ctx, k); err != nil {
 		return err
 	}
-	m := &protocol.SetAttr{Path: p}
+	m := r.setAttrOf(c)
+	m.Path = p
+	a, err := call[*protocol.Attr](ctx, r, m)
+	r.touch(k)
+	r.forget(p)
+	if err != nil {
+		return err
+	}
+	r.remember(p, a, time.Now())
+	return nil
+}
+
+// setAttrOf is the message that asks for c.
+func (r *remote) setAttrOf(c fusefs.Change) *protocol.SetAttr {
+	m := &protocol.SetAttr{UID: r.uid, GID: r.gid}
+	if c.Owner {
+		m.What |= protocol.SetUID
+	}
+	if c.Group {
+		m.What |= protocol.SetGID
+	}
 	if c.Mode != nil {
-		m.What, m.Mode = protocol.SetMode, *c.Mode&0o7777
+		m.What, m.Mode = m.What|protocol.SetMode, *c.Mode&0o7777
 	}
 	if c.Size != nil {
 		m.What, m.Size = m.What|protocol.SetSize, *c.Size
@@ -237,12 +257,5 @@ func (r *remote) setAttr(ctx context.Context, p string, k uint64, c fusefs.Chang
 	}
 	set(c.Atime, protocol.SetAtime, protocol.SetAtimeNow, &m.Atime)
 	set(c.Mtime, protocol.SetMtime, protocol.SetMtimeNow, &m.Mtime)
-	a, err := call[*protocol.Attr](ctx, r, m)
-	r.touch(k)
-	r.forget(p)
-	if err != nil {
-		return err
-	}
-	r.remember(p, a, time.Now())
-	return nil
+	return m
 }
