@@ -45,6 +45,9 @@ func (f *remoteFile) CopyFrom(ctx context.Context, from fusefs.File, fromOff, of
 	case handle == 0 || f.box == nil:
 		return 0, syscall.EXDEV
 	}
+	if err := f.r.settleBut(ctx, f.id, f.box); err != nil {
+		return 0, err
+	}
 	if err := f.Flush(ctx); err != nil {
 		return 0, err
 	}

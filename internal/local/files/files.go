@@ -247,7 +247,7 @@ func (t *Tree) lookupRemote(ctx context.Context, p, name string) (fusefs.Node, e
 	if err != nil {
 		return fusefs.Node{Keep: life}, err
 	}
-	return remoteNode(sideRemote, p, a), nil
+	return remoteNode(sideRemote, p, name, a), nil
 }
 
 // Readlink implements fusefs.Tree.

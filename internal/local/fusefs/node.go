@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,6 +33,8 @@ type node struct {
 	fs.Inode
 	m    *mount
 	key  uint64
+	last atomic.Pointer[protocol.Attr] // as told last
+
 	mu   sync.Mutex
 	open []*file
 }
@@ -48,6 +51,13 @@ func (n *node) opened(f File) *file {
 	defer n.mu.Unlock()
 	n.open = append(n.open, h)
 	return h
+}
+
+// remember keeps a for who is still there when the inode has lost its name.
+func (n *node) remember(a *protocol.Attr) {
+	last := *a
+	last.Data = nil
+	n.last.Store(&last)
 }
 
 func (n *node) released(h *file) {
@@ -111,7 +121,9 @@ func (n *node) attach(ctx context.Context, found *Node, out *fuse.EntryOut) *fs.
 		out.SetEntryTimeout(Ever)
 		out.SetAttrTimeout(Ever)
 	}
-	return n.NewInode(ctx, &node{m: n.m, key: found.Key}, fs.StableAttr{Mode: found.Attr.Mode & syscall.S_IFMT, Ino: found.Key})
+	ch := &node{m: n.m, key: found.Key}
+	ch.remember(&found.Attr)
+	return n.NewInode(ctx, ch, fs.StableAttr{Mode: found.Attr.Mode & syscall.S_IFMT, Ino: found.Key})
 }
 
 var (
@@ -162,11 +174,14 @@ func (n *node) Getattr(ctx context.Context, f fs.FileHandle, out *fuse.AttrOut) 
 			return toErrno(err)
 		}
 		n.m.attr(&a, n.key, &out.Attr)
+		out.Nlink = a.Nlink // perhaps it has no name any more
 		out.SetTimeout(keep)
 		return 0
 	}
-	if n.path() == "" {
-		return syscall.ESTALE
+	if a := n.last.Load(); a != nil && n.path() == "" { // it was removed, and somebody is still in it
+		n.m.attr(a, n.key, &out.Attr)
+		out.Nlink = 0
+		return 0
 	}
 	found, err := n.m.tree.Lookup(ctx, n.path())
 	switch {
@@ -175,6 +190,7 @@ func (n *node) Getattr(ctx context.Context, f fs.FileHandle, out *fuse.AttrOut) 
 	case found.Key != n.key && !n.IsRoot():
 		return syscall.ESTALE // something else is there now
 	}
+	n.remember(&found.Attr)
 	n.m.attr(&found.Attr, n.key, &out.Attr)
 	out.SetTimeout(found.KeepAttr)
 	if found.Fixed {
