@@ -4,7 +4,7 @@ package protocol
 // was opened with O_APPEND. The reply is an Answer: all of it is written, or
 // the errno of what is not.
 //
-// WriteAt, Resize and SyncHandle may be sent one after the other on one stream
+// WriteAt, Resize, Allocate and SyncHandle may be sent one after the other on one stream
 // without waiting. They are done and answered in this order; after one that
 // failed the stream does nothing more and gives every other the same errno.
 type WriteAt struct {
@@ -21,13 +21,14 @@ type SyncHandle struct{ Handle uint64 }
 
 // Make makes a name: by Mode's type a directory, a symbolic link with the text
 // Text, a FIFO, a socket's name or an empty file; or, if Old is set, another
-// name for that file. It fails where the name is taken. The target's umask
-// applies. The reply is Attr.
+// name for that file, or if Handle is set for what that has open. It fails where
+// the name is taken. The target's umask applies. The reply is Attr.
 type Make struct {
-	Path string
-	Mode uint32 // st_mode
-	Text string
-	Old  string
+	Path   string
+	Mode   uint32 // st_mode
+	Text   string
+	Old    string
+	Handle uint64
 }
 
 // Remove removes a name: of an empty directory if Dir is set, of anything else
@@ -51,16 +52,20 @@ const (
 	SetMtime
 	SetAtimeNow // by the target's clock, in place of Atime
 	SetMtimeNow
+	SetUID
+	SetGID
 )
 
 // SetAttr changes attributes of what is at a path, a symbolic link's own if it
-// is one. The reply is Attr.
+// is one; or of what a handle has open, if that is set. The reply is Attr.
 type SetAttr struct {
 	Path         string
 	What         uint32
 	Mode         uint32 // permissions
 	Size         uint64 // of a regular file
 	Atime, Mtime int64  // nanoseconds since 1970
+	Handle       uint64
+	UID, GID     uint32 // the target's
 }
 
 func (*WriteAt) Kind() Kind    { return KindWriteAt }
@@ -89,6 +94,7 @@ func (m *Make) fields(c *codec) {
 	number(c, 2, &m.Mode)
 	c.text(3, &m.Text)
 	c.text(4, &m.Old)
+	number(c, 5, &m.Handle)
 }
 
 func (m *Remove) fields(c *codec) {
@@ -109,4 +115,7 @@ func (m *SetAttr) fields(c *codec) {
 	number(c, 4, &m.Size)
 	number(c, 5, &m.Atime)
 	number(c, 6, &m.Mtime)
+	number(c, 7, &m.Handle)
+	number(c, 8, &m.UID)
+	number(c, 9, &m.GID)
 }

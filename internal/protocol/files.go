@@ -21,6 +21,14 @@ const (
 	KindRemove
 	KindRename
 	KindSetAttr
+	KindAllocate
+	KindSeek
+	KindPosition
+	KindCopyRange
+	KindGetXattr
+	KindListXattr
+	KindSetXattr
+	KindRemoveXattr
 )
 
 // Paths in the file flow are absolute and clean, as bytes, below the target's
@@ -47,6 +55,9 @@ type Attr struct {
 	// HasData distinguishes an empty file's content from no content.
 	HasData bool
 	Link    string // symbolic link, not followed: where it points
+	// Mount tells mounts of one file system apart: a directory that is seen
+	// through two of them is at two places. 0: unknown.
+	Mount uint64
 }
 
 // Open opens a path; the reply is Opened. Flags are Linux's O_ constants of
@@ -145,6 +156,7 @@ func (m *Attr) fields(c *codec) {
 	c.blob(15, &m.Data)
 	c.boolean(16, &m.HasData)
 	c.text(17, &m.Link)
+	number(c, 18, &m.Mount)
 }
 
 func (m *Open) fields(c *codec) {

@@ -64,6 +64,22 @@ func blank(k Kind) Message {
 		return new(Rename)
 	case KindSetAttr:
 		return new(SetAttr)
+	case KindAllocate:
+		return new(Allocate)
+	case KindSeek:
+		return new(Seek)
+	case KindPosition:
+		return new(Position)
+	case KindCopyRange:
+		return new(CopyRange)
+	case KindGetXattr:
+		return new(GetXattr)
+	case KindListXattr:
+		return new(ListXattr)
+	case KindSetXattr:
+		return new(SetXattr)
+	case KindRemoveXattr:
+		return new(RemoveXattr)
 	}
 	return nil
 }

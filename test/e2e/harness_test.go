@@ -105,6 +105,7 @@ func buildPrograms(root string) error {
 		{"go", "build", "-o", filepath.Join(bin, "crowd"), "./programs/crowd"},
 		{"go", "build", "-o", filepath.Join(bin, "chaos"), "./programs/chaos"},
 		{"go", "build", "-o", filepath.Join(bin, "lasting"), "./programs/lasting"},
+		{"go", "build", "-o", filepath.Join(bin, "posix"), "./programs/posix"},
 	} {
 		cmd := exec.Command(c[0], c[1:]...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

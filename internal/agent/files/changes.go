@@ -57,6 +57,8 @@ func (s *Server) change(ctx context.Context, m protocol.Message) error {
 		}
 	case *protocol.SyncHandle:
 		number, f = m.Handle, unix.Fsync
+	case *protocol.Allocate:
+		number, f = m.Handle, func(fd int) error { return allocate(fd, m) }
 	default:
 		return fmt.Errorf("%T among changes of a file: %w", m, syscall.EPROTO)
 	}
@@ -91,6 +93,8 @@ func (s *Server) make(m *protocol.Make) (*protocol.Attr, error) {
 	switch t := m.Mode & unix.S_IFMT; {
 	case m.Old != "":
 		err = s.link(m.Old, dir, name)
+	case m.Handle != 0:
+		err = s.linkHandle(m.Handle, dir, name)
 	case t == unix.S_IFDIR:
 		err = unix.Mkdirat(dir, name, m.Mode&0o7777)
 	case t == unix.S_IFLNK:
@@ -113,6 +117,17 @@ func (s *Server) link(old string, dir int, name string) error {
 	}
 	defer unix.Close(from)
 	return unix.Linkat(from, oldName, dir, name, 0)
+}
+
+// linkHandle gives an open file a name, which is allowed if it was opened without
+// one (O_TMPFILE) or has another.
+func (s *Server) linkHandle(number uint64, dir int, name string) error {
+	h, err := s.use(number)
+	if err != nil {
+		return err
+	}
+	defer h.busy.Done()
+	return unix.Linkat(unix.AT_FDCWD, opened(int(h.f.Fd())), dir, name, unix.AT_SYMLINK_FOLLOW)
 }
 
 func (s *Server) remove(m *protocol.Remove) error {
@@ -143,16 +158,34 @@ func (s *Server) rename(m *protocol.Rename) error {
 }
 
 func (s *Server) setAttr(m *protocol.SetAttr) (*protocol.Attr, error) {
+	if m.Handle != 0 {
+		h, err := s.use(m.Handle)
+		if err != nil {
+			return nil, err
+		}
+		defer h.busy.Done()
+		return setAttrOf(int(h.f.Fd()), m)
+	}
 	fd, err := s.at(m.Path, unix.O_NOFOLLOW)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
+	return setAttrOf(fd, m)
+}
+
+// setAttrOf changes what the descriptor, perhaps an O_PATH one, stands for.
+func setAttrOf(fd int, m *protocol.SetAttr) (*protocol.Attr, error) {
 	attr, err := statAt(fd, "")
 	if err != nil {
 		return nil, err
 	}
 	kind := attr.Mode & unix.S_IFMT
+	if m.What&(protocol.SetUID|protocol.SetGID) != 0 { // before the mode, whose set-id bits it clears
+		if err := setOwner(fd, m); err != nil {
+			return nil, err
+		}
+	}
 	if m.What&protocol.SetMode != 0 {
 		if kind == unix.S_IFLNK {
 			return nil, syscall.EOPNOTSUPP
@@ -172,6 +205,18 @@ func (s *Server) setAttr(m *protocol.SetAttr) (*protocol.Attr, error) {
 		}
 	}
 	return lstatAt(fd, "")
+}
+
+// setOwner is chown(2), of a symbolic link itself.
+func setOwner(fd int, m *protocol.SetAttr) error {
+	uid, gid := -1, -1 // stays as it is
+	if m.What&protocol.SetUID != 0 {
+		uid = int(m.UID)
+	}
+	if m.What&protocol.SetGID != 0 {
+		gid = int(m.GID)
+	}
+	return unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH)
 }
 
 // resize is truncate(2) of what the O_PATH descriptor stands for.

@@ -121,12 +121,24 @@ func (s *Server) Serve(ctx context.Context, stream *link.Stream, m protocol.Mess
 		reply, err = do(ctx, s, func() (*protocol.Fsinfo, error) { return s.statfs(m) })
 	case *protocol.ReadDir:
 		err = s.readDir(ctx, stream, m)
-	case *protocol.WriteAt, *protocol.Resize, *protocol.SyncHandle:
+	case *protocol.WriteAt, *protocol.Resize, *protocol.SyncHandle, *protocol.Allocate:
 		s.changes(ctx, stream, m)
 	case *protocol.Make:
 		reply, err = do(ctx, s, func() (*protocol.Attr, error) { return s.make(m) })
 	case *protocol.SetAttr:
 		reply, err = do(ctx, s, func() (*protocol.Attr, error) { return s.setAttr(m) })
+	case *protocol.Seek:
+		reply, err = do(ctx, s, func() (*protocol.Position, error) { return s.seek(m) })
+	case *protocol.CopyRange:
+		reply, err = do(ctx, s, func() (*protocol.Position, error) { return s.copyRange(m) })
+	case *protocol.GetXattr:
+		reply, err = do(ctx, s, func() (*protocol.Data, error) { return s.getXattr(m) })
+	case *protocol.ListXattr:
+		reply, err = do(ctx, s, func() (*protocol.Data, error) { return s.listXattr(m) })
+	case *protocol.SetXattr:
+		reply, err = do(ctx, s, func() (*protocol.Answer, error) { return &protocol.Answer{}, s.setXattr(m) })
+	case *protocol.RemoveXattr:
+		reply, err = do(ctx, s, func() (*protocol.Answer, error) { return &protocol.Answer{}, s.removeXattr(m) })
 	case *protocol.Remove:
 		reply, err = do(ctx, s, func() (*protocol.Answer, error) { return &protocol.Answer{}, s.remove(m) })
 	case *protocol.Rename:
@@ -281,11 +293,15 @@ func (s *Server) open(m *protocol.Open) (*protocol.Opened, error) {
 // openFile opens a regular file, or makes it.
 func (s *Server) openFile(m *protocol.Open) (int, error) {
 	const (
-		noFollow = 0o400000 // O_NOFOLLOW of x86-64, which all systems send
+		noFollow = 0o400000   // O_NOFOLLOW of x86-64, which all systems send
+		tmpFile  = 0o20200000 // O_TMPFILE of x86-64
 		how      = unix.O_ACCMODE | unix.O_APPEND | unix.O_TRUNC
 		// tries bounds how often a name may come and go while it is opened.
 		tries = 10
 	)
+	if m.Flags&tmpFile == tmpFile {
+		return s.openUnnamed(m)
+	}
 	flags := uint64(0)
 	if m.Flags&noFollow != 0 {
 		flags = unix.O_NOFOLLOW
@@ -307,6 +323,12 @@ func (s *Server) openFile(m *protocol.Open) (int, error) {
 		return fd, err
 	}
 	return -1, syscall.EEXIST // a link that leads to nothing
+}
+
+// openUnnamed makes a file without a name, in the file system of a directory.
+func (s *Server) openUnnamed(m *protocol.Open) (int, error) {
+	how := uint64(m.Flags&(unix.O_ACCMODE|unix.O_APPEND|unix.O_EXCL)) | unix.O_TMPFILE
+	return s.openat(m.Path, &unix.OpenHow{Flags: how, Mode: uint64(m.Mode & 0o7777)})
 }
 
 // openFound opens what an O_PATH descriptor stands for, if that is a regular

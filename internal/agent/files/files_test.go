@@ -182,10 +182,12 @@ func TestStat(t *testing.T) {
 	if got.Btime == 0 || time.Since(time.Unix(0, got.Btime)) > time.Hour {
 		t.Errorf("time of birth %v", time.Unix(0, got.Btime))
 	}
+	var x unix.Statx_t
+	must(t, unix.Statx(unix.AT_FDCWD, file, 0, unix.STATX_MNT_ID, &x))
 	got.Btime = 0
 	want := &protocol.Attr{Ino: st.Ino, Size: 7, Blocks: uint64(st.Blocks), Dev: st.Dev, Mode: unix.S_IFREG | 0o640, Nlink: 2,
 		UID: 1234, GID: 5678, Blksize: uint32(st.Blksize), Atime: got.Atime, Mtime: mtime.UnixNano(), Ctime: st.Ctim.Nano(),
-		Data: []byte("content"), HasData: true}
+		Data: []byte("content"), HasData: true, Mount: x.Mnt_id}
 	if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
 		t.Errorf("got\n%+v, want\n%+v", got, want)
 	}

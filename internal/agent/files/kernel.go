@@ -43,7 +43,7 @@ func statAt(fd int, name string) (*protocol.Attr, error) {
 		flags |= unix.AT_EMPTY_PATH
 	}
 	var x unix.Statx_t
-	if err := unix.Statx(fd, name, flags, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &x); err != nil {
+	if err := unix.Statx(fd, name, flags, unix.STATX_BASIC_STATS|unix.STATX_BTIME|unix.STATX_MNT_ID, &x); err != nil {
 		return nil, err
 	}
 	a := &protocol.Attr{Ino: x.Ino, Size: x.Size, Blocks: x.Blocks,
@@ -52,6 +52,9 @@ func statAt(fd int, name string) (*protocol.Attr, error) {
 		Atime: nanos(x.Atime), Mtime: nanos(x.Mtime), Ctime: nanos(x.Ctime)}
 	if x.Mask&unix.STATX_BTIME != 0 {
 		a.Btime = nanos(x.Btime)
+	}
+	if x.Mask&unix.STATX_MNT_ID != 0 { // Linux 5.8
+		a.Mount = x.Mnt_id
 	}
 	return a, nil
 }

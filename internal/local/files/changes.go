@@ -91,12 +91,18 @@ func (r *remote) unsettled(k uint64, asked time.Time) bool {
 }
 
 // settle waits until all changes of the file with key k are done.
-func (r *remote) settle(ctx context.Context, k uint64) error {
+func (r *remote) settle(ctx context.Context, k uint64) error { return r.settleBut(ctx, k, nil) }
+
+// settleBut is settle of all but the changes of one open file: what a program
+// writes by several descriptors is done in its order.
+func (r *remote) settleBut(ctx context.Context, k uint64, own *outbox) error {
 	r.mu.Lock()
 	var busy []*outbox
 	if in := r.inodes[bare(k)]; in != nil {
 		for b := range in.pending {
-			busy = append(busy, b)
+			if b != own {
+				busy = append(busy, b)
+			}
 		}
 	}
 	r.mu.Unlock()
@@ -121,14 +127,22 @@ func (r *remote) forgetAround(p string) {
 }
 
 // lose notes that the file at p is to have a name less. Which one that is may
-// not be known any more, so all that have several are forgotten.
+// not be known any more: then all that are open may be it, and all that have
+// several names are forgotten.
 func (r *remote) lose(p string) {
-	if e, ok := r.newest(p); ok {
+	e, known := r.newest(p)
+	if known {
 		r.touch(attrKey(sideRemote, p, e.attr))
 	}
 	r.forgetAround(p)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !known {
+		for _, in := range r.inodes {
+			in.gen++
+			in.changed = time.Now()
+		}
+	}
 	for known, e := range r.recent {
 		if e.attr.Nlink > 1 && e.attr.Mode&unix.S_IFMT != unix.S_IFDIR {
 			r.drop(known)
@@ -218,9 +232,29 @@ func (r *remote) setAttr(ctx context.Context, p string, k uint64, c fusefs.Chang
 	if err := r.settle(ctx, k); err != nil {
 		return err
 	}
-	m := &protocol.SetAttr{Path: p}
+	m := r.setAttrOf(c)
+	m.Path = p
+	a, err := call[*protocol.Attr](ctx, r, m)
+	r.touch(k)
+	r.forget(p)
+	if err != nil {
+		return err
+	}
+	r.remember(p, a, time.Now())
+	return nil
+}
+
+// setAttrOf is the message that asks for c.
+func (r *remote) setAttrOf(c fusefs.Change) *protocol.SetAttr {
+	m := &protocol.SetAttr{UID: r.uid, GID: r.gid}
+	if c.Owner {
+		m.What |= protocol.SetUID
+	}
+	if c.Group {
+		m.What |= protocol.SetGID
+	}
 	if c.Mode != nil {
-		m.What, m.Mode = protocol.SetMode, *c.Mode&0o7777
+		m.What, m.Mode = m.What|protocol.SetMode, *c.Mode&0o7777
 	}
 	if c.Size != nil {
 		m.What, m.Size = m.What|protocol.SetSize, *c.Size
@@ -237,12 +271,5 @@ func (r *remote) setAttr(ctx context.Context, p string, k uint64, c fusefs.Chang
 	}
 	set(c.Atime, protocol.SetAtime, protocol.SetAtimeNow, &m.Atime)
 	set(c.Mtime, protocol.SetMtime, protocol.SetMtimeNow, &m.Mtime)
-	a, err := call[*protocol.Attr](ctx, r, m)
-	r.touch(k)
-	r.forget(p)
-	if err != nil {
-		return err
-	}
-	r.remember(p, a, time.Now())
-	return nil
+	return m
 }

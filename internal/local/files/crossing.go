@@ -163,7 +163,7 @@ func anchored(p string) (_ string, climbs bool) {
 func (t *Tree) lookupView(ctx context.Context, p string) (fusefs.Node, error) {
 	a, err := t.remote.stat(ctx, p)
 	if err == nil {
-		return remoteNode(sideView, p, a), nil
+		return remoteNode(sideView, p, p, a), nil
 	}
 	if !errors.Is(err, syscall.ENOENT) {
 		return fusefs.Node{Keep: life}, err

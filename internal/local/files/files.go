@@ -60,7 +60,7 @@ type Options struct {
 	Peer  Peer
 	Rules *rules.Files
 	Plan  rules.Plan // what is mounted over the tree
-	// UID and GID are those of the target's process, for access(2).
+	// UID and GID are those of the target's process, for access(2) and chown(2).
 	UID, GID uint32
 	// Sockets are directories where this machine's daemons have their sockets.
 	Sockets []string
@@ -97,6 +97,7 @@ func New(o Options) *Tree {
 			t.fixed[d] = unix.S_IFDIR | 0o755
 		}
 	}
+	t.remote.uid, t.remote.gid = o.UID, o.GID
 	lead(viewDir)
 	t.fixed[viewDir] = unix.S_IFDIR | 0o755
 	for _, p := range slices.Concat(o.Plan.Binds, o.Plan.Pins) {
@@ -246,7 +247,7 @@ func (t *Tree) lookupRemote(ctx context.Context, p, name string) (fusefs.Node, e
 	if err != nil {
 		return fusefs.Node{Keep: life}, err
 	}
-	return remoteNode(sideRemote, p, a), nil
+	return remoteNode(sideRemote, p, name, a), nil
 }
 
 // Readlink implements fusefs.Tree.

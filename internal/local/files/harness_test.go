@@ -196,7 +196,7 @@ func (tg *target) answer(s *link.Stream, m protocol.Message) {
 			return
 		}
 		switch m.(type) { // these may follow each other
-		case *protocol.WriteAt, *protocol.Resize, *protocol.SyncHandle:
+		case *protocol.WriteAt, *protocol.Resize, *protocol.SyncHandle, *protocol.Allocate:
 		default:
 			return
 		}
@@ -300,6 +300,10 @@ func (tg *target) change(m protocol.Message) (protocol.Message, error) {
 		switch p := at(m.Path); {
 		case m.Old != "":
 			err = unix.Link(at(m.Old), p)
+		case m.Handle != 0:
+			err = tg.use(m.Handle, func(f *os.File) error {
+				return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, p, unix.AT_SYMLINK_FOLLOW)
+			})
 		case m.Mode&unix.S_IFMT == unix.S_IFDIR:
 			err = unix.Mkdir(p, m.Mode&0o7777)
 		case m.Mode&unix.S_IFMT == unix.S_IFLNK:
@@ -320,6 +324,16 @@ func (tg *target) change(m protocol.Message) (protocol.Message, error) {
 		return yes, unix.Renameat2(unix.AT_FDCWD, at(m.Old), unix.AT_FDCWD, at(m.New), uint(m.Flags))
 	case *protocol.SetAttr:
 		p := at(m.Path)
+		if m.Handle != 0 {
+			if err := tg.use(m.Handle, func(f *os.File) error { p = fmt.Sprintf("/proc/self/fd/%d", f.Fd()); return nil }); err != nil {
+				return nil, err
+			}
+		}
+		if m.What&(protocol.SetUID|protocol.SetGID) != 0 {
+			if err := os.Lchown(p, ours(m.What&protocol.SetUID != 0, int(m.UID)), ours(m.What&protocol.SetGID != 0, int(m.GID))); err != nil {
+				return nil, err
+			}
+		}
 		if m.What&protocol.SetMode != 0 {
 			if err := unix.Chmod(p, m.Mode); err != nil {
 				return nil, err
@@ -339,9 +353,36 @@ func (tg *target) change(m protocol.Message) (protocol.Message, error) {
 				return nil, err
 			}
 		}
+		if m.Handle != 0 {
+			return tg.reply(&protocol.Stat{Handle: m.Handle})
+		}
 		return attr(m.Path)
+	case *protocol.Allocate:
+		return yes, tg.use(m.Handle, func(f *os.File) error { return unix.Fallocate(int(f.Fd()), m.Mode, int64(m.Off), int64(m.Len)) })
+	case *protocol.CopyRange:
+		n := 0
+		return tg.position(m.From, func(from *os.File) (int64, error) {
+			to, fromOff, toOff := tg.handles[m.To], m.FromOff, m.ToOff
+			var err error
+			n, err = unix.CopyFileRange(int(from.Fd()), &fromOff, int(to.Fd()), &toOff, int(m.Len), 0)
+			return int64(n), err
+		})
+	case *protocol.SetXattr:
+		return yes, unix.Lsetxattr(at(m.Path), m.Name, m.Value, int(m.Flags))
+	case *protocol.RemoveXattr:
+		return yes, unix.Lremovexattr(at(m.Path), m.Name)
 	}
 	return nil, syscall.ENOSYS
+}
+
+// position answers with a number that an open file gives.
+func (tg *target) position(handle uint64, get func(f *os.File) (int64, error)) (protocol.Message, error) {
+	p := &protocol.Position{}
+	err := tg.use(handle, func(f *os.File) (err error) {
+		p.Off, err = get(f)
+		return err
+	})
+	return p, err
 }
 
 func (tg *target) reply(m protocol.Message) (protocol.Message, error) {
@@ -374,7 +415,7 @@ func (tg *target) reply(m protocol.Message) (protocol.Message, error) {
 		return &a, nil
 	case *protocol.Open:
 		how := &unix.OpenHow{Flags: uint64(m.Flags)}
-		if m.Flags&unix.O_CREAT != 0 {
+		if m.Flags&(unix.O_CREAT|unix.O_TMPFILE) != 0 {
 			how.Mode = uint64(m.Mode)
 		}
 		f, err := tg.openat(m.Path, how)
@@ -404,6 +445,16 @@ func (tg *target) reply(m protocol.Message) (protocol.Message, error) {
 		delete(tg.handles, m.Handle)
 		tg.mu.Unlock()
 		return &protocol.Answer{}, f.Close()
+	case *protocol.Seek:
+		return tg.position(m.Handle, func(f *os.File) (int64, error) { return unix.Seek(int(f.Fd()), m.Off, int(m.Whence)) })
+	case *protocol.GetXattr:
+		buf := make([]byte, protocol.MaxXattr)
+		n, err := unix.Lgetxattr(tg.root+m.Path, m.Name, buf)
+		return &protocol.Data{Bytes: buf[:max(n, 0)]}, err
+	case *protocol.ListXattr:
+		buf := make([]byte, protocol.MaxXattr)
+		n, err := unix.Llistxattr(tg.root+m.Path, buf)
+		return &protocol.Data{Bytes: buf[:max(n, 0)]}, err
 	case *protocol.Statfs:
 		f, err := tg.at(m.Path, unix.O_PATH)
 		if err != nil {

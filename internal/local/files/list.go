@@ -29,7 +29,7 @@ func (t *Tree) List(ctx context.Context, p string) ([]fusefs.Entry, error) {
 		}
 		all := make([]fusefs.Entry, 0, len(list))
 		for _, e := range list {
-			all = append(all, fusefs.Entry{Name: e.Name, Node: remoteNode(sideView, path.Join(r, e.Name), &e.Attr)})
+			all = append(all, fusefs.Entry{Name: e.Name, Node: remoteNode(sideView, path.Join(r, e.Name), path.Join(r, e.Name), &e.Attr)})
 		}
 		return all, nil
 	}
@@ -72,8 +72,8 @@ func (t *Tree) listSides(ctx context.Context, p, dir string, all map[string]fuse
 	if errors.Is(err, syscall.ENOTDIR) { // a file there, a directory here
 		err = syscall.ENOENT
 	}
-	if lerr := t.listLocal(ctx, p, dir, all); lerr == nil && errors.Is(err, syscall.ENOENT) {
-		err = nil
+	if lerr := t.listLocal(ctx, p, dir, all); errors.Is(err, syscall.ENOENT) && (lerr == nil || t.where(p) == rules.Local) {
+		return lerr
 	}
 	return err
 }
@@ -108,7 +108,7 @@ func (t *Tree) listRemote(ctx context.Context, p, dir string, all map[string]fus
 		}
 		reached := a.Mode&unix.S_IFMT == unix.S_IFDIR && t.o.Rules.Reaches(c, rules.Remote)
 		if w == rules.Remote || w == rules.Local && reached {
-			all[list[i].Name] = remoteNode(sideRemote, c, a)
+			all[list[i].Name] = remoteNode(sideRemote, c, name, a)
 		}
 	}
 	return nil

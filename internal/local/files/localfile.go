@@ -3,6 +3,7 @@ package files
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"syscall"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mirrord-go/mirrord/internal/local/fusefs"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -68,6 +70,40 @@ func (l *localFile) WriteAt(_ context.Context, p []byte, off int64) (n int, err 
 
 func (l *localFile) Truncate(_ context.Context, size int64) error { return l.f.Truncate(size) }
 
+func (l *localFile) Setattr(_ context.Context, c fusefs.Change) error {
+	if c.Owner || c.Group {
+		if err := l.f.Chown(ours(c.Owner, os.Getuid()), ours(c.Group, os.Getgid())); err != nil {
+			return err
+		}
+	}
+	if c.Mode != nil {
+		if err := unix.Fchmod(l.Fd(), *c.Mode&0o7777); err != nil {
+			return err
+		}
+	}
+	if c.Atime == nil && c.Mtime == nil {
+		return nil
+	}
+	return unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", l.Fd()), []unix.Timespec{timespec(c.Atime), timespec(c.Mtime)}, 0)
+}
+
+func (l *localFile) Allocate(_ context.Context, off, size uint64, mode uint32) error {
+	return unix.Fallocate(l.Fd(), mode, int64(off), int64(size))
+}
+
+func (l *localFile) Seek(_ context.Context, off int64, whence uint32) (int64, error) {
+	return unix.Seek(l.Fd(), off, int(whence))
+}
+
+func (l *localFile) CopyFrom(_ context.Context, from fusefs.File, fromOff, off int64, n uint64) (int64, error) {
+	src, ok := from.(*localFile)
+	if !ok {
+		return 0, syscall.EXDEV
+	}
+	done, err := unix.CopyFileRange(src.Fd(), &fromOff, l.Fd(), &off, int(n), 0)
+	return int64(max(done, 0)), err
+}
+
 func (l *localFile) Stat(context.Context) (protocol.Attr, time.Duration, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(l.Fd(), &st); err != nil {
@@ -93,11 +129,28 @@ func (m *madeFile) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 	return copy(p, m.content[off:]), nil
 }
 
-func (m *madeFile) WriteAt(context.Context, []byte, int64) (int, error) { return 0, syscall.EROFS }
-func (m *madeFile) Truncate(context.Context, int64) error               { return syscall.EROFS }
-func (m *madeFile) Sync(context.Context) error                          { return nil }
-func (m *madeFile) Flush(context.Context) error                         { return nil }
-func (m *madeFile) Close() error                                        { return nil }
+func (m *madeFile) WriteAt(context.Context, []byte, int64) (int, error)    { return 0, syscall.EROFS }
+func (m *madeFile) Truncate(context.Context, int64) error                  { return syscall.EROFS }
+func (m *madeFile) Setattr(context.Context, fusefs.Change) error           { return syscall.EROFS }
+func (m *madeFile) Allocate(context.Context, uint64, uint64, uint32) error { return syscall.EROFS }
+func (m *madeFile) Sync(context.Context) error                             { return nil }
+func (m *madeFile) Flush(context.Context) error                            { return nil }
+func (m *madeFile) Close() error                                           { return nil }
+
+func (m *madeFile) CopyFrom(context.Context, fusefs.File, int64, int64, uint64) (int64, error) {
+	return 0, syscall.EROFS
+}
+
+// Seek finds data everywhere.
+func (m *madeFile) Seek(_ context.Context, off int64, whence uint32) (int64, error) {
+	switch size := int64(len(m.content)); {
+	case off >= size:
+		return 0, syscall.ENXIO
+	case whence == unix.SEEK_HOLE:
+		return size, nil
+	}
+	return off, nil
+}
 
 func (m *madeFile) Stat(context.Context) (protocol.Attr, time.Duration, error) {
 	return m.attr, life, nil

@@ -42,17 +42,28 @@ func key(s side, dev, ino uint64) uint64 {
 // link's time, which is that of its birth, is part of its identity.
 //
 // The kernel knows a directory by one path only, and moves it when it is found
-// by another (d_splice_alias, fs/dcache.c). The target may show one at several,
-// by mounting a volume twice; so the path is part of its identity. A local
-// directory may be renamed while a program works in it, and keeps its own.
+// by another (d_splice_alias, fs/dcache.c), which is right if it was renamed.
+// But the target may show one at several, by mounting a volume twice; so the
+// mount is part of its identity, or its path where an old kernel does not tell.
 func attrKey(s side, p string, a *protocol.Attr) uint64 {
 	switch t := a.Mode & unix.S_IFMT; {
 	case t == unix.S_IFLNK:
 		return key(s, a.Dev, a.Ino^uint64(a.Mtime)<<16)
-	case t == unix.S_IFDIR && s != sideLocal:
+	case t == unix.S_IFDIR && s != sideLocal && a.Mount == 0:
 		return key(s, a.Dev, a.Ino^pathKey(p))
+	case t == unix.S_IFDIR && s != sideLocal:
+		return key(s, a.Dev, a.Ino^a.Mount<<32)
 	}
 	return key(s, a.Dev, a.Ino)
+}
+
+// mapped is k, the key of what is called name and shown at p, apart from that of
+// name itself if it is a directory.
+func mapped(k uint64, p, name string, a *protocol.Attr) uint64 {
+	if p == name || a.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return k
+	}
+	return key(sideOf(k), a.Dev, a.Ino^pathKey(p))
 }
 
 // pathKey is the key of what has no other identity than its path.
@@ -62,9 +73,9 @@ func pathKey(p string) uint64 {
 	return h.Sum64()>>2 | 2 // never 0, nor the root's
 }
 
-// remoteNode is what the target has at p, shown on side s.
-func remoteNode(s side, p string, a *protocol.Attr) fusefs.Node {
-	return fusefs.Node{Attr: *a, Key: attrKey(s, p, a), Keep: life, KeepAttr: life}
+// remoteNode is what the target calls name, shown at p on side s.
+func remoteNode(s side, p, name string, a *protocol.Attr) fusefs.Node {
+	return fusefs.Node{Attr: *a, Key: mapped(attrKey(s, name, a), p, name, a), Keep: life, KeepAttr: life}
 }
 
 // localNode is lstat(2) of name, shown at p. Another program may change a local
@@ -76,11 +87,7 @@ func localNode(p, name string) (fusefs.Node, error) {
 		return fusefs.Node{}, &os.PathError{Op: "lstat", Path: name, Err: err}
 	}
 	a := localAttr(&st)
-	k := attrKey(sideLocal, p, &a)
-	if p != name && a.Mode&unix.S_IFMT == unix.S_IFDIR { // shown twice
-		k = key(sideLocal, a.Dev, a.Ino^pathKey(p))
-	}
-	return fusefs.Node{Attr: a, Key: k, Keep: life}, nil
+	return fusefs.Node{Attr: a, Key: mapped(attrKey(sideLocal, p, &a), p, name, &a), Keep: life}, nil
 }
 
 func localAttr(st *unix.Stat_t) protocol.Attr {

@@ -37,6 +37,8 @@ const (
 // remote asks the agent.
 type remote struct {
 	peer   Peer
+	uid    uint32 // of the target's process, as gid
+	gid    uint32
 	names  int             // maxNames
 	limit  time.Duration   // of a call
 	ctx    context.Context // ends with close

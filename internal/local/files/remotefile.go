@@ -390,6 +390,9 @@ func (f *remoteFile) WriteAt(ctx context.Context, p []byte, off int64) (n int, e
 	if f.box == nil {
 		return 0, syscall.EBADF
 	}
+	if err := f.r.settleBut(ctx, f.id, f.box); err != nil {
+		return 0, err
+	}
 	calling, done := f.r.bound(ctx)
 	defer done()
 	for n < len(p) {
@@ -420,6 +423,9 @@ func (f *remoteFile) Sync(ctx context.Context) error {
 
 // through sends m behind what is on its way and waits until all of it is done.
 func (f *remoteFile) through(ctx context.Context, m protocol.Message) error {
+	if err := f.r.settleBut(ctx, f.id, f.box); err != nil {
+		return err
+	}
 	calling, done := f.r.bound(ctx)
 	defer done()
 	if err := f.box.send(calling, m, 0); err != nil {

@@ -259,6 +259,37 @@ func TestReadsWhatItWrote(t *testing.T) {
 	}
 }
 
+// TestOrderOfDescriptors: what is written by turns through several descriptors
+// is done in that order.
+func TestOrderOfDescriptors(t *testing.T) {
+	v := writing(t, nil)
+	v.has(nil, map[string]string{"/file": ""})
+	v.target.on(func(_ *link.Stream, m protocol.Message) bool {
+		if w, ok := m.(*protocol.WriteAt); ok && w.Data[0]%2 == 0 {
+			time.Sleep(2 * time.Millisecond) // one of them is slow
+		}
+		return false
+	})
+	var files [2]fusefs.File
+	for i := range files {
+		f, err := v.openFile(v.in("/file"), unix.O_WRONLY|unix.O_APPEND)
+		must(t, err)
+		defer f.Close()
+		files[i] = f
+	}
+	want := ""
+	for i := range 20 {
+		want += string(rune('a' + i))
+		must(t, second(files[i%2].WriteAt(t.Context(), []byte{byte('a' + i)}, 0)))
+	}
+	for _, f := range files {
+		must(t, f.Flush(t.Context()))
+	}
+	if got := read(t, v.remote(v.in("/file"))); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // TestSizeOfWhatIsWritten: fstat(2) between writes, with nothing else asked.
 func TestSizeOfWhatIsWritten(t *testing.T) {
 	v := writing(t, nil)

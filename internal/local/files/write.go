@@ -372,6 +372,11 @@ func (t *Tree) Setattr(ctx context.Context, p string, k uint64, c fusefs.Change)
 		return err
 	}
 	_, name := t.at(p)
+	if c.Owner || c.Group {
+		if err := os.Lchown(name, ours(c.Owner, os.Getuid()), ours(c.Group, os.Getgid())); err != nil {
+			return err
+		}
+	}
 	if c.Mode != nil {
 		if err := unix.Chmod(name, *c.Mode&0o7777); err != nil {
 			return err
@@ -387,6 +392,14 @@ func (t *Tree) Setattr(ctx context.Context, p string, k uint64, c fusefs.Change)
 	}
 	ts := []unix.Timespec{timespec(c.Atime), timespec(c.Mtime)}
 	return unix.UtimesNanoAt(unix.AT_FDCWD, name, ts, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// ours is id if that is asked for, otherwise what chown(2) takes for none.
+func ours(asked bool, id int) int {
+	if asked {
+		return id
+	}
+	return -1
 }
 
 func timespec(t *time.Time) unix.Timespec {

@@ -74,7 +74,7 @@ func (d *dir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.
 	if e.Node.Attr.Mode&syscall.S_IFMT == 0 {
 		return nil, syscall.ENOENT // the name alone is listed
 	}
-	return d.n.attach(ctx, d.n.join(name), &e.Node, out), 0
+	return d.n.attach(ctx, &e.Node, out), 0
 }
 
 // Fsyncdir has nothing to do, and the kernel need not ask again (fuse_dir_fsync,

@@ -9,14 +9,19 @@ import (
 )
 
 // file is an open file.
-type file struct{ f File }
+type file struct {
+	f File
+	n *node
+}
 
 var (
-	_ fs.FileReader   = (*file)(nil)
-	_ fs.FileWriter   = (*file)(nil)
-	_ fs.FileFsyncer  = (*file)(nil)
-	_ fs.FileFlusher  = (*file)(nil)
-	_ fs.FileReleaser = (*file)(nil)
+	_ fs.FileReader    = (*file)(nil)
+	_ fs.FileWriter    = (*file)(nil)
+	_ fs.FileFsyncer   = (*file)(nil)
+	_ fs.FileFlusher   = (*file)(nil)
+	_ fs.FileAllocater = (*file)(nil)
+	_ fs.FileLseeker   = (*file)(nil)
+	_ fs.FileReleaser  = (*file)(nil)
 )
 
 func (h *file) Read(ctx context.Context, p []byte, off int64) (fuse.ReadResult, syscall.Errno) {
@@ -42,4 +47,16 @@ func (h *file) Fsync(ctx context.Context, _ uint32) syscall.Errno { return toErr
 
 func (h *file) Flush(ctx context.Context) syscall.Errno { return toErrno(h.f.Flush(ctx)) }
 
-func (h *file) Release(context.Context) syscall.Errno { return toErrno(h.f.Close()) }
+func (h *file) Allocate(ctx context.Context, off, size uint64, mode uint32) syscall.Errno {
+	return toErrno(h.f.Allocate(ctx, off, size, mode))
+}
+
+func (h *file) Lseek(ctx context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
+	to, err := h.f.Seek(ctx, int64(off), whence)
+	return uint64(to), toErrno(err)
+}
+
+func (h *file) Release(context.Context) syscall.Errno {
+	h.n.released(h)
+	return toErrno(h.f.Close())
+}

@@ -65,6 +65,8 @@ type Change struct {
 	Mode         *uint32
 	Size         *uint64
 	Atime, Mtime *time.Time
+	// Owner and Group say that they become the caller's: there are no others.
+	Owner, Group bool
 }
 
 // Tree is the file system. Paths are absolute and clean. Errors wrap the errno
@@ -84,7 +86,19 @@ type Tree interface {
 	// Open opens the file that Lookup gave the key for.
 	Open(ctx context.Context, path string, key uint64, flags uint32) (File, error)
 	Create(ctx context.Context, path string, flags, mode uint32) (File, error)
+	// Tmpfile makes and opens a file without a name in the file system of the
+	// directory dir. flags are those of open(2).
+	Tmpfile(ctx context.Context, dir string, flags, mode uint32) (Node, File, error)
+	// Name gives a file of Tmpfile's the name path.
+	Name(ctx context.Context, f File, path string) error
 	Setattr(ctx context.Context, path string, key uint64, c Change) error
+	// Xattr gives an extended attribute, Xattrs their names, each with a 0 behind
+	// it.
+	Xattr(ctx context.Context, path string, key uint64, name string) ([]byte, error)
+	Xattrs(ctx context.Context, path string, key uint64) ([]byte, error)
+	// SetXattr is setxattr(2) with its flags.
+	SetXattr(ctx context.Context, path string, key uint64, name string, value []byte, flags uint32) error
+	RemoveXattr(ctx context.Context, path string, key uint64, name string) error
 	Mkdir(ctx context.Context, path string, mode uint32) error
 	Mknod(ctx context.Context, path string, mode, rdev uint32) error
 	Symlink(ctx context.Context, to, path string) error
@@ -103,6 +117,16 @@ type File interface {
 	WriteAt(ctx context.Context, p []byte, off int64) (int, error)
 	// Truncate sets the file's length in bytes.
 	Truncate(ctx context.Context, size int64) error
+	// Setattr changes the attributes of a file that has no name any more; never
+	// its size.
+	Setattr(ctx context.Context, c Change) error
+	// Allocate is fallocate(2), with its mode.
+	Allocate(ctx context.Context, off, size uint64, mode uint32) error
+	// Seek finds the next data or hole: whence is SEEK_DATA or SEEK_HOLE.
+	Seek(ctx context.Context, off int64, whence uint32) (int64, error)
+	// CopyFrom copies up to n bytes at off from another file of the same Tree and
+	// gives how many; EXDEV: it cannot, and the kernel reads and writes.
+	CopyFrom(ctx context.Context, from File, fromOff, off int64, n uint64) (int64, error)
 	// Stat is fstat(2); keep is how long the kernel may take it for granted.
 	Stat(ctx context.Context) (attr protocol.Attr, keep time.Duration, err error)
 	Sync(ctx context.Context) error
@@ -155,13 +179,13 @@ func Serve(f *os.File, t Tree) (*Server, error) {
 		// he does not end before the answer (fuse_send_readpages, fs/fuse/file.c;
 		// truncate_inode_pages_final waits for it). Who reads far ahead is the Tree.
 		SyncRead: true,
-		// ENOSYS once, or every exec and every write would ask.
-		DisableXAttrs: true,
 		// A link is on the way to every program (/lib64). A Tree gives another
 		// link another key.
 		EnableSymlinkCaching: true,
 		// Open with O_TRUNC in one call: what is emptied need not be copied.
-		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC,
+		// Set-id bits and file capabilities are cleared by the kernel that has the
+		// file; or each write would ask for the latter first.
+		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_HANDLE_KILLPRIV_V2,
 		Logger:            log.New(io.Discard, "", 0),
 	})
 	if err != nil { // the library has closed it

@@ -22,7 +22,7 @@ import (
 
 // acts are what programs in the mount do; the working directory is its root.
 var acts = map[string]func(*actor){
-	"looking": looking, "reading": reading, "caching": caching, "writing": writing, "moving": moving, "stale": stale,
+	"looking": looking, "reading": reading, "caching": caching, "writing": writing, "extents": extents, "movedOutside": movedOutside, "moving": moving, "stale": stale,
 	"fixed": fixed, "interrupted": interrupted, "many": many, "linger": linger,
 }
 
@@ -77,7 +77,7 @@ func looking(a *actor) {
 	a.ok("statfs", unix.Statfs("dir", &sfs))
 	a.is("blocks", []any{sfs.Blocks, sfs.Bsize, sfs.Namelen}, []any{77, 512, 255})
 	_, err = unix.Getxattr("dir/file", "user.x", make([]byte, 10))
-	a.fails("extended attributes", err, syscall.EOPNOTSUPP)
+	a.fails("extended attributes", err, syscall.ENODATA)
 	d, err := os.Open("dir")
 	a.ok("open a directory", err)
 	a.ok("fsync of a directory", d.Sync())
@@ -228,6 +228,93 @@ func TestWriting(t *testing.T) {
 			t.Errorf("%s is still there", p)
 		}
 	}
+}
+
+// TestExtents: what reaches the tree of the rarer calls, and what the kernel
+// does by itself.
+func TestExtents(t *testing.T) {
+	m := newMemory(map[string]string{"/file": "content", "/other": "0123456789"})
+	m.nodes["/file"].xattrs = map[string]string{"user.was": "there", "security.x": "hidden"}
+	mounted(t, m, "extents")
+	for p, want := range map[string]string{"/file": "345tent\x00\x00\x00", "/named": "text"} {
+		if got := m.nodes[p]; got == nil || string(got.content) != want {
+			t.Errorf("%s: got %+v, want %q", p, got, want)
+		}
+	}
+	if m.count("CopyFrom") != 1 {
+		t.Errorf("copied %d times by the tree, want once", m.count("CopyFrom"))
+	}
+	if n := m.count("Xattr /file"); n != 2 {
+		t.Errorf("the tree was asked for %d extended attributes, want 2: none is asked for with each write", n)
+	}
+	if got := m.nodes["/named"].Attr.Mode; got != unix.S_IFREG|0o640 {
+		t.Errorf("mode %o, want 100640", got)
+	}
+	if got := m.nodes["/file"].xattrs["user.new"]; got != "x" {
+		t.Errorf("set %q", got)
+	}
+}
+
+func extents(a *actor) {
+	f, err := os.OpenFile("file", os.O_RDWR, 0)
+	a.ok("open", err)
+	defer f.Close()
+	other, err := os.Open("other")
+	a.ok("open", err)
+	defer other.Close()
+	fd := int(f.Fd())
+	a.ok("fallocate", unix.Fallocate(fd, 0, 0, 10))
+	fi, err := f.Stat()
+	a.ok("fstat", err)
+	a.is("size", fi.Size(), 10)
+	off, err := unix.Seek(fd, 0, unix.SEEK_HOLE)
+	a.ok("seek", err)
+	a.is("hole", off, 7)
+	_, err = unix.Seek(fd, 8, unix.SEEK_DATA)
+	a.fails("seek", err, syscall.ENXIO)
+	from, to := int64(3), int64(0)
+	n, err := unix.CopyFileRange(int(other.Fd()), &from, fd, &to, 3, 0)
+	a.ok("copy_file_range", err)
+	a.is("copied", n, 3)
+	_, err = f.WriteAt([]byte("ent"), 4)
+	a.ok("write", err)
+
+	buf := make([]byte, 100)
+	n, err = unix.Getxattr("file", "user.was", buf)
+	a.ok("getxattr", err)
+	a.is("value", string(buf[:n]), "there")
+	_, err = unix.Getxattr("file", "user.was", buf[:2])
+	a.fails("getxattr without room", err, syscall.ERANGE)
+	_, err = unix.Getxattr("file", "security.x", buf)
+	a.fails("getxattr of the kernel's", err, syscall.ENODATA)
+	a.ok("setxattr", unix.Setxattr("file", "user.new", []byte("x"), 0))
+	a.fails("setxattr of the kernel's", unix.Setxattr("file", "security.x", []byte("x"), 0), syscall.EOPNOTSUPP)
+	a.ok("removexattr", unix.Removexattr("file", "user.was"))
+	n, err = unix.Listxattr("file", buf)
+	a.ok("listxattr", err)
+	a.is("names", string(buf[:n]), "user.new\x00")
+
+	u, err := unix.Open(".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	a.ok("a file without a name", err)
+	_, err = unix.Write(u, []byte("text"))
+	a.ok("write", err)
+	a.ok("fchmod", unix.Fchmod(u, 0o640))
+	var st unix.Stat_t
+	a.ok("fstat", unix.Fstat(u, &st))
+	a.is("names and size", []any{st.Nlink, st.Size, st.Mode}, []any{0, 4, unix.S_IFREG | 0o640})
+	a.ok("linkat", unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", u), unix.AT_FDCWD, "named", unix.AT_SYMLINK_FOLLOW))
+	unix.Close(u)
+	b, err := os.ReadFile("named")
+	a.ok("read by name", err)
+	a.is("content", string(b), "text")
+
+	// Without a name any more it is still the file.
+	a.ok("unlink", os.Remove("other"))
+	a.ok("fchmod of what was removed", other.Chmod(0o600))
+	fi, err = other.Stat()
+	a.ok("fstat of what was removed", err)
+	a.is("mode", fi.Mode(), os.FileMode(0o600))
+	a.ok("chown to the owner", os.Chown("named", os.Getuid(), os.Getgid()))
 }
 
 func writing(a *actor) {
@@ -399,6 +486,35 @@ func (a *actor) isMounted(p string) {
 	if !strings.Contains(string(b), " "+a.mnt+"/"+p+" ") {
 		a.errorf("%s is not mounted any more", p)
 	}
+}
+
+// TestMovedOutside: a file that somebody outside has given another name is used
+// by that.
+func TestMovedOutside(t *testing.T) {
+	m := newMemory(map[string]string{"/a": "content", "/dir/move": ""})
+	m.keep = 0
+	m.nodes["/a"].Keep, m.nodes["/a"].KeepAttr = 0, 0
+	m.onOpen = func(p string, _ uint64, _ uint32) error {
+		if p == "/dir/move" {
+			m.nodes["/b"] = m.nodes["/a"]
+			delete(m.nodes, "/a")
+		}
+		return nil
+	}
+	mounted(t, m, "movedOutside")
+}
+
+func movedOutside(a *actor) {
+	held, err := os.Open("a") // the inode stays known
+	a.ok("open", err)
+	defer held.Close()
+	_, err = os.ReadFile("dir/move")
+	a.ok("move", err)
+	b, err := os.ReadFile("b")
+	a.ok("read by the new name", err)
+	a.is("content", string(b), "content")
+	_, err = os.Stat("a")
+	a.fails("stat by the old name", err, syscall.ENOENT)
 }
 
 // TestFixed: what is mounted over the tree stays, whatever is looked up around

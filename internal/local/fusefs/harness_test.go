@@ -234,6 +234,7 @@ type item struct {
 	Node
 	content []byte
 	link    string
+	xattrs  map[string]string
 }
 
 func newMemory(files map[string]string) *memory {
@@ -440,6 +441,72 @@ func (m *memory) Setattr(_ context.Context, p string, _ uint64, c Change) error 
 	return nil
 }
 
+func (m *memory) Tmpfile(_ context.Context, _ string, _, mode uint32) (Node, File, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.put("unnamed", unix.S_IFREG|mode&0o7777, "")
+	delete(m.nodes, "unnamed")
+	n.Attr.Nlink = 0
+	return n.Node, &open{m, n, ""}, nil
+}
+
+func (m *memory) Name(_ context.Context, f File, p string) error {
+	m.change(func() {
+		n := f.(*open).n
+		n.Attr.Nlink++
+		m.nodes[p] = n
+	})
+	return nil
+}
+
+func (m *memory) Xattr(_ context.Context, p string, _ uint64, name string) ([]byte, error) {
+	n, err := m.enter("Xattr", p)
+	defer m.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if v, ok := n.xattrs[name]; ok {
+		return []byte(v), nil
+	}
+	return nil, syscall.ENODATA
+}
+
+func (m *memory) Xattrs(_ context.Context, p string, _ uint64) ([]byte, error) {
+	n, err := m.enter("Xattrs", p)
+	defer m.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	var all []byte
+	for name := range n.xattrs {
+		all = append(append(all, name...), 0)
+	}
+	return all, nil
+}
+
+func (m *memory) SetXattr(_ context.Context, p string, _ uint64, name string, value []byte, _ uint32) error {
+	n, err := m.enter("SetXattr", p)
+	defer m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if n.xattrs == nil {
+		n.xattrs = map[string]string{}
+	}
+	n.xattrs[name] = string(value)
+	return nil
+}
+
+func (m *memory) RemoveXattr(_ context.Context, p string, _ uint64, name string) error {
+	n, err := m.enter("RemoveXattr", p)
+	defer m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	delete(n.xattrs, name)
+	return nil
+}
+
 func (m *memory) Access(_ context.Context, p string, mask uint32) error {
 	n, err := m.enter("Access", p)
 	defer m.mu.Unlock()
@@ -504,6 +571,44 @@ func (o *open) Stat(context.Context) (protocol.Attr, time.Duration, error) {
 	o.m.mu.Lock()
 	defer o.m.mu.Unlock()
 	return o.n.Attr, o.n.KeepAttr, nil
+}
+
+func (o *open) Setattr(_ context.Context, c Change) error {
+	o.m.change(func() {
+		if c.Mode != nil {
+			o.n.Attr.Mode = o.n.Attr.Mode&unix.S_IFMT | *c.Mode
+		}
+	})
+	return nil
+}
+
+func (o *open) Allocate(_ context.Context, off, size uint64, _ uint32) error {
+	o.m.change(func() { o.n.resize(int64(max(off+size, o.n.Attr.Size))) })
+	return nil
+}
+
+// Seek finds data up to the first byte that is 0, and a hole from there on.
+func (o *open) Seek(_ context.Context, off int64, whence uint32) (int64, error) {
+	o.m.mu.Lock()
+	defer o.m.mu.Unlock()
+	hole := bytes.IndexByte(o.n.content, 0)
+	switch {
+	case whence == unix.SEEK_HOLE && hole >= 0:
+		return max(off, int64(hole)), nil
+	case whence == unix.SEEK_DATA && hole >= 0 && off >= int64(hole):
+		return 0, syscall.ENXIO
+	}
+	return off, nil
+}
+
+func (o *open) CopyFrom(_ context.Context, from File, fromOff, off int64, n uint64) (int64, error) {
+	src := from.(*open)
+	o.m.mu.Lock()
+	defer o.m.mu.Unlock()
+	o.m.calls["CopyFrom"]++
+	part := src.n.content[fromOff:min(int(fromOff)+int(n), len(src.n.content))]
+	o.n.resize(max(int64(len(o.n.content)), off+int64(len(part))))
+	return int64(copy(o.n.content[off:], part)), nil
 }
 
 func (o *open) Sync(context.Context) error  { return nil }

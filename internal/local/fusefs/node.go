@@ -1,16 +1,20 @@
 package fusefs
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"os"
 	"path"
+	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
@@ -27,25 +31,65 @@ type mount struct {
 // node is an inode.
 type node struct {
 	fs.Inode
-	m   *mount
-	key uint64
-	// at is the path by which it was found last: it may have several, and
-	// somebody outside may have renamed it.
-	at atomic.Pointer[string]
+	m    *mount
+	key  uint64
+	last atomic.Pointer[protocol.Attr] // as told last
+
+	mu   sync.Mutex
+	open []*file
 }
 
 func newRoot(t Tree) *node {
 	m := &mount{tree: t, uid: uint32(os.Getuid()), gid: uint32(os.Getgid())}
-	return m.node("/", rootKey)
+	return &node{m: m, key: rootKey}
 }
 
-func (m *mount) node(p string, key uint64) *node {
-	n := &node{m: m, key: key}
-	n.at.Store(&p)
-	return n
+// opened notes an open file of the inode's.
+func (n *node) opened(f File) *file {
+	h := &file{f: f, n: n}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.open = append(n.open, h)
+	return h
 }
 
-func (n *node) path() string            { return *n.at.Load() }
+// remember keeps a for who is still there when the inode has lost its name.
+func (n *node) remember(a *protocol.Attr) {
+	last := *a
+	last.Data = nil
+	n.last.Store(&last)
+}
+
+func (n *node) released(h *file) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.open = slices.DeleteFunc(n.open, func(o *file) bool { return o == h })
+}
+
+// nameless gives an open file of an inode that has no name, nil of any other.
+func (n *node) nameless() File {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.path() != "" || len(n.open) == 0 {
+		return nil
+	}
+	return n.open[len(n.open)-1].f
+}
+
+// path is the path by which the inode was found last: it may have several, and
+// somebody outside may have renamed it. Empty: it has no name any more.
+func (n *node) path() string {
+	p := ""
+	for in := n.EmbeddedInode(); !in.IsRoot(); {
+		name, parent := in.Parent()
+		if parent == nil {
+			return ""
+		}
+		p, in = "/"+name+p, parent
+	}
+	return cmp.Or(p, "/")
+}
+
 func (n *node) join(name string) string { return path.Join(n.path(), name) }
 
 // attr fills in what programs see.
@@ -67,8 +111,9 @@ func split(ns int64) (sec uint64, nsec uint32) {
 	return uint64(s), uint32(r)
 }
 
-// attach gives the inode for what a lookup found at p.
-func (n *node) attach(ctx context.Context, p string, found *Node, out *fuse.EntryOut) *fs.Inode {
+// attach gives an inode for what a lookup found; the library takes the one that
+// it has, if that is the same.
+func (n *node) attach(ctx context.Context, found *Node, out *fuse.EntryOut) *fs.Inode {
 	n.m.attr(&found.Attr, found.Key, &out.Attr)
 	out.SetEntryTimeout(found.Keep)
 	out.SetAttrTimeout(found.KeepAttr)
@@ -76,12 +121,9 @@ func (n *node) attach(ctx context.Context, p string, found *Node, out *fuse.Entr
 		out.SetEntryTimeout(Ever)
 		out.SetAttrTimeout(Ever)
 	}
-	ch := n.m.node(p, found.Key)
-	in := n.NewInode(ctx, ch, fs.StableAttr{Mode: found.Attr.Mode & syscall.S_IFMT, Ino: found.Key})
-	if old, ok := in.Operations().(*node); ok && old != ch { // known already
-		old.at.Store(&p)
-	}
-	return in
+	ch := &node{m: n.m, key: found.Key}
+	ch.remember(&found.Attr)
+	return n.NewInode(ctx, ch, fs.StableAttr{Mode: found.Attr.Mode & syscall.S_IFMT, Ino: found.Key})
 }
 
 var (
@@ -100,11 +142,17 @@ var (
 	_ fs.NodeUnlinker   = (*node)(nil)
 	_ fs.NodeRmdirer    = (*node)(nil)
 	_ fs.NodeRenamer    = (*node)(nil)
+	_ fs.NodeTmpfiler   = (*node)(nil)
+
+	_ fs.NodeCopyFileRanger = (*node)(nil)
+	_ fs.NodeGetxattrer     = (*node)(nil)
+	_ fs.NodeListxattrer    = (*node)(nil)
+	_ fs.NodeSetxattrer     = (*node)(nil)
+	_ fs.NodeRemovexattrer  = (*node)(nil)
 )
 
 func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
-	p := n.join(name)
-	found, err := n.m.tree.Lookup(ctx, p)
+	found, err := n.m.tree.Lookup(ctx, n.join(name))
 	if err != nil {
 		errno := toErrno(err)
 		if errno == syscall.ENOENT {
@@ -112,17 +160,27 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs
 		}
 		return nil, errno
 	}
-	return n.attach(ctx, p, &found, out), 0
+	return n.attach(ctx, &found, out), 0
 }
 
 func (n *node) Getattr(ctx context.Context, f fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	open := n.nameless()
 	if h, ok := f.(*file); ok {
-		a, keep, err := h.f.Stat(ctx)
+		open = h.f
+	}
+	if open != nil {
+		a, keep, err := open.Stat(ctx)
 		if err != nil {
 			return toErrno(err)
 		}
 		n.m.attr(&a, n.key, &out.Attr)
+		out.Nlink = a.Nlink // perhaps it has no name any more
 		out.SetTimeout(keep)
+		return 0
+	}
+	if a := n.last.Load(); a != nil && n.path() == "" { // it was removed, and somebody is still in it
+		n.m.attr(a, n.key, &out.Attr)
+		out.Nlink = 0
 		return 0
 	}
 	found, err := n.m.tree.Lookup(ctx, n.path())
@@ -132,6 +190,7 @@ func (n *node) Getattr(ctx context.Context, f fs.FileHandle, out *fuse.AttrOut) 
 	case found.Key != n.key && !n.IsRoot():
 		return syscall.ESTALE // something else is there now
 	}
+	n.remember(&found.Attr)
 	n.m.attr(&found.Attr, n.key, &out.Attr)
 	out.SetTimeout(found.KeepAttr)
 	if found.Fixed {
@@ -166,7 +225,23 @@ func (n *node) Setattr(ctx context.Context, f fs.FileHandle, in *fuse.SetAttrIn,
 		}
 		c.Mtime = &t
 	}
-	if c != (Change{}) {
+	if uid, ok := in.GetUID(); ok {
+		if uid != n.m.uid {
+			return syscall.EPERM
+		}
+		c.Owner = true
+	}
+	if gid, ok := in.GetGID(); ok {
+		if gid != n.m.gid {
+			return syscall.EPERM
+		}
+		c.Group = true
+	}
+	if open := n.nameless(); open != nil && c.Size == nil && c != (Change{}) {
+		if err := open.Setattr(ctx, c); err != nil {
+			return toErrno(err)
+		}
+	} else if c != (Change{}) {
 		if err := n.m.tree.Setattr(ctx, n.path(), n.key, c); err != nil {
 			return toErrno(err)
 		}
@@ -194,12 +269,15 @@ func (n *node) Statfs(ctx context.Context, out *fuse.StatfsOut) syscall.Errno {
 }
 
 func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
+	if n.path() == "" {
+		return nil, 0, syscall.ENOENT
+	}
 	f, err := n.m.tree.Open(ctx, n.path(), n.key, flags)
 	if err != nil {
 		return nil, 0, toErrno(err)
 	}
 	// The kernel drops the pages that it has when size or time have changed.
-	return &file{f: f}, fuse.FOPEN_KEEP_CACHE, 0
+	return n.opened(f), fuse.FOPEN_KEEP_CACHE, 0
 }
 
 func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
@@ -212,7 +290,74 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 		f.Close()
 		return nil, nil, 0, errno
 	}
-	return in, &file{f: f}, fuse.FOPEN_KEEP_CACHE, 0
+	return in, in.Operations().(*node).opened(f), fuse.FOPEN_KEEP_CACHE, 0
+}
+
+func (n *node) Tmpfile(ctx context.Context, flags, mode uint32, out *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
+	made, f, err := n.m.tree.Tmpfile(ctx, n.path(), flags, mode)
+	if err != nil {
+		return nil, nil, 0, toErrno(err)
+	}
+	in := n.attach(ctx, &made, out)
+	return in, in.Operations().(*node).opened(f), fuse.FOPEN_KEEP_CACHE, 0
+}
+
+func (n *node) CopyFileRange(ctx context.Context, from fs.FileHandle, fromOff uint64, _ *fs.Inode, to fs.FileHandle, off, size, _ uint64) (uint32, syscall.Errno) {
+	const most = 1 << 30 // the answer has 32 bits
+	src, ok := from.(*file)
+	dst, ok2 := to.(*file)
+	if !ok || !ok2 {
+		return 0, syscall.EXDEV
+	}
+	copied, err := dst.f.CopyFrom(ctx, src.f, int64(fromOff), int64(off), min(size, most))
+	return uint32(copied), toErrno(err)
+}
+
+// userSpace is what the names begin with of the extended attributes that are
+// served. The others mean something to the kernel that asks: that there are none
+// it hears at once, with each program that is started.
+const userSpace = "user."
+
+func (n *node) Getxattr(ctx context.Context, name string, dest []byte) (uint32, syscall.Errno) {
+	if !strings.HasPrefix(name, userSpace) {
+		return 0, syscall.ENODATA
+	}
+	value, err := n.m.tree.Xattr(ctx, n.path(), n.key, name)
+	return into(dest, value, err)
+}
+
+func (n *node) Listxattr(ctx context.Context, dest []byte) (uint32, syscall.Errno) {
+	all, err := n.m.tree.Xattrs(ctx, n.path(), n.key)
+	var names []byte
+	for name := range bytes.SplitAfterSeq(all, []byte{0}) {
+		if bytes.HasPrefix(name, []byte(userSpace)) {
+			names = append(names, name...)
+		}
+	}
+	return into(dest, names, err)
+}
+
+// into answers with a value, or with its size where there is no room for it.
+func into(dest, value []byte, err error) (uint32, syscall.Errno) {
+	if err == nil && len(value) > len(dest) {
+		err = syscall.ERANGE
+	}
+	copy(dest, value)
+	return uint32(len(value)), toErrno(err)
+}
+
+func (n *node) Setxattr(ctx context.Context, name string, value []byte, flags uint32) syscall.Errno {
+	if !strings.HasPrefix(name, userSpace) {
+		return syscall.EOPNOTSUPP
+	}
+	return toErrno(n.m.tree.SetXattr(ctx, n.path(), n.key, name, value, flags))
+}
+
+func (n *node) Removexattr(ctx context.Context, name string) syscall.Errno {
+	if !strings.HasPrefix(name, userSpace) {
+		return syscall.ENODATA
+	}
+	return toErrno(n.m.tree.RemoveXattr(ctx, n.path(), n.key, name))
 }
 
 // made looks up what an operation has made.
@@ -240,34 +385,14 @@ func (n *node) Link(ctx context.Context, old fs.InodeEmbedder, name string, out 
 	if !ok {
 		return nil, syscall.EXDEV
 	}
+	if open := o.nameless(); open != nil {
+		return n.made(ctx, name, out, n.m.tree.Name(ctx, open, n.join(name)))
+	}
 	return n.made(ctx, name, out, n.m.tree.Link(ctx, o.path(), n.join(name)))
 }
 
 func (n *node) Unlink(ctx context.Context, name string) syscall.Errno {
-	err := n.m.tree.Unlink(ctx, n.join(name))
-	if err == nil {
-		n.lose(name)
-	}
-	return toErrno(err)
-}
-
-// lose takes a name from an inode, which goes by another one if it has any.
-func (n *node) lose(name string) {
-	ch := n.GetChild(name)
-	if ch == nil {
-		return
-	}
-	n.RmChild(name)
-	other, parent := ch.Parent()
-	if parent == nil {
-		return
-	}
-	in, ok := ch.Operations().(*node)
-	dir, dirOK := parent.Operations().(*node)
-	if ok && dirOK {
-		at := dir.join(other)
-		in.at.Store(&at)
-	}
+	return toErrno(n.m.tree.Unlink(ctx, n.join(name)))
 }
 
 func (n *node) Rmdir(ctx context.Context, name string) syscall.Errno {
@@ -279,31 +404,5 @@ func (n *node) Rename(ctx context.Context, name string, to fs.InodeEmbedder, new
 	if !ok {
 		return syscall.EXDEV
 	}
-	old, p := n.join(name), dir.join(newName)
-	if err := n.m.tree.Rename(ctx, old, p, flags); err != nil {
-		return toErrno(err)
-	}
-	ch, other := n.GetChild(name), dir.GetChild(newName)
-	if ch != nil {
-		moved(ch, p)
-	}
-	switch {
-	case flags&unix.RENAME_EXCHANGE == 0:
-		if other != ch { // two names of one file: nothing happens (rename(2))
-			dir.lose(newName)
-		}
-	case other != nil:
-		moved(other, old)
-	}
-	return 0
-}
-
-// moved gives an inode and everything known below it a new path.
-func moved(in *fs.Inode, p string) {
-	if n, ok := in.Operations().(*node); ok {
-		n.at.Store(&p)
-	}
-	for name, ch := range in.Children() {
-		moved(ch, path.Join(p, name))
-	}
+	return toErrno(n.m.tree.Rename(ctx, n.join(name), dir.join(newName), flags))
 }

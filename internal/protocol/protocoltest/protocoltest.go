@@ -66,5 +66,15 @@ func Vectors() []Vector {
 		{"remove", &protocol.Remove{Path: "/data/dir", Dir: true}},
 		{"rename", &protocol.Rename{Old: "/data/new", New: "/data/newer", Flags: 1}},
 		{"set attributes", &protocol.SetAttr{Path: "/data/newer", What: protocol.SetMode | protocol.SetMtime | protocol.SetAtimeNow, Mode: 0o600, Mtime: -1}},
+		{"set the owner of a handle", &protocol.SetAttr{Handle: 3, What: protocol.SetUID | protocol.SetGID, UID: 1000, GID: 1000}},
+		{"make a handle's name", &protocol.Make{Path: "/data/named", Handle: 3}},
+		{"allocate", &protocol.Allocate{Handle: 3, Off: 4096, Len: 1 << 20, Mode: 1}},
+		{"seek", &protocol.Seek{Handle: 3, Off: 4096, Whence: 4}},
+		{"position", &protocol.Position{Off: 1 << 33}},
+		{"copy range", &protocol.CopyRange{From: 3, To: 4, FromOff: 4096, ToOff: 1, Len: 1 << 20}},
+		{"get extended attribute", &protocol.GetXattr{Path: "/data/new", Name: "user.note"}},
+		{"list extended attributes", &protocol.ListXattr{Path: "/data/new"}},
+		{"set extended attribute", &protocol.SetXattr{Path: "/data/new", Name: "user.note", Value: []byte("x"), Flags: 1}},
+		{"remove extended attribute", &protocol.RemoveXattr{Path: "/data/new", Name: "user.note"}},
 	}
 }
