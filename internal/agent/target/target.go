@@ -52,11 +52,12 @@ type Target struct {
 
 	permitted uint64 // capabilities that it could make effective
 
-	self     bool // the agent's own process
-	hostNet  bool
-	environ  told[[]string]
-	hostname told[string]
-	mounts   told[[]string]
+	container string // its id; empty: only the process was named
+	self      bool   // the agent's own process
+	hostNet   bool
+	environ   told[[]string]
+	hostname  told[string]
+	mounts    told[[]string]
 
 	pidfd  *os.File
 	done   chan struct{} // closed when the process has ended
@@ -95,7 +96,16 @@ func OpenContainer(proc, id string) (*Target, error) {
 		t.Close()
 		return nil, err
 	}
+	t.container = id
 	return t, nil
+}
+
+// Holds reports whether process pid is in the target's container, by its control
+// group, which nobody in an ordinary container can leave. It is false where the
+// target is a process that was named as such.
+func (t *Target) Holds(pid int) bool {
+	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	return err == nil && t.container != "" && inContainer(string(groups), t.container)
 }
 
 // Open opens the process pid.
