@@ -31,7 +31,7 @@ func (c *Cluster) explain(ctx context.Context, err error, verb, resource, namesp
 		f.Code, f.What = "cluster-login", "the cluster does not accept your login"
 		f.Do = "log in again, as for kubectl; try: kubectl get pods -n " + namespace
 		if f.Why == "Unauthorized" {
-			f.Why = fmt.Sprintf("the API server %s says Unauthorized: the token or certificate is wrong or has expired", c.config.Host)
+			f.Why = fmt.Sprintf("the API server %s says Unauthorized: the token or certificate is wrong or has expired", c.Server())
 		}
 	case apierrors.IsNotFound(err) && strings.HasPrefix(f.Why, "namespaces "):
 		f.Code, f.What = "namespace-not-found", fmt.Sprintf("there is no namespace %q", namespace)
@@ -40,10 +40,10 @@ func (c *Cluster) explain(ctx context.Context, err error, verb, resource, namesp
 			f.Why += fmt.Sprintf(" (context %q)", c.context)
 		}
 	case badCertificate(err):
-		f.Code, f.What = "cluster-certificate", fmt.Sprintf("the certificate of the API server %s cannot be trusted", c.config.Host)
+		f.Code, f.What = "cluster-certificate", fmt.Sprintf("the certificate of the API server %s cannot be trusted", c.Server())
 		f.Do = "check certificate-authority and server in the kubeconfig: kubectl config view --minify"
 	case unreachable(err):
-		f.Code, f.What = "cluster-unreachable", fmt.Sprintf("the API server %s cannot be reached", c.config.Host)
+		f.Code, f.What = "cluster-unreachable", fmt.Sprintf("the API server %s cannot be reached", c.Server())
 		if op, ok := errors.AsType[*net.OpError](err); ok && op.Timeout() {
 			f.Why += fmt.Sprintf(" (tried for %s)", dialTimeout)
 		}
