@@ -102,10 +102,21 @@ func OpenContainer(proc, id string) (*Target, error) {
 
 // Holds reports whether process pid is in the target's container, by its control
 // group, which nobody in an ordinary container can leave. It is false where the
-// target is a process that was named as such.
+// target is a process outside containers.
 func (t *Target) Holds(pid int) bool {
 	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	return err == nil && t.container != "" && inContainer(string(groups), t.container)
+	switch {
+	case err != nil:
+		return false
+	case t.container != "":
+		return inContainer(string(groups), t.container)
+	case t.PID != 1:
+		return false
+	}
+	// The first of the agent's own process list is another container's, which lets
+	// the agent see its processes.
+	first, err := os.ReadFile("/proc/1/cgroup")
+	return err == nil && bytes.Equal(groups, first)
 }
 
 // Open opens the process pid.
