@@ -3,6 +3,7 @@ package config
 import (
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
@@ -12,10 +13,14 @@ const hidden = "(hidden)"
 
 // headerName is the beginning of a condition on a header that is no more than
 // the header's name.
-var headerName = regexp.MustCompile(`^(?:\(\?[a-z]+\))?\^?[A-Za-z0-9_-]+ *:`)
+var headerName = regexp.MustCompile(`^(?:\(\?[a-z]+\))?\^?[A-Za-z0-9_-]+ *: *`)
+
+// beforeQuery is what a condition on a path says before the query: a question
+// mark that means itself.
+var beforeQuery = regexp.MustCompile(`^.*?(?:\\\?|\[\?\])`)
 
 // Redacted gives c without what may be secret in it: names stay, values of
-// variables and of headers go. It also gives those values, for whoever looks
+// variables, of headers and of queries go. It also gives those values, for whoever looks
 // for them elsewhere. c itself is not changed.
 func (c Config) Redacted() (Config, []string) {
 	var secrets []string
@@ -47,11 +52,20 @@ func (c Config) Redacted() (Config, []string) {
 }
 
 func redactFilter(f rules.Filter, hide func(string) string) rules.Filter {
+	after := func(kept *regexp.Regexp, p rules.Pattern) *rules.Pattern {
+		name := kept.FindString(p.Text)
+		value, end := strings.CutSuffix(p.Text[len(name):], "$") // what is repeated elsewhere has none
+		p.Text = name + hide(value)
+		if end {
+			p.Text += "$"
+		}
+		return &p
+	}
 	if f.Header != nil {
-		p := *f.Header
-		name := headerName.FindString(p.Text)
-		p.Text = name + hide(p.Text[len(name):])
-		f.Header = &p
+		f.Header = after(headerName, *f.Header)
+	}
+	if f.Path != nil && beforeQuery.MatchString(f.Path.Text) {
+		f.Path = after(beforeQuery, *f.Path)
 	}
 	list := func(old []rules.Filter) (all []rules.Filter) {
 		for _, g := range old {

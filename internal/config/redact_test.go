@@ -20,7 +20,7 @@ func TestRedacted(t *testing.T) {
 		Mapping:  []rules.EnvMapping{{Name: rules.Pattern{Text: "KEY"}, Value: "S2"}},
 	}, Incoming: rules.IncomingOptions{HTTP: &rules.HTTPOptions{Filter: rules.Filter{AllOf: []rules.Filter{
 		header("x-user: S3"), header("^authorization: bearer S4$"), header(".*S5"), {AnyOf: []rules.Filter{header("(?i)^X-Key:S6"), {Not: &not}}},
-		{Path: &rules.Pattern{Text: "^/api"}},
+		{Path: &rules.Pattern{Text: "^/api"}}, {Path: &rules.Pattern{Text: `^/v2?/x\?token=S8`}}, {Path: &rules.Pattern{Text: `[?]key=S9`}},
 	}}}}}
 	before, _ := json.Marshal(c)
 	r, secrets := c.Redacted()
@@ -31,7 +31,7 @@ func TestRedacted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range []string{"S1", "S2", "S3", "S4", "S5", "S6", "S7"} {
+	for _, s := range []string{"S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9"} {
 		if strings.Contains(string(b), s) {
 			t.Errorf("%s is in %s", s, b)
 		}
@@ -39,7 +39,7 @@ func TestRedacted(t *testing.T) {
 			t.Errorf("%s is not in %q", s, secrets)
 		}
 	}
-	for _, s := range []string{"TOKEN", "EMPTY", "KEY", "x-user:", "^authorization:", "X-Key:", "x-not:", "^/api", "here", "there", "pod/a"} {
+	for _, s := range []string{"TOKEN", "EMPTY", "KEY", "x-user:", "^authorization:", "X-Key:", "x-not:", "^/api", "^/v2?/x", "here", "there", "pod/a"} {
 		if !strings.Contains(string(b), s) {
 			t.Errorf("%s is missing in %s", s, b)
 		}

@@ -329,6 +329,144 @@ while True:
 	}
 }
 
+// quick opens the memory of each new process of its own user as fast as it can.
+const quick = `
+import os, time
+have, last, end = {}, max(int(p) for p in os.listdir("/proc") if p.isdigit()), time.time() + 60
+open("/tmp/begun", "w").close()
+while time.time() < end and not os.path.exists("/tmp/enough"):
+    for pid in range(last + 1, last + 20):
+        try: fd = os.open("/proc/%d/mem" % pid, os.O_RDWR)
+        except OSError: continue
+        try:
+            with open("/proc/%d/cmdline" % pid) as f: agent = "mirrord-agent" in f.read()
+        except OSError: agent = False
+        if agent: have[pid] = fd; print("has the memory of", pid, flush=True)
+        else: os.close(fd)
+print("ended")
+`
+
+// A program of the agent's own user that waits for it gets at its memory at no
+// moment, not even while it begins; what it says of a port it has squatted is
+// not believed, as in a pod of the agent's own.
+func TestStrangersAwaitTheAgent(t *testing.T) {
+	namespace := level(t, "privileged")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	in := func(args ...string) (string, error) {
+		return w.cluster.Kubectl(ctx, append([]string{"-n", namespace, "exec", "app", "-c", "app", "--"}, args...)...)
+	}
+	// stranger runs a script in the pod until it says that it has begun, and gives
+	// what it has said at its end.
+	stranger := func(script string) (said chan string) {
+		t.Helper()
+		said = make(chan string, 1)
+		go func() {
+			out, err := in("python3", "-c", script)
+			said <- fmt.Sprint(out, err)
+		}()
+		if _, err := in("sh", "-c", "until test -e /tmp/begun; do sleep 0.05; done; rm /tmp/begun"); err != nil {
+			t.Fatalf("the stranger does not begin: %v", err)
+		}
+		return said
+	}
+	said := stranger(quick)
+	for range 3 {
+		r := startCommand(t, []string{w.mirrord, "exec", "-n", namespace, "-f", settings(t, quietInPod), "-t", "pod/app", "sh", "-c", "echo $COLOR"}, nil)
+		if code := r.end(); code != 0 || strings.TrimSpace(r.stdout.String()) != "blue" {
+			t.Errorf("exit code %d, stdout %q, stderr:\n%s", code, r.stdout, r.stderr)
+		}
+	}
+	if _, err := in("touch", "/tmp/enough"); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-said; strings.Contains(got, "has the memory") || !strings.Contains(got, "ended") {
+		t.Errorf("the stranger: %s", got)
+	}
+
+	said = stranger(`
+import socket
+s = socket.socket(socket.AF_UNIX); s.bind("\0mirrord-claim-tcp-8080"); s.listen(5); s.settimeout(60)
+open("/tmp/begun", "w").close()
+c, _ = s.accept(); c.sendall(b"ana@laptop since 14:00 UTC"); c.close()`)
+	r := startCommand(t, []string{w.mirrord, "exec", "-n", namespace, "-e", "-t", "pod/app", "--steal", "goserver", "8080"}, nil)
+	if code := r.end(); code == 0 || strings.Contains(r.stderr.String(), "ana@laptop") || !strings.Contains(r.stderr.String(), "does not say who it is") {
+		t.Errorf("exit code %d, a squatter passes for a colleague, or nobody says that port 8080 is held:\n%s", code, r.stderr)
+	}
+	<-said
+	ended(t, namespace, "app")
+}
+
+// The end of the target's container takes the agent with it that is in its
+// process list. The session goes on in the next one, or ends, and says so.
+func TestInPodTargetEnds(t *testing.T) {
+	namespace := w.cluster.Namespace(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	const pod = `
+apiVersion: v1
+kind: Pod
+metadata: {name: %s}
+spec:
+  terminationGracePeriodSeconds: 0
+  restartPolicy: %s
+  containers:
+  - name: app
+    image: debian:1
+    command: [python3, -c, "import signal, time; open('/tmp/born', 'w').write(str(time.time_ns())); signal.signal(signal.SIGUSR1, lambda *_: exit(3)); signal.pause()"]
+    securityContext: {runAsUser: 1234}
+---`
+	if err := w.cluster.Apply(ctx, namespace, fmt.Sprintf(pod, "again", "Always")+fmt.Sprintf(pod, "once", "Never")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.cluster.WaitReady(ctx, namespace, "pod/again", "pod/once"); err != nil {
+		t.Fatal(err)
+	}
+	begin := func(name string) *run {
+		t.Helper()
+		r := startCommand(t, []string{w.mirrord, "exec", "-n", namespace, "-f", settings(t, quietInPod), "-t", "pod/" + name, "sh", "-c",
+			"echo ready; while read -r line; do cat /.mirrord/remote/tmp/born; done"}, nil)
+		r.waitFor("ready")
+		if _, err := w.cluster.Kubectl(ctx, "-n", namespace, "exec", name, "-c", "app", "--", "kill", "-USR1", "1"); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	again := begin("again")
+	for !strings.Contains(again.stderr.String(), "the session goes on in again") {
+		select {
+		case <-again.done:
+			t.Fatal("the session has ended instead of following its target")
+		case <-ctx.Done():
+			t.Fatal("the session did not follow its target")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	born, err := w.cluster.Kubectl(ctx, "-n", namespace, "exec", "again", "-c", "app", "--", "cat", "/tmp/born")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(again.stdin)
+	again.waitFor(strings.TrimSpace(born))
+	if n := strings.Count(again.stderr.String(), "has ended: waiting for its successor"); n != 1 || strings.Contains(again.stderr.String(), "the agent is gone") {
+		t.Errorf("the end of the target was said %d times", n)
+	}
+	if code := again.end(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+
+	once := begin("once")
+	select { // its program waits for more
+	case <-once.done:
+	case <-time.After(runTime):
+		t.Fatal("the session goes on without its target")
+	}
+	if code := once.end(); code != 1 || strings.Count(once.stderr.String(), "the session has ended: ") != 1 ||
+		!strings.Contains(once.stderr.String(), "target-ended") || strings.Contains(once.stderr.String(), "agent-lost") {
+		t.Errorf("exit code %d, want one message that the target has ended", code)
+	}
+}
+
 // object is a role or a binding as mirrord rbac prints it.
 type object struct {
 	API   string         `json:"apiVersion"`

@@ -7,8 +7,9 @@
 //
 // Hazards. A process of the target can squat a name: then the port cannot be
 // claimed. What it says of itself is believed only of a process in the agent's
-// own PID namespace, as other agents are: nobody in a container can pass for a
-// colleague.
+// own PID namespace, as other agents are, and, where the target is in that too,
+// of none in the target's container: nobody there can pass for a colleague. A
+// name is all that a claim gives: it is shown, and nothing follows from it.
 package claims
 
 import (
@@ -54,22 +55,29 @@ func (e *HeldError) Error() string {
 // Unwrap gives EADDRINUSE.
 func (*HeldError) Unwrap() error { return syscall.EADDRINUSE }
 
-// Take claims a TCP port in the name of holder, who others are told of. in
-// runs a function inside the target's network namespace. A port that is held
-// already is a *HeldError.
-func Take(in func(func() error) error, port uint16, holder string) (*Claim, error) {
+// Target is whose ports are claimed.
+type Target interface {
+	// Do runs f inside its network namespace.
+	Do(f func() error) error
+	// Holds reports whether process pid is known to be in its container.
+	Holds(pid int) bool
+}
+
+// Take claims a TCP port of t in the name of holder, who others are told of. A
+// port that is held already is a *HeldError.
+func Take(t Target, port uint16, holder string) (*Claim, error) {
 	name := fmt.Sprintf("@mirrord-claim-tcp-%d", port)
 	var ln net.Listener
-	err := in(func() (err error) {
+	err := t.Do(func() (err error) {
 		ln, err = net.Listen("unix", name)
 		return err
 	})
 	if err != nil {
 		var c net.Conn
-		if in(func() (err error) { c, err = net.DialTimeout("unix", name, askTime); return err }) != nil {
+		if t.Do(func() (err error) { c, err = net.DialTimeout("unix", name, askTime); return err }) != nil {
 			return nil, fmt.Errorf("claim port %d: %w", port, err)
 		}
-		return nil, &HeldError{Port: port, Holder: ask(c.(*net.UnixConn))}
+		return nil, &HeldError{Port: port, Holder: ask(t, c.(*net.UnixConn))}
 	}
 	c := &Claim{ln: ln}
 	c.wg.Go(func() { c.answer(holder) })
@@ -77,9 +85,9 @@ func Take(in func(func() error) error, port uint16, holder string) (*Claim, erro
 }
 
 // ask reads the holder's name and closes c; empty if nobody is believed.
-func ask(c *net.UnixConn) string {
+func ask(t Target, c *net.UnixConn) string {
 	defer c.Close()
-	if !known(c) {
+	if !known(t, c) {
 		return ""
 	}
 	_ = c.SetDeadline(time.Now().Add(askTime))
@@ -87,8 +95,9 @@ func ask(c *net.UnixConn) string {
 	return string(b)
 }
 
-// known reports whether who listens is in this process's PID namespace.
-func known(c *net.UnixConn) bool {
+// known reports whether who listens is in this process's PID namespace, and not
+// in the target's container.
+func known(t Target, c *net.UnixConn) bool {
 	rc, err := c.SyscallConn()
 	if err != nil {
 		return false
@@ -98,7 +107,7 @@ func known(c *net.UnixConn) bool {
 		return false
 	}
 	own, theirs := depth("self"), depth(strconv.Itoa(int(peer.Pid))) // pid 0: not one that is seen from here
-	return own > 0 && own == theirs
+	return own > 0 && own == theirs && !t.Holds(int(peer.Pid))
 }
 
 // depth is in how many PID namespaces a process is, counted from that of /proc

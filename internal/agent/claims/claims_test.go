@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,15 +21,24 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
-// here runs f in the network namespace of process pid.
-func here(t *testing.T, pid int) func(func() error) error {
+// room is the network namespace of a process, whose container holds pids.
+type room struct {
+	ns   *os.File
+	pids []int
+}
+
+func (r *room) Do(f func() error) error { return netns.Do(r.ns, f) }
+func (r *room) Holds(pid int) bool      { return slices.Contains(r.pids, pid) }
+
+// here is the network namespace of process pid.
+func here(t *testing.T, pid int) *room {
 	t.Helper()
 	ns, err := netns.Open(pid)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ns.Close() })
-	return func(f func() error) error { return netns.Do(ns, f) }
+	return &room{ns: ns}
 }
 
 func TestClaim(t *testing.T) {
@@ -41,6 +51,11 @@ func TestClaim(t *testing.T) {
 	var held *HeldError
 	if !errors.As(err, &held) || held.Holder != "ana@laptop since 14:00" || !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("got %v, want: held by ana", err)
+	}
+	in.pids = []int{os.Getpid()} // a process list that the target is in as well
+	_, err = Take(in, 80, "bob")
+	if held = nil; !errors.As(err, &held) || held.Holder != "" || !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("of a process of the target's container: got %v, want: held by nobody who is believed", err)
 	}
 	c.Release()
 	c, err = Take(in, 80, "bob")
@@ -84,7 +99,7 @@ func TestSquattedClaim(t *testing.T) {
 				"python3 - <<'END' &\n"+program+"\nEND\nuntil test -e $READY; do sleep 0.01; done")
 			in := here(t, pid)
 			if c.backlog == "0" { // one waits in a queue of length 0
-				_ = in(func() error {
+				_ = in.Do(func() error {
 					keep, err := net.Dial("unix", "@mirrord-claim-tcp-80")
 					if err == nil {
 						t.Cleanup(func() { keep.Close() })
@@ -114,7 +129,7 @@ func TestManyAsk(t *testing.T) {
 	}
 	defer c.Release()
 	for range 200 {
-		err := in(func() error {
+		err := in.Do(func() error {
 			conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(context.Background(), "unix", "@mirrord-claim-tcp-80")
 			if err == nil {
 				t.Cleanup(func() { conn.Close() })

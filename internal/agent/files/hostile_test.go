@@ -79,6 +79,28 @@ func TestAnswersNobodyReads(t *testing.T) {
 	}
 }
 
+// TestAgentIsNoFile: where the target's process list holds the agent as well, a
+// client cannot write the agent's own memory, whoever the agent is.
+func TestAgentIsNoFile(t *testing.T) {
+	root := tempRoot(t)
+	proc := filepath.Join(root, "proc")
+	must(t, os.Mkdir(proc, 0o755))
+	must(t, unix.Mount("proc", proc, "proc", 0, ""))
+	t.Cleanup(func() { unix.Unmount(proc, unix.MNT_DETACH) }) // after the server, which has handles
+	c := serve(t, root, As{})
+	for _, p := range []string{"/proc/self/mem", fmt.Sprintf("/proc/%d/mem", os.Getpid()), "/proc/thread-self/mem", "/proc/self/oom_score_adj"} {
+		for _, flags := range []uint32{unix.O_RDWR, unix.O_WRONLY, unix.O_TRUNC, unix.O_WRONLY | unix.O_CREAT} {
+			if _, err := c.ask(&protocol.Open{Path: p, Flags: flags}); !errors.Is(err, syscall.EACCES) {
+				t.Errorf("%s with flags %#o: got %v, want %v", p, flags, err, syscall.EACCES)
+			}
+		}
+		if _, err := c.ask(&protocol.SetAttr{Path: p, What: protocol.SetSize}); err == nil {
+			t.Errorf("%s was cut", p)
+		}
+	}
+	get[*protocol.Opened](c, &protocol.Open{Path: "/proc/self/status"})
+}
+
 // TestListingsNobodyReads: listings of a large directory that are not read wait,
 // and hold no thread.
 func TestListingsNobodyReads(t *testing.T) {

@@ -13,8 +13,19 @@ import (
 )
 
 // reopen opens what an O_PATH descriptor stands for. The file system checks
-// permission as in any open; there is no walk that could lead elsewhere.
+// permission as in any open; there is no walk that could lead elsewhere. In a
+// process list nothing can be written: the agent may be in it, and may write its
+// own memory whoever it is.
 func reopen(path int, flags int) (int, error) {
+	if flags&(unix.O_ACCMODE|unix.O_TRUNC) != unix.O_RDONLY {
+		var fs unix.Statfs_t
+		if err := unix.Fstatfs(path, &fs); err != nil {
+			return -1, err
+		}
+		if fs.Type == unix.PROC_SUPER_MAGIC {
+			return -1, syscall.EACCES
+		}
+	}
 	for {
 		fd, err := unix.Open(opened(path), flags|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 		if !errors.Is(err, unix.EINTR) {

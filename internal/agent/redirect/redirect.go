@@ -54,8 +54,9 @@ const acceptPause = 100 * time.Millisecond
 
 // Namespace is the target's network namespace.
 type Namespace interface {
-	// Do runs f on a thread inside it.
-	Do(f func() error) error
+	// Do runs f on a thread inside it, and Holds tells who of those in it are of
+	// the target's container.
+	claims.Target
 	// Handle calls f with a descriptor of the namespace.
 	Handle(f func(fd int) error) error
 	// DialWith connects from inside it; prepare is called on the socket before.
@@ -177,7 +178,7 @@ func (r *Redirect) Add(port uint16) error {
 	if r.claims[port] != nil {
 		return nil
 	}
-	claim, err := claims.Take(r.ns.Do, port, r.holder)
+	claim, err := claims.Take(r.ns, port, r.holder)
 	if err != nil {
 		return err
 	}

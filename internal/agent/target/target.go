@@ -52,11 +52,12 @@ type Target struct {
 
 	permitted uint64 // capabilities that it could make effective
 
-	self     bool // the agent's own process
-	hostNet  bool
-	environ  told[[]string]
-	hostname told[string]
-	mounts   told[[]string]
+	container string // its id; empty: only the process was named
+	self      bool   // the agent's own process
+	hostNet   bool
+	environ   told[[]string]
+	hostname  told[string]
+	mounts    told[[]string]
 
 	pidfd  *os.File
 	done   chan struct{} // closed when the process has ended
@@ -95,7 +96,27 @@ func OpenContainer(proc, id string) (*Target, error) {
 		t.Close()
 		return nil, err
 	}
+	t.container = id
 	return t, nil
+}
+
+// Holds reports whether process pid is in the target's container, by its control
+// group, which nobody in an ordinary container can leave. It is false where the
+// target is a process outside containers.
+func (t *Target) Holds(pid int) bool {
+	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	switch {
+	case err != nil:
+		return false
+	case t.container != "":
+		return inContainer(string(groups), t.container)
+	case t.PID != 1:
+		return false
+	}
+	// The first of the agent's own process list is another container's, which lets
+	// the agent see its processes.
+	first, err := os.ReadFile("/proc/1/cgroup")
+	return err == nil && bytes.Equal(groups, first)
 }
 
 // Open opens the process pid.

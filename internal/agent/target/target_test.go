@@ -1,11 +1,13 @@
 package target
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -204,5 +206,39 @@ func TestSelf(t *testing.T) {
 func TestOpenOfNobody(t *testing.T) {
 	if _, err := Open(1 << 22); !errors.Is(err, syscall.ESRCH) && !errors.Is(err, syscall.EINVAL) {
 		t.Errorf("got %v, want ESRCH", err)
+	}
+}
+
+// Who is in the target's container is told by control groups: with the
+// container's id, and where the target is the first of the process list.
+func TestHolds(t *testing.T) {
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	group := ""
+	for line := range strings.Lines(string(own)) {
+		group = max(group, path.Base(strings.TrimSpace(line))) // a name, if this machine has one for us
+	}
+	first, err := os.ReadFile("/proc/1/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		t    *Target
+		pid  int
+		want bool
+	}{
+		{"of another container", &Target{PID: 50, container: strings.Repeat("f", 64)}, os.Getpid(), false},
+		{"of the container", &Target{PID: 50, container: group}, os.Getpid(), group != "/"},
+		{"a process outside containers", &Target{PID: os.Getpid()}, os.Getpid(), false},
+		{"with the first process", &Target{PID: 1}, 1, true},
+		{"beside the first process", &Target{PID: 1}, os.Getpid(), bytes.Equal(own, first)},
+		{"nobody", &Target{PID: 1}, 1 << 30, false},
+	} {
+		if got := c.t.Holds(c.pid); got != c.want {
+			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
+		}
 	}
 }

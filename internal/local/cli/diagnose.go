@@ -35,8 +35,8 @@ func (a *app) diagnoseCommand() *cobra.Command {
 configuration that holds, what doctor says, the events of your last sessions and the
 logs of your agents that still run. It takes the flags and the configuration of exec.
 
-Nothing is sent anywhere. Values of variables, values of headers in filters and the
-credentials of the kubeconfig are taken out. Names stay: of targets, namespaces,
+Nothing is sent anywhere. Values of variables, values of headers and queries in filters and
+the credentials of the kubeconfig are taken out. Names stay: of targets, namespaces,
 hosts, paths and addresses. Look through the archive before you give it away:
 tar xzf FILE. Without a cluster it holds what there is on this machine.`,
 		Example: `  mirrord diagnose
@@ -82,7 +82,7 @@ func (a *app) diagnose(ctx context.Context, settings map[string]config.Setting, 
 	for _, l := range left {
 		fmt.Printf("left out: %s: %s\n", monitor.Clean(l.What), monitor.Clean(strings.ReplaceAll(l.Why, "\n", "; ")))
 	}
-	fmt.Println("taken out: values of variables and of headers, credentials of the kubeconfig")
+	fmt.Println("taken out: values of variables, of headers and of queries, credentials of the kubeconfig")
 	fmt.Println("still in it: names of targets, namespaces, users and hosts, addresses and paths; look through it before you give it away")
 	return nil
 }
@@ -215,6 +215,9 @@ func (a *app) keepJournal(cfg config.Config) *journal.Journal {
 		return nil
 	}
 	_, secrets := cfg.Redacted()
+	// Of the login only what is in the kubeconfig now: it may be another when the
+	// journal is packed.
+	secrets = append(secrets, kube.Secrets(kube.Options{Kubeconfig: cfg.Kubeconfig})...)
 	j, err := journal.Open(dir, diagnose.Hider(secrets))
 	if err != nil {
 		return nil

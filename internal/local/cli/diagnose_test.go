@@ -102,7 +102,15 @@ func TestDiagnoseHidesSecrets(t *testing.T) {
 		Env: rules.EnvOptions{Override: map[string]rules.Pattern{"API_KEY": {Text: marker + "override"}}}})
 	j.Note(event.Event{Level: event.Warning, Code: "w", Text: "it said " + marker + "override"})
 	j.Note(event.Event{Level: event.Warning, Code: "w", Text: "it said " + marker + "header"}) // by diagnose, if not before
+	j.Note(event.Event{Level: event.Warning, Code: "w", Text: "it said " + marker + "token"})
 	j.Close()
+	renewed, err := os.ReadFile("kubeconfig") // a login that is renewed stands in journals no more
+	if err == nil {
+		err = os.WriteFile("kubeconfig", []byte(strings.ReplaceAll(string(renewed), marker+"token", marker+"renewed")), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, args := range [][]string{{"-f", "mirrord.json"}, {"-f", "mirrord.json", "--json"}} {
 		printed, files := diagnosed(t, args...)
 		all := printed

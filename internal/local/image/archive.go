@@ -120,6 +120,12 @@ func Write(w io.Writer, agent []byte, ref, version, arch string) error {
 	return a.write(w)
 }
 
+// programMode lets everybody start the agent and nobody read it. The kernel then
+// lets nobody look into its process from the first instruction on (would_dump in
+// fs/exec.c), before it can ask for that itself: in the target's pod a program of
+// the same user could be quicker. Root may read what it likes.
+const programMode = 0o111
+
 // layerOf is the image's one layer, compressed, and the digest of what it is
 // compressed from.
 func layerOf(agent []byte) (layer []byte, diffID string, err error) {
@@ -127,7 +133,7 @@ func layerOf(agent []byte) (layer []byte, diffID string, err error) {
 	sum := sha256.New()
 	z := gzip.NewWriter(&packed)
 	t := tar.NewWriter(io.MultiWriter(z, sum))
-	if err := file(t, strings.TrimPrefix(Program, "/"), 0o755, agent); err != nil {
+	if err := file(t, strings.TrimPrefix(Program, "/"), programMode, agent); err != nil {
 		return nil, "", err
 	}
 	if err := t.Close(); err != nil {

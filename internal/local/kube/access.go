@@ -154,7 +154,7 @@ func (c *Cluster) Version(ctx context.Context) (string, error) {
 		return "", c.explain(ctx, err, "get", "/version", "")
 	}
 	if err := json.Unmarshal(b, &v); err != nil {
-		return "", &failure.Error{Code: "cluster-error", What: fmt.Sprintf("%s does not answer like an API server", c.config.Host), Why: err.Error(), Cause: err,
+		return "", &failure.Error{Code: "cluster-error", What: fmt.Sprintf("%s does not answer like an API server", c.Server()), Why: err.Error(), Cause: err,
 			Do: "check server in the kubeconfig: kubectl config view --minify"}
 	}
 	return v.GitVersion, nil

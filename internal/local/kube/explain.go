@@ -1,12 +1,14 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,12 +28,12 @@ func (c *Cluster) explain(ctx context.Context, err error, verb, resource, namesp
 	case apierrors.IsForbidden(err):
 		return c.forbidden(err, verb, resource, namespace)
 	case c.config.ExecProvider != nil && strings.Contains(err.Error(), "getting credentials:"):
-		return c.loginProgram(err)
+		return c.loginProgram(err, namespace)
 	case apierrors.IsUnauthorized(err), strings.Contains(err.Error(), "getting credentials:"):
 		f.Code, f.What = "cluster-login", "the cluster does not accept your login"
-		f.Do = "log in again, as for kubectl; try: kubectl get pods -n " + namespace
+		f.Do = "log in again, as for kubectl; try: kubectl get pods -n " + cmp.Or(namespace, c.namespace)
 		if f.Why == "Unauthorized" {
-			f.Why = fmt.Sprintf("the API server %s says Unauthorized: the token or certificate is wrong or has expired", c.config.Host)
+			f.Why = fmt.Sprintf("the API server %s says Unauthorized: the token or certificate is wrong or has expired", c.Server())
 		}
 	case apierrors.IsNotFound(err) && strings.HasPrefix(f.Why, "namespaces "):
 		f.Code, f.What = "namespace-not-found", fmt.Sprintf("there is no namespace %q", namespace)
@@ -40,10 +42,10 @@ func (c *Cluster) explain(ctx context.Context, err error, verb, resource, namesp
 			f.Why += fmt.Sprintf(" (context %q)", c.context)
 		}
 	case badCertificate(err):
-		f.Code, f.What = "cluster-certificate", fmt.Sprintf("the certificate of the API server %s cannot be trusted", c.config.Host)
+		f.Code, f.What = "cluster-certificate", fmt.Sprintf("the certificate of the API server %s cannot be trusted", c.Server())
 		f.Do = "check certificate-authority and server in the kubeconfig: kubectl config view --minify"
 	case unreachable(err):
-		f.Code, f.What = "cluster-unreachable", fmt.Sprintf("the API server %s cannot be reached", c.config.Host)
+		f.Code, f.What = "cluster-unreachable", fmt.Sprintf("the API server %s cannot be reached", c.Server())
 		if op, ok := errors.AsType[*net.OpError](err); ok && op.Timeout() {
 			f.Why += fmt.Sprintf(" (tried for %s)", dialTimeout)
 		}
@@ -77,8 +79,15 @@ func (c *Cluster) forbidden(err error, verb, resource, namespace string) error {
 	if !strings.Contains(text, " cannot "+verb+" ") && !strings.Contains(text, " cannot ") {
 		return c.refused(text, err, namespace)
 	}
+	_, rest, _ := strings.Cut(text, " cannot ")
+	if one, _, _ := strings.Cut(rest, " "); slices.Contains(strings.Split(verb, " and "), one) {
+		verb = one
+	}
 	f := c.Lacking(Permission{Verb: verb, Resource: resource, Namespace: namespace})
 	f.Why, f.Cause = text, err
+	if namespace != "" {
+		f.Do += fmt.Sprintf("\nall that a session needs: mirrord rbac -n %s -t TARGET", namespace)
+	}
 	return f
 }
 
@@ -101,13 +110,13 @@ func (c *Cluster) Lacking(p Permission) *failure.Error {
 }
 
 // loginProgram explains a login program of the kubeconfig (exec) that is not
-// there or has failed.
-func (c *Cluster) loginProgram(err error) error {
+// there or has failed. Its arguments are not said: a password may be among them.
+func (c *Cluster) loginProgram(err error, namespace string) error {
 	p := c.config.ExecProvider
 	f := &failure.Error{Code: "cluster-login", What: fmt.Sprintf("the login program %q of the kubeconfig has failed", p.Command), Cause: err}
 	_, f.Why, _ = strings.Cut(err.Error(), "getting credentials: ")
 	f.Why, _, _ = strings.Cut(f.Why, "\n") // client-go goes on for several lines
-	f.Do = "log in again, as for kubectl; try: " + strings.Join(append([]string{p.Command}, p.Args...), " ")
+	f.Do = "log in again, as for kubectl; try: kubectl get pods -n " + cmp.Or(namespace, c.namespace)
 	if strings.Contains(f.Why, "not found") || strings.Contains(f.Why, "no such file") {
 		f.What = fmt.Sprintf("the login program %q of the kubeconfig is not there", p.Command)
 		f.Do = "install it, or log in again in another way, as for kubectl"

@@ -25,6 +25,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"runtime"
 	"slices"
@@ -164,8 +165,14 @@ func (c *Cluster) restClient(path string, gv schema.GroupVersion) (*rest.RESTCli
 // to leave no goroutine behind.
 func (c *Cluster) Close() { utilnet.CloseIdleConnectionsFor(c.http.Transport) }
 
-// Server is the address of the API server, as a URL.
-func (c *Cluster) Server() string { return c.config.Host }
+// Server is the address of the API server, as a URL without its password.
+func (c *Cluster) Server() string {
+	u, err := url.Parse(c.config.Host)
+	if err != nil { // then there is no client either
+		return ""
+	}
+	return u.Redacted()
+}
 
 // Context is the name of the kubeconfig's context in use; empty for a pod's
 // own account.

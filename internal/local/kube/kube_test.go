@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,6 +92,23 @@ func TestUnreachable(t *testing.T) {
 				t.Errorf("took %v", took)
 			}
 		})
+	}
+}
+
+// A password in the kubeconfig's URL is not said.
+func TestPasswordOfTheServer(t *testing.T) {
+	server := secure(&api{})
+	server.Close()
+	address := strings.TrimPrefix(server.URL, "https://")
+	c, err := Connect(Options{Kubeconfig: kubeconfig(t, "https://ana:pass-word@"+address, server.Certificate())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, err = c.Resolve(t.Context(), "pod/web-1")
+	expect(t, err, "cluster-unreachable", address)
+	if text := err.Error() + c.Server(); strings.Contains(text, "pass-word") {
+		t.Errorf("the password is in %q", text)
 	}
 }
 
