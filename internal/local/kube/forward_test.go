@@ -186,7 +186,7 @@ func TestDialFails(t *testing.T) {
 		{"forbidden", func(a *api) {
 			a.forbid = map[string]bool{"get pods/portforward": true, "create pods/portforward": true}
 		}, func(t *testing.T, err error) {
-			expect(t, err, "forbidden", "you may not get and create pods/portforward", "the verb get and create on pods/portforward")
+			expect(t, err, "forbidden", "you may not create pods/portforward", "the verb create on pods/portforward")
 		}},
 		{"gone, says WebSocket", func(a *api) { a.refuse = map[string]*metav1.Status{"get pods/portforward": gone} }, func(t *testing.T, err error) {
 			if !errors.Is(err, ErrGone) {

@@ -176,7 +176,7 @@ echo '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential"
 		t.Fatal(err)
 	}
 	_, err = connect(failing).Resolve(context.Background(), "pod/web-1")
-	expect(t, err, "cluster-login", "has failed", "exit code 3", "log in again, as for kubectl; try: "+failing)
+	expect(t, err, "cluster-login", "has failed", "exit code 3", "log in again, as for kubectl; try: kubectl get pods -n ")
 }
 
 func TestWrongToken(t *testing.T) {
