@@ -201,7 +201,11 @@ func TestRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := setUp(t, protocol.ModeSteal)
 			dialing := make(chan struct{})
-			b.o.Dial = func(ctx context.Context, _ Attempt) (net.Conn, error) { close(dialing); <-ctx.Done(); return nil, ctx.Err() }
+			b.o.Dial = func(ctx context.Context, _ Attempt) (net.Conn, error) {
+				close(dialing)
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
 			b.listening(1, "0.0.0.0:80")
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
