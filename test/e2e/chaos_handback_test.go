@@ -15,7 +15,7 @@ import (
 // the target all the time: every request is answered, but those that the local
 // program had when it ended.
 func TestHandback(t *testing.T) {
-	const pause = 4 * time.Millisecond // a request comes in every gap
+	const pause = 10 * time.Millisecond // a request comes in every gap
 	rounds := 2
 	if whole() {
 		rounds = 20
@@ -49,14 +49,16 @@ func TestHandback(t *testing.T) {
 				if !a.seen("local", time.Now(), 10*time.Second) {
 					t.Fatal("the program gets nothing")
 				}
+				struck := time.Now()
 				c.end(h)
 				select {
 				case <-h.done:
 				case <-time.After(10 * time.Second):
 					t.Fatalf("%s: the session does not end", c.name)
 				}
+				t.Logf("%s at %s, the session ended at %s", c.name, struck.Format("05.000"), time.Now().Format("05.000"))
 				maps.Copy(got, held(t, h))
-				nothingOf(t, h, goneTime)
+				nothingOf(t, h, collectTime) // how soon is for others to test
 			}
 			if !a.seen("remote", time.Now(), 5*time.Second) {
 				t.Error("the target does not serve its port")
