@@ -74,6 +74,9 @@ func (s state) await(limit time.Duration) string {
 		if left == "" || time.Now().After(end) {
 			return left
 		}
+		// Package net keeps pipes for splice(2), and gives them back when they are
+		// collected.
+		runtime.GC()
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,21 +24,25 @@ type asker struct {
 // asked is one request.
 type asked struct {
 	path       string // of the URL
+	port       string // of the client
 	begin, end time.Time
 	answer     string // "local", "remote", "open", or what went wrong
 }
 
 func (a asked) String() string {
-	return fmt.Sprintf("%s %s+%v %s", a.path, a.begin.Format("05.000"), a.end.Sub(a.begin), a.answer)
+	return fmt.Sprintf("%s from port %s %s+%v %s", a.path, a.port, a.begin.Format("05.000"), a.end.Sub(a.begin), a.answer)
 }
 
 func (a asked) failed() bool { return a.answer != "local" && a.answer != "remote" }
 
 // askAll starts an asker. It ends with the test, or with answers.
-func askAll(t testing.TB, p *prey) *asker {
+func askAll(t testing.TB, p *prey) *asker { return askEvery(t, p, 25*time.Millisecond) }
+
+// askEvery is askAll with a pause between two requests.
+func askEvery(t testing.TB, p *prey, pause time.Duration) *asker {
 	t.Helper()
 	a := &asker{out: newOutput()}
-	a.cmd = exec.Command("nsenter", "-t", strconv.Itoa(p.client), "--net", filepath.Join(w.dir, "bin", "chaos"), "ask", p.ip+":"+chaosPort)
+	a.cmd = exec.Command("nsenter", "-t", strconv.Itoa(p.client), "--net", filepath.Join(w.dir, "bin", "chaos"), "ask", p.ip+":"+chaosPort, pause.String())
 	a.cmd.Stdout, a.cmd.Stderr = a.out, os.Stderr
 	var err error
 	if a.in, err = a.cmd.StdinPipe(); err == nil {
@@ -75,21 +80,23 @@ func (a *asker) soFar() (all []asked) {
 	text := a.out.String()
 	text = text[:strings.LastIndexByte(text, '\n')+1]
 	for line := range strings.Lines(text) {
-		f := strings.SplitN(strings.TrimSpace(line), " ", 4)
-		begin, err := strconv.ParseInt(f[1], 10, 64)
-		end, err2 := strconv.ParseInt(f[2], 10, 64)
+		f := strings.SplitN(strings.TrimSpace(line), " ", 5)
+		begin, err := strconv.ParseInt(f[2], 10, 64)
+		end, err2 := strconv.ParseInt(f[3], 10, 64)
 		if err != nil || err2 != nil {
 			continue
 		}
-		all = append(all, asked{"/" + f[0], time.UnixMilli(begin), time.UnixMilli(end), f[3]})
+		all = append(all, asked{"/" + f[0], f[1], time.UnixMilli(begin), time.UnixMilli(end), f[4]})
 	}
 	return all
 }
 
-// held is what the local program says to have got.
-func held(t testing.TB, log string) map[string]bool {
+// held is what the local program has got: the paths that it says to have heard,
+// and the clients' ports of the connections that it was given, as far as mirrord
+// told with --verbose.
+func held(t testing.TB, h *hunted) map[string]bool {
 	t.Helper()
-	b, err := os.ReadFile(log)
+	b, err := os.ReadFile(h.log)
 	if err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
 	}
@@ -97,5 +104,14 @@ func held(t testing.TB, log string) map[string]bool {
 	for path := range strings.FieldsSeq(string(b)) {
 		all[path] = true
 	}
+	for _, m := range given.FindAllStringSubmatch(h.stderr.String(), -1) {
+		all[m[1]] = true
+	}
 	return all
 }
+
+// given is how mirrord tells of a connection that the program was given.
+var given = regexp.MustCompile(`:(\d+) is connected to port ` + chaosPort)
+
+// of reports whether the program had the request.
+func (a asked) of(held map[string]bool) bool { return held[a.path] || held[a.port] }

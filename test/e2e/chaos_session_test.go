@@ -98,21 +98,26 @@ func hunt(t testing.TB, p *prey, startTime time.Duration, kin, load bool) *hunte
 	if kin {
 		script = "setsid sleep 1000 & " + script
 	}
-	argv := []string{w.mirrord, "exec", "-n", w.namespace, "-t", "pod/" + p.pod, "--steal",
+	argv := []string{w.mirrord, "exec", "--verbose", "-n", w.namespace, "-t", "pod/" + p.pod, "--steal",
 		"--agent-startup-timeout", strconv.Itoa(int(startTime.Seconds())), "bash", "-c", script}
-	temporary := filepath.Join(w.dir, "tmp")
-	if err := os.MkdirAll(temporary, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	_ = os.Chmod(temporary, 0o777)
 	h := &hunted{prey: p, log: log}
 	h.run = startCommand(t, argv, func(c *exec.Cmd) {
-		c.SysProcAttr.Setpgid = true         // Ctrl-C reaches it and not the tests
-		c.WaitDelay = 200 * time.Millisecond // background processes hold its output
-		c.Env = append(c.Env, "TMPDIR="+temporary, "HUNTED="+log)
+		ownGroup(c)
+		c.Env = append(c.Env, "HUNTED="+log)
 	})
 	t.Cleanup(h.release)
 	return h
+}
+
+// ownGroup gives a command a process group, so that Ctrl-C reaches it and not the
+// tests, and a directory for temporary files that is looked into.
+func ownGroup(c *exec.Cmd) {
+	temporary := filepath.Join(w.dir, "tmp")
+	_ = os.MkdirAll(temporary, 0o777)
+	_ = os.Chmod(temporary, 0o777)
+	c.SysProcAttr.Setpgid = true
+	c.WaitDelay = 200 * time.Millisecond // background processes hold its output
+	c.Env = append(c.Env, "TMPDIR="+temporary)
 }
 
 // ctrlC does what a terminal does.
@@ -210,7 +215,7 @@ func (h *hunted) look() {
 		}
 	}
 	for pid, line := range args {
-		if h.shell > 0 && parents[pid] == h.shell && strings.HasPrefix(line, "chaos\x00") {
+		if h.shell > 0 && (pid == h.shell || parents[pid] == h.shell) && strings.HasPrefix(line, "chaos\x00") {
 			h.program = pid
 		}
 	}

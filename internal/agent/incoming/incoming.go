@@ -22,6 +22,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -83,6 +84,7 @@ type Hub struct {
 	o      Options
 	slots  map[uint8]chan struct{} // by mode: one for each connection being carried
 	budget *http1.Budget           // of all their readers
+	kept   atomic.Int64            // bytes, of all offers
 
 	headTime, closedTime time.Duration // the constants, but in tests
 
@@ -367,9 +369,10 @@ func (h *Hub) open(ctx context.Context, c *conn) (*link.Stream, error) {
 }
 
 // deliver gives the whole of c to local; from is where its bytes are read. If
-// the link has ended or has no stream left, the original has lost nothing yet.
+// the link has ended or has no stream left, the original has lost nothing yet,
+// nor has it if local refuses.
 func (h *Hub) deliver(ctx context.Context, c *conn, from relay.Conn) {
-	s, err := h.open(ctx, c)
+	o, err := h.offer(ctx, c)
 	if err != nil && h.o.Original != nil {
 		h.pass(ctx, c, from)
 		return
@@ -378,14 +381,16 @@ func (h *Hub) deliver(ctx context.Context, c *conn, from relay.Conn) {
 		relay.Reset(from, err)
 		return
 	}
-	d := &delivery{Conn: from, c: c, to: s}
+	d := &delivery{Conn: from, c: c, to: o}
 	defer h.hold(d)()
-	_, _ = relay.Join(ctx, s, d)
+	ctx, cancel := outlast(ctx, o.leave)
+	defer cancel()
+	_, _ = relay.Join(ctx, o, d)
 }
 
 // pass gives the whole of c to the original.
 func (h *Hub) pass(ctx context.Context, c *conn, from relay.Conn) {
-	ctx, cancel := outlast(ctx)
+	ctx, cancel := outlast(ctx, always)
 	defer cancel()
 	to, err := h.original(ctx, c)
 	if err != nil {
@@ -396,19 +401,27 @@ func (h *Hub) pass(ctx context.Context, c *conn, from relay.Conn) {
 }
 
 // outlast gives a context that lasts graceTime longer than ctx, for what is no
-// business of the session.
-func outlast(ctx context.Context) (context.Context, context.CancelFunc) {
+// business of the session. Whether it is not is asked when ctx ends.
+func outlast(ctx context.Context, spare func() bool) (context.Context, context.CancelFunc) {
 	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(graceTime, cancel) })
+	stop := context.AfterFunc(ctx, func() {
+		if spare() {
+			time.AfterFunc(graceTime, cancel)
+		} else {
+			cancel()
+		}
+	})
 	return longer, func() {
 		stop()
 		cancel()
 	}
 }
 
+func always() bool { return true }
+
 // original connects to the target's own server in the name of c's client.
 func (h *Hub) original(ctx context.Context, c *conn) (relay.Conn, error) {
-	ctx, done := outlast(ctx)
+	ctx, done := outlast(ctx, always)
 	defer done()
 	ctx, cancel := context.WithTimeout(ctx, originalTime)
 	defer cancel()

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/http1"
-	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/relay"
 )
 
@@ -78,7 +77,7 @@ func (s *split) abandon() {
 		x = s.busy
 	}
 	switch {
-	case s.over || x == nil || x.role != toLocal:
+	case s.over || x == nil || !x.local():
 		s.mu.Unlock()
 		return
 	case s.busy != x || x.speaks:
@@ -101,7 +100,7 @@ func (s *split) abandon() {
 type delivery struct {
 	relay.Conn       // the client
 	c          *conn // the same, below
-	to         *link.Stream
+	to         *offer
 
 	mu       sync.Mutex
 	said     []byte // the beginning of what the client has said since local's last word
@@ -140,6 +139,9 @@ func (d *delivery) Abort() { relay.Reset(d.Conn, syscall.ECONNRESET) }
 
 // abandon implements waiting.
 func (d *delivery) abandon() {
+	if !d.to.local() {
+		return
+	}
 	d.mu.Lock()
 	asks := d.replying == 0 && begins(d.said)
 	head := bytes.HasPrefix(d.said, []byte("HEAD "))

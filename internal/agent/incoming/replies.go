@@ -177,12 +177,12 @@ func (s *split) ended(x *side, err error) {
 	// An idle connection that was ended when the request was on its way: the
 	// client knows how to deal with that.
 	stale := orderly && x.used > 1
-	over := s.over
+	over, ending := s.over, s.ending
 	s.mu.Unlock()
 	switch {
 	case over:
 		return
-	case x.role == toLocal && unanswered && !stale:
+	case x.role == toLocal && unanswered && !stale && !ending:
 		s.badGateway(err)
 	case !orderly:
 		s.fail(err)

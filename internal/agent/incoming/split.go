@@ -310,16 +310,19 @@ func (s *split) choose(ctx context.Context, q *http1.Request) (x *side, whole bo
 func (s *split) connect(ctx context.Context, to role) *side {
 	var c relay.Conn
 	var err error
+	x := &side{role: to}
 	if to == toLocal {
-		c, err = s.hub.open(ctx, s.conn)
-		if err != nil {
+		var o *offer
+		if o, err = s.hub.offer(ctx, s.conn); err != nil {
 			return nil
 		}
+		o.moved = func() { s.moved(x) }
+		c = o
 	} else if c, err = s.hub.original(ctx, s.conn); err != nil {
 		s.fail(err)
 		return nil
 	}
-	x := &side{Conn: c, role: to, in: http1.NewReader(c, s.hub.budget)}
+	x.Conn, x.in = c, http1.NewReader(c, s.hub.budget)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over {
@@ -329,6 +332,25 @@ func (s *split) connect(ctx context.Context, to role) *side {
 	s.sides[to] = x
 	return x
 }
+
+// moved makes x, a local that has refused its first request, the original. The
+// replies of an earlier connection to that have all been given: one request is
+// under way at a time.
+func (s *split) moved(x *side) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sides[toLocal] == x {
+		s.sides[toLocal] = nil
+	}
+	if other := s.sides[toOriginal]; other != nil {
+		other.Close() // its hear ends
+	}
+	s.sides[toOriginal] = x
+	x.role = toOriginal
+}
+
+// local reports whether x is local, and has not refused. The split's mu is held.
+func (x *side) local() bool { return x.role == toLocal && x.Conn.(*offer).local() }
 
 // listen begins to hear x, unless it is heard already. It is read's.
 func (s *split) listen(x *side) {
@@ -552,7 +574,7 @@ func (s *split) failLocked(err error) {
 }
 
 // leave ends the connection with the session: at once if it is idle or local
-// has it. What the original has it may finish, and so may a client that has
+// has it and does not refuse it. What the original has it may finish, and so may a client that has
 // begun to speak, or not yet: it knows of no session.
 func (s *split) leave() {
 	s.mu.Lock()
@@ -564,7 +586,7 @@ func (s *split) leave() {
 	}
 	switch {
 	case s.over:
-	case at != nil && at.role == toLocal:
+	case at != nil && at.role == toLocal && !at.Conn.(*offer).leave():
 		s.failLocked(syscall.ECONNRESET)
 	default:
 		s.grace = time.AfterFunc(graceTime, func() { s.fail(syscall.ECONNRESET) })

@@ -560,16 +560,16 @@ func TestLocalFails(t *testing.T) {
 		in    string
 		why   string
 	}{
-		{"nobody listens", func(c net.Conn) { c.(*recorded).Conn.(*link.Stream).Reset(syscall.ECONNREFUSED) }, get, "connection refused"},
+		{"it dies unheard", func(c net.Conn) { c.(*recorded).Conn.(*link.Stream).Reset(syscall.ETIMEDOUT) }, get, "connection timed out"},
 		{"it dies", func(c net.Conn) {
 			_, _ = c.Read(make([]byte, 100))
 			c.(*recorded).Conn.(*link.Stream).Reset(syscall.ECONNRESET)
 		}, get, "connection reset by peer"},
 		{"it closes", func(c net.Conn) { _, _ = c.Read(make([]byte, 1000)) }, get, "it closed the connection without an answer"},
-		{"a request that is the last", func(c net.Conn) { c.(*recorded).Conn.(*link.Stream).Reset(syscall.ECONNREFUSED) },
-			"GET /local HTTP/1.0\r\n\r\n", "connection refused"},
-		{"in the middle of an upload", func(c net.Conn) { c.(*recorded).Conn.(*link.Stream).Reset(syscall.ECONNREFUSED) },
-			"POST /local HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n" + strings.Repeat("x", 3000000), "connection refused"},
+		{"a request that is the last", func(c net.Conn) { c.(*recorded).Conn.(*link.Stream).Reset(syscall.ETIMEDOUT) },
+			"GET /local HTTP/1.0\r\n\r\n", "connection timed out"},
+		{"in the middle of an upload", func(c net.Conn) { c.(*recorded).Conn.(*link.Stream).Reset(syscall.ETIMEDOUT) },
+			"POST /local HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n" + strings.Repeat("x", 3000000), "connection timed out"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			st := setStage(t, stageOptions{local: c.local})
@@ -778,7 +778,7 @@ func TestWholePortWithProbes(t *testing.T) {
 
 // There, a reset by local is a reset.
 func TestWholePortIsReset(t *testing.T) {
-	st := setStage(t, stageOptions{local: func(c net.Conn) { c.(*recorded).Conn.(*link.Stream).Reset(syscall.ECONNREFUSED) },
+	st := setStage(t, stageOptions{local: func(c net.Conn) { c.(*recorded).Conn.(*link.Stream).Reset(syscall.EHOSTUNREACH) },
 		subscribe: protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal, Probes: []string{"/healthz"}}})
 	c := st.client()
 	ask(t, c, "GET / HTTP/1.1\r\n\r\n")

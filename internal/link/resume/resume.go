@@ -46,6 +46,9 @@ const (
 
 	// closeTime bounds the goodbye: a user who pressed Ctrl-C waits for it.
 	closeTime = 2 * time.Second
+	// aloneTime is the same for a server whose pipe is lost: it can only wait for
+	// the other end, and may be killed when it takes long.
+	aloneTime = 300 * time.Millisecond
 
 	// ackBytes and ackTime say when consumed bytes are acknowledged for their
 	// own sake: seldom enough to cost nothing, often enough that the sender's
@@ -158,6 +161,7 @@ type ID [16]byte
 type Pipe struct {
 	session ID
 	opts    Options
+	served  bool               // by a Server: the other end makes the short pipes
 	start   time.Time          // PING values count from it
 	ctx     context.Context    // alive until the Pipe has ended
 	cancel  context.CancelFunc // of ctx
@@ -294,15 +298,19 @@ func (p *Pipe) room() int {
 func (p *Pipe) Close() error { return p.CloseWithReason("") }
 
 // CloseWithReason says goodbye after all that was written and returns when the
-// other end has answered, or after 2 s, and every goroutine is gone. It does
-// not fail.
+// other end has answered, or after 2 s (0.3 s where the other end would have to
+// come back first), and every goroutine is gone. It does not fail.
 func (p *Pipe) CloseWithReason(reason string) error {
 	p.mu.Lock()
 	if p.err == nil && !p.closing {
 		p.closing, p.reason = true, reason
 		p.in.discard(p.in.end())
 		p.wake()
-		timer := time.AfterFunc(closeTime, func() { p.end(errClosed) })
+		limit := closeTime
+		if p.served && p.cur == nil {
+			limit = aloneTime
+		}
+		timer := time.AfterFunc(limit, func() { p.end(errClosed) })
 		defer timer.Stop()
 	}
 	p.closing = true // reading what is left ends as well

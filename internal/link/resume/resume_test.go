@@ -609,7 +609,11 @@ func TestClose(t *testing.T) {
 		if took := time.Since(start); took != closeTime {
 			t.Errorf("closing took %v, want %v", took, closeTime)
 		}
+		start = time.Now()
 		far.Close()
+		if took := time.Since(start); took != aloneTime {
+			t.Errorf("closing there took %v, want %v", took, aloneTime)
+		}
 		l.server.Close()
 	})
 }

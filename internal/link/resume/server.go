@@ -106,6 +106,7 @@ func (s *Server) admit(h hello, rw io.ReadWriteCloser, r *reader) error {
 		return &RefusedError{RefusedBusy, "another session is being served"}
 	case isNew:
 		p = newPipe(h.session, s.opts)
+		p.served = true
 	}
 	if err := p.take(h, rw, r); err != nil {
 		if isNew {

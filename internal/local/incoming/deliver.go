@@ -35,6 +35,8 @@ type arrival struct {
 
 // Serve hands one connection of the target to the program. It owns s and
 // returns when the connection has ended, or ctx or the ports, which reset it.
+// A connection that reached no program is reset with ECONNREFUSED, and no other
+// is: the agent gives it to the target.
 func (p *Ports) Serve(ctx context.Context, s *link.Stream, m *protocol.Incoming) {
 	if !p.enter() {
 		relay.Reset(s, syscall.ECONNREFUSED)
@@ -52,7 +54,7 @@ func (p *Ports) Serve(ctx context.Context, s *link.Stream, m *protocol.Incoming)
 func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
 	near, err := p.dial(ctx, a)
 	if err != nil {
-		relay.Reset(far, err)
+		relay.Reset(far, syscall.ECONNREFUSED)
 		p.o.Emit(event.Event{Level: event.Detail, Code: "not-delivered", Flow: "incoming",
 			Text:  fmt.Sprintf("a connection of %v to port %d reached nobody: %v", a.client, a.port, err),
 			Facts: map[string]string{"port": fmt.Sprint(a.port), "client": a.client.String()}})
@@ -62,11 +64,26 @@ func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
 		p.o.Emit(event.Event{Level: event.Detail, Code: "delivered", Flow: "incoming", Text: fmt.Sprintf("%v is connected to port %d", a.client, a.port),
 			Facts: map[string]string{"port": fmt.Sprint(a.port), "client": a.client.String()}})
 	}
+	if s, ok := far.(*link.Stream); ok {
+		far = taken{s}
+	}
 	if a.copied {
 		_, _ = relay.Drain(ctx, near, far)
 		return
 	}
 	_, _ = relay.Join(ctx, far, near)
+}
+
+// taken is a connection that the program has: whatever it ends with, it was not
+// refused.
+type taken struct{ *link.Stream }
+
+// Reset is that of the stream, but for the errnos that mean a refusal.
+func (t taken) Reset(errno syscall.Errno) error {
+	if errno == syscall.ECONNREFUSED || errno == syscall.EAGAIN {
+		errno = syscall.ECONNRESET
+	}
+	return t.Stream.Reset(errno)
 }
 
 // dial tries the ways to each listener of the port, the likeliest first. The

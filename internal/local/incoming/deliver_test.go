@@ -172,6 +172,80 @@ func TestNobodyListens(t *testing.T) {
 	}
 }
 
+// Whatever the reason: what has reached no program is refused, and nothing else
+// is.
+func TestRefused(t *testing.T) {
+	refused := func(t *testing.T, agent *link.Stream) {
+		t.Helper()
+		var reset *link.ResetError
+		if _, err := agent.Read(make([]byte, 1)); !errors.As(err, &reset) || !reset.Remote || reset.Errno != syscall.ECONNREFUSED {
+			t.Errorf("the client reads %v, want a refusal", err)
+		}
+	}
+	m := &protocol.Incoming{Port: 80, Mode: protocol.ModeSteal, Peer: client, Local: netip.MustParseAddrPort("10.1.2.3:80")}
+	for _, why := range []error{syscall.EHOSTUNREACH, syscall.ECONNRESET, net.ErrClosed, io.EOF} {
+		t.Run(why.Error(), func(t *testing.T) {
+			b := setUp(t, protocol.ModeSteal)
+			b.o.Dial = func(context.Context, Attempt) (net.Conn, error) { return nil, why }
+			b.listening(1, "0.0.0.0:80")
+			agent, done := b.deliver(t.Context(), m)
+			agent.Write([]byte("a request"))
+			refused(t, agent)
+			within(t, "the end of the delivery", done)
+		})
+	}
+	for name, end := range map[string]func(b *bench, cancel func()){
+		"by the end of the ports":   func(b *bench, _ func()) { b.Close() },
+		"by the end of the session": func(_ *bench, cancel func()) { cancel() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := setUp(t, protocol.ModeSteal)
+			dialing := make(chan struct{})
+			b.o.Dial = func(ctx context.Context, _ Attempt) (net.Conn, error) {
+				close(dialing)
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			b.listening(1, "0.0.0.0:80")
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			agent, done := b.deliver(ctx, m)
+			within(t, "the dial", dialing)
+			end(b, cancel)
+			refused(t, agent)
+			within(t, "the end of the delivery", done)
+		})
+	}
+	for _, errno := range []syscall.Errno{syscall.ECONNREFUSED, syscall.EAGAIN, syscall.ETIMEDOUT} {
+		t.Run("not after "+errno.Error(), func(t *testing.T) {
+			b := setUp(t, protocol.ModeSteal)
+			b.o.Dial = func(context.Context, Attempt) (net.Conn, error) { return failing{errno: errno}, nil }
+			b.listening(1, "0.0.0.0:80")
+			agent, done := b.deliver(t.Context(), m)
+			var reset *link.ResetError
+			want := errno
+			if errno != syscall.ETIMEDOUT {
+				want = syscall.ECONNRESET
+			}
+			if _, err := agent.Read(make([]byte, 1)); !errors.As(err, &reset) || reset.Errno != want {
+				t.Errorf("the client reads %v, want %v", err, want)
+			}
+			within(t, "the end of the delivery", done)
+		})
+	}
+}
+
+// failing is a program's connection that has failed.
+type failing struct {
+	net.Conn // nil: nothing else is called
+	errno    syscall.Errno
+}
+
+func (f failing) Read([]byte) (int, error)    { return 0, f.errno }
+func (f failing) Write(p []byte) (int, error) { return 0, f.errno }
+func (f failing) CloseWrite() error           { return f.errno }
+func (f failing) Close() error                { return nil }
+
 // A program that is stopped in a debugger accepts nothing: the client is not
 // kept for ever.
 func TestDeliveryIsBounded(t *testing.T) {

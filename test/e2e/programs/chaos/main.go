@@ -2,9 +2,10 @@
 // client that notices.
 //
 //	chaos serve PORT LOG [load]   answers "local" to every request, whose path it has written to LOG before;
-//	                              with load it reads a remote file, talks over a stream and asks for names all the time
-//	chaos ask ADDRESS             asks all the time, each request on a connection of its own, until its input ends;
-//	                              prints NUMBER BEGIN END ANSWER a request, in milliseconds since 1970
+//	                              with load it reads a remote file, talks over a stream and asks for names all the time;
+//	                              on SIGUSR1 it ends like a server that was told to
+//	chaos ask ADDRESS [PAUSE]     asks all the time, each request on a connection of its own, until its input ends;
+//	                              prints NUMBER PORT BEGIN END ANSWER a request: the client's port, milliseconds since 1970
 package main
 
 import (
@@ -36,7 +37,13 @@ func main() {
 	case "serve":
 		err = serve(os.Args[2], os.Args[3], len(os.Args) > 4)
 	case "ask":
-		err = ask(os.Args[2])
+		pause := askPause
+		if len(os.Args) > 3 {
+			pause, err = time.ParseDuration(os.Args[3])
+		}
+		if err == nil {
+			err = ask(os.Args[2], pause)
+		}
 	}
 	if err != nil {
 		fmt.Println("chaos:", err)
@@ -46,7 +53,7 @@ func main() {
 
 func serve(port, path string, load bool) error {
 	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, syscall.SIGINT)
+	signal.Notify(interrupted, syscall.SIGINT, syscall.SIGUSR1)
 	log, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
@@ -55,10 +62,11 @@ func serve(port, path string, load bool) error {
 	if err != nil {
 		return err
 	}
-	go http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(log, r.URL.Path)
 		fmt.Fprint(w, "local")
-	}))
+	})}
+	go server.Serve(ln)
 	if load {
 		for _, work := range []func() error{readFile, stream(), lookup} {
 			go func() {
@@ -72,7 +80,9 @@ func serve(port, path string, load bool) error {
 		}
 	}
 	fmt.Println("ready")
-	<-interrupted
+	if <-interrupted == syscall.SIGUSR1 {
+		return server.Shutdown(context.Background())
+	}
 	time.Sleep(stopTime)
 	os.Exit(128 + int(syscall.SIGINT))
 	return nil
@@ -117,7 +127,7 @@ func lookup() error {
 	return err
 }
 
-func ask(address string) error {
+func ask(address string, pause time.Duration) error {
 	over := make(chan struct{})
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
@@ -126,14 +136,14 @@ func ask(address string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	var mu sync.Mutex
-	tick := time.NewTicker(askPause)
+	tick := time.NewTicker(pause)
 	for n := 1; ; n++ {
 		all.Go(func() {
 			begin := time.Now()
-			answer := one(ctx, address, n)
+			port, answer := one(ctx, address, n)
 			mu.Lock()
 			defer mu.Unlock()
-			fmt.Println(n, begin.UnixMilli(), time.Now().UnixMilli(), answer)
+			fmt.Println(n, port, begin.UnixMilli(), time.Now().UnixMilli(), answer)
 		})
 		select {
 		case <-tick.C:
@@ -145,31 +155,33 @@ func ask(address string) error {
 	}
 }
 
-// one request: the answer's first word, or what went wrong.
-func one(ctx context.Context, address string, n int) string {
+// one request: the port it came from, and the answer's first word, or what went
+// wrong.
+func one(ctx context.Context, address string, n int) (port int, answer string) {
 	limit, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	c, err := (&net.Dialer{}).DialContext(limit, "tcp", address)
 	if err != nil {
-		return word(ctx, err)
+		return 0, word(ctx, err)
 	}
 	defer c.Close()
+	port = c.LocalAddr().(*net.TCPAddr).Port
 	defer context.AfterFunc(limit, func() { c.Close() })()
 	if _, err := fmt.Fprintf(c, "GET /%d HTTP/1.1\r\nHost: chaos\r\nConnection: close\r\n\r\n", n); err != nil {
-		return word(ctx, err)
+		return port, word(ctx, err)
 	}
 	reply, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
-		return word(ctx, err)
+		return port, word(ctx, err)
 	}
 	body, err := io.ReadAll(reply.Body)
 	if err != nil {
-		return word(ctx, err)
+		return port, word(ctx, err)
 	}
 	if reply.StatusCode != http.StatusOK {
-		return "error: " + reply.Status
+		return port, "error: " + reply.Status
 	}
-	return strings.Fields(string(body) + " nothing")[0]
+	return port, strings.Fields(string(body) + " nothing")[0]
 }
 
 func word(ctx context.Context, err error) string {

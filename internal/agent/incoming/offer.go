@@ -1,0 +1,293 @@
+package incoming
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/relay"
+)
+
+// This file is about what local refuses: connections that come when the
+// program, its listener or the session has just ended, and the port is not back
+// with the target yet. They are the original's.
+
+const (
+	// maxKept is how many bytes of what its client says are kept for one
+	// connection, until local has said a word: a request with the longest head
+	// that common servers take, or a shorter one and a small body.
+	maxKept = 16 << 10
+	// maxAllKept bounds those of all connections together, in bytes: 2 KiB, which
+	// is more than most requests have, for each of maxConns.
+	maxAllKept = 8 << 20
+)
+
+// refused reports whether err, with which reading a stream began, says for
+// certain that no program has got the connection: local found nobody to give it
+// to, had no room for it, or said goodbye, before which it ends every stream
+// that it has taken (docs/protocol-messages.md, Incoming).
+func refused(err error) bool {
+	var reset *link.ResetError
+	var closed *link.ClosedError
+	switch {
+	case errors.As(err, &reset):
+		return reset.Remote && (reset.Errno == syscall.ECONNREFUSED || reset.Errno == syscall.EAGAIN)
+	case errors.As(err, &closed):
+		return closed.Remote && closed.Cause == nil
+	}
+	return false
+}
+
+// offer is a connection that is offered to local: a stream, and as soon as local
+// has refused that, a connection to the original, which has been told all that
+// was written to the stream. It takes one reader and one writer; the reader
+// finds out, so there must be one. Other methods may be called at any time.
+type offer struct {
+	hub    *Hub
+	ctx    context.Context // of the session
+	conn   *conn
+	stream *link.Stream
+	moved  func() // is told before the original is heard; may be nil
+
+	mu      sync.Mutex
+	cond    sync.Cond // of mu: something below has changed
+	kept    []byte    // what was written; nothing more when whole is false
+	fin     bool      // and that was all
+	whole   bool      // nothing was heard, and all that was written is kept
+	refused bool      // and local has refused it: the writer waits for the original
+	to      relay.Conn
+	leaving bool // the session has ended
+	over    bool // closed, or reset
+}
+
+func (h *Hub) offer(ctx context.Context, c *conn) (*offer, error) {
+	s, err := h.open(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	o := &offer{hub: h, ctx: ctx, conn: c, stream: s, whole: h.o.Original != nil}
+	o.cond.L = &o.mu
+	return o, nil
+}
+
+// local reports whether local has the connection, or may have it.
+func (o *offer) local() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return !o.refused
+}
+
+// Read reads what is said by local, or by the original in its place.
+func (o *offer) Read(p []byte) (int, error) {
+	for {
+		o.mu.Lock()
+		to := o.to
+		o.mu.Unlock()
+		if to != nil {
+			return to.Read(p)
+		}
+		n, err := o.stream.Read(p)
+		if err == nil || !refused(err) || !o.move() {
+			return o.heard(n, err)
+		}
+	}
+}
+
+// heard tells that local has said something, or has ended the stream.
+func (o *offer) heard(n int, err error) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.drop()
+	if o.leaving && (n > 0 || errors.Is(err, io.EOF)) {
+		return 0, syscall.ECONNRESET // too late
+	}
+	return n, err
+}
+
+// drop forgets what is kept: it will not be needed. mu is held.
+func (o *offer) drop() {
+	o.hub.kept.Add(-int64(len(o.kept)))
+	o.kept, o.whole = nil, false
+	o.cond.Broadcast()
+}
+
+// keep keeps p, or gives up. mu is held.
+func (o *offer) keep(p []byte) {
+	switch {
+	case !o.whole:
+	case len(o.kept)+len(p) > maxKept || !take(&o.hub.kept, len(p)):
+		o.drop()
+	default:
+		o.kept = append(o.kept, p...)
+	}
+}
+
+// take adds n to what is kept in all; false: there is too much.
+func take(all *atomic.Int64, n int) bool {
+	if all.Add(int64(n)) <= maxAllKept {
+		return true
+	}
+	all.Add(-int64(n))
+	return false
+}
+
+// move makes the connection the original's; false: it cannot be.
+func (o *offer) move() bool {
+	o.mu.Lock()
+	if !o.whole || o.over {
+		o.mu.Unlock()
+		return false
+	}
+	o.refused = true // from now on nothing is added
+	o.cond.Broadcast()
+	said, fin := o.kept, o.fin
+	o.mu.Unlock()
+	to, err := o.hub.original(o.ctx, o.conn)
+	if err == nil {
+		err = replay(to, said, fin)
+	}
+	o.mu.Lock()
+	o.drop()
+	if err == nil && !o.over {
+		o.to = to
+	} else { // local's refusal stands
+		o.refused = false
+		if to != nil {
+			relay.Reset(to, syscall.ECONNRESET)
+		}
+	}
+	moved := o.to != nil
+	o.mu.Unlock()
+	if !moved {
+		return false
+	}
+	o.stream.Close()
+	if o.moved != nil {
+		o.moved()
+	}
+	return true
+}
+
+// replay tells the original what local was told.
+func replay(to relay.Conn, said []byte, fin bool) error {
+	if d, ok := to.(interface{ SetWriteDeadline(time.Time) error }); ok {
+		_ = d.SetWriteDeadline(time.Now().Add(graceTime))
+		defer d.SetWriteDeadline(time.Time{})
+	}
+	if _, err := to.Write(said); err != nil {
+		return fmt.Errorf("replay what the client has said: %w", err)
+	}
+	if fin {
+		return to.CloseWrite()
+	}
+	return nil
+}
+
+// settled waits for the end of a move, and gives the original if it has the
+// connection. If not, note is called before it can get it.
+func (o *offer) settled(note func()) relay.Conn {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.refused && o.to == nil && !o.over {
+		o.cond.Wait()
+	}
+	if o.to == nil {
+		note()
+	}
+	return o.to
+}
+
+// spared reports whether err, of writing to the stream, is none: what was written
+// is kept, and the reader has found that local refuses it.
+func (o *offer) spared(err error) bool {
+	if err == nil || !refused(err) {
+		return false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.whole && !o.refused {
+		o.cond.Wait()
+	}
+	return o.refused
+}
+
+// Write writes to whoever has the connection.
+func (o *offer) Write(p []byte) (int, error) {
+	if to := o.settled(func() { o.keep(p) }); to != nil {
+		return to.Write(p)
+	}
+	n, err := o.stream.Write(p)
+	if o.spared(err) {
+		return len(p), nil
+	}
+	return n, err
+}
+
+// CloseWrite ends what is written.
+func (o *offer) CloseWrite() error {
+	if to := o.settled(func() { o.fin = true }); to != nil {
+		return to.CloseWrite()
+	}
+	err := o.stream.CloseWrite()
+	if o.spared(err) {
+		return nil
+	}
+	return err
+}
+
+// Buffered is how many bytes can be read without waiting, as far as that is
+// known, for package relay.
+func (o *offer) Buffered() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.to != nil {
+		return 0
+	}
+	return o.stream.Buffered()
+}
+
+// Reset ends both directions with errno, whoever has the connection.
+func (o *offer) Reset(errno syscall.Errno) error {
+	if to := o.end(); to != nil {
+		relay.Reset(to, errno)
+	}
+	return o.stream.Reset(errno)
+}
+
+// Close closes the connection.
+func (o *offer) Close() error {
+	to := o.end()
+	err := o.stream.Close()
+	if to != nil {
+		err = to.Close()
+	}
+	return err
+}
+
+func (o *offer) end() relay.Conn {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.over = true
+	o.drop()
+	return o.to
+}
+
+// leave tells that the session has ended, and reports whether the connection may
+// go on for a moment: the original has it, or the reader is about to find out
+// who does, with an error if that is local.
+func (o *offer) leave() bool {
+	o.mu.Lock()
+	o.leaving = true
+	goesOn := o.refused || o.whole
+	o.mu.Unlock()
+	if goesOn {
+		_ = o.stream.Reset(syscall.ECONNRESET) // nothing where the link has ended, and has said how
+	}
+	return goesOn
+}
