@@ -44,8 +44,9 @@ func (d *doctor) machine(ctx context.Context, f host.Facts, probe prober) {
 			d.skipped(p.Name, "kernel.yama.ptrace_scope is 3, so nobody may look into processes; %s", p.Without)
 		case a.Err == nil:
 			d.good(p.Name, "")
-		case p.Without != "" && len(found) > 1:
-			d.o.Show(Check{Area: d.area, Name: p.Name, State: Skipped, Text: failure.From(a.Err).Why + "; " + p.Without, Cure: a.Cure})
+		case a.Instead:
+			e := failure.From(a.Err)
+			d.o.Show(Check{Area: d.area, Name: p.Name, State: Skipped, Text: e.Why + "; " + p.Without, Do: e.Do, Cure: a.Cure})
 		default:
 			d.lacks(p.Name, a.Err, a.Cure)
 		}
