@@ -41,7 +41,8 @@ func (d *doctor) machine(ctx context.Context, f host.Facts, probe prober) {
 		case !tried:
 			d.skipped(p.Name, "cannot be tried without user namespaces")
 		case p.Step == handoff.StepSeccomp && a.Err == nil && f.NoPtrace():
-			d.skipped(p.Name, "kernel.yama.ptrace_scope is 3, so nobody may look into processes; %s", p.Without)
+			d.o.Show(Check{Area: d.area, Name: p.Name, State: Skipped, Text: "kernel.yama.ptrace_scope is 3, so nobody may look into processes; " + p.Without,
+				Do: "set kernel.yama.ptrace_scope to 2 or less where it is set (/etc/sysctl.conf, /etc/sysctl.d), then restart this machine"})
 		case a.Err == nil:
 			d.good(p.Name, "")
 		case a.Instead:

@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -29,7 +30,7 @@ const (
 	// etherHeader is that of the Ethernet header, which follows in a packet
 	// socket: destination, source, EtherType (IEEE 802.3, 3.1.1).
 	etherHeader = 14
-	// largest is a read buffer for any IP packet, in bytes.
+	// largest is a read buffer for any packet with its header.
 	largest = 1 << 16
 	// smallCopy is the size in bytes up to which a packet is copied into a
 	// buffer of its own size: what waits to be read takes at most twice its
@@ -44,6 +45,7 @@ type device struct {
 	disp atomic.Pointer[stack.NetworkDispatcher]
 	wg   sync.WaitGroup // the read loop
 
+	ring         *ring  // of a packet socket; nil: packets are read
 	head4, head6 []byte // what is written before a packet without an offload
 }
 
@@ -58,14 +60,15 @@ func newDevice(file *os.File, to net.HardwareAddr) (*device, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("make the device's descriptor non-blocking: %w", err)
 	}
-	f := os.NewFile(uintptr(fd), "device") // non-blocking: served by the runtime's poller
-	raw, err := f.SyscallConn()
+	d := &device{file: os.NewFile(uintptr(fd), "device")} // non-blocking: served by the runtime's poller
+	d.head4, d.head6 = heads(to)
+	if d.raw, err = d.file.SyscallConn(); err == nil && to != nil {
+		d.ring, err = newRing(fd)
+	}
 	if err != nil {
-		f.Close()
+		d.file.Close()
 		return nil, err
 	}
-	d := &device{file: f, raw: raw}
-	d.head4, d.head6 = heads(to)
 	return d, nil
 }
 
@@ -74,7 +77,7 @@ func newDevice(file *os.File, to net.HardwareAddr) (*device, error) {
 // TUN if there is none.
 func heads(to net.HardwareAddr) (four, six []byte) {
 	empty := make([]byte, vnetHeader)
-	if len(to) == 0 {
+	if to == nil {
 		return empty, empty
 	}
 	// The source stays zero: nobody answers to it.
@@ -99,47 +102,69 @@ func (d *device) serve() { d.wg.Go(d.read) }
 func (d *device) end() error {
 	err := d.file.Close()
 	d.wg.Wait()
+	if d.ring != nil {
+		err = errors.Join(err, d.ring.close())
+	}
 	return err
 }
 
 func (d *device) read() {
+	if d.ring != nil {
+		d.readRing()
+		return
+	}
 	view := buffer.NewViewSize(largest)
-	head := make([]byte, len(d.head4)) // the offloads that it tells are trusted: see package comment
 	for {
 		var n int
 		var err error
 		rerr := d.raw.Read(func(fd uintptr) bool {
-			n, err = unix.Readv(int(fd), [][]byte{head, view.AsSlice()})
+			n, err = unix.Read(int(fd), view.AsSlice())
 			return err != unix.EAGAIN
 		})
-		switch {
-		case rerr != nil:
-			return
-		case err == unix.EINTR, err == unix.EINVAL: // EINVAL: a packet that the head cannot describe; it is lost
-			continue
-		case err != nil, n == 0:
+		if rerr != nil || n == 0 || err != nil && err != unix.EINTR {
 			return
 		}
-		disp := d.disp.Load()
-		if disp == nil {
-			return
-		}
-		n -= len(head)
-		if n <= 0 {
+		if n <= vnetHeader {
 			continue
 		}
 		var v *buffer.View
 		if n <= smallCopy {
-			v = buffer.NewViewWithData(view.AsSlice()[:n])
+			v = buffer.NewViewWithData(view.AsSlice()[vnetHeader:n])
 		} else {
 			v, view = view, buffer.NewViewSize(largest)
 			v.CapLength(n)
+			v.TrimFront(vnetHeader)
 		}
-		d.deliver(*disp, v)
+		if !d.deliver(v) {
+			return
+		}
 	}
 }
 
-func (d *device) deliver(disp stack.NetworkDispatcher, v *buffer.View) {
+// readRing is read for a packet socket.
+func (d *device) readRing() {
+	for {
+		if err := d.raw.Read(func(uintptr) bool { return d.ring.ready() }); err != nil {
+			return
+		}
+		for d.ring.ready() {
+			if !d.deliver(d.ring.take()) {
+				return
+			}
+		}
+	}
+}
+
+// deliver gives the stack a packet, or loses it. It tells whether there is a
+// stack.
+func (d *device) deliver(v *buffer.View) bool {
+	disp := d.disp.Load()
+	if disp == nil {
+		return false
+	}
+	if v.Size() == 0 {
+		return true
+	}
 	var proto tcpip.NetworkProtocolNumber
 	switch v.AsSlice()[0] >> 4 {
 	case 4:
@@ -147,14 +172,15 @@ func (d *device) deliver(disp stack.NetworkDispatcher, v *buffer.View) {
 	case 6:
 		proto = header.IPv6ProtocolNumber
 	default:
-		return
+		return true
 	}
 	if d.refuseEcho(v.AsSlice()) {
-		return
+		return true
 	}
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
-	disp.DeliverNetworkPacket(proto, pkt)
+	(*disp).DeliverNetworkPacket(proto, pkt)
 	pkt.DecRef()
+	return true
 }
 
 // WritePackets implements stack.LinkEndpoint.

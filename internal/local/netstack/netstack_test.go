@@ -227,7 +227,7 @@ func FuzzPacket(f *testing.F) {
 		}
 		defer s.Close()
 		for range 2 { // the second finds what the first left
-			s.device.deliver(*s.device.disp.Load(), buffer.NewViewWithData(packet))
+			s.device.deliver(buffer.NewViewWithData(packet))
 		}
 	})
 }

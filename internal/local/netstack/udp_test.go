@@ -67,6 +67,46 @@ func testUDPConnected(t *testing.T) {
 	})
 }
 
+// QUIC's programs give the kernel many datagrams at once (UDP_SEGMENT, udp(7)).
+func TestUDPSegments(t *testing.T) { bothDevices(t, testUDPSegments) }
+
+func testUDPSegments(t *testing.T) {
+	const size, count = 1200, 10
+	got := make(chan []byte, 2*count)
+	w := newWorld(t, Handler{UDP: func(_ context.Context, f *UDPFlow) {
+		for range count {
+			buf := make([]byte, 1<<16)
+			n, err := f.Read(buf)
+			if err != nil {
+				t.Errorf("read: %v", err)
+				return
+			}
+			got <- buf[:n]
+		}
+	}})
+	bothFamilies(t, func(t *testing.T, _, peer netip.Addr) {
+		c := w.connect("udp", netip.AddrPortFrom(peer, 443)).(*net.UDPConn)
+		raw, err := c.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var serr error
+		if err := raw.Control(func(fd uintptr) { serr = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, size) }); err != nil || serr != nil {
+			t.Fatal(err, serr)
+		}
+		data := make([]byte, size*count)
+		rand.Read(data)
+		if _, err := c.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		for i := range count {
+			if b := await(t, got); !bytes.Equal(b, data[i*size:(i+1)*size]) {
+				t.Errorf("datagram %d: got %d bytes, not the %d that were sent", i, len(b), size)
+			}
+		}
+	})
+}
+
 func TestUDPSeveralPeers(t *testing.T) { bothDevices(t, testUDPSeveralPeers) }
 
 func testUDPSeveralPeers(t *testing.T) {
