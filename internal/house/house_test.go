@@ -40,6 +40,7 @@ const layers = `
 	# The developer's machine: mechanisms, then ways to an agent.
 	WORDS < local/netstack, local/fusefs, local/control, local/image, local/kin;
 	WORDS, KERNEL < local/sandbox/handoff, local/sandbox/tree, local/sandbox/route < local/sandbox, local/sandbox/boot;
+	local/sandbox/route < local/sandbox/veth < local/sandbox/boot; # the network device, where there is no TUN
 	local/sandbox/handoff < local/host < local/sandbox, local/sandbox/boot; # what a sandbox needs, as data
 	local/netstack, local/fusefs, local/sandbox, local/kin < LOCALMECH;
 	WORDS, KERNEL, link/seal < local/kube, local/process, local/demo < REACH;

@@ -24,6 +24,7 @@ var denials = map[string]map[uintptr]syscall.Errno{
 	"pidfd_getfd":           {unix.SYS_PIDFD_GETFD: unix.ENOSYS},
 	"open_tree":             {unix.SYS_OPEN_TREE: unix.ENOSYS},
 	"nftables":              {},
+	"packet sockets":        {},
 }
 
 // deniedFlags are those of clone(2) that are denied.
@@ -34,7 +35,7 @@ var deniedFlags = map[string]uint32{"user namespaces": unix.CLONE_NEWUSER, "dock
 // execve(2). It returns only with an error. What can be denied: "user
 // namespaces", "docker" (all that the default profile of Docker forbids of what
 // a sandbox uses), "docker with SYS_ADMIN", "notification" (of seccomp), "pidfd_getfd",
-// "open_tree", "nftables".
+// "open_tree", "nftables", "packet sockets".
 func Deny(what, path string, argv, env []string) error {
 	calls, ok := denials[what]
 	if !ok {
@@ -61,6 +62,10 @@ func Deny(what, path string, argv, env []string) error {
 		prog = append(prog, unix.SockFilter{Code: load}, unix.SockFilter{Code: jeq, K: unix.SYS_SOCKET, Jf: 5}, unix.SockFilter{Code: load, K: flags},
 			unix.SockFilter{Code: jeq, K: unix.AF_NETLINK, Jf: 3}, unix.SockFilter{Code: load, K: flags + 16},
 			unix.SockFilter{Code: jeq, K: unix.NETLINK_NETFILTER, Jf: 1}, unix.SockFilter{Code: ret, K: errno | uint32(unix.EPROTONOSUPPORT)})
+	}
+	if what == "packet sockets" { // socket(AF_PACKET, …), as a kernel without CONFIG_PACKET
+		prog = append(prog, unix.SockFilter{Code: load}, unix.SockFilter{Code: jeq, K: unix.SYS_SOCKET, Jf: 3}, unix.SockFilter{Code: load, K: flags},
+			unix.SockFilter{Code: jeq, K: unix.AF_PACKET, Jf: 1}, unix.SockFilter{Code: ret, K: errno | uint32(unix.EAFNOSUPPORT)})
 	}
 	if what == "notification" { // seccomp(…, SECCOMP_FILTER_FLAG_NEW_LISTENER, …), as before Linux 5.0
 		const newListener = 1 << 3

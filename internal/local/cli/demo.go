@@ -9,7 +9,6 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/demo"
-	"github.com/mirrord-go/mirrord/internal/local/host"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
 )
 
@@ -54,7 +53,7 @@ func whyNoPod(ctx context.Context, err error) error {
 	}
 	found, _ := sandbox.Probe(ctx) // that it cannot be told is not what went wrong
 	for _, a := range found {
-		if p, ok := host.Of(a.Step); a.Err != nil && (!ok || p.Without == "" || len(found) == 1) {
+		if a.Err != nil && !a.Instead {
 			return a.Err
 		}
 	}

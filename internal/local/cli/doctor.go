@@ -154,13 +154,14 @@ func checklist(colour bool) func(doctor.Check) {
 			line += ": " + monitor.Clean(c.Text)
 		}
 		fmt.Println(line)
+		more := c.Do
 		if f := c.Failure; f != nil {
-			for text := range strings.Lines(f.What + "\n" + f.Why + "\n" + f.Do) {
-				if text = strings.TrimRight(text, "\n"); text != "" {
-					fmt.Println("      " + monitor.Clean(text))
-				}
+			more = f.What + "\n" + f.Why + "\n" + f.Do + "\n(" + f.Code + ", see docs/errors.md)"
+		}
+		for text := range strings.Lines(more) {
+			if text = strings.TrimRight(text, "\n"); text != "" {
+				fmt.Println("      " + monitor.Clean(text))
 			}
-			fmt.Printf("      (%s, see docs/errors.md)\n", f.Code)
 		}
 	}
 }

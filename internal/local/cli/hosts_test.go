@@ -119,7 +119,8 @@ func TestMissing(t *testing.T) {
 			[]string{"seccomp profile", "--security-opt=seccomp=unconfined"}},
 		{"the profile of Docker", hostTest{denied: "docker", uid: 1000}, "no-user-namespaces", false,
 			[]string{"--security-opt=seccomp=unconfined", "mirrord doctor --devcontainer"}},
-		{"/dev/net/tun", hostTest{before: "mount -t tmpfs none /dev/net;", uid: 1000}, "no-tun", true, []string{"/dev/net/tun cannot be used", "no such file"}},
+		{"/dev/net/tun and packet sockets", hostTest{before: "mount -t tmpfs none /dev/net;", denied: "packet sockets", uid: 1000}, "no-tun", true,
+			[]string{"/dev/net/tun cannot be used", "there is no veth pair instead (open a packet socket: address family not supported", "no such file"}},
 		{"/dev/fuse is another device", hostTest{before: "mount --bind /dev/null /dev/fuse;", uid: 1000}, "no-fuse", true, []string{"the files of the pod cannot be mounted", "invalid argument"}},
 		{"/dev/fuse is root's", hostTest{before: "mount -t tmpfs none /mnt; mknod -m 600 /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse;", uid: 1000}, "no-fuse", true,
 			[]string{"/dev/fuse cannot be used", "permission denied"}},
@@ -211,6 +212,8 @@ func TestFallbacks(t *testing.T) {
 	}{
 		{"root without user namespaces", hostTest{denied: "user namespaces"}, "user namespaces", "11 of 11 steps are as they should be.\n"},
 		// Stealing is the agent's, which is on this machine too and may not use BPF.
+		{"no /dev/net/tun", hostTest{before: "mount -t tmpfs none /dev/net;", uid: 1000}, "/dev/net/tun", "11 of 11 steps are as they should be.\n"},
+		{"root without user namespaces and /dev/net/tun", hostTest{before: "mount -t tmpfs none /dev/net;", denied: "user namespaces"}, "/dev/net/tun", "11 of 11 steps are as they should be.\n"},
 		{"no nftables", hostTest{denied: "nftables", uid: 1000}, "nftables", "10 of 11 steps are as they should be.\n"},
 		{"no seccomp notification", hostTest{denied: "notification", uid: 1000}, "notice of listeners", "11 of 11 steps are as they should be.\n"},
 		{"no duplicates of descriptors", hostTest{denied: "pidfd_getfd", uid: 1000}, "notice of listeners", "11 of 11 steps are as they should be.\n"},

@@ -43,6 +43,8 @@ type Check struct {
 	State State  `json:"state"`
 	// Text is what was found, for Good and Skipped.
 	Text string `json:"text,omitempty"`
+	// Do is how to have what a session does without, for Skipped.
+	Do string `json:"do,omitempty"`
 	// Failure is why it is Bad, as a session would tell it.
 	Failure *failure.Error `json:"failure,omitempty"`
 	// Cure mends it, as far as that can be done on this machine.

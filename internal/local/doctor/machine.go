@@ -41,11 +41,13 @@ func (d *doctor) machine(ctx context.Context, f host.Facts, probe prober) {
 		case !tried:
 			d.skipped(p.Name, "cannot be tried without user namespaces")
 		case p.Step == handoff.StepSeccomp && a.Err == nil && f.NoPtrace():
-			d.skipped(p.Name, "kernel.yama.ptrace_scope is 3, so nobody may look into processes; %s", p.Without)
+			d.o.Show(Check{Area: d.area, Name: p.Name, State: Skipped, Text: "kernel.yama.ptrace_scope is 3, so nobody may look into processes; " + p.Without,
+				Do: "set kernel.yama.ptrace_scope to 2 or less where it is set (/etc/sysctl.conf, /etc/sysctl.d), then restart this machine"})
 		case a.Err == nil:
 			d.good(p.Name, "")
-		case p.Without != "" && len(found) > 1:
-			d.o.Show(Check{Area: d.area, Name: p.Name, State: Skipped, Text: failure.From(a.Err).Why + "; " + p.Without, Cure: a.Cure})
+		case a.Instead:
+			e := failure.From(a.Err)
+			d.o.Show(Check{Area: d.area, Name: p.Name, State: Skipped, Text: e.Why + "; " + p.Without, Do: e.Do, Cure: a.Cure})
 		default:
 			d.lacks(p.Name, a.Err, a.Cure)
 		}

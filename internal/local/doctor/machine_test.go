@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,7 +20,8 @@ import (
 // healthy is a machine that lacks nothing that can be seen.
 var healthy = host.Facts{Release: "6.8.0", UID: 1000, Files: 1 << 20, Devices: map[string]uint32{"/dev/net/tun": 0o666, "/dev/fuse": 0o666}}
 
-// found is what a probe finds, all but what lacks names.
+// found is what a probe finds, all but what lacks names; what a session can do
+// without is done without.
 func found(f host.Facts, lacks map[handoff.Step]syscall.Errno, only ...handoff.Step) []sandbox.Ability {
 	var all []sandbox.Ability
 	steps := only
@@ -32,6 +34,7 @@ func found(f host.Facts, lacks map[handoff.Step]syscall.Errno, only ...handoff.S
 		a := sandbox.Ability{Step: step}
 		if errno := lacks[step]; errno != 0 {
 			a.Err, a.Cure = host.Explain(&handoff.Error{Step: step, Errno: errno}, f)
+			a.Instead = len(only) == 0 && slices.ContainsFunc(host.Pieces, func(p host.Piece) bool { return p.Step == step && p.Without != "" })
 		}
 		all = append(all, a)
 	}
@@ -50,6 +53,8 @@ func TestMachine(t *testing.T) {
 		change(&f)
 		return f
 	}
+	noVeth := found(healthy, lacks("tun", syscall.ENOENT))
+	noVeth[1].Instead = false
 	for _, c := range []struct {
 		name  string
 		facts host.Facts
@@ -63,7 +68,8 @@ func TestMachine(t *testing.T) {
 		{"no maps", healthy, found(healthy, lacks("uid_map", syscall.EPERM), "uid_map"), nil, "good kernel\nbad user namespaces no-user-namespaces" + rest, false},
 		{"no namespaces, root", healthy, found(healthy, lacks("userns", syscall.ENOSPC)), nil, but("good user", "skipped user"), true},
 		{"one is missing", healthy, found(healthy, map[handoff.Step]syscall.Errno{"tun": syscall.ENOENT, "fuse": syscall.EACCES}), nil,
-			strings.Replace(but("good /dev/net/tun", "bad /dev/net/tun no-tun"), "good /dev/fuse", "bad /dev/fuse no-fuse", 1), false},
+			strings.Replace(but("good /dev/net/tun", "skipped /dev/net/tun"), "good /dev/fuse", "bad /dev/fuse no-fuse", 1), false},
+		{"one and what stands in for it", healthy, noVeth, nil, but("good /dev/net/tun", "bad /dev/net/tun no-tun"), false},
 		{"what a session does without", healthy, found(healthy, lacks("seccomp", syscall.EBUSY)), nil, but("good notice", "skipped notice"), true},
 		{"nobody may look into processes", with(func(f *host.Facts) { f.Settings = map[string]string{"kernel.yama.ptrace_scope": "3"} }), found(healthy, nil), nil, but("good notice", "skipped notice"), true},
 		{"cannot be tried", healthy, nil, errors.New("too many processes"), "good kernel\nbad user namespaces no-sandbox" + rest, false},
@@ -82,9 +88,19 @@ func TestMachine(t *testing.T) {
 				if check.State != Good && check.Text == "" && check.Failure == nil {
 					t.Errorf("%s: no reason is given", check.Name)
 				}
+				if len(check.Cure.Commands) > 0 && !strings.Contains(check.Do+doOf(check), check.Cure.Commands[0].String()) {
+					t.Errorf("%s: %s is not told", check.Name, check.Cure.Commands[0])
+				}
 			}
 		})
 	}
+}
+
+func doOf(c Check) string {
+	if c.Failure == nil {
+		return ""
+	}
+	return c.Failure.Do
 }
 
 // Root runs what mends, everybody else gets it to run; where nothing is missing

@@ -103,6 +103,8 @@ func TestCures(t *testing.T) {
 			"modprobe -a nf_tables nft_chain_nat nf_nat; printf '%s\\n' nf_tables nft_chain_nat nf_nat | tee -a /etc/modules-load.d/mirrord.conf", ""},
 		{"old kernel", handoff.StepBind, syscall.ENOSYS, Facts{Release: "4.19.0"}, "no-sandbox", "", "Linux 5.2 or newer; this is 4.19.0", "", ""},
 		{"change of root in Docker", handoff.StepMount, syscall.EPERM, docker, "no-sandbox", "seccomp", "", "", "--security-opt=seccomp=unconfined --security-opt=apparmor=unconfined"},
+		{"notice of listeners in Docker", handoff.StepSeccomp, syscall.EPERM, docker, "no-sandbox", "seccomp profile", "", "", "--security-opt=seccomp=unconfined --security-opt=apparmor=unconfined"},
+		{"notice of listeners, old kernel", handoff.StepSeccomp, syscall.EINVAL, Facts{}, "no-sandbox", "", "Linux 5.6", "", ""},
 		{"SELinux", handoff.StepMount, syscall.EACCES, Facts{Container: "podman container", Label: "system_u:system_r:container_t:s0:c1"}, "no-sandbox", "", "", "", "--security-opt=seccomp=unconfined --security-opt=label=disable"},
 	} {
 		err, cure := Explain(&handoff.Error{Step: c.step, Errno: c.errno}, c.facts)

@@ -16,7 +16,7 @@ import (
 
 // rawSocket is a program's TCP socket with its connect in two steps.
 type rawSocket struct {
-	t  *testing.T
+	t  testing.TB
 	fd int
 }
 
@@ -101,7 +101,9 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 }
 
-func TestConnectTellsTheTruth(t *testing.T) {
+func TestConnectTellsTheTruth(t *testing.T) { bothDevices(t, testConnectTellsTheTruth) }
+
+func testConnectTellsTheTruth(t *testing.T) {
 	cases := []struct {
 		refuse         syscall.Errno // 0: accepted
 		want4, want6   error
@@ -187,7 +189,9 @@ func TestConnectTimesOut(t *testing.T) {
 	}
 }
 
-func TestConnectWaitsForTheDial(t *testing.T) {
+func TestConnectWaitsForTheDial(t *testing.T) { bothDevices(t, testConnectWaitsForTheDial) }
+
+func testConnectWaitsForTheDial(t *testing.T) {
 	bothFamilies(t, func(t *testing.T, program, peer netip.Addr) {
 		flows, release, accepted := make(chan *TCPFlow, 1), make(chan struct{}), make(chan error, 1)
 		w := newWorld(t, Handler{TCP: func(ctx context.Context, f *TCPFlow) {
@@ -242,7 +246,9 @@ func TestProgramGivesUp(t *testing.T) {
 }
 
 // A program may use its port again at once, after the peer has closed first.
-func TestSamePortAgain(t *testing.T) {
+func TestSamePortAgain(t *testing.T) { bothDevices(t, testSamePortAgain) }
+
+func testSamePortAgain(t *testing.T) {
 	bothFamilies(t, func(t *testing.T, program, peer netip.Addr) {
 		w := newWorld(t, Handler{TCP: func(ctx context.Context, f *TCPFlow) {
 			c, err := f.Accept()
@@ -277,7 +283,9 @@ func TestSamePortAgain(t *testing.T) {
 	})
 }
 
-func TestManyAtOnce(t *testing.T) {
+func TestManyAtOnce(t *testing.T) { bothDevices(t, testManyAtOnce) }
+
+func testManyAtOnce(t *testing.T) {
 	const many = 200
 	w := newWorld(t, Handler{TCP: echo(t)})
 	conns := make(chan net.Conn, many)

@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -23,8 +25,11 @@ const (
 	// checksum nobody could leave to the kernel.
 	mtu = header.IPv6MinimumSize + header.IPv6MaximumPayloadSize
 	// vnetHeader is the length in bytes of struct virtio_net_hdr, which stands
-	// before each packet (IFF_VNET_HDR, linux/virtio_net.h).
+	// before each packet (IFF_VNET_HDR, PACKET_VNET_HDR; linux/virtio_net.h).
 	vnetHeader = 10
+	// etherHeader is that of the Ethernet header, which follows in a packet
+	// socket: destination, source, EtherType (IEEE 802.3, 3.1.1).
+	etherHeader = 14
 	// largest is a read buffer for any packet with its header.
 	largest = 1 << 16
 	// smallCopy is the size in bytes up to which a packet is copied into a
@@ -33,32 +38,51 @@ const (
 	smallCopy = 32 << 10
 )
 
-// device is gVisor's view of a TUN descriptor.
+// device is gVisor's view of a TUN descriptor or a packet socket.
 type device struct {
 	file *os.File
 	raw  syscall.RawConn
 	disp atomic.Pointer[stack.NetworkDispatcher]
 	wg   sync.WaitGroup // the read loop
+
+	ring         *ring  // of a packet socket; nil: packets are read
+	head4, head6 []byte // what is written before a packet without an offload
 }
 
-// newDevice takes over tun.
-func newDevice(tun *os.File) (*device, error) {
-	defer tun.Close()
-	fd, err := unix.FcntlInt(tun.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+// newDevice takes over file.
+func newDevice(file *os.File, to net.HardwareAddr) (*device, error) {
+	defer file.Close()
+	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
-		return nil, fmt.Errorf("duplicate the TUN descriptor: %w", err)
+		return nil, fmt.Errorf("duplicate the device's descriptor: %w", err)
 	}
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("make the TUN descriptor non-blocking: %w", err)
+		return nil, fmt.Errorf("make the device's descriptor non-blocking: %w", err)
 	}
-	f := os.NewFile(uintptr(fd), "tun") // non-blocking: served by the runtime's poller
-	raw, err := f.SyscallConn()
+	d := &device{file: os.NewFile(uintptr(fd), "device")} // non-blocking: served by the runtime's poller
+	d.head4, d.head6 = heads(to)
+	if d.raw, err = d.file.SyscallConn(); err == nil && to != nil {
+		d.ring, err = newRing(fd)
+	}
 	if err != nil {
-		f.Close()
+		d.file.Close()
 		return nil, err
 	}
-	return &device{file: f, raw: raw}, nil
+	return d, nil
+}
+
+// heads are what stands before IP packets of version 4 and 6 without an
+// offload, as written to a packet socket that sends to this address, or to a
+// TUN if there is none.
+func heads(to net.HardwareAddr) (four, six []byte) {
+	empty := make([]byte, vnetHeader)
+	if to == nil {
+		return empty, empty
+	}
+	// The source stays zero: nobody answers to it.
+	empty = append(append(empty, to...), make([]byte, len(to))...)
+	return binary.BigEndian.AppendUint16(slices.Clone(empty), unix.ETH_P_IP), binary.BigEndian.AppendUint16(slices.Clone(empty), unix.ETH_P_IPV6)
 }
 
 // Attach implements stack.LinkEndpoint.
@@ -78,10 +102,17 @@ func (d *device) serve() { d.wg.Go(d.read) }
 func (d *device) end() error {
 	err := d.file.Close()
 	d.wg.Wait()
+	if d.ring != nil {
+		err = errors.Join(err, d.ring.close())
+	}
 	return err
 }
 
 func (d *device) read() {
+	if d.ring != nil {
+		d.readRing()
+		return
+	}
 	view := buffer.NewViewSize(largest)
 	for {
 		var n int
@@ -91,10 +122,6 @@ func (d *device) read() {
 			return err != unix.EAGAIN
 		})
 		if rerr != nil || n == 0 || err != nil && err != unix.EINTR {
-			return
-		}
-		disp := d.disp.Load()
-		if disp == nil {
 			return
 		}
 		if n <= vnetHeader {
@@ -108,11 +135,36 @@ func (d *device) read() {
 			v.CapLength(n)
 			v.TrimFront(vnetHeader)
 		}
-		d.deliver(*disp, v)
+		if !d.deliver(v) {
+			return
+		}
 	}
 }
 
-func (d *device) deliver(disp stack.NetworkDispatcher, v *buffer.View) {
+// readRing is read for a packet socket.
+func (d *device) readRing() {
+	for {
+		if err := d.raw.Read(func(uintptr) bool { return d.ring.ready() }); err != nil {
+			return
+		}
+		for d.ring.ready() {
+			if !d.deliver(d.ring.take()) {
+				return
+			}
+		}
+	}
+}
+
+// deliver gives the stack a packet, or loses it. It tells whether there is a
+// stack.
+func (d *device) deliver(v *buffer.View) bool {
+	disp := d.disp.Load()
+	if disp == nil {
+		return false
+	}
+	if v.Size() == 0 {
+		return true
+	}
 	var proto tcpip.NetworkProtocolNumber
 	switch v.AsSlice()[0] >> 4 {
 	case 4:
@@ -120,30 +172,33 @@ func (d *device) deliver(disp stack.NetworkDispatcher, v *buffer.View) {
 	case 6:
 		proto = header.IPv6ProtocolNumber
 	default:
-		return
+		return true
 	}
 	if d.refuseEcho(v.AsSlice()) {
-		return
+		return true
 	}
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
-	disp.DeliverNetworkPacket(proto, pkt)
+	(*disp).DeliverNetworkPacket(proto, pkt)
 	pkt.DecRef()
+	return true
 }
 
 // WritePackets implements stack.LinkEndpoint.
 func (d *device) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	var parts [8][]byte
 	for n, pkt := range pkts.AsSlice() {
-		var head [vnetHeader]byte
+		ip := pkt.NetworkHeader().Slice()
+		var buf [vnetHeader + etherHeader]byte
+		head := append(buf[:0], d.head(ip)...)
 		if off := checksumOffset(pkt.TransportProtocolNumber); off != 0 {
 			head[0] = unix.VIRTIO_NET_HDR_F_NEEDS_CSUM // the kernel trusts the payload then
-			binary.NativeEndian.PutUint16(head[6:], uint16(len(pkt.NetworkHeader().Slice())))
+			binary.NativeEndian.PutUint16(head[6:], uint16(len(head)-vnetHeader+len(ip)))
 			binary.NativeEndian.PutUint16(head[8:], off)
 			if pkt.TransportProtocolNumber == header.UDPProtocolNumber {
 				partialUDP(pkt)
 			}
 		}
-		if err := d.write(append(append(parts[:0], head[:]), pkt.AsSlices()...)); err != nil {
+		if err := d.write(append(append(parts[:0], head), pkt.AsSlices()...)); err != nil {
 			return n, &tcpip.ErrAborted{}
 		}
 	}
@@ -159,20 +214,30 @@ func partialUDP(pkt *stack.PacketBuffer) {
 	h.SetChecksum(header.PseudoHeaderChecksum(header.UDPProtocolNumber, net.SourceAddress(), net.DestinationAddress(), h.Length()))
 }
 
-// write sends one packet. A full queue loses it, as a wire would.
+// head is what is written before an IP packet; it is not to be changed.
+func (d *device) head(ip []byte) []byte {
+	if ip[0]>>4 == 6 {
+		return d.head6
+	}
+	return d.head4
+}
+
+// write sends one packet. A full queue loses it, as a wire would, and so does a
+// packet socket what is larger than the device takes (IPv6 beyond 64 KiB).
 func (d *device) write(parts [][]byte) (err error) {
 	cerr := d.raw.Control(func(fd uintptr) { _, err = unix.Writev(int(fd), parts) })
 	if cerr != nil {
 		return cerr
 	}
-	if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EIO) || errors.Is(err, unix.EINVAL) {
+	switch err {
+	case unix.ENOBUFS, unix.EAGAIN, unix.EIO, unix.EINVAL, unix.EMSGSIZE:
 		return nil
 	}
 	return err
 }
 
 // writeRaw sends a complete IP packet with its checksums filled in.
-func (d *device) writeRaw(pkt []byte) { _ = d.write([][]byte{make([]byte, vnetHeader), pkt}) }
+func (d *device) writeRaw(pkt []byte) { _ = d.write([][]byte{d.head(pkt), pkt}) }
 
 func checksumOffset(p tcpip.TransportProtocolNumber) uint16 {
 	switch p {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,19 +18,25 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/leak"
+	"github.com/mirrord-go/mirrord/internal/local/sandbox/veth"
 	"github.com/mirrord-go/mirrord/internal/netns"
 )
 
 // The tests put a real kernel at the other end: the programs are sockets in a
-// network namespace whose only way out is a TUN device that the stack serves.
+// network namespace whose only way out is a device that the stack serves: a TUN
+// or, in tests named so, one end of a veth pair.
 
 const (
 	deviceName = "tun0"
-	deviceMTU  = 65520 // of the sandbox
+	tunMTU     = 65520 // of the sandbox
+	withoutTUN = "without_tun"
 
 	// patience bounds every wait; nothing comes near it.
 	patience = 10 * time.Second
 )
+
+// noDeadline is for connections that a benchmark keeps.
+var noDeadline time.Time
 
 // The programs' addresses, and those of a peer that the stack plays.
 var (
@@ -51,11 +58,18 @@ func bothFamilies(t *testing.T, f func(t *testing.T, program, peer netip.Addr)) 
 	t.Run("v6", func(t *testing.T) { f(t, program6, peer6) })
 }
 
+// bothDevices runs a test over each device; newWorld knows by its name.
+func bothDevices(t *testing.T, f func(t *testing.T)) {
+	f(t)
+	t.Run(withoutTUN, f)
+}
+
 // world is a namespace and the stack that serves it.
 type world struct {
-	t     *testing.T
+	t     testing.TB
 	ns    *os.File
 	stack *Stack
+	veth  bool // the device
 }
 
 // newWorld makes one. It ends with the test. Flows without handler are refused.
@@ -67,29 +81,39 @@ func newWorld(t *testing.T, h Handler) *world {
 	if h.UDP == nil {
 		h.UDP = func(context.Context, *UDPFlow) {}
 	}
-	w := &world{t: t}
-	var tun *os.File
+	w := &world{t: t, veth: strings.Contains(t.Name(), "/"+withoutTUN)}
+	w.start(h)
+	return w
+}
+
+func (w *world) start(h Handler) {
+	w.t.Helper()
+	var device *os.File
+	var address net.HardwareAddr
 	err := netns.DoNew(func() (err error) {
 		if w.ns, err = netns.Current(); err != nil {
 			return err
 		}
-		tun, err = openTUN()
+		if w.veth {
+			device, address, err = openVeth()
+		} else {
+			device, err = openTUN()
+		}
 		return err
 	})
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	t.Cleanup(func() { w.ns.Close() })
-	w.stack, err = New(tun, h)
+	w.t.Cleanup(func() { w.ns.Close() })
+	w.stack, err = New(device, address, h)
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	w.t.Cleanup(func() {
 		if err := w.stack.Close(); err != nil {
-			t.Errorf("close the stack: %v", err)
+			w.t.Errorf("close the stack: %v", err)
 		}
 	})
-	return w
 }
 
 // do runs f in the namespace.
@@ -193,7 +217,7 @@ func openTUN() (*os.File, error) {
 		err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, unix.TUN_F_CSUM)
 	}
 	if err == nil {
-		err = configure()
+		err = configure(tunMTU)
 	}
 	if err != nil {
 		f.Close()
@@ -202,8 +226,22 @@ func openTUN() (*os.File, error) {
 	return f, nil
 }
 
+// openVeth makes the device as the sandbox does where there is no TUN.
+func openVeth() (*os.File, net.HardwareAddr, error) {
+	fd, address, err := veth.Open(deviceName)
+	if err != nil {
+		return nil, nil, err
+	}
+	f := os.NewFile(uintptr(fd), "packets")
+	if err := configure(veth.MTU); err != nil {
+		f.Close()
+		return nil, nil, fmt.Errorf("make %s: %w", deviceName, err)
+	}
+	return f, address, nil
+}
+
 // configure gives the device its addresses and all routes.
-func configure() error {
+func configure(mtu uint32) error {
 	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return err
@@ -224,7 +262,7 @@ func configure() error {
 		head := append(append(append(make([]byte, 4), number(i)...), number(unix.IFF_UP)...), number(unix.IFF_UP)...)
 		var attrs []netlink.Attribute
 		if i == index {
-			attrs = append(attrs, netlink.Attribute{Type: unix.IFLA_MTU, Data: number(deviceMTU)})
+			attrs = append(attrs, netlink.Attribute{Type: unix.IFLA_MTU, Data: number(mtu)})
 		}
 		do(unix.RTM_NEWLINK, 0, head, attrs...)
 	}

@@ -1,7 +1,8 @@
 // Package netstack turns the packets of a sandbox's network device into flows
 // with addresses, and opens connections into the sandbox.
 //
-// The session gives it the TUN descriptor and two handlers. It is a user-space
+// The session gives it the device's descriptor, a TUN or a packet socket, and two
+// handlers. It is a user-space
 // TCP/IP stack (gVisor's) that answers for every address: each connection
 // attempt of the program becomes a TCPFlow that waits for its answer, each UDP
 // 5-tuple a UDPFlow. It touches nothing but the descriptor and needs no
@@ -24,6 +25,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -85,10 +87,13 @@ type Stack struct {
 	closed   bool
 }
 
-// New takes over tun, opened with IFF_TUN|IFF_NO_PI|IFF_VNET_HDR and
-// TUN_F_CSUM, and serves it until Close. It closes tun when it fails, too.
-func New(tun *os.File, h Handler) (*Stack, error) {
-	d, err := newDevice(tun)
+// New takes over device and serves it until Close. It closes device when it
+// fails, too. That is a TUN opened with IFF_TUN|IFF_NO_PI|IFF_VNET_HDR and
+// TUN_F_CSUM, or, with an address, a packet socket (SOCK_RAW, PACKET_VNET_HDR) on
+// the other end of a veth pair: the address is that of the program's end, which
+// must not send more than one segment in a packet (IFLA_GSO_MAX_SEGS).
+func New(device *os.File, address net.HardwareAddr, h Handler) (*Stack, error) {
+	d, err := newDevice(device, address)
 	if err != nil {
 		return nil, err
 	}

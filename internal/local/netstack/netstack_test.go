@@ -165,7 +165,7 @@ func TestPacketsBeforeNew(t *testing.T) {
 		t.Fatal(err)
 	}
 	flows := make(chan netip.AddrPort, 1)
-	s, err := New(os.NewFile(uintptr(fds[0]), "device"), Handler{UDP: func(ctx context.Context, f *UDPFlow) { flows <- f.Dst() }})
+	s, err := New(os.NewFile(uintptr(fds[0]), "device"), nil, Handler{UDP: func(ctx context.Context, f *UDPFlow) { flows <- f.Dst() }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +188,7 @@ func TestNewFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	if s, err := New(f, Handler{}); err == nil {
+	if s, err := New(f, nil, Handler{}); err == nil {
 		s.Close()
 		t.Error("a closed file was taken for a device")
 	}
@@ -210,7 +210,7 @@ func FuzzPacket(f *testing.F) {
 	f.Add(append(v6, 128, 0, 0, 0, 0, 1, 0, 2))
 	f.Add(append(v6, 128))
 	f.Fuzz(func(t *testing.T, packet []byte) {
-		if len(packet) == 0 || len(packet) > deviceMTU {
+		if len(packet) == 0 || len(packet) > tunMTU {
 			return
 		}
 		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
@@ -218,7 +218,7 @@ func FuzzPacket(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer unix.Close(fds[1])
-		s, err := New(os.NewFile(uintptr(fds[0]), "device"), Handler{
+		s, err := New(os.NewFile(uintptr(fds[0]), "device"), nil, Handler{
 			TCP: func(_ context.Context, f *TCPFlow) { f.Refuse(syscall.EHOSTUNREACH) },
 			UDP: func(_ context.Context, f *UDPFlow) { f.Unreachable(syscall.ECONNREFUSED) },
 		})
@@ -227,7 +227,7 @@ func FuzzPacket(f *testing.F) {
 		}
 		defer s.Close()
 		for range 2 { // the second finds what the first left
-			s.device.deliver(*s.device.disp.Load(), buffer.NewViewWithData(packet))
+			s.device.deliver(buffer.NewViewWithData(packet))
 		}
 	})
 }

@@ -17,7 +17,9 @@ import (
 	"github.com/mirrord-go/mirrord/internal/netns"
 )
 
-func TestHalfClose(t *testing.T) {
+func TestHalfClose(t *testing.T) { bothDevices(t, testHalfClose) }
+
+func testHalfClose(t *testing.T) {
 	type halfCloser interface {
 		net.Conn
 		CloseWrite() error
@@ -64,7 +66,9 @@ func TestProgramResets(t *testing.T) {
 	}
 }
 
-func TestAbortResets(t *testing.T) {
+func TestAbortResets(t *testing.T) { bothDevices(t, testAbortResets) }
+
+func testAbortResets(t *testing.T) {
 	bothFamilies(t, func(t *testing.T, _, peer netip.Addr) {
 		program, near := pair(t, peer)
 		near.Abort()
@@ -139,7 +143,9 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-func TestServerSpeaksFirst(t *testing.T) {
+func TestServerSpeaksFirst(t *testing.T) { bothDevices(t, testServerSpeaksFirst) }
+
+func testServerSpeaksFirst(t *testing.T) {
 	bothFamilies(t, func(t *testing.T, _, peer netip.Addr) {
 		program, near := pair(t, peer)
 		if _, err := io.WriteString(near, "220 ready\r\n"); err != nil {
@@ -153,7 +159,9 @@ func TestServerSpeaksFirst(t *testing.T) {
 }
 
 // Both directions at once, so that neither may wait for the other.
-func TestBulk(t *testing.T) {
+func TestBulk(t *testing.T) { bothDevices(t, testBulk) }
+
+func testBulk(t *testing.T) {
 	const size = 8 << 20
 	bothFamilies(t, func(t *testing.T, _, peer netip.Addr) {
 		program, near := pair(t, peer)
@@ -198,7 +206,9 @@ func (w *world) listen(addr string) *net.TCPListener {
 	return ln.(*net.TCPListener)
 }
 
-func TestDial(t *testing.T) {
+func TestDial(t *testing.T) { bothDevices(t, testDial) }
+
+func testDial(t *testing.T) {
 	w := newWorld(t, Handler{})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,6 +42,8 @@ const (
 
 	userUID = 1000
 
+	virtioHeader, etherHeader = 10, 14 // before each packet of the device
+
 	// With the race detector every program would wait a second at its end; the
 	// helper, which has no such variable, does.
 	quickExit = "GORACE=atexit_sleep_ms=0"
@@ -49,9 +52,10 @@ const (
 	// patience bounds every wait; nothing comes near it.
 	patience = 20 * time.Second
 
-	// bareRoot is the part of a test's name with which start denies user
-	// namespaces.
-	bareRoot = "root_without_user_namespaces"
+	// Parts of a test's name with which start denies user namespaces, and takes
+	// /dev/net/tun away.
+	bareRoot   = "root_without_user_namespaces"
+	withoutTUN = "without_tun"
 )
 
 // scenario is what front and supervisor do.
@@ -366,7 +370,17 @@ func obey(r *reporter, b *Box, o order, release chan struct{}) {
 		}
 		r.say(event{Name: "dialed", Text: strings.TrimSpace(line)})
 	case "packet":
-		if _, err := b.TUN().Write(append(make([]byte, 10), o.Data...)); err != nil {
+		device, address := b.Device()
+		head := make([]byte, virtioHeader)
+		if address != nil {
+			head = append(append(head, address...), make([]byte, 6)...)
+			proto := uint16(unix.ETH_P_IP)
+			if o.Data[0]>>4 == 6 {
+				proto = unix.ETH_P_IPV6
+			}
+			head = binary.BigEndian.AppendUint16(head, proto)
+		}
+		if _, err := device.Write(append(head, o.Data...)); err != nil {
 			r.say(failed("broken", err))
 		}
 	}
@@ -374,13 +388,18 @@ func obey(r *reporter, b *Box, o order, release chan struct{}) {
 
 // tunRole reports each packet that leaves the sandbox. It ends with the Box.
 func tunRole(r *reporter, b *Box) {
-	buf := make([]byte, 1<<16+10)
+	head := virtioHeader
+	device, address := b.Device()
+	if address != nil {
+		head += etherHeader
+	}
+	buf := make([]byte, 1<<16+head)
 	for {
-		n, err := b.TUN().Read(buf)
+		n, err := device.Read(buf)
 		if err != nil {
 			return
 		}
-		r.say(event{Name: "packet", Data: buf[10:n]})
+		r.say(event{Name: "packet", Data: buf[head:n]})
 	}
 }
 
@@ -466,6 +485,26 @@ func asBoth(t *testing.T, f func(t *testing.T, uid int)) {
 	}
 }
 
+// overBoth is asBoth, also without /dev/net/tun.
+func overBoth(t *testing.T, f func(t *testing.T, uid int)) {
+	asBoth(t, f)
+	for name, uid := range map[string]int{"user_" + withoutTUN: userUID, withoutTUN + "_" + bareRoot: 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f(t, uid)
+		})
+	}
+}
+
+// takeTUN takes /dev/net/tun away from the front, and only from it.
+func takeTUN(uid int) adjust {
+	return func(c *exec.Cmd) {
+		c.Args = []string{"sh", "-c", fmt.Sprintf(`mount -t tmpfs none /dev/net && exec setpriv --reuid %d --regid %[1]d --clear-groups "$0"`, uid), c.Path}
+		c.Path = "/bin/sh"
+		c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+	}
+}
+
 // prog is the command line of one of this binary's programs.
 func (sc scenario) prog(t *testing.T, args ...string) scenario {
 	sc.Spec.Argv = append([]string{binaryPath(t)}, args[1:]...)
@@ -523,7 +562,10 @@ func start(t *testing.T, uid int, sc scenario, how ...adjust) *run {
 	r.cmd.Stdout, r.cmd.Stderr = outW, outW
 	r.cmd.ExtraFiles = []*os.File{eventsW, ordersR}
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{}
-	if strings.Contains(t.Name(), "/"+bareRoot) {
+	if strings.Contains(t.Name(), withoutTUN) {
+		how = append(how, takeTUN(uid))
+	}
+	if strings.Contains(t.Name(), bareRoot) {
 		r.cmd.Env = append(r.cmd.Env, denyVar+"=user namespaces")
 	}
 	if uid != 0 {

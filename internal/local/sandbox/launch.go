@@ -160,7 +160,7 @@ func (p *Process) attr(files []uintptr) (*syscall.ProcAttr, error) {
 // Root gets all, or its last execve would be a gain (see package boot).
 func capabilities() ([]uintptr, error) {
 	if os.Geteuid() != 0 {
-		return []uintptr{unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_KILL}, nil
+		return []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_KILL}, nil
 	}
 	b, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
 	if err != nil {

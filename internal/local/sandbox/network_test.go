@@ -108,7 +108,7 @@ func TestOutgoing(t *testing.T) {
 		{"127.0.0.1 of an IPv6 pod", addrs("fd00:1::3/64"), "127.0.0.1", "198.18.0.3", "198.18.0.1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			asBoth(t, func(t *testing.T, uid int) {
+			overBoth(t, func(t *testing.T, uid int) {
 				to := netip.AddrPortFrom(netip.MustParseAddr(c.to), 9999)
 				sc := scenario{}.prog(t, "send", to.String(), "question")
 				sc.Spec.Addrs = c.addrs
@@ -166,7 +166,7 @@ func TestIncoming(t *testing.T) {
 		{"[::]:5300", "fd00:1::3", "2001:db8::7"},
 	} {
 		t.Run(c.listen, func(t *testing.T) {
-			asBoth(t, func(t *testing.T, uid int) {
+			overBoth(t, func(t *testing.T, uid int) {
 				r := start(t, uid, scenario{}.prog(t, "udp", c.listen))
 				r.answersUDP(netip.AddrPortFrom(netip.MustParseAddr(c.client), 40000), netip.AddrPortFrom(netip.MustParseAddr(c.to), 5300))
 				unix.Kill(r.cmd.Process.Pid, unix.SIGTERM)

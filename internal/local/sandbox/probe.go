@@ -12,16 +12,18 @@ import (
 
 // An Ability is something that a sandbox needs of this machine.
 type Ability struct {
-	Step handoff.Step // that needs it
-	Err  error        // nil: it is there; else as Explain gives it
-	Cure host.Cure    // of Err
+	Step    handoff.Step // that needs it
+	Err     error        // nil: it is there; else as Explain gives it
+	Cure    host.Cure    // of Err
+	Instead bool         // with Err: a sandbox does without (host.Piece.Without)
 }
 
 // Probe finds out, by doing, what this machine lets a sandbox do. It starts an
 // init as Launch does, which tries its steps one by one and ends. The first
-// ability is that of user namespaces; where it is missing and root cannot do
-// without, the others cannot be known and are not in the result. Like Launch it closes inherited descriptors above 2. An
-// error says that the probe itself could not be carried out.
+// ability is that of user namespaces; where it is missing and nothing stands in
+// for it, the others cannot be known and are not in the result. Like Launch it
+// closes inherited descriptors above 2. An error says that the probe itself
+// could not be carried out.
 func Probe(ctx context.Context) ([]Ability, error) {
 	p, sock, err := Launch()
 	if failed, ok := errors.AsType[*handoff.Error](err); ok {
@@ -44,6 +46,7 @@ func Probe(ctx context.Context) ([]Ability, error) {
 	found := []Ability{{Step: handoff.StepUserNS}}
 	if p.bare != nil {
 		found[0] = lack(p.bare)
+		found[0].Instead = true
 	}
 	for {
 		m, err := conn.Receive()
@@ -72,5 +75,5 @@ func Probe(ctx context.Context) ([]Ability, error) {
 // lack is an ability that is not there.
 func lack(h *handoff.Error) Ability {
 	err, cure := host.Explain(h, host.Look())
-	return Ability{h.Step, err, cure}
+	return Ability{h.Step, err, cure, h.Instead}
 }

@@ -25,6 +25,9 @@ func proberRole() int {
 		if a.Err != nil {
 			code = failure.From(a.Err).Code
 		}
+		if a.Instead {
+			code += ", without"
+		}
 		fmt.Println(a.Step, code)
 	}
 	return 0
@@ -50,24 +53,28 @@ func TestProbe(t *testing.T) {
 	}{
 		{"root", "", `exec "$0"`, all},
 		{"user", "", user, all},
-		{"no device for packets", "", `mount -t tmpfs none /dev/net; ` + user, without("tun", "no-tun")},
+		{"no device for packets", "", `mount -t tmpfs none /dev/net; ` + user, without("tun", "no-tun, without")},
+		{"no device for packets, no packet sockets", "packet sockets", `mount -t tmpfs none /dev/net; ` + user, without("tun", "no-tun")},
+		{"no device for packets, root without namespaces", "user namespaces", `mount -t tmpfs none /dev/net; exec "$0"`,
+			strings.Replace(without("tun", "no-tun, without"), "userns yes", "userns no-user-namespaces, without", 1)},
+		{"no nftables", "nftables", user, without("nft", "no-nftables, without")},
 		{"no device for files", "", `mount --bind /dev/null /dev/fuse; ` + user, without("fuse", "no-fuse")},
 		{"device for files of root's", "", `mount -t tmpfs none /mnt; mknod -m 600 /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse; ` + user, without("fuse", "no-fuse")},
 		{"no namespaces", "", fmt.Sprintf(limited, "--map-current-user --keep-caps", "setpriv --ambient-caps -all --inh-caps -all"), "userns no-user-namespaces\n"},
-		{"no namespaces, root", "", fmt.Sprintf(limited, "-Ur", ""), without("userns", "no-user-namespaces")},
+		{"no namespaces, root", "", fmt.Sprintf(limited, "-Ur", ""), without("userns", "no-user-namespaces, without")},
 		{"no namespaces by a filter", "user namespaces", user, "userns no-user-namespaces\n"},
-		{"no namespaces by a filter, root", "user namespaces", `exec "$0"`, without("userns", "no-user-namespaces")},
-		{"no notification", "notification", user, without("seccomp", "no-sandbox")},
-		{"no duplicates", "pidfd_getfd", user, without("seccomp", "no-sandbox")},
+		{"no namespaces by a filter, root", "user namespaces", `exec "$0"`, without("userns", "no-user-namespaces, without")},
+		{"no notification", "notification", user, without("seccomp", "no-sandbox, without")},
+		{"no duplicates", "pidfd_getfd", user, without("seccomp", "no-sandbox, without")},
 		{"no copies of mounts", "open_tree", user, without("bind", "no-sandbox")},
 		// Which arguments a container needs: doctor --devcontainer.
 		{"root in a container", "docker", docker, "userns no-user-namespaces\n"},
 		{"user in a container", "docker", user, "userns no-user-namespaces\n"},
 		{"root in a container without CAP_SETFCAP", "", mapless, "uid_map no-user-namespaces\n"},
 		{"root in a container with capabilities", "docker with SYS_ADMIN", admin,
-			strings.Replace(without("mount", "no-sandbox"), "seccomp yes", "seccomp no-sandbox", 1)},
+			strings.Replace(without("mount", "no-sandbox"), "seccomp yes", "seccomp no-sandbox, without", 1)},
 		{"root in a container with seccomp=unconfined", "", docker, all},
-		{"root in a container with capabilities and seccomp=unconfined, on a host without user namespaces", "user namespaces", admin, without("userns", "no-user-namespaces")},
+		{"root in a container with capabilities and seccomp=unconfined, on a host without user namespaces", "user namespaces", admin, without("userns", "no-user-namespaces, without")},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cmd := exec.Command("sh", "-c", c.script, binary)

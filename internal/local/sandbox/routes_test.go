@@ -12,6 +12,12 @@ import (
 // withoutNFT is a machine without nftables.
 func withoutNFT(c *exec.Cmd) { c.Env = append(c.Env, denyVar+"=nftables") }
 
+// over runs a test over each device.
+func over(t *testing.T, name string, f func(t *testing.T)) {
+	t.Run(name, f)
+	t.Run(name+" "+withoutTUN, f)
+}
+
 // TestRoutes: without nftables the addresses of packets are the program's own,
 // and everything else is as with them, but for ::1.
 func TestRoutes(t *testing.T) {
@@ -22,7 +28,7 @@ func TestRoutes(t *testing.T) {
 		{"192.0.2.1", "10.1.2.3", "192.0.2.1"},
 		{"fd00:1::9", "fd00:1::3", "fd00:1::9"},
 	} {
-		t.Run("to "+c.to, func(t *testing.T) {
+		over(t, "to "+c.to, func(t *testing.T) {
 			t.Parallel()
 			to := netip.AddrPortFrom(netip.MustParseAddr(c.to), 9999)
 			r := start(t, userUID, scenario{}.prog(t, "send", to.String(), "question"), withoutNFT)
@@ -38,7 +44,7 @@ func TestRoutes(t *testing.T) {
 		})
 	}
 	for listen, to := range map[string]string{"127.0.0.1:5300": "127.0.0.1", "10.1.2.3:5300": "10.1.2.3", "0.0.0.0:5300": "10.1.2.3"} {
-		t.Run("listening on "+listen, func(t *testing.T) {
+		over(t, "listening on "+listen, func(t *testing.T) {
 			t.Parallel()
 			r := start(t, userUID, scenario{}.prog(t, "udp", listen), withoutNFT)
 			r.answersUDP(netip.MustParseAddrPort("203.0.113.7:40000"), netip.AddrPortFrom(netip.MustParseAddr(to), 5300))

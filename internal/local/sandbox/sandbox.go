@@ -8,8 +8,8 @@
 // code inside is package boot, the words between are package handoff. The
 // binary must call boot.Main before anything else.
 //
-// It needs user namespaces, /dev/net/tun, nf_tables and, for a FUSE root,
-// /dev/fuse; what is missing comes back as a *handoff.Error that names the
+// It needs user namespaces, /dev/net/tun or veth pairs, nf_tables or routing
+// rules, and, for a FUSE root, /dev/fuse; what is missing comes back as a *handoff.Error that names the
 // step and the errno.
 //
 // Hazards:
@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -63,7 +64,8 @@ type Box struct {
 	ports sync.Mutex // one change of a routing rule at a time
 	net   netID      // the sandbox's network namespace
 
-	routed bool // there are no nftables
+	routed  bool             // there are no nftables
+	address net.HardwareAddr // of the device; nil: it is a TUN
 
 	started chan struct{} // closed by Go; then notify is set
 	notify  *os.File      // nil: there is no filter, look for listeners
@@ -169,6 +171,9 @@ func (b *Box) take(m handoff.Message) error {
 		return fmt.Errorf("sandbox: descriptor %d came twice", label)
 	}
 	b.files[label] = m.File
+	if label == handoff.Packets && len(m.Body) == 1+handoff.Veth {
+		b.address = m.Body[1:]
+	}
 	b.routed = b.routed || label == handoff.NFT && len(m.Body) > 1 && m.Body[1] == handoff.Routed
 	if label != handoff.Helper {
 		return nil
@@ -194,7 +199,7 @@ func (b *Box) take(m handoff.Message) error {
 
 // ready checks that nothing is missing.
 func (b *Box) ready() error {
-	for _, l := range []handoff.Label{handoff.Space, handoff.TUN, handoff.NFT, handoff.Dump, handoff.EventsTCP, handoff.EventsUDP, handoff.Helper} {
+	for _, l := range []handoff.Label{handoff.Space, handoff.Packets, handoff.NFT, handoff.Dump, handoff.EventsTCP, handoff.EventsUDP, handoff.Helper} {
 		if b.files[l] == nil {
 			return fmt.Errorf("sandbox: descriptor %d is missing", l)
 		}
@@ -243,7 +248,7 @@ func (b *Box) Filtered() bool { return b.notify != nil }
 // Without lists, after Go, what this sandbox does without, in the order of
 // host.Pieces.
 func (b *Box) Without() []host.Piece {
-	lacks := map[handoff.Step]bool{handoff.StepUserNS: !b.tree.Own(), handoff.StepSeccomp: !b.Filtered(), handoff.StepNFT: b.routed}
+	lacks := map[handoff.Step]bool{handoff.StepUserNS: !b.tree.Own(), handoff.StepTUN: b.address != nil, handoff.StepSeccomp: !b.Filtered(), handoff.StepNFT: b.routed}
 	return slices.DeleteFunc(slices.Clone(host.Pieces), func(p host.Piece) bool { return !lacks[p.Step] })
 }
 
@@ -256,10 +261,11 @@ func (b *Box) Localhost() (v4, v6 netip.Addr) {
 	return handoff.Localhost4, handoff.Localhost6
 }
 
-// TUN is the network device: raw IP packets, each after a virtio_net_hdr
-// (IFF_VNET_HDR, TUN_F_CSUM), in non-blocking mode. Close closes it, unless
-// its user has already.
-func (b *Box) TUN() *os.File { return b.files[handoff.TUN] }
+// Device is the network device, in non-blocking mode: a TUN, with raw IP packets,
+// each after a virtio_net_hdr (IFF_VNET_HDR, TUN_F_CSUM), and a nil address; or a
+// packet socket with the same as Ethernet frames (PACKET_VNET_HDR), to be sent
+// to the address. Close closes it, unless its user has already.
+func (b *Box) Device() (*os.File, net.HardwareAddr) { return b.files[handoff.Packets], b.address }
 
 // Done is closed when the last process of the tree has ended.
 func (b *Box) Done() <-chan struct{} { return b.done }

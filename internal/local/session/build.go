@@ -71,7 +71,8 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 	if err != nil {
 		return nil, err
 	}
-	b.stack, err = netstack.New(b.box.TUN(), out)
+	device, address := b.box.Device()
+	b.stack, err = netstack.New(device, address, out)
 	if err != nil {
 		return nil, fmt.Errorf("start the network stack: %w", err)
 	}

@@ -195,7 +195,7 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 		return sandbox.Explain(err)
 	}
 	for _, p := range b.box.Without() {
-		s.emit(event.Event{Level: event.Info, Code: "without", Text: "no " + p.Name + " here; what differs: " + p.Without, Facts: map[string]string{"piece": p.Name}})
+		s.emit(event.Event{Level: event.Info, Code: "without", Text: "no " + p.Name + " here; what differs: " + p.Without + " (to have it: mirrord doctor)", Facts: map[string]string{"piece": p.Name}})
 	}
 	_ = s.ctl.Send(control.Message{Running: &control.Running{}})
 	var lost error

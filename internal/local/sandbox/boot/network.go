@@ -3,6 +3,7 @@ package boot
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/route"
+	"github.com/mirrord-go/mirrord/internal/local/sandbox/veth"
 	"github.com/mirrord-go/mirrord/internal/nft"
 )
 
@@ -24,6 +26,10 @@ const (
 	inet6AddrGenMode = 8
 	addrGenNone      = 1 // no link-local address, no router solicitations
 
+	// tunMTU in bytes is the largest multiple of 16 that an IPv4 packet holds, so
+	// that bulk costs few packets.
+	tunMTU = 65520
+
 	// localPriority of the second route to ::1: worse than that of lo (0), so
 	// that outgoing packets prefer lo.
 	localPriority = 2048
@@ -32,7 +38,7 @@ const (
 // network makes the device, gives it the pod's addresses and sends localhost
 // there, except what the program serves itself.
 func (s *setup) network() *handoff.Error {
-	fd, err := openTUN()
+	fd, address, err := openDevice()
 	if err != nil {
 		return failure(handoff.StepTUN, "/dev/net/tun", err)
 	}
@@ -41,13 +47,17 @@ func (s *setup) network() *handoff.Error {
 		unix.Close(fd)
 		return failure(handoff.StepTUN, handoff.Device, err)
 	}
-	if err := s.send(handoff.TUN, fd); err != nil {
+	if err := s.send(handoff.Packets, fd, address...); err != nil {
 		return failure(handoff.StepTUN, "", err)
 	}
 	writeSysctls()
 	_, err = os.Stat("/proc/net/if_inet6")
 	v6 := err == nil
-	if err := s.configure(index, v6); err != nil {
+	mtu := veth.MTU
+	if len(address) == 0 {
+		mtu = tunMTU
+	}
+	if err := s.configure(index, mtu, v6); err != nil {
 		return failure(handoff.StepNetwork, "", err)
 	}
 	err = applyRules(s.spec.Addrs)
@@ -70,6 +80,28 @@ func applyRules(addrs []netip.Prefix) error {
 	}
 	defer c.Close()
 	return c.Apply(loopbackRules(addrs)...)
+}
+
+// openDevice makes the device and gives the descriptor of its packets. Where
+// there is no TUN, one end of a veth pair is the device, with the address that
+// comes with it.
+func openDevice() (fd int, address net.HardwareAddr, err error) {
+	if fd, err = openTUN(); err != nil {
+		return vethFor(err)
+	}
+	return fd, nil, nil
+}
+
+// vethFor makes a veth pair the device where there is no TUN because of err. It
+// fails with that, which is what can be mended, and says why there is no pair.
+func vethFor(err error) (fd int, address net.HardwareAddr, _ error) {
+	fd, address, missing := veth.Open(handoff.Device)
+	if missing != nil {
+		e := failure(handoff.StepTUN, "/dev/net/tun", err)
+		e.Text = fmt.Sprintf("there is no veth pair instead (%v)", missing)
+		return -1, nil, e
+	}
+	return fd, address, nil
 }
 
 func openTUN() (int, error) {
@@ -123,17 +155,13 @@ func writeSysctls() {
 }
 
 // configure sets up lo and the device.
-func (s *setup) configure(tun int, v6 bool) error {
+func (s *setup) configure(tun, mtu int, v6 bool) error {
 	fd, err := route.Socket()
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
 	r := route.On(fd)
-	mtu := s.spec.MTU
-	if mtu == 0 {
-		mtu = handoff.MTU
-	}
 	// By netlink, not by /proc/sys, which may be read-only: localhost may leave
 	// and enter through the device.
 	localnet := route.Nested(unix.AF_INET, route.Nested(inetConf, route.Attr32(confRouteLocalnet, 1)))

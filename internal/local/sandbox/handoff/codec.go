@@ -24,7 +24,6 @@ func (s *Spec) Encode() []byte {
 	for _, a := range s.Addrs {
 		b = appendString(b, a.String())
 	}
-	b = binary.AppendUvarint(b, uint64(s.MTU))
 	b = binary.AppendUvarint(b, uint64(s.MaxRead))
 	b = appendBools(b, s.FUSE, s.DefaultPermissions, s.Poll, s.NoIPv6)
 	return appendList(appendList(b, s.Binds), s.Hides)
@@ -41,11 +40,11 @@ func DecodeSpec(b []byte) (*Spec, error) {
 		}
 		s.Addrs = append(s.Addrs, a)
 	}
-	mtu, maxRead := d.uint(), d.uint()
-	if mtu > MTU || maxRead > 1<<32-1 {
+	maxRead := d.uint()
+	if maxRead > 1<<32-1 {
 		d.err = errors.New("number out of range")
 	}
-	s.MTU, s.MaxRead = int(mtu), uint32(maxRead)
+	s.MaxRead = uint32(maxRead)
 	d.bools(&s.FUSE, &s.DefaultPermissions, &s.Poll, &s.NoIPv6)
 	s.Binds, s.Hides = d.list(), d.list()
 	if err := d.end(); err != nil {
@@ -59,13 +58,14 @@ func (e *Error) Encode() []byte {
 	b := appendString(nil, string(e.Step))
 	b = appendString(b, e.Path)
 	b = appendString(b, e.Text)
-	return binary.AppendUvarint(b, uint64(e.Errno))
+	return appendBools(binary.AppendUvarint(b, uint64(e.Errno)), e.Instead)
 }
 
 // DecodeError reads what Encode made.
 func DecodeError(b []byte) (*Error, error) {
 	d := decoder{b: b}
 	e := &Error{Step: Step(d.string()), Path: d.string(), Text: d.string(), Errno: syscall.Errno(d.uint())}
+	d.bools(&e.Instead)
 	if err := d.end(); err != nil {
 		return nil, fmt.Errorf("decode sandbox error: %w", err)
 	}

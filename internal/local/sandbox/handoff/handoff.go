@@ -34,10 +34,6 @@ const (
 // Device is the name of the sandbox's network device.
 const Device = "tun0"
 
-// MTU of the device in bytes, when the Spec names none: the largest multiple
-// of 16 that an IPv4 packet holds, so that bulk costs few packets.
-const MTU = 65520
-
 // Reserved addresses inside the tunnel. 198.18.0.0/15 is for benchmarks and
 // never routed (RFC 2544), fd00:6d69::/64 a unique local prefix. The variables
 // are constants in all but name.
@@ -83,6 +79,11 @@ const (
 	RuleLocal    = 100
 )
 
+// Veth: where there is no TUN, Packets is a packet socket (SOCK_RAW with
+// PACKET_VNET_HDR) at the other end of a veth pair, and the rest of the body is
+// the hardware address of the device, this many bytes.
+const Veth = 6
+
 // Mark is the mark (SO_MARK) of sockets that the supervisor has made inside:
 // the loopback rules leave them alone, so they reach the sandbox's own
 // listeners or nobody, never the pod.
@@ -96,7 +97,6 @@ type Spec struct {
 
 	Hostname string         // empty: the caller's
 	Addrs    []netip.Prefix // the pod's own addresses, put on the device
-	MTU      int            // bytes; 0: the constant MTU
 	NoIPv6   bool           // socket(AF_INET6) fails with EAFNOSUPPORT
 
 	FUSE               bool   // the root is a FUSE file system; else the caller's root
@@ -119,7 +119,7 @@ type Label byte
 // Descriptors in the order they are sent.
 const (
 	Space     Label = iota + 1 // the sandbox's user namespace or, without one, its network namespace
-	TUN                        // IFF_TUN | IFF_NO_PI | IFF_VNET_HDR, TUN_F_CSUM
+	Packets                    // of the device, a TUN (IFF_TUN | IFF_NO_PI | IFF_VNET_HDR, TUN_F_CSUM); or see Veth
 	NFT                        // netlink socket for the loopback rules' sets; or see Routed
 	Dump                       // sock_diag socket for looking at sockets
 	EventsTCP                  // sock_diag socket that reports destroyed TCP listeners
@@ -160,6 +160,8 @@ type Error struct {
 	Path  string        // file, directory or command it is about, if any
 	Errno syscall.Errno // 0 when no system call failed
 	Text  string        // more, for a person
+	// Instead: in a KindProbed, a sandbox does without.
+	Instead bool
 }
 
 func (e *Error) Error() string {

@@ -17,7 +17,7 @@ func full() *Spec {
 	return &Spec{
 		Argv: []string{"a", ""}, Env: []string{"BYTES=\xff\x00\xfe", "B=" + strings.Repeat("x", 300<<10)}, Dir: "/d", Hostname: "h",
 		Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("fd00::1/64")},
-		MTU:   1500, FUSE: true, Poll: true, MaxRead: 1 << 20, Binds: []string{"/usr", "/proc"}, Hides: []string{"/home/u/.kube"},
+		FUSE:  true, Poll: true, MaxRead: 1 << 20, Binds: []string{"/usr", "/proc"}, Hides: []string{"/home/u/.kube"},
 	}
 }
 
@@ -40,7 +40,7 @@ func TestSpecEncoding(t *testing.T) {
 }
 
 func TestErrorEncoding(t *testing.T) {
-	e := &Error{Step: StepBind, Path: "/x", Errno: syscall.ENOENT, Text: "more"}
+	e := &Error{Step: StepBind, Path: "/x", Errno: syscall.ENOENT, Text: "more", Instead: true}
 	got, err := DecodeError(e.Encode())
 	if err != nil || *got != *e {
 		t.Fatalf("got %+v, %v; want %+v", got, err, e)
@@ -113,12 +113,12 @@ func TestConn(t *testing.T) {
 		sent <- errors.Join(
 			a.Send(Message{Kind: KindSpec, Body: big}),
 			a.Send(Message{Kind: KindReady}),
-			a.Send(Message{Kind: KindFile, Body: []byte{byte(TUN)}, File: w}),
+			a.Send(Message{Kind: KindFile, Body: []byte{byte(Packets)}, File: w}),
 			a.Send(Message{Kind: KindGo, Body: []byte("x")}),
 			SendFile(a, "label", w),
 			a.Close())
 	}()
-	for i, want := range []Message{{Kind: KindSpec, Body: big}, {Kind: KindReady}, {Kind: KindFile, Body: []byte{byte(TUN)}}, {Kind: KindGo, Body: []byte("x")}} {
+	for i, want := range []Message{{Kind: KindSpec, Body: big}, {Kind: KindReady}, {Kind: KindFile, Body: []byte{byte(Packets)}}, {Kind: KindGo, Body: []byte("x")}} {
 		m, err := b.Receive()
 		if err != nil {
 			t.Fatal(err)

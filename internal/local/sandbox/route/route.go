@@ -9,6 +9,7 @@ package route
 import (
 	"encoding/binary"
 	"errors"
+	"net"
 	"net/netip"
 	"syscall"
 
@@ -94,6 +95,32 @@ func linkHead(index int, flags uint32) []byte {
 // SetLink changes properties of an interface.
 func (r *Conn) SetLink(index int, flags uint32, attrs ...netlink.Attribute) error {
 	return r.do(unix.RTM_NEWLINK, 0, linkHead(index, flags), attrs...)
+}
+
+// Veth is the end of a veth pair that lies elsewhere.
+type Veth struct {
+	Name      string
+	Namespace int // descriptor of its network namespace
+	MTU       uint32
+	Address   net.HardwareAddr
+}
+
+// AddVeth makes a veth pair, one end here and one elsewhere. The latter asks for no
+// neighbours (IFF_NOARP): everything goes out at once, addressed to itself. And
+// every packet leaves it as the one packet that it will be on arrival: segments
+// of TCP and UDP are not left for later (IFLA_GSO_MAX_SEGS).
+func (r *Conn) AddVeth(here string, mtu uint32, there Veth) error {
+	const peer = 1 // VETH_INFO_PEER (linux/veth.h): an interface as in the message itself
+	b, err := netlink.MarshalAttributes([]netlink.Attribute{
+		Attr(unix.IFLA_IFNAME, append([]byte(there.Name), 0)), Attr32(unix.IFLA_MTU, there.MTU), Attr(unix.IFLA_ADDRESS, there.Address),
+		Attr32(unix.IFLA_GSO_MAX_SEGS, 1), Attr32(unix.IFLA_NET_NS_FD, uint32(there.Namespace))})
+	if err != nil {
+		return err
+	}
+	return r.do(unix.RTM_NEWLINK, netlink.Create|netlink.Excl, linkHead(0, 0),
+		Attr(unix.IFLA_IFNAME, append([]byte(here), 0)), Attr32(unix.IFLA_MTU, mtu),
+		Nested(unix.IFLA_LINKINFO, Attr(unix.IFLA_INFO_KIND, []byte("veth")),
+			Nested(unix.IFLA_INFO_DATA, Attr(peer, append(linkHead(0, unix.IFF_NOARP), b...)))))
 }
 
 // AddAddress gives the interface an address, usable at once (no duplicate
