@@ -25,15 +25,16 @@ const (
 	// their queues, and the 8 MiB of the packet ring of a session that mirrors.
 	AgentPod = 128 << 20
 	// AgentProcess is where the agent's garbage collector begins to work as hard
-	// as it takes (runtime/debug.SetMemoryLimit): its Budget, 4 MiB of its own,
-	// and room for what is not collected yet. The program's text is another 8 MiB.
+	// as it takes (GOMEMLIMIT): its Budget, some 4 MiB of its own, and what is not
+	// collected yet. The program's text is another 8 MiB.
 	AgentProcess = 100 << 20
-	// Agent is the agent's Budget: 2,000 connections of 32 KiB, and the least of
-	// everything else.
-	Agent = 88 << 20
+	// Agent is the agent's Budget: 2,000 connections of 28 KiB with large windows
+	// for some, and the least of everything else.
+	Agent = 92 << 20
 	// Supervisor is the supervisor's Budget: 2,000 connections of 176 KiB, most
-	// of which are buffers towards the program, and the least of everything else.
-	Supervisor = 448 << 20
+	// of which are buffers towards the program, with larger ones for some, and the
+	// least of everything else.
+	Supervisor = 480 << 20
 	// SupervisorEager is how much a supervisor uses before its garbage collector
 	// works as hard as it may: it is on somebody's desk, where nothing else
 	// limits it. What it must hold may be more.

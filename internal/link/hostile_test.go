@@ -420,12 +420,12 @@ func TestAllocations(t *testing.T) {
 // either side, and no kind of stream takes what another has for sure.
 func TestMemoryIsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		total := budget.New(16 * streamCost)
-		m := Memory{Interactive: total.Share(2*streamCost, budget.All), Opened: total.Share(3*streamCost, budget.All),
-			Accepted: total.Share(4*streamCost, budget.All), Windows: total.Share(0, streamCost)}
+		total := budget.New(16 * StreamCost)
+		m := Memory{Interactive: total.Share(2*StreamCost, budget.All), Opened: total.Share(3*StreamCost, budget.All),
+			Accepted: total.Share(4*StreamCost, budget.All), Windows: total.Share(0, StreamCost)}
 		a, b := unshaped()
 		local, agent := New(a, Local, Options{}), New(b, Agent, Options{Memory: m})
-		m.Windows.Take(streamCost) // elsewhere in the process
+		m.Windows.Take(StreamCost) // elsewhere in the process
 		var opened []*Stream
 		ask := func(c *Conn, lane Lane) error {
 			s, err := c.Open(t.Context(), lane, &protocol.Stat{})

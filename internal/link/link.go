@@ -72,7 +72,7 @@ type Memory struct {
 // What a link without Memory may take, in bytes: all the streams that there may
 // be, and some larger windows.
 const (
-	ownStreams = 2 * maxStreams * streamCost
+	ownStreams = 2 * maxStreams * StreamCost
 	ownWindows = 36 << 20
 )
 

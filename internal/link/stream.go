@@ -41,7 +41,7 @@ type Stream struct {
 
 	// What follows is guarded by c.mu.
 	gone    bool  // not in c.streams any more: both directions have ended
-	counted bool  // its streamCost was taken and not given back
+	counted bool  // its StreamCost was taken and not given back
 	reset   error // why both directions failed; nil: they did not
 	closed  bool  // Close was called: nobody reads
 
@@ -80,7 +80,7 @@ type Stream struct {
 // newStream makes a stream and counts it; nil: there is no memory for it. mu is
 // held.
 func (c *Conn) newStream(id uint64, lane Lane, owner Role) *Stream {
-	if !c.take(c.share(lane, owner), streamCost) {
+	if !c.take(c.share(lane, owner), StreamCost) {
 		return nil
 	}
 	s := &Stream{counted: true, c: c, id: id, lane: lane, owner: owner, window: minWindow}
@@ -325,7 +325,7 @@ func (s *Stream) giveBack() {
 	}
 	if s.gone && s.counted {
 		s.counted = false
-		s.c.give(s.c.share(s.lane, s.owner), streamCost)
+		s.c.give(s.c.share(s.lane, s.owner), StreamCost)
 	}
 }
 

@@ -30,14 +30,14 @@ const (
 	// maxWindow bounds one stream: what package resume keeps in flight in all.
 	maxWindow = 4 << 20
 
-	// streamCost is what every stream takes: its smallest window, and small
-	// writes that the other end does not take.
-	streamCost = minWindow + smallChunk + smallWrite
+	// StreamCost is what every stream takes, in bytes: its smallest window, and
+	// small writes that the other end does not take.
+	StreamCost = minWindow + smallChunk + smallWrite
 
 	// maxMessages bounds the large messages that Receive holds in all streams
 	// together, in bytes: what it has taken from a window can be sent again, so
 	// windows do not bound it. Those of less than smallMessage do not count.
-	maxMessages  = 4 * protocol.MaxMessage
+	maxMessages  = 2 * protocol.MaxMessage
 	smallMessage = 16 << 10
 
 	// Fixed is what a link holds besides its streams, in bytes.

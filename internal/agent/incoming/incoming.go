@@ -30,19 +30,23 @@ import (
 	"github.com/mirrord-go/mirrord/internal/relay"
 )
 
-// What a connection is counted as, in bytes, besides its stream: two stacks, the
-// buffers of relay or http1, and what is known of it; under a filter a third
-// stack and the buffers of both who answer.
+// What a connection is counted as, in bytes, besides its stream: two stacks of
+// 4 KiB, the buffers of relay or http1, and what is known of it; under a filter
+// a third stack, and the buffers of both who answer.
 const (
-	connCost  = 16 << 10
+	ConnCost  = 12 << 10
 	splitCost = 12 << 10
 )
+
+// reliefConns is how many connections there must be room for, or a quarter of
+// those that there are, before a crowd is over: its ports come and go.
+const reliefConns = 64
 
 // Memory is the shares that a Hub takes from. nil ones have no end.
 type Memory struct {
 	// Connections are by mode, as the sources are. Without room further copies
-	// wait to be accepted; the target serves further connections itself, until a
-	// quarter of those that were there then has ended.
+	// wait to be accepted; the target serves further connections itself, until
+	// there is room for some.
 	Connections map[uint8]*budget.Share
 	// Relayed is for the large buffers of connections that are carried whole.
 	Relayed *budget.Share
@@ -97,7 +101,6 @@ type Hub struct {
 	suspended bool                   // nobody can answer what is stolen
 	crowded   bool                   // no more that is stolen can be carried
 	stolen    int                    // connections that are carried, or have their place
-	crowdedAt int                    // stolen when it was found crowded last
 	noticed   map[string]bool        // by code and port: said already
 	held      map[waiting]bool       // connections that may wait for local
 }
@@ -129,12 +132,12 @@ func (h *Hub) Run(ctx context.Context) {
 			for h.enter(ctx, mode) {
 				c, err := src.Accept(ctx)
 				if err != nil {
-					h.leave(ctx, mode)
+					h.leave(mode)
 					return
 				}
 				wg.Go(func() {
 					h.carry(ctx, mode, c)
-					h.leave(ctx, mode)
+					h.leave(mode)
 				})
 			}
 		})
@@ -145,35 +148,37 @@ func (h *Hub) Run(ctx context.Context) {
 // enter waits for room for one more connection; false: ctx has ended.
 func (h *Hub) enter(ctx context.Context, mode uint8) bool {
 	room := h.o.Memory.Connections[mode]
-	if !room.Take(connCost) {
-		if mode == protocol.ModeSteal {
-			h.crowd()
-		}
-		if room.Wait(ctx, connCost) != nil {
+	switch {
+	case room.Take(ConnCost):
+	case mode != protocol.ModeSteal:
+		if room.Wait(ctx, ConnCost) != nil {
 			return false
 		}
+	default:
+		some := min(max(1, h.crowd()/4), reliefConns)
+		if room.Wait(ctx, some*ConnCost) != nil {
+			return false
+		}
+		room.Give((some - 1) * ConnCost)
+		if ctx.Err() == nil {
+			h.relieve()
+		}
 	}
-	h.count(ctx, mode, 1)
+	h.count(mode, 1)
 	return true
 }
 
 // leave ends enter.
-func (h *Hub) leave(ctx context.Context, mode uint8) {
-	h.o.Memory.Connections[mode].Give(connCost)
-	h.count(ctx, mode, -1)
+func (h *Hub) leave(mode uint8) {
+	h.o.Memory.Connections[mode].Give(ConnCost)
+	h.count(mode, -1)
 }
 
-// count counts those that are stolen, and sees when a crowd is over. Of a small
-// one that waits for a connection may be most.
-func (h *Hub) count(ctx context.Context, mode uint8, n int) {
-	if mode != protocol.ModeSteal {
-		return
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.stolen += n
-	if h.crowded && ctx.Err() == nil && (h.stolen < h.crowdedAt*3/4 || h.crowdedAt < 3) {
-		h.lend(h.suspended, false)
+func (h *Hub) count(mode uint8, n int) {
+	if mode == protocol.ModeSteal {
+		h.mu.Lock()
+		h.stolen += n
+		h.mu.Unlock()
 	}
 }
 
@@ -250,14 +255,22 @@ func (h *Hub) Suspend(yes bool) {
 	h.lend(yes, h.crowded)
 }
 
-// crowd is Suspend for want of memory, which is told once.
-func (h *Hub) crowd() {
+// crowd is Suspend for want of memory, which is told once. It gives how many
+// there are.
+func (h *Hub) crowd() int {
 	h.mu.Lock()
 	n := h.stolen
-	h.crowdedAt = n
 	h.lend(h.suspended, true)
 	h.mu.Unlock()
 	h.notice(0, "port-crowded", fmt.Sprintf("%d connections are open, and there is memory for no more: until there are fewer the target serves new ones itself", n))
+	return n
+}
+
+// relieve is the end of crowd.
+func (h *Hub) relieve() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lend(h.suspended, false)
 }
 
 // lend gives the target its stolen ports if one of the two is so, and takes

@@ -67,8 +67,8 @@ func setUp(t *testing.T) *bench {
 // conns is memory for so many connections of each mode.
 func conns(steal, mirror int) Memory {
 	return Memory{Connections: map[uint8]*budget.Share{
-		protocol.ModeSteal:  budget.New(steal*connCost).Share(0, budget.All),
-		protocol.ModeMirror: budget.New(mirror*connCost).Share(0, budget.All),
+		protocol.ModeSteal:  budget.New(steal*ConnCost).Share(0, budget.All),
+		protocol.ModeMirror: budget.New(mirror*ConnCost).Share(0, budget.All),
 	}}
 }
 
@@ -305,7 +305,7 @@ func TestCrowd(t *testing.T) {
 	b.hub.crowd()
 	b.hub.Suspend(false)
 	did(t, b.steal)
-	leave(3)
+	b.hub.relieve()
 	did(t, b.steal, "add 80")
 	if len(notices) > 0 {
 		t.Errorf("then also %s", <-notices)

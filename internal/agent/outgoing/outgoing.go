@@ -31,9 +31,9 @@ type Dialer func(ctx context.Context, network string, a netip.AddrPort) (net.Con
 // that gives up.
 const dialTime = 135 * time.Second
 
-// connCost is what a connection is counted as, in bytes, besides its stream: two
-// stacks, the buffers of relay, and what is known of it.
-const connCost = 16 << 10
+// ConnCost is what a connection is counted as, in bytes, besides its stream: two
+// stacks of 4 KiB, the buffers of relay, and what is known of it.
+const ConnCost = 12 << 10
 
 // Server answers dials. Its methods may be called concurrently, its fields do
 // not change. nil shares have no end.
@@ -53,11 +53,11 @@ func (o *Server) Serve(ctx context.Context, s *link.Stream, m *protocol.Dial) {
 			Text: fmt.Sprintf("network %d to %v is not known to this agent", m.Network, m.Addr)})
 		return
 	}
-	if !o.Connections.Take(connCost) {
+	if !o.Connections.Take(ConnCost) {
 		_ = s.Send(&protocol.Answer{Errno: syscall.EAGAIN, Text: "there is no memory for another connection"})
 		return
 	}
-	defer o.Connections.Give(connCost)
+	defer o.Connections.Give(ConnCost)
 	limit, cancel := context.WithTimeout(ctx, dialTime)
 	c, err := o.Dial(limit, network, m.Addr)
 	cancel()

@@ -63,10 +63,10 @@ func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
 			Facts: map[string]string{"port": fmt.Sprint(a.port), "client": a.client.String()}})
 	}
 	if a.copied {
-		_, _ = relay.Drain(ctx, near, far)
+		_, _ = relay.Drain(ctx, p.o.Relayed, near, far)
 		return
 	}
-	_, _ = relay.Join(ctx, far, near)
+	_, _ = relay.Join(ctx, p.o.Relayed, far, near)
 }
 
 // dial tries the ways to each listener of the port, the likeliest first. The

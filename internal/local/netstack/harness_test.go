@@ -61,6 +61,11 @@ type world struct {
 // newWorld makes one. It ends with the test. Flows without handler are refused.
 func newWorld(t *testing.T, h Handler) *world {
 	t.Helper()
+	return newWorldWith(t, h, Memory{})
+}
+
+func newWorldWith(t *testing.T, h Handler, memory Memory) *world {
+	t.Helper()
 	if h.TCP == nil {
 		h.TCP = func(context.Context, *TCPFlow) {}
 	}
@@ -80,7 +85,7 @@ func newWorld(t *testing.T, h Handler) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.ns.Close() })
-	w.stack, err = New(tun, h)
+	w.stack, err = New(tun, h, memory)
 	if err != nil {
 		t.Fatal(err)
 	}

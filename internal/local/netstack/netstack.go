@@ -73,7 +73,7 @@ type Stack struct {
 	device    *device
 	forwarder *tcp.Forwarder
 	h         Handler
-	memory    memory
+	memory    Memory
 	ctx       context.Context // alive until Close
 	cancel    context.CancelFunc
 	close     func() error   // end, once
@@ -87,12 +87,12 @@ type Stack struct {
 
 // New takes over tun, opened with IFF_TUN|IFF_NO_PI|IFF_VNET_HDR and
 // TUN_F_CSUM, and serves it until Close. It closes tun when it fails, too.
-func New(tun *os.File, h Handler) (*Stack, error) {
+func New(tun *os.File, h Handler, memory Memory) (*Stack, error) {
 	d, err := newDevice(tun)
 	if err != nil {
 		return nil, err
 	}
-	t := &Stack{device: d, h: h, memory: memory{free: lendable}, attempts: map[stack.TransportEndpointID][]byte{}}
+	t := &Stack{device: d, h: h, memory: memory, attempts: map[stack.TransportEndpointID][]byte{}}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.close = sync.OnceValue(t.end)
 	t.s = stack.New(stack.Options{
