@@ -26,12 +26,14 @@ const module = "github.com/mirrord-go/mirrord/"
 // A name in capitals is a floor: a set of rooms, and everything below it.
 const layers = `
 	# Words, judgement, wire: pure, the same on both machines.
-	NONE < failure, event, protocol, relay, http1 < WORDS;
+	NONE < budget < relay, http1; # they hold memory that is counted
+	NONE < failure, event, protocol, budget, relay, http1 < WORDS;
 	NONE < rules/expression;
 	failure, protocol, rules/expression < rules < rules/filter < config;
 	NONE < config/document < config;
 	event < config; # what a person should know about a configuration that works
-	protocol < link, protocol/protocoltest;
+	protocol, budget < link;
+	protocol < protocol/protocoltest;
 	NONE < link/resume, link/seal;
 
 	# Kernel tools both machines need.

@@ -10,14 +10,15 @@
 //
 // It touches nothing but the io.Reader and io.Writer that it is given, starts
 // no goroutines, and needs the same memory for any body: 4 KiB while it waits,
-// 64 KiB while much arrives, if its Budget has them.
+// 64 KiB while much arrives, if there is memory for them.
 package http1
 
 import (
 	"errors"
 	"io"
 	"sync"
-	"sync/atomic"
+
+	"github.com/mirrord-go/mirrord/internal/budget"
 )
 
 const (
@@ -40,7 +41,7 @@ var (
 	// different ways.
 	ErrAmbiguous = errors.New("ambiguous HTTP/1 message")
 	// ErrTooLong: the head is longer than MaxHead, or than a small buffer while
-	// the Budget has no large one.
+	// there is no memory for a large one.
 	ErrTooLong = errors.New("the head is too long")
 )
 
@@ -57,49 +58,20 @@ var (
 	largeBuffers = sync.Pool{New: func() any { return new([MaxHead]byte) }}
 )
 
-// Budget bounds how many large buffers, of MaxHead bytes each, the Readers
-// that share it hold at a time: a peer that is slow keeps its buffer, and there
-// are as many as connections. It may be used concurrently.
-type Budget struct{ free atomic.Int64 }
-
-// NewBudget makes one for n large buffers.
-func NewBudget(n int) *Budget {
-	b := &Budget{}
-	b.free.Store(int64(n))
-	return b
-}
-
-// take takes a buffer, without waiting; false: there is none.
-func (b *Budget) take() bool {
-	if b == nil || b.free.Add(-1) >= 0 {
-		return true
-	}
-	b.free.Add(1)
-	return false
-}
-
-// Free is how many more there are.
-func (b *Budget) Free() int { return int(max(0, b.free.Load())) }
-
-func (b *Budget) give() {
-	if b != nil {
-		b.free.Add(1)
-	}
-}
-
 // Reader reads one direction of a connection. It must not be used
 // concurrently.
 type Reader struct {
-	src    io.Reader
-	budget *Budget
-	buf    []byte // nil, or from a pool
-	r, w   int    // buf[r:w] has been read and not consumed
-	scan   scanner
+	src   io.Reader
+	large *budget.Share // of large buffers
+	buf   []byte        // nil, or from a pool
+	r, w  int           // buf[r:w] has been read and not consumed
+	scan  scanner
 }
 
-// NewReader reads from src. Its memory is given back by Close; b bounds it
-// together with that of others, nil does not.
-func NewReader(src io.Reader, b *Budget) *Reader { return &Reader{src: src, budget: b} }
+// NewReader reads from src. Its memory is given back by Close. Large buffers,
+// of MaxHead bytes each, are taken from large: a peer that is slow keeps its
+// buffer, and there may be as many as connections.
+func NewReader(src io.Reader, large *budget.Share) *Reader { return &Reader{src: src, large: large} }
 
 // Buffered is what has arrived and is not consumed. It is valid until the next
 // call of another method.
@@ -160,12 +132,12 @@ func (r *Reader) read() error {
 }
 
 // resize changes the buffer's length to 0, smallBuffer or MaxHead, and keeps
-// what is in it. False: the budget has no large one, the buffer stays.
+// what is in it. False: there is no memory for a large one, the buffer stays.
 func (r *Reader) resize(n int) bool {
 	if len(r.buf) == n {
 		return true
 	}
-	if n == MaxHead && !r.budget.take() {
+	if n == MaxHead && !r.large.Take(MaxHead) {
 		return false
 	}
 	old := r.buf
@@ -183,7 +155,7 @@ func (r *Reader) resize(n int) bool {
 		smallBuffers.Put((*[smallBuffer]byte)(old))
 	case MaxHead:
 		largeBuffers.Put((*[MaxHead]byte)(old))
-		r.budget.give()
+		r.large.Give(MaxHead)
 	}
 	return true
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/leak"
 )
 
@@ -368,10 +369,10 @@ type counter struct{ n int64 }
 
 func (c *counter) Write(p []byte) (int, error) { c.n += int64(len(p)); return len(p), nil }
 
-// Readers that share a budget hold no more large buffers than it has, whatever
+// Readers with a common share hold no more large buffers than it has, whatever
 // comes, and give them back.
 func TestBudget(t *testing.T) {
-	b := NewBudget(1)
+	b := budget.New(MaxHead).Share(0, budget.All)
 	long := "GET /" + strings.Repeat("a", 2*smallBuffer) + " HTTP/1.1\r\n\r\n"
 	first := NewReader(strings.NewReader(long), b)
 	if _, err := requestOf(first); err != nil {
@@ -409,7 +410,7 @@ func TestBudget(t *testing.T) {
 
 // An empty Reader has no need of a large buffer.
 func TestBudgetOfEmpty(t *testing.T) {
-	r := NewReader(strings.NewReader(""), NewBudget(0))
+	r := NewReader(strings.NewReader(""), budget.New(0).Share(0, 0))
 	defer r.Close()
 	if _, err := r.Request(); !errors.Is(err, ErrIncomplete) {
 		t.Errorf("got %v, want %v", err, ErrIncomplete)

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -143,8 +144,8 @@ func TestBudgetExhausted(t *testing.T) {
 		for _, s := range l.streams {
 			windows += s.window
 		}
-		if l.lendable < 0 || windows > DefaultBudget || len(l.streams) < 20 || len(l.streams) > 100 {
-			t.Errorf("%d streams with windows of %d bytes, %d to lend", len(l.streams), windows, l.lendable)
+		if free := l.memory.Windows.Free(); free < 0 || windows > ownStreams+ownWindows || len(l.streams) < 20 || len(l.streams) > 100 {
+			t.Errorf("%d streams with windows of %d bytes, %d to lend", len(l.streams), windows, free)
 		}
 		l.mu.Unlock()
 		go io.Copy(io.Discard, r)
@@ -332,8 +333,8 @@ func FuzzReceive(f *testing.F) {
 		wg.Wait()
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.lendable < 0 || len(l.streams) > maxStreams {
-			t.Errorf("%d bytes to lend, %d streams", l.lendable, len(l.streams))
+		if used := used(l); used != 0 || len(l.streams) > maxStreams {
+			t.Errorf("%d bytes are taken after the end, %d streams", used, len(l.streams))
 		}
 	})
 }
@@ -413,4 +414,67 @@ func TestAllocations(t *testing.T) {
 	}
 	a.Close()
 	b.Close()
+}
+
+// TestMemoryIsShared: a stream without memory is refused like one too many, on
+// either side, and no kind of stream takes what another has for sure.
+func TestMemoryIsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		total := budget.New(16 * StreamCost)
+		m := Memory{Interactive: total.Share(2*StreamCost, budget.All), Opened: total.Share(3*StreamCost, budget.All),
+			Accepted: total.Share(4*StreamCost, budget.All), Windows: total.Share(0, StreamCost)}
+		a, b := unshaped()
+		local, agent := New(a, Local, Options{}), New(b, Agent, Options{Memory: m})
+		m.Windows.Take(StreamCost) // elsewhere in the process
+		var opened []*Stream
+		ask := func(c *Conn, lane Lane) error {
+			s, err := c.Open(t.Context(), lane, &protocol.Stat{})
+			if err != nil {
+				return err
+			}
+			opened = append(opened, s)
+			synctest.Wait()
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return s.reset
+		}
+		count := func(c *Conn, lane Lane) (n int) {
+			for {
+				if err := ask(c, lane); err != nil {
+					if !errors.Is(err, syscall.EAGAIN) {
+						t.Errorf("got %v, want EAGAIN", err)
+					}
+					return n
+				}
+				n++
+			}
+		}
+		for _, c := range []struct {
+			name string
+			c    *Conn
+			lane Lane
+			want int
+		}{
+			{"accepted ones have theirs and what is common", local, Bulk, 4 + 6},
+			{"opened ones have theirs", agent, Bulk, 3},
+			{"interactive ones have theirs", local, Interactive, 2},
+		} {
+			if got := count(c.c, c.lane); got != c.want {
+				t.Errorf("%s: %d, want %d", c.name, got, c.want)
+			}
+		}
+		opened[0].Reset(0)
+		synctest.Wait()
+		if got := count(local, Bulk); got != 1 {
+			t.Errorf("after the end of one there are %d places, want 1", got)
+		}
+		agent.Close("")
+		local.Close("")
+		if got := m.Interactive.Used() + m.Opened.Used() + m.Accepted.Used(); got != 0 {
+			t.Errorf("%d bytes are taken after the end of the link", got)
+		}
+		for _, s := range opened {
+			s.Close()
+		}
+	})
 }

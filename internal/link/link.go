@@ -26,6 +26,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -55,10 +56,30 @@ const (
 
 // Options of a link. The zero value is good.
 type Options struct {
-	// Budget is how many bytes the other end may make this end hold, in all
-	// streams together. 0 means DefaultBudget, which is also about the least:
-	// what is set aside for the streams that may exist cannot be given away.
-	Budget int
+	// Memory bounds what the other end may make this end hold. The zero value is
+	// a budget of this link's own.
+	Memory Memory
+}
+
+// Memory is what a link takes from, until its end. Beside that it holds Fixed.
+type Memory struct {
+	Interactive *budget.Share // for streams of that lane
+	Opened      *budget.Share // for others that this end has opened
+	Accepted    *budget.Share // for others that the other end has opened
+	Windows     *budget.Share // for windows beyond the smallest
+}
+
+// What a link without Memory may take, in bytes: all the streams that there may
+// be, and some larger windows.
+const (
+	ownStreams = 2 * maxStreams * StreamCost
+	ownWindows = 36 << 20
+)
+
+func ownMemory() Memory {
+	b := budget.New(ownStreams + ownWindows)
+	streams := b.Share(ownStreams, ownStreams)
+	return Memory{Interactive: streams, Opened: streams, Accepted: streams, Windows: b.Share(ownWindows, ownWindows)}
 }
 
 // closeTime bounds how long Close sends what was written before.
@@ -66,24 +87,25 @@ const closeTime = 2 * time.Second
 
 // Conn is one link. Its methods may be called concurrently.
 type Conn struct {
-	pipe  io.ReadWriteCloser
-	role  Role
-	start time.Time     // PING values and all times count from it
-	done  chan struct{} // closed when the link has ended
-	wg    sync.WaitGroup
+	pipe   io.ReadWriteCloser
+	role   Role
+	memory Memory
+	start  time.Time     // PING values and all times count from it
+	done   chan struct{} // closed when the link has ended
+	wg     sync.WaitGroup
 
 	mu       sync.Mutex // guards what follows, and the fields of every Stream
 	err      error      // why the link ended; nil while it lives
 	streams  map[uint64]*Stream
-	opened   [2]int           // streams in the map, by the Role that opened them
-	nextID   uint64           // of the next stream opened here
-	peerID   uint64           // of the next stream opened there
-	ready    []*Stream        // opened there, with a complete message, for Accept
-	readied  sync.Cond        // for Accept
-	lendable int              // bytes of the budget that are neither set aside nor lent
-	messages int              // bytes of large messages that were received and may be in use
-	roomless map[*Stream]bool // whose Receive waits for fewer of these
-	isLost   bool             // see lost.go, as for the next two
+	opened   [2]int                // streams in the map, by the Role that opened them
+	nextID   uint64                // of the next stream opened here
+	peerID   uint64                // of the next stream opened there
+	ready    []*Stream             // opened there, with a complete message, for Accept
+	readied  sync.Cond             // for Accept
+	taken    map[*budget.Share]int // bytes
+	messages int                   // bytes of large messages that were received and may be in use
+	roomless map[*Stream]bool      // whose Receive waits for fewer of these
+	isLost   bool                  // see lost.go, as for the next two
 	lostAt   time.Duration
 	patience *time.Timer // while it is lost
 
@@ -105,20 +127,21 @@ type Conn struct {
 // New starts a link on pipe, which it owns and closes at its end. The two ends
 // of a link must have different roles.
 func New(pipe io.ReadWriteCloser, role Role, opts Options) *Conn {
-	budget := opts.Budget
-	if budget <= 0 {
-		budget = DefaultBudget
+	memory := opts.Memory
+	if memory == (Memory{}) {
+		memory = ownMemory()
 	}
 	c := &Conn{
 		pipe:     pipe,
 		role:     role,
+		memory:   memory,
 		start:    time.Now(),
 		done:     make(chan struct{}),
 		streams:  map[uint64]*Stream{},
 		roomless: map[*Stream]bool{},
 		nextID:   firstID(role),
 		peerID:   firstID(1 - role),
-		lendable: max(0, budget-setAside),
+		taken:    map[*budget.Share]int{},
 		pingDue:  true,
 	}
 	c.readied.L, c.work.L = &c.mu, &c.mu
@@ -139,8 +162,8 @@ func firstID(r Role) uint64 {
 }
 
 // Open starts a stream whose first message is m and does not wait for the
-// other end. Without a free stream it fails with EAGAIN, after the end of the
-// link with a *ClosedError. ctx is only looked at, not kept. While the link is
+// other end. Without a free stream, or memory for one, it fails with EAGAIN,
+// after the end of the link with a *ClosedError. ctx is only looked at, not kept. While the link is
 // lost the stream waits: see SetLost.
 func (c *Conn) Open(ctx context.Context, lane Lane, m protocol.Message) (*Stream, error) {
 	return c.open(ctx, lane, m, false)
@@ -162,6 +185,9 @@ func (c *Conn) open(ctx context.Context, lane Lane, m protocol.Message, fin bool
 		return nil, fmt.Errorf("open a stream: all %d are in use: %w", maxStreams, syscall.EAGAIN)
 	}
 	s := c.newStream(c.nextID, lane, c.role)
+	if s == nil {
+		return nil, fmt.Errorf("open a stream: the memory for it is in use: %w", syscall.EAGAIN)
+	}
 	c.nextID += 2
 	c.lend(s, firstWindow)
 	s.openDue, s.finDue = true, fin
@@ -287,6 +313,10 @@ func (c *Conn) fail(err error) {
 		err = &ClosedError{Cause: err}
 	}
 	c.err = err
+	for share, n := range c.taken {
+		share.Give(n)
+	}
+	clear(c.taken)
 	if c.patience != nil {
 		c.patience.Stop()
 	}

@@ -244,6 +244,9 @@ func TestHalfClose(t *testing.T) {
 	})
 }
 
+// used is what a link with memory of its own has taken.
+func used(l *Conn) int { return l.memory.Opened.Used() + l.memory.Windows.Used() }
+
 // empty checks that links hold nothing.
 func empty(t *testing.T, links ...*Conn) {
 	t.Helper()
@@ -252,8 +255,8 @@ func empty(t *testing.T, links ...*Conn) {
 		if len(l.streams) != 0 || l.opened != [2]int{} {
 			t.Errorf("%d streams, %v opened, want none", len(l.streams), l.opened)
 		}
-		if l.lendable != DefaultBudget-setAside {
-			t.Errorf("%d bytes can be lent, want all %d", l.lendable, DefaultBudget-setAside)
+		if used := used(l); used != 0 {
+			t.Errorf("%d bytes are taken, want none", used)
 		}
 		l.mu.Unlock()
 	}
@@ -472,10 +475,10 @@ func TestStalledReader(t *testing.T) {
 				held += len(c.b)
 			}
 		}
-		lendable := far.lendable
+		used := used(far)
 		far.mu.Unlock()
-		if held > DefaultBudget || lendable < 0 {
-			t.Errorf("%d bytes held, %d to lend, budget %d", held, lendable, DefaultBudget)
+		if held > used || used > ownStreams+ownWindows {
+			t.Errorf("%d bytes held, %d taken, budget %d", held, used, ownStreams+ownWindows)
 		}
 		t.Logf("%d MiB held by 1000 stalled streams", held>>20)
 		a, b := opened(t, near, far, Bulk)

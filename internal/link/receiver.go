@@ -184,18 +184,21 @@ func (c *Conn) onOpen(r *bufio.Reader, h header) error {
 		return err
 	}
 	c.peerID = h.stream + 2
-	if c.err != nil || c.closing || c.opened[1-c.role] >= maxStreams {
+	lane := Interactive
+	if h.flags&flagBulk != 0 {
+		lane = Bulk
+	}
+	var s *Stream
+	if c.err == nil && !c.closing && c.opened[1-c.role] < maxStreams {
+		s = c.newStream(h.stream, lane, 1-c.role)
+	}
+	if s == nil {
 		c.refusals = append(c.refusals, refusal{h.stream, syscall.EAGAIN})
 		c.work.Signal()
 		c.mu.Unlock()
 		_, err := r.Discard(h.n)
 		return err
 	}
-	lane := Interactive
-	if h.flags&flagBulk != 0 {
-		lane = Bulk
-	}
-	s := c.newStream(h.stream, lane, 1-c.role)
 	s.credit, s.granted, s.unready = int(credit), minWindow, true
 	if lane == Bulk && h.flags&flagFin == 0 { // more will come
 		if c.lend(s, firstWindow); s.window > minWindow {
@@ -292,12 +295,12 @@ func (c *Conn) checkReady(s *Stream) {
 		return
 	case s.finIn:
 		s.abort(syscall.EPROTO)
-	case ok && need > s.window && cost(need) > c.lendable:
-		s.abort(syscall.EAGAIN)
 	case ok && need > s.window:
-		c.setWindow(s, need)
-		s.grant()
-		return
+		if c.setWindow(s, need) {
+			s.grant()
+			return
+		}
+		s.abort(syscall.EAGAIN)
 	default: // more comes
 		return
 	}

@@ -13,6 +13,8 @@ const (
 	maxControlBatch     = 16 << 10
 	maxInteractiveBatch = 64 << 10
 	maxBulkBatch        = 2 * maxPayload
+
+	sendBuffer = maxControlBatch + maxInteractiveBatch + maxBulkBatch + 4*(headerSize+maxPayload)
 )
 
 // goodbyeTime is how long the receiver may look for the other end's reason
@@ -112,7 +114,7 @@ func (c *Conn) due() bool {
 
 // send is the goroutine that writes the pipe.
 func (c *Conn) send() {
-	buf := make([]byte, 0, maxControlBatch+maxInteractiveBatch+maxBulkBatch+4*(headerSize+maxPayload))
+	buf := make([]byte, 0, sendBuffer)
 	for {
 		c.mu.Lock()
 		for c.err == nil && !c.due() && !c.closing {

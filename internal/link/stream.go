@@ -40,9 +40,10 @@ type Stream struct {
 	writing sync.Mutex // held by Write; taken before c.mu
 
 	// What follows is guarded by c.mu.
-	gone   bool  // not in c.streams any more: both directions have ended
-	reset  error // why both directions failed; nil: they did not
-	closed bool  // Close was called: nobody reads
+	gone    bool  // not in c.streams any more: both directions have ended
+	counted bool  // its StreamCost was taken and not given back
+	reset   error // why both directions failed; nil: they did not
+	closed  bool  // Close was called: nobody reads
 
 	// Receiving. Counters are of bytes since the beginning.
 	readable  sync.Cond
@@ -76,9 +77,13 @@ type Stream struct {
 	queued     [queueKinds]bool
 }
 
-// newStream makes a stream and counts it. mu is held.
+// newStream makes a stream and counts it; nil: there is no memory for it. mu is
+// held.
 func (c *Conn) newStream(id uint64, lane Lane, owner Role) *Stream {
-	s := &Stream{c: c, id: id, lane: lane, owner: owner, window: minWindow}
+	if !c.take(c.share(lane, owner), StreamCost) {
+		return nil
+	}
+	s := &Stream{counted: true, c: c, id: id, lane: lane, owner: owner, window: minWindow}
 	s.readable.L, s.taken.L = &c.mu, &c.mu
 	s.readLimit.cond, s.writeLimit.cond = &s.readable, &s.taken
 	c.streams[id] = s
@@ -309,11 +314,18 @@ func (s *Stream) retire() {
 	s.giveBack()
 }
 
-// giveBack returns what was lent for reading when nothing is left to be read.
-// mu is held.
+// giveBack returns what was lent for reading when nothing is left to be read,
+// and all when the stream has ended. mu is held.
 func (s *Stream) giveBack() {
-	if s.in.n == 0 && (s.gone || s.finIn) && s.window > minWindow {
+	if s.in.n > 0 || !s.gone && !s.finIn {
+		return
+	}
+	if s.window > minWindow {
 		s.c.setWindow(s, minWindow)
+	}
+	if s.gone && s.counted {
+		s.counted = false
+		s.c.give(s.c.share(s.lane, s.owner), StreamCost)
 	}
 }
 

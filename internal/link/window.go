@@ -5,12 +5,14 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"github.com/mirrord-go/mirrord/internal/budget"
+	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
 // The memory that the other end can make this end use is the sum of what it may
-// send and we have not read. Every stream that may exist has its smallest
-// window set aside; what a budget has beyond that is lent to streams that use
-// it.
+// send and we have not read. Every stream takes its smallest window from the
+// budget; what there is for larger ones is lent to streams that use it.
 const (
 	// maxStreams is how many streams of one opener exist at a time: 2,000
 	// connections and room for files and control.
@@ -28,16 +30,18 @@ const (
 	// maxWindow bounds one stream: what package resume keeps in flight in all.
 	maxWindow = 4 << 20
 
-	// DefaultBudget is 60 MiB set aside and 36 MiB to lend.
-	DefaultBudget = 96 << 20
-
-	setAside = 2 * maxStreams * (minWindow + smallChunk)
+	// StreamCost is what every stream takes, in bytes: its smallest window, and
+	// small writes that the other end does not take.
+	StreamCost = minWindow + smallChunk + smallWrite
 
 	// maxMessages bounds the large messages that Receive holds in all streams
 	// together, in bytes: what it has taken from a window can be sent again, so
 	// windows do not bound it. Those of less than smallMessage do not count.
-	maxMessages  = 16 << 20
+	maxMessages  = 2 * protocol.MaxMessage
 	smallMessage = 16 << 10
+
+	// Fixed is what a link holds besides its streams, in bytes.
+	Fixed = maxMessages + readBuffer + sendBuffer
 
 	// pingEvery bounds how often the round trip is measured while data flows.
 	pingEvery = time.Second
@@ -62,19 +66,54 @@ func cost(window int) int {
 	return window + chunkSize(window) - minWindow - smallChunk
 }
 
+// take takes n bytes of a share until give, or the end of the link. mu is held.
+func (c *Conn) take(from *budget.Share, n int) bool {
+	if c.err != nil || !from.Take(n) {
+		return false
+	}
+	c.taken[from] += n
+	return true
+}
+
+// give gives n bytes back, which the end of the link has done already. mu is
+// held.
+func (c *Conn) give(to *budget.Share, n int) {
+	if c.err == nil {
+		c.taken[to] -= n
+		to.Give(n)
+	}
+}
+
+// share is where a stream's memory is from.
+func (c *Conn) share(lane Lane, owner Role) *budget.Share {
+	switch {
+	case lane == Interactive:
+		return c.memory.Interactive
+	case owner == c.role:
+		return c.memory.Opened
+	}
+	return c.memory.Accepted
+}
+
 // lend raises s's window to want bytes, as far as memory allows: a new stream
 // gets no more than a sixteenth of what is left, so that the next get something
 // too. mu is held.
 func (c *Conn) lend(s *Stream, want int) {
-	if want = min(want, c.lendable/16); want > s.window {
+	if want = min(want, c.memory.Windows.Free()/16); want > s.window {
 		c.setWindow(s, want)
 	}
 }
 
-// setWindow changes s's window. mu is held.
-func (c *Conn) setWindow(s *Stream, window int) {
-	c.lendable += cost(s.window) - cost(window)
+// setWindow changes s's window; false: there is no memory for it. mu is held.
+func (c *Conn) setWindow(s *Stream, window int) bool {
+	switch more := cost(window) - cost(s.window); {
+	case more < 0:
+		c.give(c.memory.Windows, -more)
+	case !c.take(c.memory.Windows, more):
+		return false
+	}
 	s.window = window
+	return true
 }
 
 // grow doubles s's window if half of it was consumed in less than two round
@@ -87,7 +126,7 @@ func (c *Conn) grow(s *Stream, now time.Duration) {
 	}
 	if trip := c.trip(); trip > 0 && now-s.grownAt < 2*trip && s.window < maxWindow {
 		window := min(2*s.window, maxWindow)
-		if cost(window)-cost(s.window) <= c.lendable/4 {
+		if cost(window)-cost(s.window) <= c.memory.Windows.Free()/4 {
 			c.setWindow(s, window)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/leak"
 )
 
@@ -13,9 +14,11 @@ import (
 // are bounded, another connection goes on, and those that wait hold none.
 func TestLargeBuffersAreBounded(t *testing.T) {
 	leak.Check(t)
+	const maxLarge = 128
+	large := budget.New(maxLarge*largeBuffer).Share(0, budget.All)
 	much := bytes.Repeat([]byte("m"), 8<<20) // more than the kernel keeps for a connection
 	for range maxLarge + 20 {
-		a, b, _ := joined(t, t.Context())
+		a, b, _ := joined(t, t.Context(), large)
 		t.Cleanup(func() { b.Close() })
 		written := make(chan struct{})
 		go func() {
@@ -24,12 +27,12 @@ func TestLargeBuffersAreBounded(t *testing.T) {
 		}()
 		t.Cleanup(func() { a.SetLinger(0); a.Close(); <-written })
 	}
-	for begin := time.Now(); largeBuffers.inUse.Load() < maxLarge; time.Sleep(time.Millisecond) {
+	for begin := time.Now(); large.Free() > 0; time.Sleep(time.Millisecond) {
 		if time.Since(begin) > 20*time.Second {
-			t.Fatalf("%d large buffers are in use, want %d: nothing is tried here", largeBuffers.inUse.Load(), maxLarge)
+			t.Fatalf("%d large buffers are in use, want %d: nothing is tried here", large.Used()/largeBuffer, maxLarge)
 		}
 	}
-	a, b, done := joined(t, t.Context())
+	a, b, done := joined(t, t.Context(), large)
 	go func() { a.Write(much); a.CloseWrite() }()
 	got, err := io.ReadAll(b)
 	if err != nil || !bytes.Equal(got, much) {
@@ -41,15 +44,16 @@ func TestLargeBuffersAreBounded(t *testing.T) {
 
 func TestWaitingHoldsNoLargeBuffer(t *testing.T) {
 	leak.Check(t)
-	a, b, done := joined(t, t.Context())
+	large := budget.New(1<<20).Share(0, budget.All)
+	a, b, done := joined(t, t.Context(), large)
 	const much = 1 << 20
 	go a.Write(make([]byte, much))
 	if _, err := io.ReadFull(b, make([]byte, much)); err != nil {
 		t.Fatal(err)
 	}
-	for begin := time.Now(); largeBuffers.inUse.Load() > 0; time.Sleep(time.Millisecond) {
+	for begin := time.Now(); large.Used() > 0; time.Sleep(time.Millisecond) {
 		if time.Since(begin) > 5*time.Second {
-			t.Fatalf("a connection that waits holds %d large buffers", largeBuffers.inUse.Load())
+			t.Fatalf("a connection that waits holds %d bytes of large buffers", large.Used())
 		}
 	}
 	a.Close()

@@ -4,7 +4,7 @@
 // Every flow that carries connections uses it, on both machines. It knows no
 // network: connections are anything with the methods of Conn. A waiting
 // connection holds two buffers of 2 KiB; larger ones are for those that have
-// much to say, as far as there are any (maxLarge).
+// much to say, as far as the process has memory for them.
 package relay
 
 import (
@@ -14,8 +14,9 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
+
+	"github.com/mirrord-go/mirrord/internal/budget"
 )
 
 // Conn is one side: a stream both ways whose directions end separately.
@@ -34,39 +35,12 @@ const (
 	// largeBuffer is what a direction reads with while there is much to read:
 	// large enough that a system call's price is small beside the copying.
 	largeBuffer = 64 << 10
-	// maxLarge bounds the large buffers of a process: 8 MiB. A direction that
-	// gets none goes on with its small one.
-	maxLarge = 128
 )
 
-var smallBuffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
-
-// largeBuffers are those of the whole process, as its memory is.
-var largeBuffers = &bounded{most: maxLarge}
-
-// bounded is a pool of large buffers that gives out so many at a time.
-type bounded struct {
-	most  int64
-	inUse atomic.Int64
-	pool  sync.Pool
-}
-
-// take gives a buffer; nil: all are in use.
-func (b *bounded) take() *[largeBuffer]byte {
-	if b.inUse.Add(1) > b.most {
-		b.inUse.Add(-1)
-		return nil
-	}
-	if buf, ok := b.pool.Get().(*[largeBuffer]byte); ok {
-		return buf
-	}
-	return new([largeBuffer]byte)
-}
-
-func (b *bounded) give(buf *[largeBuffer]byte) {
-	b.pool.Put(buf)
-	b.inUse.Add(-1)
-}
+var (
+	smallBuffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
+	largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+)
 
 // Count is what a relay has carried, in bytes.
 type Count struct {
@@ -76,8 +50,9 @@ type Count struct {
 // Join copies between a and b until both directions have ended, then closes
 // both. An orderly end of one direction is passed on as a half-close; an error
 // or the end of ctx resets both sides. The error is nil if both directions
-// ended orderly.
-func Join(ctx context.Context, a, b Conn) (Count, error) {
+// ended orderly. Large buffers are taken from large; a direction that gets none
+// goes on with its small one.
+func Join(ctx context.Context, large *budget.Share, a, b Conn) (Count, error) {
 	var once sync.Once
 	reset := func(err error) {
 		once.Do(func() {
@@ -92,11 +67,11 @@ func Join(ctx context.Context, a, b Conn) (Count, error) {
 	var there, back error
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if n.AtoB, there = pump(b, a); there != nil {
+		if n.AtoB, there = pump(large, b, a); there != nil {
 			reset(there)
 		}
 	})
-	if n.BtoA, back = pump(a, b); back != nil {
+	if n.BtoA, back = pump(large, a, b); back != nil {
 		reset(back)
 	}
 	wg.Wait()
@@ -109,8 +84,8 @@ func Join(ctx context.Context, a, b Conn) (Count, error) {
 }
 
 // pump copies src to dst until src ends, then half-closes dst.
-func pump(dst, src Conn) (n int64, err error) {
-	n, err = copyBuffered(dst, src)
+func pump(large *budget.Share, dst, src Conn) (n int64, err error) {
+	n, err = copyBuffered(large, dst, src)
 	if err != nil {
 		return n, err
 	}
@@ -127,8 +102,8 @@ func gone(err error) bool {
 
 // copyBuffered does not use io.Copy: its short cuts (splice, ReadFrom) would
 // hide which side an error came from and hold buffers of their own.
-func copyBuffered(dst io.Writer, src io.Reader) (n int64, err error) {
-	buf := &buffer{}
+func copyBuffered(large *budget.Share, dst io.Writer, src io.Reader) (n int64, err error) {
+	buf := &buffer{share: large}
 	buf.small = smallBuffers.Get().(*[smallBuffer]byte)
 	defer func() { smallBuffers.Put(buf.small); buf.shrink() }()
 	for {
@@ -164,6 +139,7 @@ func more(src io.Reader) bool {
 
 // buffer is what one direction reads into.
 type buffer struct {
+	share *budget.Share // of large
 	small *[smallBuffer]byte
 	large *[largeBuffer]byte // nil: it has none
 }
@@ -177,22 +153,23 @@ func (b *buffer) bytes() []byte {
 
 // grow takes a large buffer, if there is one: a read has filled what there is.
 func (b *buffer) grow() {
-	if b.large == nil {
-		b.large = largeBuffers.take()
+	if b.large == nil && b.share.Take(largeBuffer) {
+		b.large = largeBuffers.Get().(*[largeBuffer]byte)
 	}
 }
 
 // shrink gives the large buffer back: the next read may wait.
 func (b *buffer) shrink() {
 	if b.large != nil {
-		largeBuffers.give(b.large)
+		largeBuffers.Put(b.large)
 		b.large = nil
+		b.share.Give(largeBuffer)
 	}
 }
 
 // Drain reads src to its end into dst and forgets what src is told: for copies
-// of traffic whose reply goes nowhere. It closes both.
-func Drain(ctx context.Context, dst, src Conn) (n int64, err error) {
+// of traffic whose reply goes nowhere. It closes both; large is as for Join.
+func Drain(ctx context.Context, large *budget.Share, dst, src Conn) (n int64, err error) {
 	stop := context.AfterFunc(ctx, func() {
 		Reset(src, context.Cause(ctx))
 		Reset(dst, context.Cause(ctx))
@@ -200,7 +177,7 @@ func Drain(ctx context.Context, dst, src Conn) (n int64, err error) {
 	defer stop()
 	var wg sync.WaitGroup
 	wg.Go(func() { _, _ = io.Copy(io.Discard, readOnly{dst}) })
-	if n, err = pump(dst, src); err != nil {
+	if n, err = pump(large, dst, src); err != nil {
 		Reset(dst, err)
 	}
 	wg.Wait()

@@ -10,23 +10,24 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/testnet"
 )
 
 // joined gives the two outer ends of a relay and a channel with its result.
-func joined(t *testing.T, ctx context.Context) (a, b *net.TCPConn, done chan error) {
+func joined(t *testing.T, ctx context.Context, large *budget.Share) (a, b *net.TCPConn, done chan error) {
 	a, a2 := testnet.Pair(t)
 	b, b2 := testnet.Pair(t)
 	done = make(chan error, 1)
 	go func() {
-		_, err := Join(ctx, a2, b2)
+		_, err := Join(ctx, large, a2, b2)
 		done <- err
 	}()
 	return a, b, done
 }
 
 func TestHalfClose(t *testing.T) {
-	a, b, done := joined(t, t.Context())
+	a, b, done := joined(t, t.Context(), nil)
 	want := make([]byte, 3<<20)
 	rand.Read(want)
 	go func() {
@@ -51,7 +52,7 @@ func TestHalfClose(t *testing.T) {
 }
 
 func TestResetIsPassedOn(t *testing.T) {
-	a, b, done := joined(t, t.Context())
+	a, b, done := joined(t, t.Context(), nil)
 	if _, err := a.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +71,7 @@ func TestResetIsPassedOn(t *testing.T) {
 
 func TestEndOfContextResets(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	a, b, done := joined(t, ctx)
+	a, b, done := joined(t, ctx, nil)
 	cancel()
 	for _, c := range []net.Conn{a, b} {
 		if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
@@ -85,7 +86,7 @@ func TestDrainForgetsTheReply(t *testing.T) {
 	client, src := testnet.Pair(t)
 	done := make(chan error, 1)
 	go func() {
-		_, err := Drain(t.Context(), dst, src)
+		_, err := Drain(t.Context(), nil, dst, src)
 		done <- err
 	}()
 	client.Write([]byte("request"))

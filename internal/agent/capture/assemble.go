@@ -7,6 +7,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/mirrord-go/mirrord/internal/budget"
 )
 
 const (
@@ -28,7 +30,7 @@ const (
 type assembler struct {
 	begin func(*Conn) bool // offers a new copy; false: no room for it
 	flows map[flowKey]*flow
-	held  held
+	held  *budget.Share
 	stats Stats
 }
 
@@ -43,7 +45,7 @@ type flow struct {
 	fin         bool
 	finAt       uint32
 	pending     []segment // behind a gap, by sequence number
-	size        int       // bytes in pending
+	size        int       // bytes in pending, as they are counted
 	gapSince    time.Time
 }
 
@@ -52,8 +54,8 @@ type segment struct {
 	data []byte
 }
 
-func newAssembler(begin func(*Conn) bool) *assembler {
-	return &assembler{begin: begin, flows: map[flowKey]*flow{}}
+func newAssembler(begin func(*Conn) bool, held *budget.Share) *assembler {
+	return &assembler{begin: begin, held: held, flows: map[flowKey]*flow{}}
 }
 
 const (
@@ -137,7 +139,7 @@ func (a *assembler) makeRoom(now time.Time) bool {
 // open begins the copy: at the client's first packet after its SYN, so that
 // nobody is told of connections that the server does not accept.
 func (a *assembler) open(k flowKey, f *flow) bool {
-	c := newConn(k.client, k.server, &a.held)
+	c := newConn(k.client, k.server, a.held)
 	if !a.begin(c) {
 		a.stats.Refused++
 		return false
@@ -167,8 +169,8 @@ func (a *assembler) data(f *flow, seq uint32, data []byte, now time.Time) {
 			f.gapSince = now
 			return
 		}
-		f.pending, f.size = f.pending[1:], f.size-len(s.data)
-		a.held.give(len(s.data))
+		f.pending, f.size = f.pending[1:], f.size-cost(s.data)
+		a.held.Give(cost(s.data))
 		if int(old) < len(s.data) {
 			a.deliver(f, s.data[old:])
 		}
@@ -180,13 +182,13 @@ func (a *assembler) hold(f *flow, seq uint32, data []byte, now time.Time) {
 	if f.size == 0 {
 		f.gapSince = now
 	}
-	if !a.held.take(len(data)) {
+	if !a.held.Take(cost(data)) {
 		a.incomplete(f)
 		return
 	}
 	i, _ := slices.BinarySearchFunc(f.pending, seq, func(s segment, q uint32) int { return int(int32(s.seq - q)) })
 	f.pending = slices.Insert(f.pending, i, segment{seq, data})
-	if f.size += len(data); f.size > maxPending || now.Sub(f.gapSince) > gapTime {
+	if f.size += cost(data); f.size > maxPending || now.Sub(f.gapSince) > gapTime {
 		a.incomplete(f)
 	}
 }
@@ -212,7 +214,7 @@ func (a *assembler) end(f *flow, err error) {
 	if f.conn != nil {
 		f.conn.finish(err)
 	}
-	a.held.give(f.size)
+	a.held.Give(f.size)
 	f.conn, f.pending, f.size = nil, nil, 0
 }
 

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mirrord-go/mirrord/internal/budget"
 )
 
 var (
@@ -52,7 +54,7 @@ type step struct {
 
 func play(steps []step) (text string, end error, a *assembler) {
 	var conns []*Conn
-	a = newAssembler(func(c *Conn) bool { conns = append(conns, c); return true })
+	a = newAssembler(func(c *Conn) bool { conns = append(conns, c); return true }, nil)
 	now := time.Unix(0, 0)
 	for _, s := range steps {
 		now = now.Add(s.late)
@@ -132,7 +134,7 @@ func TestRandomOrder(t *testing.T) {
 
 func TestSlowReaderLosesItsCopyOnly(t *testing.T) {
 	var conns []*Conn
-	a := newAssembler(func(c *Conn) bool { conns = append(conns, c); return true })
+	a := newAssembler(func(c *Conn) bool { conns = append(conns, c); return true }, nil)
 	now := time.Unix(0, 0)
 	other := flowKey{netip.MustParseAddrPort("[2001:db8::1]:5"), netip.MustParseAddrPort("[2001:db8::7]:80")}
 	for _, k := range []flowKey{{client, server}, other} {
@@ -156,7 +158,7 @@ func TestSlowReaderLosesItsCopyOnly(t *testing.T) {
 }
 
 func TestFlowsAreBounded(t *testing.T) {
-	a := newAssembler(func(*Conn) bool { return true })
+	a := newAssembler(func(*Conn) bool { return true }, nil)
 	now := time.Unix(0, 0)
 	syn := func(n int) {
 		k := flowKey{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), 1), server}
@@ -179,7 +181,7 @@ func FuzzPacket(f *testing.F) {
 	f.Add(ip(flowKey{client, server}, flagSYN, 9, ""), []byte{0x45})
 	f.Add(ip(flowKey{client, server}, flagACK, 10, "data"), ip(flowKey{client, server}, flagFIN, 3, ""))
 	f.Fuzz(func(t *testing.T, x, y []byte) {
-		a := newAssembler(func(*Conn) bool { return true })
+		a := newAssembler(func(*Conn) bool { return true }, nil)
 		now := time.Unix(0, 0)
 		a.packet(ip(flowKey{client, server}, flagSYN, 9, ""), now)
 		a.packet(x, now)
@@ -199,8 +201,9 @@ func FuzzStream(f *testing.F) {
 		for i := range sent {
 			sent[i] = byte(i*7 + i>>8)
 		}
+		held := budget.New(1<<20).Share(0, budget.All)
 		var c *Conn
-		a := newAssembler(func(conn *Conn) bool { c = conn; return true })
+		a := newAssembler(func(conn *Conn) bool { c = conn; return true }, held)
 		now, k := time.Unix(0, 0), flowKey{client, server}
 		a.packet(ip(k, flagSYN, first, ""), now)
 		a.packet(ip(k, flagACK, first+1, ""), now)
@@ -221,7 +224,7 @@ func FuzzStream(f *testing.F) {
 			t.Errorf("ends in order after %d of %d bytes", len(got), len(sent))
 		}
 		c.Close()
-		if n := a.held.n.Load(); n != 0 {
+		if n := held.Used(); n != 0 {
 			t.Errorf("%d bytes are held by nobody", n)
 		}
 	})
@@ -230,8 +233,10 @@ func FuzzStream(f *testing.F) {
 // Copies that nobody reads, and pieces that wait for others, take no more than
 // they may together, and give all of it back.
 func TestMemoryIsBounded(t *testing.T) {
+	const maxHeld = 32 << 20
+	held := budget.New(maxHeld).Share(0, budget.All)
 	var conns []*Conn
-	a := newAssembler(func(c *Conn) bool { conns = append(conns, c); return true })
+	a := newAssembler(func(c *Conn) bool { conns = append(conns, c); return true }, held)
 	now := time.Unix(0, 0)
 	data := string(make([]byte, 1<<15))
 	for i := range 20 {
@@ -246,12 +251,12 @@ func TestMemoryIsBounded(t *testing.T) {
 			a.packet(ip(k, flagACK, seq, data), now)
 			seq += uint32(len(data))
 		}
-		if n := a.held.n.Load(); n > maxHeld {
+		if n := held.Used(); n > maxHeld {
 			t.Fatalf("%d bytes are held, more than %d", n, maxHeld)
 		}
 	}
-	if a.held.n.Load() < maxHeld/2 {
-		t.Errorf("%d bytes are held: the limit was not tried", a.held.n.Load())
+	if held.Used() < maxHeld/2 {
+		t.Errorf("%d bytes are held: the limit was not tried", held.Used())
 	}
 	lost := 0
 	for _, c := range conns {
@@ -266,7 +271,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	for _, c := range conns {
 		c.Close()
 	}
-	if n := a.held.n.Load(); n != 0 {
+	if n := held.Used(); n != 0 {
 		t.Errorf("%d bytes are held by nobody", n)
 	}
 }

@@ -28,6 +28,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/budget"
 )
 
 // ErrIncomplete ends the copy of a connection of which packets were lost.
@@ -66,10 +68,11 @@ type Tap struct {
 }
 
 // Open makes a tap in the namespace that do runs functions in. It sees nothing
-// until the first Add.
-func Open(do func(func() error) error) (*Tap, error) {
+// nothing until the first Add. What waits, for a reader or for what comes before
+// it, is taken from held; without room copies end.
+func Open(do func(func() error) error, held *budget.Share) (*Tap, error) {
 	t := &Tap{conns: make(chan *Conn, backlog), quit: make(chan struct{})}
-	t.asm = newAssembler(t.begin)
+	t.asm = newAssembler(t.begin, held)
 	err := do(func() (err error) {
 		t.ring, err = openRing()
 		return err

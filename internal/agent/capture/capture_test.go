@@ -77,7 +77,7 @@ func TestCopiesAreWhole(t *testing.T) {
 	tg := namespace(t)
 	sink(t, tg, "[::]:80")
 	sink(t, tg, "[::]:81")
-	tap, err := capture.Open(tg.Do)
+	tap, err := capture.Open(tg.Do, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,47 +6,40 @@ import (
 	"net/netip"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"github.com/mirrord-go/mirrord/internal/budget"
 )
 
 // maxQueued bounds the bytes of one copy that its reader has not read yet: a
 // large request body ahead of a reader that has a slow link.
 const maxQueued = 4 << 20
 
-// maxHeld bounds the bytes of all copies together that wait, for a reader or
-// for what comes before them: a quarter of what the agent's pod may use.
-const maxHeld = 32 << 20
+// perPiece is what a piece costs besides its bytes, of which there may be one:
+// its place in a queue that grows by doubling, and the allocator's rounding.
+const perPiece = 64
 
-// held counts them.
-type held struct{ n atomic.Int64 }
-
-// take reports whether there is room for n bytes more, and takes it.
-func (h *held) take(n int) bool {
-	if h.n.Add(int64(n)) <= maxHeld {
-		return true
-	}
-	h.give(n)
-	return false
-}
-
-func (h *held) give(n int) { h.n.Add(-int64(n)) }
+// cost is what a piece of a connection that waits, for its reader or for what
+// comes before it, is counted as.
+func cost(data []byte) int { return perPiece + len(data) }
 
 // Conn is the copy of one connection: what the client sent, in order. It can
 // be read once, by one reader; what is written to it goes nowhere.
 type Conn struct {
 	client, server netip.AddrPort
-	held           *held
+	held           *budget.Share
 
 	mu     sync.Mutex
 	cond   sync.Cond // of mu
 	queue  [][]byte
+	at     int   // what was read of the first of them
 	queued int   // bytes in queue
+	taken  int   // of held, for queue
 	err    error // after the queue: io.EOF, ErrIncomplete, …
 	closed bool
 }
 
-func newConn(client, server netip.AddrPort, h *held) *Conn {
+func newConn(client, server netip.AddrPort, h *budget.Share) *Conn {
 	c := &Conn{client: client, server: server, held: h}
 	c.cond.L = &c.mu
 	return c
@@ -57,9 +50,10 @@ func newConn(client, server netip.AddrPort, h *held) *Conn {
 func (c *Conn) push(data []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.queued+len(data) > maxQueued || !c.held.take(len(data)) {
+	if c.closed || c.queued+len(data) > maxQueued || !c.held.Take(cost(data)) {
 		return false
 	}
+	c.taken += cost(data)
 	c.queue = append(c.queue, data)
 	c.queued += len(data)
 	c.cond.Signal()
@@ -90,13 +84,14 @@ func (c *Conn) Read(p []byte) (int, error) {
 	case len(c.queue) == 0:
 		return 0, c.err
 	}
-	n := copy(p, c.queue[0])
-	if c.queue[0] = c.queue[0][n:]; len(c.queue[0]) == 0 {
+	n := copy(p, c.queue[0][c.at:])
+	if c.at += n; c.at == len(c.queue[0]) {
+		c.held.Give(cost(c.queue[0]))
+		c.taken -= cost(c.queue[0])
 		c.queue[0] = nil
-		c.queue = c.queue[1:]
+		c.queue, c.at = c.queue[1:], 0
 	}
 	c.queued -= n
-	c.held.give(n)
 	return n, nil
 }
 
@@ -111,8 +106,8 @@ func (c *Conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	c.held.give(c.queued)
-	c.queue, c.queued = nil, 0
+	c.held.Give(c.taken)
+	c.queue, c.queued, c.taken = nil, 0, 0
 	c.cond.Broadcast()
 	return nil
 }

@@ -5,85 +5,51 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
 const (
-	// answerUnit is what the memory of answers is counted in, bytes: content that
-	// comes with an answer, or a message of a listing with what it is made of.
-	answerUnit = 64 << 10
-	// smallAnswers and largeAnswers bound, in units, the answers that nobody has
-	// taken yet: 16 MiB each, of the 128 MiB that the agent may use, and each is
-	// held two or three times while it is written. They are apart so that what is
-	// read in bulk holds up no question.
-	smallAnswers = 256
-	largeAnswers = 256
+	// answerCost is what an answer is counted as at least, in bytes: content that
+	// comes with it, or a message of a listing with what it is made of.
+	answerCost = 64 << 10
+	// times is how often content is held while it is written: as it was read, and
+	// as it is sent.
+	times = 2
 	// answerTime is how long a request waits for room. All of it is taken only if
 	// local asks and does not read.
 	answerTime = 20 * time.Second
 )
 
-// rooms bound the memory of answers.
-type rooms struct {
-	small, large *room
-	time         time.Duration // answerTime, but in tests
+// Memory is the shares that answers take from until they are written. They are
+// apart so that what is read in bulk holds up no question. nil ones have no end.
+type Memory struct {
+	Questions *budget.Share
+	Reads     *budget.Share // each takes up to 1 MiB
 }
 
-func newRooms() rooms { return rooms{newRoom(smallAnswers), newRoom(largeAnswers), answerTime} }
-
-// take waits for room for the answer to m: EAGAIN if there is none in time. The
+// room waits for room for the answer to m: EAGAIN if there is none in time. The
 // caller calls leave when the answer has gone.
-func (r rooms) take(ctx context.Context, m protocol.Message) (leave func(), err error) {
-	in, units := r.small, 1
+func (s *Server) room(ctx context.Context, m protocol.Message) (leave func(), err error) {
+	in, n := s.memory.Questions, uint32(0)
 	switch m := m.(type) {
 	case *protocol.ReadAt:
-		if units = unitsOf(min(m.N, maxRead)); units > 1 {
-			in = r.large
+		if n = min(m.N, maxRead); n > answerCost {
+			in = s.memory.Reads
 		}
 	case *protocol.Stat:
-		units = unitsOf(min(m.Prefetch, maxPrefetch))
+		n = min(m.Prefetch, maxPrefetch)
 	case *protocol.Open:
-		units = unitsOf(min(m.Prefetch, maxPrefetch))
+		n = min(m.Prefetch, maxPrefetch)
 	case *protocol.ReadDir:
 	default: // a few bytes
 		return func() {}, nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, r.time, syscall.EAGAIN)
+	cost := times * max(answerCost, int(n))
+	ctx, cancel := context.WithTimeoutCause(ctx, s.answerTime, syscall.EAGAIN)
 	defer cancel()
-	return in.take(ctx, units)
-}
-
-func unitsOf(n uint32) int { return max(1, int(n+answerUnit-1)/answerUnit) }
-
-// room is a number of units.
-type room struct {
-	turn  chan struct{} // held by whoever takes: two who hold a part each would wait for ever
-	units chan struct{}
-}
-
-func newRoom(units int) *room {
-	return &room{turn: make(chan struct{}, 1), units: make(chan struct{}, units)}
-}
-
-func (r *room) take(ctx context.Context, n int) (leave func(), err error) {
-	select {
-	case r.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	if err := in.Wait(ctx, cost); err != nil {
+		return nil, err
 	}
-	defer func() { <-r.turn }()
-	give := func(n int) {
-		for range n {
-			<-r.units
-		}
-	}
-	for got := range n {
-		select {
-		case r.units <- struct{}{}:
-		case <-ctx.Done():
-			give(got)
-			return nil, context.Cause(ctx)
-		}
-	}
-	return func() { give(n) }, nil
+	return func() { in.Give(cost) }, nil
 }

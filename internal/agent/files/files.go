@@ -24,6 +24,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -53,9 +54,10 @@ type As struct {
 
 // Server answers file requests. Its methods may be called concurrently.
 type Server struct {
-	root  *os.File
-	pool  *pool
-	rooms rooms
+	root       *os.File
+	pool       *pool
+	memory     Memory
+	answerTime time.Duration // the constant, but in tests
 
 	mu      sync.Mutex
 	handles map[uint64]*handle
@@ -70,12 +72,12 @@ type handle struct {
 
 // New serves what is below root, which the caller keeps open until Close. It
 // fails if the agent may not act as the target's process.
-func New(root *os.File, as As) (*Server, error) {
+func New(root *os.File, as As, memory Memory) (*Server, error) {
 	p, err := newPool(as)
 	if err != nil {
 		return nil, err
 	}
-	return &Server{root: root, pool: p, rooms: newRooms(), handles: map[uint64]*handle{}, last: uint64(rand.Uint32())}, nil
+	return &Server{root: root, pool: p, memory: memory, answerTime: answerTime, handles: map[uint64]*handle{}, last: uint64(rand.Uint32())}, nil
 }
 
 // Close ends all handles. Calls under way end first; those that the target's
@@ -99,7 +101,7 @@ func (s *Server) Close() error {
 // nothing, when m is no file request.
 func (s *Server) Serve(ctx context.Context, stream *link.Stream, m protocol.Message) bool {
 	var reply protocol.Message
-	leave, err := s.rooms.take(ctx, m)
+	leave, err := s.room(ctx, m)
 	if err != nil {
 		_ = stream.Send(&protocol.Answer{Errno: errnoOf(err)})
 		stream.Close()

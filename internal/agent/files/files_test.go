@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/leak"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
@@ -45,7 +46,7 @@ func serve(t testing.TB, root string, as As) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(dir, as)
+	s, err := New(dir, as, testMemory())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -646,7 +647,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 	for range 5 {
 		dir, err := os.Open(root)
 		must(t, err)
-		s, err := New(dir, As{UID: 1000, GID: 1000})
+		s, err := New(dir, As{UID: 1000, GID: 1000}, Memory{})
 		must(t, err)
 		var wg sync.WaitGroup
 		for range 20 {
@@ -705,4 +706,11 @@ func TestRefusedIdentity(t *testing.T) {
 	if !errors.Is(werr, syscall.EPERM) {
 		t.Errorf("got %v, want EPERM", werr)
 	}
+}
+
+// testMemory is more than an agent has.
+func testMemory() Memory {
+	const each = 32 << 20
+	b := budget.New(2 * each)
+	return Memory{Questions: b.Share(each, each), Reads: b.Share(each, each)}
 }

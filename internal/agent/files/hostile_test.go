@@ -38,7 +38,7 @@ func TestAnswersNobodyReads(t *testing.T) {
 	c := serve(t, root, As{})
 	before := heap()
 	o := get[*protocol.Opened](c, &protocol.Open{Path: "/big"})
-	c.at.rooms.time = time.Second
+	c.at.answerTime = time.Second
 	var streams []*link.Stream
 	for range 2000 {
 		s, err := c.l.Open(t.Context(), link.Bulk, &protocol.ReadAt{Handle: o.Handle, N: maxRead})
@@ -345,7 +345,7 @@ func TestCloseWithHangingStorage(t *testing.T) {
 	dir, err := os.Open(tempRoot(t))
 	must(t, err)
 	defer dir.Close()
-	s, err := New(dir, As{})
+	s, err := New(dir, As{}, Memory{})
 	must(t, err)
 	asked, answered := make(chan struct{}), make(chan struct{})
 	var wg sync.WaitGroup

@@ -17,7 +17,7 @@ import (
 // connection does, as it would for a server. If local ends it before, the next
 // request that matches gets another. What is not HTTP/1 is not copied.
 func (h *Hub) copyRequests(ctx context.Context, c *conn) {
-	m := &copying{hub: h, c: c, in: http1.NewReader(c, h.budget)}
+	m := &copying{hub: h, c: c, in: http1.NewReader(c, h.o.Memory.Parsed)}
 	defer m.in.Close()
 	stop := context.AfterFunc(ctx, func() {
 		c.Close()

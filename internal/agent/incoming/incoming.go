@@ -13,7 +13,6 @@
 package incoming
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,27 +21,43 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/mirrord-go/mirrord/internal/http1"
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/relay"
 )
 
-// maxConns bounds the connections of each source that are carried at once:
-// twice what the product promises, at some 30 KiB each under a filter. Further
-// copies wait to be accepted; the target serves further connections itself,
-// until there is room for a quarter of these.
-const maxConns = 4096
+// What a connection is counted as, in bytes, besides its stream: two stacks of
+// 4 KiB, the buffers of relay or http1, and what is known of it; under a filter
+// a third stack, and the buffers of both who answer.
+const (
+	ConnCost  = 12 << 10
+	splitCost = 12 << 10
+)
 
-// maxLarge bounds the large buffers of all connections under a filter, which
-// those of slow clients hold as long as they like: 16 MiB, of the 128 MiB that
-// the agent may use. With none left bodies pass in smaller pieces, and heads of
-// more than 4 KiB go to the original.
-const maxLarge = 256
+// reliefConns is how many connections there must be room for, or a quarter of
+// those that there are, before a crowd is over: its ports come and go.
+const reliefConns = 64
+
+// Memory is the shares that a Hub takes from. nil ones have no end.
+type Memory struct {
+	// Connections are by mode, as the sources are. Without room further copies
+	// wait to be accepted; the target serves further connections itself, until
+	// there is room for some.
+	Connections map[uint8]*budget.Share
+	// Relayed is for the large buffers of connections that are carried whole.
+	Relayed *budget.Share
+	// Parsed is for those of connections under a filter, which slow clients hold
+	// as long as they like. Without, bodies pass in smaller pieces, and heads of
+	// more than 4 KiB go to the original.
+	Parsed *budget.Share
+	// Kept is for what clients say while local may still refuse them. Without,
+	// they cannot be handed back.
+	Kept *budget.Share
+}
 
 // originalTime bounds connecting to the original, which is near: only a full
 // queue of its listener takes time.
@@ -75,16 +90,12 @@ type Options struct {
 	Original func(ctx context.Context, client, dst netip.AddrPort) (net.Conn, error)
 	// Notice tells the developer something. nil: nobody listens.
 	Notice func(code, text string)
-
-	conns int // 0, or another number than maxConns: for tests
+	Memory Memory
 }
 
 // Hub shares out the connections of one target to one session.
 type Hub struct {
-	o      Options
-	slots  map[uint8]chan struct{} // by mode: one for each connection being carried
-	budget *http1.Budget           // of all their readers
-	kept   atomic.Int64            // bytes, of all offers
+	o Options
 
 	headTime, closedTime time.Duration // the constants, but in tests
 
@@ -92,6 +103,7 @@ type Hub struct {
 	ports     map[key][]subscription // the newest is last, and counts
 	suspended bool                   // nobody can answer what is stolen
 	crowded   bool                   // no more that is stolen can be carried
+	stolen    int                    // connections that are carried, or have their place
 	noticed   map[string]bool        // by code and port: said already
 	held      map[waiting]bool       // connections that may wait for local
 }
@@ -108,14 +120,10 @@ type subscription struct {
 
 // New makes a hub.
 func New(o Options) *Hub {
-	h := &Hub{
-		o: o, slots: map[uint8]chan struct{}{}, budget: http1.NewBudget(maxLarge), headTime: headTime, closedTime: closedTime,
+	return &Hub{
+		o: o, headTime: headTime, closedTime: closedTime,
 		ports: map[key][]subscription{}, noticed: map[string]bool{}, held: map[waiting]bool{},
 	}
-	for mode := range o.Sources {
-		h.slots[mode] = make(chan struct{}, cmp.Or(o.conns, maxConns))
-	}
-	return h
 }
 
 // Run carries connections until ctx ends and every one of them is done. What
@@ -123,38 +131,58 @@ func New(o Options) *Hub {
 func (h *Hub) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	for mode, src := range h.o.Sources {
-		slots := h.slots[mode]
-		relieve := func() {
-			if mode == protocol.ModeSteal && len(slots) < cap(slots)*3/4 && ctx.Err() == nil {
-				h.crowd(false)
-			}
-		}
 		wg.Go(func() {
-			for {
-				if mode == protocol.ModeSteal && len(slots) == cap(slots) {
-					h.crowd(true)
-					wg.Go(h.tellCrowd)
-				}
-				select {
-				case slots <- struct{}{}:
-				case <-ctx.Done():
-					return
-				}
-				relieve() // all may have ended before the crowd was declared
+			for h.enter(ctx, mode) {
 				c, err := src.Accept(ctx)
 				if err != nil {
-					<-slots
+					h.leave(mode)
 					return
 				}
 				wg.Go(func() {
 					h.carry(ctx, mode, c)
-					<-slots
-					relieve()
+					h.leave(mode)
 				})
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// enter waits for room for one more connection; false: ctx has ended.
+func (h *Hub) enter(ctx context.Context, mode uint8) bool {
+	room := h.o.Memory.Connections[mode]
+	switch {
+	case room.Take(ConnCost):
+	case mode != protocol.ModeSteal:
+		if room.Wait(ctx, ConnCost) != nil {
+			return false
+		}
+	default:
+		some := min(max(1, h.crowd()/4), reliefConns)
+		if room.Wait(ctx, some*ConnCost) != nil {
+			return false
+		}
+		room.Give((some - 1) * ConnCost)
+		if ctx.Err() == nil {
+			h.relieve()
+		}
+	}
+	h.count(mode, 1)
+	return true
+}
+
+// leave ends enter.
+func (h *Hub) leave(mode uint8) {
+	h.o.Memory.Connections[mode].Give(ConnCost)
+	h.count(mode, -1)
+}
+
+func (h *Hub) count(mode uint8, n int) {
+	if mode == protocol.ModeSteal {
+		h.mu.Lock()
+		h.stolen += n
+		h.mu.Unlock()
+	}
 }
 
 // Subscribe answers m on s, which it owns, and keeps the subscription until s
@@ -230,16 +258,22 @@ func (h *Hub) Suspend(yes bool) {
 	h.lend(yes, h.crowded)
 }
 
-// crowd is Suspend for want of slots.
-func (h *Hub) crowd(yes bool) {
+// crowd is Suspend for want of memory, which is told once. It gives how many
+// there are.
+func (h *Hub) crowd() int {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.lend(h.suspended, yes)
+	n := h.stolen
+	h.lend(h.suspended, true)
+	h.mu.Unlock()
+	h.notice(0, "port-crowded", fmt.Sprintf("%d connections are open, and there is memory for no more: until there are fewer the target serves new ones itself", n))
+	return n
 }
 
-// tellCrowd tells of it, once.
-func (h *Hub) tellCrowd() {
-	h.notice(0, "port-crowded", fmt.Sprintf("%d connections are open at a time: until there are fewer the target serves new ones itself", cap(h.slots[protocol.ModeSteal])))
+// relieve is the end of crowd.
+func (h *Hub) relieve() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lend(h.suspended, false)
 }
 
 // lend gives the target its stolen ports if one of the two is so, and takes
@@ -343,16 +377,19 @@ func (h *Hub) carry(ctx context.Context, mode uint8, nc net.Conn) {
 		h.copyRequests(ctx, c)
 	case mode == protocol.ModeMirror:
 		if s, err := h.open(ctx, c); err == nil {
-			_, _ = relay.Drain(ctx, unwanted{s, c}, c)
+			_, _ = relay.Drain(ctx, h.o.Memory.Relayed, unwanted{s, c}, c)
 		}
-	case r != nil && r.filter != nil:
+	case r != nil && r.filter != nil && h.o.Memory.Connections[mode].Take(splitCost):
+		defer h.o.Memory.Connections[mode].Give(splitCost)
 		s := newSplit(h, c)
 		defer h.hold(s)()
 		s.run(ctx)
+	case r != nil && r.filter != nil: // no room to look for requests
+		h.pass(ctx, c, c)
 	case r == nil && h.o.Original != nil: // its handshake was under way when the port went back
 		h.pass(ctx, c, c)
 	case r != nil && len(r.probes) > 0:
-		p := peek(c, h.budget)
+		p := peek(c, h.o.Memory.Parsed)
 		if p.request != nil && r.probes.Ask(p.request.Target, p.request.Headers()) {
 			h.pass(ctx, c, p)
 			return
@@ -385,7 +422,7 @@ func (h *Hub) deliver(ctx context.Context, c *conn, from relay.Conn) {
 	defer h.hold(d)()
 	ctx, cancel := outlast(ctx, o.leave)
 	defer cancel()
-	_, _ = relay.Join(ctx, o, d)
+	_, _ = relay.Join(ctx, h.o.Memory.Relayed, o, d)
 }
 
 // pass gives the whole of c to the original.
@@ -397,7 +434,7 @@ func (h *Hub) pass(ctx context.Context, c *conn, from relay.Conn) {
 		relay.Reset(from, err)
 		return
 	}
-	_, _ = relay.Join(ctx, to, from)
+	_, _ = relay.Join(ctx, h.o.Memory.Relayed, to, from)
 }
 
 // outlast gives a context that lasts graceTime longer than ctx, for what is no

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/leak"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
@@ -61,6 +62,14 @@ type bench struct {
 func setUp(t *testing.T) *bench {
 	t.Helper()
 	return setUpWith(t, Options{})
+}
+
+// conns is memory for so many connections of each mode.
+func conns(steal, mirror int) Memory {
+	return Memory{Connections: map[uint8]*budget.Share{
+		protocol.ModeSteal:  budget.New(steal*ConnCost).Share(0, budget.All),
+		protocol.ModeMirror: budget.New(mirror*ConnCost).Share(0, budget.All),
+	}}
 }
 
 // setUpWith is setUp with some options, which leave the link and the sources to it.
@@ -251,7 +260,7 @@ func TestSuspend(t *testing.T) {
 // carried stays as it is, and copies have slots of their own.
 func TestCrowd(t *testing.T) {
 	notices := make(chan string, 16)
-	b := setUpWith(t, Options{conns: 4, Notice: func(code, _ string) { notices <- code }})
+	b := setUpWith(t, Options{Memory: conns(4, 4), Notice: func(code, _ string) { notices <- code }})
 	b.subscribed(&protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal})
 	b.subscribed(&protocol.Subscribe{Port: 8080, Mode: protocol.ModeMirror})
 	did(t, b.steal, "add 80")
@@ -293,10 +302,10 @@ func TestCrowd(t *testing.T) {
 	// Lost as well: it takes both to end.
 	b.hub.Suspend(true)
 	did(t, b.steal, "remove 80")
-	b.hub.crowd(true)
+	b.hub.crowd()
 	b.hub.Suspend(false)
 	did(t, b.steal)
-	b.hub.crowd(false)
+	b.hub.relieve()
 	did(t, b.steal, "add 80")
 	if len(notices) > 0 {
 		t.Errorf("then also %s", <-notices)

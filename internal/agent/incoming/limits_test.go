@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/http1"
 )
 
@@ -30,13 +31,14 @@ func TestBuffersAreBounded(t *testing.T) {
 			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n%06d", n)
 		}
 	}})
-	st.hub.budget = http1.NewBudget(held)
+	large := budget.New(held*http1.MaxHead).Share(0, budget.All)
+	st.hub.o.Memory.Parsed = large
 	pad := "X: " + strings.Repeat("x", 6000) + "\r\n"
 	body := strings.Repeat("y", 64<<10)
 	for range held { // half heads, for as long as they like
 		ask(t, st.client(), "GET /other HTTP/1.1\r\n"+pad)
 	}
-	for end := time.Now().Add(3 * time.Second); st.hub.budget.Free() > 0 && time.Now().Before(end); {
+	for end := time.Now().Add(3 * time.Second); large.Free() > 0 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
 	c := st.client()
@@ -53,8 +55,8 @@ func TestBuffersAreBounded(t *testing.T) {
 	if got := answer(t, br, "GET"); got != "200 000000" {
 		t.Errorf("a long head is answered %q, want the original's reply", got)
 	}
-	if got := st.hub.budget.Free(); got != 0 {
-		t.Errorf("%d large buffers are free", got)
+	if got := large.Free(); got != 0 {
+		t.Errorf("%d bytes of large buffers are free", got)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -18,15 +17,10 @@ import (
 // program, its listener or the session has just ended, and the port is not back
 // with the target yet. They are the original's.
 
-const (
-	// maxKept is how many bytes of what its client says are kept for one
-	// connection, until local has said a word: a request with the longest head
-	// that common servers take, or a shorter one and a small body.
-	maxKept = 16 << 10
-	// maxAllKept bounds those of all connections together, in bytes: 2 KiB, which
-	// is more than most requests have, for each of maxConns.
-	maxAllKept = 8 << 20
-)
+// maxKept is how many bytes of what its client says are kept for one
+// connection, until local has said a word: a request with the longest head
+// that common servers take, or a shorter one and a small body.
+const maxKept = 16 << 10
 
 // refused reports whether err, with which reading a stream began, says for
 // certain that no program has got the connection: local found nobody to give it
@@ -112,7 +106,7 @@ func (o *offer) heard(n int, err error) (int, error) {
 
 // drop forgets what is kept: it will not be needed. mu is held.
 func (o *offer) drop() {
-	o.hub.kept.Add(-int64(len(o.kept)))
+	o.hub.o.Memory.Kept.Give(len(o.kept))
 	o.kept, o.whole = nil, false
 	o.cond.Broadcast()
 }
@@ -121,20 +115,11 @@ func (o *offer) drop() {
 func (o *offer) keep(p []byte) {
 	switch {
 	case !o.whole:
-	case len(o.kept)+len(p) > maxKept || !take(&o.hub.kept, len(p)):
+	case len(o.kept)+len(p) > maxKept || !o.hub.o.Memory.Kept.Take(len(p)):
 		o.drop()
 	default:
 		o.kept = append(o.kept, p...)
 	}
-}
-
-// take adds n to what is kept in all; false: there is too much.
-func take(all *atomic.Int64, n int) bool {
-	if all.Add(int64(n)) <= maxAllKept {
-		return true
-	}
-	all.Add(-int64(n))
-	return false
 }
 
 // move makes the connection the original's; false: it cannot be.

@@ -49,9 +49,9 @@ func repeater(c net.Conn) {
 // keptNothing checks that nothing is kept any more.
 func (st *stage) keptNothing() {
 	st.t.Helper()
-	for end := time.Now().Add(3 * time.Second); st.hub.kept.Load() != 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(3 * time.Second); st.kept.Used() != 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			st.t.Fatalf("%d bytes are still kept", st.hub.kept.Load())
+			st.t.Fatalf("%d bytes are still kept", st.kept.Used())
 		}
 	}
 }
@@ -114,7 +114,8 @@ func TestKeptIsBounded(t *testing.T) {
 		_, _ = c.Read(make([]byte, 1))
 		refusing(syscall.ECONNREFUSED)(c)
 	}})
-	st.hub.kept.Store(maxAllKept - 3)
+	left := st.kept.Free() - 3
+	st.kept.Take(left)
 	for said, want := range map[string]error{"abc": nil, "abcd": syscall.ECONNRESET} {
 		c := st.client()
 		ask(t, c, said)
@@ -122,7 +123,7 @@ func TestKeptIsBounded(t *testing.T) {
 		if got, err := io.ReadAll(c); !errors.Is(err, want) {
 			t.Errorf("%q: the client got %q, %v, want %v", said, got, err, want)
 		}
-		if got := st.hub.kept.Load(); got != maxAllKept-3 {
+		if got := st.kept.Used(); got != left {
 			t.Errorf("%d bytes are kept", got)
 		}
 	}

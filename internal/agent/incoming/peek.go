@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/http1"
 )
 
@@ -26,9 +27,9 @@ type peeked struct {
 
 // peek waits a moment for a request. It is for ports that are stolen whole,
 // where nothing but a probe is not the session's.
-func peek(c *conn, b *http1.Budget) *peeked {
+func peek(c *conn, large *budget.Share) *peeked {
 	p := &peeked{conn: c}
-	in := http1.NewReader(c, b)
+	in := http1.NewReader(c, large)
 	defer in.Close()
 	_ = c.SetReadDeadline(time.Now().Add(silence))
 	defer c.SetReadDeadline(time.Time{})

@@ -96,7 +96,7 @@ type side struct {
 }
 
 func newSplit(h *Hub, c *conn) *split {
-	s := &split{hub: h, conn: c, client: c.Conn, in: http1.NewReader(c.Conn, h.budget)}
+	s := &split{hub: h, conn: c, client: c.Conn, in: http1.NewReader(c.Conn, h.o.Memory.Parsed)}
 	s.cond.L = &s.mu
 	return s
 }
@@ -322,7 +322,7 @@ func (s *split) connect(ctx context.Context, to role) *side {
 		s.fail(err)
 		return nil
 	}
-	x.Conn, x.in = c, http1.NewReader(c, s.hub.budget)
+	x.Conn, x.in = c, http1.NewReader(c, s.hub.o.Memory.Parsed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over {

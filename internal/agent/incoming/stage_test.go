@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
@@ -28,6 +29,7 @@ type stage struct {
 	local   *actor
 	orig    *actor
 	notices chan string
+	kept    *budget.Share
 }
 
 const localFilter = `{"path":{"text":"^/local"}}`
@@ -172,7 +174,7 @@ func setStage(t *testing.T, o stageOptions) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st := &stage{local: newActor("local"), orig: newActor("original"), notices: make(chan string, 16)}
+	st := &stage{local: newActor("local"), orig: newActor("original"), notices: make(chan string, 16), kept: budget.New(16*maxKept).Share(0, budget.All)}
 	st.bench = setUpWith(t, Options{
 		Original: func(ctx context.Context, client, dst netip.AddrPort) (net.Conn, error) {
 			if client != netip.MustParseAddrPort("192.0.2.7:50000") || dst != netip.MustParseAddrPort("10.1.2.3:80") {
@@ -184,6 +186,7 @@ func setStage(t *testing.T, o stageOptions) *stage {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", ln.Addr().String())
 		},
 		Notice: func(code, text string) { st.notices <- code },
+		Memory: Memory{Kept: st.kept},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup

@@ -19,14 +19,14 @@ var datagramBuffers = sync.Pool{New: func() any { return new([maxDatagram]byte) 
 
 // datagrams carries datagrams both ways until local ends s, or ctx ends: how
 // long an idle flow lives is for local to decide.
-func datagrams(ctx context.Context, s *link.Stream, c net.Conn) {
+func (o *Server) datagrams(ctx context.Context, s *link.Stream, c net.Conn) {
 	stop := context.AfterFunc(ctx, func() { c.Close(); s.Close() })
 	defer stop()
 	back := make(chan struct{})
 	go func() {
 		defer close(back)
 		defer s.Close()
-		toLocal(s, c)
+		o.toLocal(s, c)
 	}()
 	for {
 		m, err := s.Receive()
@@ -47,8 +47,9 @@ func datagrams(ctx context.Context, s *link.Stream, c net.Conn) {
 }
 
 // toLocal sends what the socket receives, and the ICMP errors that it tells,
-// until either end is closed.
-func toLocal(s *link.Stream, c net.Conn) {
+// until either end is closed. What waits to be sent is no larger than the
+// datagram; one that there is no memory for is dropped, as on any way.
+func (o *Server) toLocal(s *link.Stream, c net.Conn) {
 	for {
 		buf, n, err := receive(c)
 		m := &protocol.Datagram{}
@@ -58,10 +59,19 @@ func toLocal(s *link.Stream, c net.Conn) {
 		case !errors.As(err, &m.Errno): // closed; after an ICMP error a socket goes on
 			return
 		}
-		err = s.Send(m) // copies
+		room := o.Connections.Take(n)
+		var b []byte
+		if room {
+			b = protocol.Append(nil, m)
+		}
 		if buf != nil {
 			datagramBuffers.Put(buf)
 		}
+		if !room {
+			continue
+		}
+		_, err = s.Write(b)
+		o.Connections.Give(n)
 		if err != nil {
 			return
 		}

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/relay"
@@ -30,9 +31,21 @@ type Dialer func(ctx context.Context, network string, a netip.AddrPort) (net.Con
 // that gives up.
 const dialTime = 135 * time.Second
 
+// ConnCost is what a connection is counted as, in bytes, besides its stream: two
+// stacks of 4 KiB, the buffers of relay, and what is known of it.
+const ConnCost = 12 << 10
+
+// Server answers dials. Its methods may be called concurrently, its fields do
+// not change. nil shares have no end.
+type Server struct {
+	Dial        Dialer
+	Connections *budget.Share // a dial that finds no room fails with EAGAIN
+	Relayed     *budget.Share // for large buffers
+}
+
 // Serve answers m on s, which it owns, and carries the connection until its
 // end, or that of ctx.
-func (d Dialer) Serve(ctx context.Context, s *link.Stream, m *protocol.Dial) {
+func (o *Server) Serve(ctx context.Context, s *link.Stream, m *protocol.Dial) {
 	defer s.Close()
 	network := map[uint8]string{protocol.NetworkTCP: "tcp", protocol.NetworkUDP: "udp"}[m.Network]
 	if network == "" || !m.Addr.IsValid() {
@@ -40,8 +53,13 @@ func (d Dialer) Serve(ctx context.Context, s *link.Stream, m *protocol.Dial) {
 			Text: fmt.Sprintf("network %d to %v is not known to this agent", m.Network, m.Addr)})
 		return
 	}
+	if !o.Connections.Take(ConnCost) {
+		_ = s.Send(&protocol.Answer{Errno: syscall.EAGAIN, Text: "there is no memory for another connection"})
+		return
+	}
+	defer o.Connections.Give(ConnCost)
 	limit, cancel := context.WithTimeout(ctx, dialTime)
-	c, err := d(limit, network, m.Addr)
+	c, err := o.Dial(limit, network, m.Addr)
 	cancel()
 	if err != nil {
 		_ = s.Send(&protocol.Answer{Errno: dialErrno(err)})
@@ -54,7 +72,7 @@ func (d Dialer) Serve(ctx context.Context, s *link.Stream, m *protocol.Dial) {
 	}
 	if network == "udp" {
 		if s.Send(answer) == nil {
-			datagrams(ctx, s, c)
+			o.datagrams(ctx, s, c)
 		}
 		return
 	}
@@ -67,7 +85,7 @@ func (d Dialer) Serve(ctx context.Context, s *link.Stream, m *protocol.Dial) {
 		relay.Reset(conn, syscall.ECONNRESET) // local has given up: the peer sees no orderly end
 		return
 	}
-	_, _ = relay.Join(ctx, s, conn)
+	_, _ = relay.Join(ctx, o.Relayed, s, conn)
 }
 
 // dialErrno is what the program's connect must return.

@@ -40,7 +40,7 @@ func served(ctx context.Context, t testing.TB, d Dialer) (near *link.Conn, end f
 			}
 			one := make(chan struct{})
 			all = append(all, one)
-			go func() { defer close(one); d.Serve(ctx, s, m.(*protocol.Dial)) }()
+			go func() { defer close(one); (&Server{Dial: d}).Serve(ctx, s, m.(*protocol.Dial)) }()
 		}
 		for _, one := range all {
 			<-one

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/relay"
 )
 
@@ -80,7 +81,8 @@ func (r *Redirect) pass(c *Conn) {
 			relay.Reset(c, err)
 			return
 		}
-		_, _ = relay.Join(r.ctx, c, o.(relay.Conn))
+		none := budget.New(0).Share(0, 0) // they are few, and do without large buffers
+		_, _ = relay.Join(r.ctx, none, c, o.(relay.Conn))
 	})
 }
 

@@ -229,7 +229,7 @@ func agent(way string) error {
 		if err != nil {
 			return err
 		}
-		go relay.Join(context.Background(), c.(relay.Conn), o.(relay.Conn))
+		go relay.Join(context.Background(), nil, c.(relay.Conn), o.(relay.Conn))
 	}
 }
 

@@ -106,7 +106,7 @@ func passOn(t testing.TB, r *redirect.Redirect) {
 					relay.Reset(c.(relay.Conn), err)
 					return
 				}
-				_, _ = relay.Join(ctx, c.(relay.Conn), o.(relay.Conn))
+				_, _ = relay.Join(ctx, nil, c.(relay.Conn), o.(relay.Conn))
 			})
 		}
 	})

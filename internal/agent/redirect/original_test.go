@@ -236,7 +236,7 @@ func TestSwitchingAndPassingLosesNothing(t *testing.T) {
 						c.Close()
 						return
 					}
-					_, _ = relay.Join(ctx, c.(relay.Conn), o.(relay.Conn))
+					_, _ = relay.Join(ctx, nil, c.(relay.Conn), o.(relay.Conn))
 				})
 			}
 		})

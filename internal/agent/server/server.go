@@ -82,7 +82,7 @@ func Run(ctx context.Context, o Options) error {
 		return fmt.Errorf("make a key: %w", err)
 	}
 	var wg sync.WaitGroup
-	s := &session{o: o}
+	s := &session{o: o, memory: newMemory()}
 	if s.t, s.targetErr = o.Target(); s.targetErr != nil {
 		o.Log.Warn("no target", "error", s.targetErr)
 	} else {
@@ -94,7 +94,7 @@ func Run(ctx context.Context, o Options) error {
 			case <-ctx.Done():
 			}
 		})
-		if s.files, err = files.New(s.t.Root, files.As{UID: s.t.UID, GID: s.t.GID, Groups: s.t.Groups, Umask: s.t.Umask}); err != nil {
+		if s.files, err = files.New(s.t.Root, files.As{UID: s.t.UID, GID: s.t.GID, Groups: s.t.Groups, Umask: s.t.Umask}, s.memory.ofFiles()); err != nil {
 			o.Log.Warn("no files", "error", err)
 		} else {
 			defer s.files.Close()

@@ -16,7 +16,6 @@ import (
 	agentenv "github.com/mirrord-go/mirrord/internal/agent/env"
 	"github.com/mirrord-go/mirrord/internal/agent/files"
 	"github.com/mirrord-go/mirrord/internal/agent/incoming"
-	"github.com/mirrord-go/mirrord/internal/agent/outgoing"
 	"github.com/mirrord-go/mirrord/internal/agent/target"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/link/resume"
@@ -32,7 +31,8 @@ type session struct {
 
 	link   *link.Conn
 	hub    *incoming.Hub
-	files  *files.Server     // nil: this agent may not
+	files  *files.Server // nil: this agent may not
+	memory *memory
 	states chan resume.State // the newest of the pipe; capacity 1
 
 	mu    sync.Mutex
@@ -42,15 +42,10 @@ type session struct {
 	crowded sync.Once // target.ErrPorts was told
 }
 
-// linkBudget is what local may make the agent hold, in bytes: what the link sets
-// aside, and 12 MiB to lend, with which a single upload still has the largest
-// window. The pod may use 128 MiB in all.
-const linkBudget = 72 << 20
-
 // serve owns pipe and returns when the link, the target or ctx has ended.
 func (s *session) serve(ctx context.Context, pipe io.ReadWriteCloser) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	s.link = link.New(pipe, link.Agent, link.Options{Budget: linkBudget})
+	s.link = link.New(pipe, link.Agent, link.Options{Memory: s.memory.ofLink()})
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel(nil)
@@ -65,7 +60,7 @@ func (s *session) serve(ctx context.Context, pipe io.ReadWriteCloser) error {
 			delete(sources, protocol.ModeSteal)
 			missing[protocol.ModeSteal] = "the target uses the network of its node: stealing its ports would take the node's"
 		}
-		s.hub = incoming.New(incoming.Options{Link: s.link, Sources: sources, Missing: missing, Original: redirects.DialOriginal, Notice: s.notice})
+		s.hub = incoming.New(incoming.Options{Link: s.link, Sources: sources, Missing: missing, Original: redirects.DialOriginal, Notice: s.notice, Memory: s.memory.ofIncoming()})
 		wg.Go(func() { s.hub.Run(ctx) })
 		wg.Go(func() { s.follow(ctx) })
 		// Whatever hangs afterwards, the target has its ports back.
@@ -173,7 +168,7 @@ func (s *session) answer(ctx context.Context, stream *link.Stream, m protocol.Me
 	case *protocol.EnvRequest:
 		_ = agentenv.Serve(stream, s.t.Environ)
 	case *protocol.Dial:
-		outgoing.Dialer(s.dial).Serve(ctx, stream, m)
+		s.memory.ofOutgoing(s.dial).Serve(ctx, stream, m)
 	case *protocol.Subscribe:
 		s.hub.Subscribe(ctx, stream, m)
 	default:

@@ -28,7 +28,7 @@ func (s *session) sources() (steal *stealSource, mirror *lazySource) {
 		return r, nil
 	})
 	return steal, newLazySource(func() (closableSource, error) {
-		return capture.Open(s.t.Do)
+		return capture.Open(s.t.Do, s.memory.copies)
 	})
 }
 

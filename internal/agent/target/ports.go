@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"time"
 
@@ -17,28 +16,44 @@ const (
 	// connections may have: one in portShare. The rest is the target's own, which
 	// could reach nobody without.
 	portShare = 2
-	// portsUnknown is how many ports there are taken to be where that cannot be
-	// read: the kernel's default (ip_local_port_range, 32768 to 60999).
-	portsUnknown = 28232
+	// portReserve is the part of them that no session takes, one in portReserve,
+	// whatever it has itself: ten sessions on a pod have ten agents, of which none
+	// knows what the others have.
+	portReserve = 4
+	// lookTime is how long a count of the namespace's ports holds, and lookPart for
+	// how many dials: one in lookPart of the ports. What ten agents do meanwhile is
+	// within the reserve.
+	lookTime, lookPart = 200 * time.Millisecond, 64
 	// timeWait is how long the port of a connection that we closed first stays
 	// taken (TCP_TIMEWAIT_LEN, linux/include/net/tcp.h).
 	timeWait = 60 * time.Second
 )
 
 // ErrPorts is wrapped by the error of Dial when the session has its share of
-// the target's local ports; so is EADDRNOTAVAIL, with which the target's kernel
-// would say that there is none left.
-var ErrPorts = fmt.Errorf("this session uses as many of the target's local ports as it may: %w", unix.EADDRNOTAVAIL)
+// the target's local ports, or next to none is left in the target's network; so
+// is EADDRNOTAVAIL, with which the target's kernel would say that none is.
+var ErrPorts = fmt.Errorf("this session, or all on the target together, uses as many of its local ports as they may: %w", unix.EADDRNOTAVAIL)
 
 // ports counts the local ports that a session's connections take. Those of TCP
 // are taken for each destination by itself (a connection is known by both of
 // its ends, inet_hash_connect), those of UDP from one store.
 type ports struct {
-	most int
-	wait time.Duration // timeWait, but in tests
+	most  int                               // of this session
+	full  int                               // of everybody in the target's network
+	inUse func(network string) (int, error) // by everybody
+	look  int                               // dials for which that holds
+	wait  time.Duration                     // timeWait, but in tests
 
 	mu    sync.Mutex
 	taken map[portKey]int
+	looks map[string]*look // by network
+}
+
+// look is what inUse said.
+type look struct {
+	n     int
+	at    time.Time
+	dials int // since then, refused ones too
 }
 
 // portKey is what ports are taken from; for UDP there is no destination.
@@ -47,31 +62,37 @@ type portKey struct {
 	to      netip.AddrPort
 }
 
-// localPorts reads how many there are, inside the target's network namespace.
-func localPorts() int {
-	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range") // of IPv6 too: ip-sysctl.rst
-	if err != nil {
-		return portsUnknown
-	}
-	var first, last int
-	if _, err := fmt.Sscan(string(b), &first, &last); err != nil || last < first {
-		return portsUnknown
-	}
-	return last - first + 1
+func newPorts(r portRange, inUse func(string) (int, error)) *ports {
+	return &ports{most: max(1, r.size()/portShare), full: reserved(r), inUse: inUse, look: max(1, r.size()/lookPart), wait: timeWait, taken: map[portKey]int{}, looks: map[string]*look{}}
 }
 
-func newPorts(all int) *ports {
-	return &ports{most: max(1, all/portShare), wait: timeWait, taken: map[portKey]int{}}
-}
+// reserved is how many ports in use leave no more than the reserve.
+func reserved(r portRange) int { return r.size() - r.size()/portReserve }
 
 func (p *ports) take(k portKey) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.taken[k] >= p.most {
+	if p.taken[k] >= p.most || p.crowded(k.network) {
 		return ErrPorts
 	}
 	p.taken[k]++
 	return nil
+}
+
+// crowded reports whether next to no port is left in the target's network. mu is
+// held.
+func (p *ports) crowded(network string) bool {
+	l := p.looks[network]
+	if l == nil || l.dials >= p.look || time.Since(l.at) > lookTime || l.n < p.full && l.n+l.dials >= p.full {
+		n, err := p.inUse(network)
+		if err != nil {
+			return false // the session's own share holds all the same
+		}
+		l = &look{n: n, at: time.Now()}
+		p.looks[network] = l
+	}
+	l.dials++
+	return l.n >= p.full
 }
 
 func (p *ports) give(k portKey) {

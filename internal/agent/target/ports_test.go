@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"runtime"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -16,7 +17,7 @@ import (
 // A session's connections leave the target half of its local ports, for each
 // destination and for UDP.
 func TestPortsAreShared(t *testing.T) {
-	pid := testnet.Process(t, syscall.CLONE_NEWNET, nil, "echo '40000 40009' > /proc/sys/net/ipv4/ip_local_port_range; "+testnet.Addressed)
+	pid := testnet.Process(t, syscall.CLONE_NEWNET, nil, "echo '40000 40019' > /proc/sys/net/ipv4/ip_local_port_range; "+testnet.Addressed)
 	tg, err := Open(pid)
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +47,7 @@ func TestPortsAreShared(t *testing.T) {
 		}
 		return c, err
 	}
-	const share = 5
+	const share = 10
 	var all []net.Conn
 	for range share {
 		c, err := dial("tcp", a)
@@ -100,10 +101,104 @@ func TestPortsAreShared(t *testing.T) {
 	}
 }
 
+// However many sessions there are on a target, each with an agent of its own, a
+// quarter of the ports stays free.
+func TestSessionsShareThePorts(t *testing.T) {
+	pid := testnet.Process(t, syscall.CLONE_NEWNET, nil, "echo '40000 40039' > /proc/sys/net/ipv4/ip_local_port_range; "+testnet.Addressed)
+	var agents []*Target
+	for range 3 {
+		tg, err := Open(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tg.Close()
+		agents = append(agents, tg)
+	}
+	var a netip.AddrPort
+	err := agents[0].Do(func() error {
+		lc := net.ListenConfig{}
+		lc.SetMultipathTCP(false)
+		ln, err := lc.Listen(context.Background(), "tcp4", "127.0.0.1:7000")
+		if err == nil {
+			t.Cleanup(func() { ln.Close() })
+			a = netip.MustParseAddrPort(ln.Addr().String())
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, network := range []string{"tcp", "udp"} {
+		made := 0
+		var all []net.Conn
+		for refused := 0; refused < len(agents); {
+			refused = 0
+			for _, tg := range agents {
+				c, err := tg.Dial(t.Context(), network, a)
+				switch {
+				case err == nil:
+					made++
+					all = append(all, c)
+				case errors.Is(err, ErrPorts):
+					refused++
+				default:
+					t.Fatalf("%s: after %d: %v", network, made, err)
+				}
+			}
+		}
+		const ports, reserve = 40, 10
+		if made != ports-reserve {
+			t.Errorf("%s: %d connections of %d agents were made, want %d of %d ports", network, made, len(agents), ports-reserve, ports)
+		}
+		// The target itself still has some.
+		if c, err := agents[0].DialWith(t.Context(), network, a, func(int) error { return nil }); err != nil {
+			t.Errorf("%s: the target's own connection: %v", network, err)
+		} else {
+			c.Close()
+		}
+		for _, c := range all {
+			if l, ok := c.(interface{ SetLinger(int) error }); ok {
+				_ = l.SetLinger(0)
+			}
+			c.Close()
+		}
+		agents[0].ports.looks = map[string]*look{} // as after lookTime
+		if c, err := agents[0].Dial(t.Context(), network, a); err != nil {
+			t.Errorf("%s: when they have ended: %v", network, err)
+		} else {
+			c.Close()
+		}
+	}
+}
+
+func TestParseSockets(t *testing.T) {
+	const text = "sockets: used 31\nTCP: inuse 4 orphan 9 tw 2 alloc 702 mem 129\nUDP: inuse 3 mem 0\nUDPLITE: inuse 7\nTCP6: inuse 1\nUDP6: inuse\nTCP: inuse -5 tw x\n"
+	for network, want := range map[string]int{"tcp": 7, "udp": 3, "raw": 0} {
+		if got := parseSockstat(network, text); got != want {
+			t.Errorf("%s: %d, want %d", network, got, want)
+		}
+	}
+	for line, want := range map[string]int{
+		"   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000": 8080,
+		" 131: 00000000000000000000000001000000:9C40 0000:0000":  40000,
+		"  sl  local_address rem_address   st":                   -1,
+		"":                                                       -1,
+		"  0: 0100007F:123456 0":                                 -1,
+	} {
+		got, ok := parseSocket(line)
+		if !ok {
+			got = -1
+		}
+		if got != want {
+			t.Errorf("%q: %d, want %d", line, got, want)
+		}
+	}
+}
+
 // A failed attempt costs nothing, and a port that the kernel kept comes back.
 func TestPortsComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPorts(2)
+		p := newPorts(portRange{1, 2}, func(string) (int, error) { return 0, nil })
 		a := netip.MustParseAddrPort("192.0.2.1:80")
 		for range 3 {
 			if _, err := p.dial("tcp", a, func() (net.Conn, error) { return nil, syscall.ECONNREFUSED }); !errors.Is(err, syscall.ECONNREFUSED) {
@@ -126,3 +221,7 @@ func TestPortsComeBack(t *testing.T) {
 		}
 	})
 }
+
+// init keeps the main thread to the tests' main, as the agent does: /proc/self
+// shows its namespaces, and it could become the thread of a room.
+func init() { runtime.LockOSThread() }

@@ -153,11 +153,14 @@ func open(pid int, self bool) (_ *Target, err error) {
 	if t.room, err = newRoom(t.NetNS); err != nil {
 		return nil, err
 	}
-	all := portsUnknown
-	if err := t.room.do(func() error { all = localPorts(); return nil }); err != nil {
+	var local portRange
+	if err := t.room.do(func() error { local = readRange(); return nil }); err != nil {
 		return nil, err
 	}
-	t.ports = newPorts(all)
+	t.ports = newPorts(local, func(network string) (n int, err error) {
+		err = t.room.do(func() (err error) { n, err = local.inUse(network, reserved(local)-local.size()/lookPart); return err })
+		return n, err
+	})
 	t.hostNet = t.readHostNetwork()
 	t.environ, t.hostname, t.mounts = tell(readEnviron(pid)), tell(readHostname(pid)), tell(mountinfo.Volumes(pid))
 	if self { // the file is closed to a process that lets nobody look in, itself included

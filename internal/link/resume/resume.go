@@ -28,6 +28,10 @@ const (
 	// 100 MB/s at 40 ms, more than any port-forward carries there.
 	maxRing = 4 << 20
 
+	// Memory is what a Pipe holds at most, in bytes: as much of what has come,
+	// and its buffers.
+	Memory = 2*maxRing + 1<<20
+
 	// heartbeat is how often each side says that it lives, maxSilent how long
 	// a short pipe may be silent: three heartbeats, so that one lost in a busy
 	// proxy costs nothing, and the agent gives stolen traffic back in time.

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/control"
@@ -20,11 +21,6 @@ import (
 // supervisorName is argv[0] of the supervisor, the process that serves a
 // session.
 const supervisorName = "mirrord-supervisor"
-
-// softMemory is how much memory a supervisor uses, in bytes, before it collects
-// eagerly: an idle one has 40 MB, and what thousands of connections keep is
-// bounded by netstack and link.
-const softMemory = 192 << 20
 
 // supervise is the supervisor's main. It returns when the session has ended
 // and nothing of it is left.
@@ -39,7 +35,7 @@ func supervise(version string) {
 	// Its own end is decided by the session; a terminal's hang-up or a stray
 	// SIGPIPE must not cut the clean-up short.
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
-	debug.SetMemoryLimit(softMemory)
+	debug.SetMemoryLimit(budget.SupervisorEager)
 	// The kernel has applied the program's own mask to what it creates.
 	syscall.Umask(0)
 	keepNoCore()

@@ -197,7 +197,7 @@ func overTCP(t *testing.T, b *bench) (program, server *net.TCPConn, done chan st
 				t.Error(err)
 				return
 			}
-			relay.Join(ctx, c.(relay.Conn), far)
+			relay.Join(ctx, nil, c.(relay.Conn), far)
 		})
 	}()
 	t.Cleanup(func() {

@@ -29,6 +29,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/local/fusefs"
@@ -70,6 +71,9 @@ type Options struct {
 	// Served are files with a content of the session's own.
 	Served map[string][]byte
 	Emit   event.Sink
+	// Ahead is the memory for what is read ahead of the program. Without room
+	// nothing is; nil: it has no end.
+	Ahead *budget.Share
 }
 
 // Tree is the view of one session. It implements fusefs.Tree.
@@ -90,7 +94,7 @@ var _ fusefs.Tree = (*Tree)(nil)
 
 // New makes the view.
 func New(o Options) *Tree {
-	t := &Tree{o: o, remote: newRemote(o.Peer, o.Window), born: time.Now(), fixed: map[string]uint32{}, absent: map[string]bool{},
+	t := &Tree{o: o, remote: newRemote(o.Peer, o.Window, o.Ahead), born: time.Now(), fixed: map[string]uint32{}, absent: map[string]bool{},
 		switched: map[string]bool{}, parents: map[string]bool{}, said: map[string]bool{}}
 	lead := func(p string) {
 		for d := path.Dir(p); d != "/"; d = path.Dir(d) {

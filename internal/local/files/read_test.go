@@ -456,7 +456,7 @@ func TestHostileAgent(t *testing.T) {
 // TestRememberedIsBounded: by size, by number and by time.
 func TestRememberedIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRemote(nil, 0)
+		r := newRemote(nil, 0, nil)
 		defer r.close()
 		check := func(wantSize, wantCount int) {
 			t.Helper()

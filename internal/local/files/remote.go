@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
@@ -20,6 +21,8 @@ const (
 	prefetch = 64 << 10
 	// maxRecent bounds the contents that are kept for a moment, in bytes.
 	maxRecent = 16 << 20
+	// Memory is what a Tree holds at most, in bytes, besides what is read ahead.
+	Memory = maxRecent
 	// patience is how long a process that got a signal still waits for the
 	// answer that is on its way. Ordinary signals (a child's end, a timer) then
 	// go unnoticed, as on a local disk; whoever wants to end the process waits
@@ -45,6 +48,7 @@ type remote struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // what run has started
 	ahead  chan struct{}  // a place for each chunk being read ahead
+	memory *budget.Share  // of these, until they are dropped
 
 	mu     sync.Mutex
 	recent map[string]recent
@@ -60,8 +64,8 @@ type recent struct {
 	at    time.Time
 }
 
-func newRemote(p Peer, window time.Duration) *remote {
-	r := &remote{peer: p, names: maxNames, limit: callTime, recent: map[string]recent{}, inodes: map[uint64]*inode{}, ahead: make(chan struct{}, maxAhead)}
+func newRemote(p Peer, window time.Duration, memory *budget.Share) *remote {
+	r := &remote{peer: p, memory: memory, names: maxNames, limit: callTime, recent: map[string]recent{}, inodes: map[uint64]*inode{}, ahead: make(chan struct{}, maxAhead)}
 	if window > 0 {
 		r.limit = window + afterLoss
 	}

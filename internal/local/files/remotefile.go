@@ -60,11 +60,11 @@ type remoteFile struct {
 
 // piece is a chunk that comes.
 type piece struct {
-	ready chan struct{} // closed when the rest is set
-	at    time.Time
-	data  []byte
-	err   error
-	used  bool // guarded by the file's mu
+	ready            chan struct{} // closed when the rest is set
+	at               time.Time
+	data             []byte
+	err              error
+	used, come, gone bool // guarded by the file's mu; it has been read, it has come, it was dropped
 }
 
 // usable reports whether c is on its way or has come a moment ago. Time on the
@@ -190,14 +190,14 @@ func (f *remoteFile) notice() {
 	if gen != f.gen && !f.gone {
 		f.gen, f.at = gen, time.Time{}
 		f.head, f.headAt, f.whole = nil, time.Time{}, false
-		clear(f.chunks)
+		f.forgetAll()
 	}
 	if !ok || !e.at.After(f.at) || f.gone || f.key(e.attr) != f.key(&f.attr) || same(e.attr, &f.attr) {
 		return
 	}
 	f.attr, f.at, f.attr.Data = *e.attr, e.at, nil
 	f.head, f.headAt, f.whole = nil, time.Time{}, false
-	clear(f.chunks)
+	f.forgetAll()
 }
 
 // same reports whether a file is unchanged.
@@ -286,7 +286,7 @@ func (f *remoteFile) readSome(ctx context.Context, p []byte, off int64) (int, er
 	}
 	for j := range f.chunks {
 		if j < i-slack/chunk {
-			delete(f.chunks, j)
+			f.forget(j)
 		}
 	}
 	handle := f.handle
@@ -338,9 +338,14 @@ func (f *remoteFile) want(i int64) *piece {
 	if c := f.chunks[i]; c != nil && c.usable() {
 		return c
 	}
+	f.forget(i)
+	if !f.r.memory.Take(chunk) {
+		return nil
+	}
 	select {
 	case f.r.ahead <- struct{}{}:
 	default:
+		f.r.memory.Give(chunk)
 		return nil
 	}
 	c := &piece{ready: make(chan struct{})}
@@ -354,10 +359,16 @@ func (f *remoteFile) want(i int64) *piece {
 		c.data, c.err = f.r.readNow(calling, handle, i*chunk, chunk)
 		c.at = time.Now()
 		close(c.ready)
+		f.mu.Lock()
+		if c.come = true; c.gone {
+			f.r.memory.Give(chunk)
+		}
+		f.mu.Unlock()
 		time.AfterFunc(waits, func() { f.expire(i, c) })
 	}) {
 		f.wg.Done()
 		<-f.r.ahead
+		f.r.memory.Give(chunk)
 		return nil
 	}
 	f.chunks[i] = c
@@ -369,7 +380,26 @@ func (f *remoteFile) drop(i int64, c *piece) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.chunks[i] == c {
-		delete(f.chunks, i)
+		f.forget(i)
+	}
+}
+
+// forget drops chunk i, if there is one. mu is held.
+func (f *remoteFile) forget(i int64) {
+	c := f.chunks[i]
+	if c == nil {
+		return
+	}
+	delete(f.chunks, i)
+	if c.gone = true; c.come { // else its memory is still needed
+		f.r.memory.Give(chunk)
+	}
+}
+
+// forgetAll drops all chunks. mu is held.
+func (f *remoteFile) forgetAll() {
+	for i := range f.chunks {
+		f.forget(i)
 	}
 }
 
@@ -477,6 +507,9 @@ func (f *remoteFile) Stat(ctx context.Context) (protocol.Attr, time.Duration, er
 func (f *remoteFile) Close() error {
 	f.cancel()
 	f.wg.Wait()
+	f.mu.Lock()
+	f.forgetAll()
+	f.mu.Unlock()
 	if f.box != nil {
 		f.box.close()
 	}

@@ -68,10 +68,10 @@ func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
 		far = taken{s}
 	}
 	if a.copied {
-		_, _ = relay.Drain(ctx, near, far)
+		_, _ = relay.Drain(ctx, p.o.Relayed, near, far)
 		return
 	}
-	_, _ = relay.Join(ctx, far, near)
+	_, _ = relay.Join(ctx, p.o.Relayed, far, near)
 }
 
 // taken is a connection that the program has: whatever it ends with, it was not

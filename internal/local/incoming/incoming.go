@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
@@ -46,6 +47,8 @@ type Options struct {
 	// Listen opens a listener on this machine; net.Listen in the product.
 	Listen func(network, address string) (net.Listener, error)
 	Emit   event.Sink
+	// Relayed is the memory for large buffers. nil: it has no end.
+	Relayed *budget.Share
 	// Window is how long a lost link may take to come back; listen(2) waits for
 	// it. 0: less than subscribeTime.
 	Window time.Duration

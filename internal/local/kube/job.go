@@ -2,6 +2,7 @@ package kube
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"strings"
 
@@ -9,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/mirrord-go/mirrord/internal/budget"
 )
 
 // A Feature is something that a session wants of its agent; each costs
@@ -122,7 +125,7 @@ func process(o Options, t *Target, s AgentSpec) corev1.Container {
 	return corev1.Container{
 		Image: o.Image, ImagePullPolicy: corev1.PullPolicy(cmp.Or(o.PullPolicy, string(corev1.PullIfNotPresent))),
 		Command: []string{"/mirrord-agent"}, Args: arguments(t, s),
-		Env: []corev1.EnvVar{{Name: "GOMEMLIMIT", Value: "96MiB"}}, // collect before the limit kills
+		Env: []corev1.EnvVar{{Name: "GOMEMLIMIT", Value: fmt.Sprintf("%dMiB", budget.AgentProcess>>20)}}, // collect before the limit kills
 		// The announcement is in the log; no file of messages is kept.
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 	}
@@ -153,13 +156,13 @@ func arguments(t *Target, s AgentSpec) []string {
 }
 
 // resources: next to nothing is reserved, since the kubelet refuses a pod
-// pinned to a full node. The limits are what a busy session needs; the memory
-// budget of the agent is 48 MB. A second core keeps other people's requests,
+// pinned to a full node. The limits are what a busy session needs; the agent
+// keeps below that of memory by a budget. A second core keeps other people's requests,
 // which the agent passes on while stealing, from waiting behind a bulk copy.
 func resources() corev1.ResourceRequirements {
 	return corev1.ResourceRequirements{
 		Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1m"), corev1.ResourceMemory: resource.MustParse("8Mi")},
-		Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2"), corev1.ResourceMemory: resource.MustParse("128Mi")},
+		Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2"), corev1.ResourceMemory: *resource.NewQuantity(budget.AgentPod, resource.BinarySI)},
 	}
 }
 

@@ -37,7 +37,7 @@ func BenchmarkDevices(b *testing.B) {
 					if c, err := f.Accept(); err == nil {
 						accepted <- c
 					}
-				}})
+				}}, Memory{})
 				before := cpuTime(b)
 				f(b, w, accepted)
 				b.ReportMetric(float64((cpuTime(b)-before).Microseconds())/float64(b.N), "cpu-µs/op")

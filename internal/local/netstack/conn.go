@@ -23,16 +23,16 @@ type Conn struct {
 	*gonet.TCPConn
 	ep            tcpip.Endpoint
 	closed        atomic.Bool
-	memory        *memory
+	memory        *Memory
 	receive, send int // what its buffers may keep, in bytes
 }
 
-// newConn owns ep. The stack aborts the endpoints that it knows when it
+// newConn owns ep and the ConnCost that was taken for it. The stack aborts the endpoints that it knows when it
 // closes; one that comes later is aborted here.
 func (t *Stack) newConn(wq *waiter.Queue, ep tcpip.Endpoint) (net.Conn, error) {
 	ep.SocketOptions().SetDelayOption(false)
 	c := &Conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, memory: &t.memory,
-		receive: t.memory.lend(leastReceive, bufferSize), send: t.memory.lend(leastSend, bufferSize)}
+		receive: lend(t.memory.Buffers, leastReceive, bufferSize), send: lend(t.memory.Buffers, leastSend, bufferSize)}
 	ep.SocketOptions().SetReceiveBufferSize(int64(c.receive), true)
 	ep.SocketOptions().SetSendBufferSize(int64(c.send), true)
 	if t.ctx.Err() != nil {
@@ -53,8 +53,8 @@ func (c *Conn) Close() error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed
 	}
-	c.memory.giveBack(leastReceive, c.receive)
-	c.memory.giveBack(leastSend, c.send)
+	c.memory.Buffers.Give(c.receive - leastReceive + c.send - leastSend)
+	c.memory.Connections.Give(ConnCost)
 	return c.TCPConn.Close()
 }
 
@@ -133,14 +133,27 @@ func (t *Stack) dial(ctx context.Context, src, dst netip.AddrPort) (net.Conn, er
 		return nil, net.ErrClosed
 	}
 	defer t.wg.Done()
+	if !t.memory.Connections.Take(ConnCost) {
+		return nil, syscall.ENOBUFS
+	}
+	wq, ep, err := t.connect(ctx, src, dst)
+	if err != nil {
+		t.memory.Connections.Give(ConnCost)
+		return nil, err
+	}
+	return t.newConn(wq, ep)
+}
+
+// connect makes a connected endpoint.
+func (t *Stack) connect(ctx context.Context, src, dst netip.AddrPort) (*waiter.Queue, tcpip.Endpoint, error) {
 	proto := ipv4.ProtocolNumber
 	if dst.Addr().Is6() {
 		proto = ipv6.ProtocolNumber
 	}
-	var wq waiter.Queue
-	ep, terr := t.s.NewEndpoint(tcp.ProtocolNumber, proto, &wq)
+	wq := &waiter.Queue{}
+	ep, terr := t.s.NewEndpoint(tcp.ProtocolNumber, proto, wq)
 	if terr != nil {
-		return nil, toErrno(terr)
+		return nil, nil, toErrno(terr)
 	}
 	entry, ready := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
 	wq.EventRegister(&entry)
@@ -153,19 +166,19 @@ func (t *Stack) dial(ctx context.Context, src, dst netip.AddrPort) (net.Conn, er
 		select {
 		case <-ctx.Done():
 			ep.Close()
-			return nil, ctx.Err()
+			return nil, nil, ctx.Err()
 		case <-t.ctx.Done():
 			ep.Close()
-			return nil, net.ErrClosed
+			return nil, nil, net.ErrClosed
 		case <-ready:
 		}
 		terr = ep.LastError()
 	}
 	if terr != nil {
 		ep.Close()
-		return nil, toErrno(terr)
+		return nil, nil, toErrno(terr)
 	}
-	return t.newConn(&wq, ep)
+	return wq, ep, nil
 }
 
 // toErrno is the number of a stack's error.

@@ -75,6 +75,11 @@ type world struct {
 // newWorld makes one. It ends with the test. Flows without handler are refused.
 func newWorld(t *testing.T, h Handler) *world {
 	t.Helper()
+	return newWorldWith(t, h, Memory{})
+}
+
+func newWorldWith(t *testing.T, h Handler, memory Memory) *world {
+	t.Helper()
 	if h.TCP == nil {
 		h.TCP = func(context.Context, *TCPFlow) {}
 	}
@@ -82,11 +87,11 @@ func newWorld(t *testing.T, h Handler) *world {
 		h.UDP = func(context.Context, *UDPFlow) {}
 	}
 	w := &world{t: t, veth: strings.Contains(t.Name(), "/"+withoutTUN)}
-	w.start(h)
+	w.start(h, memory)
 	return w
 }
 
-func (w *world) start(h Handler) {
+func (w *world) start(h Handler, memory Memory) {
 	w.t.Helper()
 	var device *os.File
 	var address net.HardwareAddr
@@ -105,7 +110,7 @@ func (w *world) start(h Handler) {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { w.ns.Close() })
-	w.stack, err = New(device, address, h)
+	w.stack, err = New(device, address, h, memory)
 	if err != nil {
 		w.t.Fatal(err)
 	}

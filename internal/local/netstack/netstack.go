@@ -75,7 +75,7 @@ type Stack struct {
 	device    *device
 	forwarder *tcp.Forwarder
 	h         Handler
-	memory    memory
+	memory    Memory
 	ctx       context.Context // alive until Close
 	cancel    context.CancelFunc
 	close     func() error   // end, once
@@ -92,12 +92,12 @@ type Stack struct {
 // TUN_F_CSUM, or, with an address, a packet socket (SOCK_RAW, PACKET_VNET_HDR) on
 // the other end of a veth pair: the address is that of the program's end, which
 // must not send more than one segment in a packet (IFLA_GSO_MAX_SEGS).
-func New(device *os.File, address net.HardwareAddr, h Handler) (*Stack, error) {
+func New(device *os.File, address net.HardwareAddr, h Handler, memory Memory) (*Stack, error) {
 	d, err := newDevice(device, address)
 	if err != nil {
 		return nil, err
 	}
-	t := &Stack{device: d, h: h, memory: memory{free: lendable}, attempts: map[stack.TransportEndpointID][]byte{}}
+	t := &Stack{device: d, h: h, memory: memory, attempts: map[stack.TransportEndpointID][]byte{}}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.close = sync.OnceValue(t.end)
 	t.s = stack.New(stack.Options{

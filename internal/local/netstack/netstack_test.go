@@ -165,7 +165,7 @@ func TestPacketsBeforeNew(t *testing.T) {
 		t.Fatal(err)
 	}
 	flows := make(chan netip.AddrPort, 1)
-	s, err := New(os.NewFile(uintptr(fds[0]), "device"), nil, Handler{UDP: func(ctx context.Context, f *UDPFlow) { flows <- f.Dst() }})
+	s, err := New(os.NewFile(uintptr(fds[0]), "device"), nil, Handler{UDP: func(ctx context.Context, f *UDPFlow) { flows <- f.Dst() }}, Memory{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +188,7 @@ func TestNewFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	if s, err := New(f, nil, Handler{}); err == nil {
+	if s, err := New(f, nil, Handler{}, Memory{}); err == nil {
 		s.Close()
 		t.Error("a closed file was taken for a device")
 	}
@@ -221,7 +221,7 @@ func FuzzPacket(f *testing.F) {
 		s, err := New(os.NewFile(uintptr(fds[0]), "device"), nil, Handler{
 			TCP: func(_ context.Context, f *TCPFlow) { f.Refuse(syscall.EHOSTUNREACH) },
 			UDP: func(_ context.Context, f *UDPFlow) { f.Unreachable(syscall.ECONNREFUSED) },
-		})
+		}, Memory{})
 		if err != nil {
 			t.Fatal(err)
 		}

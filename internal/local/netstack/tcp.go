@@ -28,6 +28,7 @@ type TCPFlow struct {
 	r        *tcp.ForwarderRequest
 	id       stack.TransportEndpointID
 	answered bool
+	accepted bool // the memory is the connection's
 }
 
 // Src is the program's end.
@@ -66,13 +67,21 @@ func (t *Stack) takeSegment(id stack.TransportEndpointID, pkt *stack.PacketBuffe
 // takeTCP runs for every connection attempt, in a goroutine of the forwarder.
 func (t *Stack) takeTCP(r *tcp.ForwarderRequest) {
 	f := &TCPFlow{t: t, r: r, id: r.ID()}
+	if !t.memory.Connections.Take(ConnCost) {
+		f.complete(false) // silence: the program's kernel asks again
+		return
+	}
 	serve := func() {
 		t.h.TCP(t.ctx, f)
 		if !f.answered {
 			f.Refuse(syscall.ECONNREFUSED)
 		}
+		if !f.accepted {
+			t.memory.Connections.Give(ConnCost)
+		}
 	}
 	if !t.spawn(serve) {
+		t.memory.Connections.Give(ConnCost)
 		f.complete(true)
 	}
 }
@@ -112,6 +121,7 @@ func (f *TCPFlow) Accept() (net.Conn, error) {
 		}
 		return nil, syscall.ECONNABORTED
 	}
+	f.accepted = true
 	return f.t.newConn(&wq, ep)
 }
 

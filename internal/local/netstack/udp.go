@@ -34,26 +34,41 @@ func (t *Stack) takeUDP(r *udp.ForwarderRequest) bool {
 	if f.id.LocalPort == 53 {
 		f.idle = dnsIdle
 	}
+	if !t.roomForUDP() {
+		return true // dropped
+	}
 	var wq waiter.Queue
 	ep, terr := r.CreateEndpoint(&wq)
 	if terr != nil {
-		return true // dropped
+		t.memory.Datagrams.Give(udpCost)
+		return true
 	}
 	f.c = gonet.NewUDPConn(&wq, ep)
-	var longest *UDPFlow
 	t.mu.Lock()
-	if t.udp.Len() >= maxUDP {
-		longest = t.udp.Front().Value.(*UDPFlow)
-	}
 	f.at = t.udp.PushBack(f)
 	t.mu.Unlock()
-	if longest != nil {
-		longest.Close()
-	}
 	if !t.spawn(func() { t.h.UDP(t.ctx, f); f.Close() }) {
 		f.Close()
 	}
 	return true
+}
+
+// roomForUDP takes the memory of one more flow, for which it may end another.
+// Flows are made in one goroutine.
+func (t *Stack) roomForUDP() bool {
+	for {
+		t.mu.Lock()
+		full := t.udp.Len() >= maxUDP
+		longest := t.udp.Front()
+		t.mu.Unlock()
+		if !full && t.memory.Datagrams.Take(udpCost) {
+			return true
+		}
+		if longest == nil {
+			return false
+		}
+		longest.Value.(*UDPFlow).Close()
+	}
 }
 
 // Src is the program's end.
@@ -135,6 +150,7 @@ func (f *UDPFlow) Close() error {
 		f.at = nil
 		f.t.mu.Unlock()
 		err = f.c.Close()
+		f.t.memory.Datagrams.Give(udpCost)
 	})
 	return err
 }

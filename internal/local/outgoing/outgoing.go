@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
@@ -73,6 +74,8 @@ type Router struct {
 	// is false if nobody does. Optional.
 	Here func(netip.AddrPort) (l Listener, ok bool)
 	Emit event.Sink
+	// Relayed is the memory for large buffers. nil: it has no end.
+	Relayed *budget.Share
 
 	told told
 }
@@ -110,7 +113,7 @@ func (r *Router) carryTCP(ctx context.Context, f TCPFlow, t *route) {
 		return
 	}
 	r.report(t, nil)
-	_, _ = relay.Join(ctx, conn, far)
+	_, _ = relay.Join(ctx, r.Relayed, conn, far)
 }
 
 func (r *Router) dial(ctx context.Context, t *route) (relay.Conn, error) {

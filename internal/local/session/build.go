@@ -72,12 +72,12 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		return nil, err
 	}
 	device, address := b.box.Device()
-	b.stack, err = netstack.New(device, address, out)
+	b.stack, err = netstack.New(device, address, out, s.memory.ofStack())
 	if err != nil {
 		return nil, fmt.Errorf("start the network stack: %w", err)
 	}
 	b.ports = incoming.New(incoming.Options{
-		Link: s.peer, Rules: in, Probes: s.first.agent.Probes(), Host: s.host(b.box), Emit: s.emit, Listen: net.Listen, Window: resumeWindow(&s.cfg),
+		Link: s.peer, Rules: in, Probes: s.first.agent.Probes(), Host: s.host(b.box), Emit: s.emit, Relayed: s.memory.relayed, Listen: net.Listen, Window: resumeWindow(&s.cfg),
 		Dial: func(ctx context.Context, a incoming.Attempt) (net.Conn, error) {
 			if a.Way == incoming.Inside {
 				return b.box.DialLocal(ctx, a.Src, a.Dst)

@@ -62,7 +62,7 @@ func (s *supervisor) attach(ctx context.Context, reach Reach) (*attachment, erro
 	if err != nil {
 		return at, failure.Wrap(err, "agent-unreachable", "the agent was started but cannot be reached", "try: kubectl port-forward to any pod of the namespace; it needs the same permissions")
 	}
-	at.link = link.New(pipe, link.Local, link.Options{})
+	at.link = link.New(pipe, link.Local, link.Options{Memory: s.memory.ofLink()})
 	at.loss.attach(at.link)
 	if err := s.greet(ctx, at, id); err != nil {
 		return at, err

@@ -57,7 +57,7 @@ func (s *supervisor) openTree(b *built, spec *handoff.Spec) error {
 	}
 	b.tree = files.New(files.Options{
 		Peer: s.peer, Rules: r, Plan: plan, UID: s.first.pod.UID, GID: s.first.pod.GID, Emit: s.emit, Window: resumeWindow(&s.cfg),
-		Sockets: []string{"/run"}, Served: Served(s.cfg.Files),
+		Sockets: []string{"/run"}, Served: Served(s.cfg.Files), Ahead: s.memory.ahead,
 	})
 	spec.Binds = slices.Concat(plan.Binds, plan.Pins)
 	spec.Hides = plan.Hides

@@ -92,6 +92,7 @@ type supervisor struct {
 	version string
 
 	peer    *peer
+	memory  *memory
 	first   *attachment                // what the sandbox was made for; set once
 	current atomic.Pointer[attachment] // what serves it now
 
@@ -106,7 +107,7 @@ type supervisor struct {
 // removal of its last trace. It owns ctl and initSocket. What goes wrong is
 // told to the front; Run returns when all is done.
 func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.File, start *control.Start, cfg config.Config, reach Reach) {
-	s := &supervisor{ctl: ctl, init: initSocket, start: start, cfg: cfg, reach: reach, version: version, peer: &peer{}, began: time.Now()}
+	s := &supervisor{ctl: ctl, init: initSocket, start: start, cfg: cfg, reach: reach, version: version, peer: &peer{}, memory: newMemory(), began: time.Now()}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer ctl.Close()

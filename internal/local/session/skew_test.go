@@ -98,7 +98,7 @@ func meet(t *testing.T, r *release, cfg config.Config) (*supervisor, []event.Eve
 		r.announced.Messages = protocol.Spoken()
 	}
 	r.links.Go(r.serve)
-	s := &supervisor{ctl: ours, cfg: cfg, version: "6.0", reach: func(_ context.Context, q Request) (_ Agent, err error) {
+	s := &supervisor{memory: newMemory(), ctl: ours, cfg: cfg, version: "6.0", reach: func(_ context.Context, q Request) (_ Agent, err error) {
 		r.client, err = seal.ParsePublicKey(q.PublicKey)
 		return r, err
 	}}
