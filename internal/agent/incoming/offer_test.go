@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
@@ -373,7 +374,8 @@ func TestOnceEach(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b := setUpWith(t, Options{Original: func(ctx context.Context, _, _ netAddr) (net.Conn, error) {
+			kept := budget.New(clients*maxKept).Share(0, budget.All)
+			b := setUpWith(t, Options{Memory: Memory{Kept: kept}, Original: func(ctx context.Context, _, _ netAddr) (net.Conn, error) {
 				return (&net.Dialer{}).DialContext(ctx, "tcp", ln.Addr().String())
 			}})
 			ctx, cancel := context.WithCancel(context.Background())
@@ -437,7 +439,7 @@ func TestOnceEach(t *testing.T) {
 					t.Errorf("%s was served %d times", path, n)
 				}
 			}
-			if got := b.hub.kept.Load(); got != 0 {
+			if got := kept.Used(); got != 0 {
 				t.Errorf("%d bytes are still kept", got)
 			}
 		})
