@@ -251,10 +251,10 @@ func TestUDPTooManyFlows(t *testing.T) {
 		return err
 	})
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
 	buf := make([]byte, 1)
 	ask := func(port int) {
 		t.Helper()
+		c.SetDeadline(time.Now().Add(patience))
 		if _, err := c.WriteTo(buf, &net.UDPAddr{IP: peer4.AsSlice(), Port: port}); err != nil {
 			t.Fatal(err)
 		}
