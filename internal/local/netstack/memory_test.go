@@ -24,6 +24,12 @@ func TestConnectionsWithoutMemory(t *testing.T) {
 	go func() {
 		c, err := w.dial("tcp", 0, to)
 		if err == nil {
+			_, err = c.Write([]byte("x"))
+		}
+		if err == nil {
+			_, err = c.Read(make([]byte, 1)) // it is accepted there, too
+		}
+		if c != nil {
 			c.Close()
 		}
 		third <- err
