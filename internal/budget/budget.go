@@ -23,18 +23,18 @@ const (
 	// AgentPod is the limit of the agent's pod. Beside the process there is in
 	// it what the kernel holds for it: sockets, some 4 KiB each and what is in
 	// their queues, and the 8 MiB of the packet ring of a session that mirrors.
-	AgentPod = 128 << 20
+	AgentPod = 192 << 20
 	// AgentProcess is where the agent's garbage collector begins to work as hard
 	// as it takes (GOMEMLIMIT): its Budget, some 4 MiB of its own, and what is not
 	// collected yet. The program's text is another 8 MiB.
-	AgentProcess = 100 << 20
-	// Agent is the agent's Budget: 2,000 connections of 28 KiB with large windows
-	// for some, and the least of everything else.
-	Agent = 92 << 20
-	// Supervisor is the supervisor's Budget: 2,000 connections of 176 KiB, most
-	// of which are buffers towards the program, with larger ones for some, and the
-	// least of everything else.
-	Supervisor = 480 << 20
+	AgentProcess = 164 << 20
+	// Agent is the agent's Budget: 2,000 connections of 28 KiB each way at once, with
+	// large windows for some, and the least of everything else.
+	Agent = 152 << 20
+	// Supervisor is the supervisor's Budget: 2,000 connections of 176 KiB each way
+	// at once, most of which are buffers towards the program, with larger ones for
+	// some, and the least of everything else.
+	Supervisor = 832 << 20
 	// SupervisorEager is how much a supervisor uses before its garbage collector
 	// works as hard as it may: it is on somebody's desk, where nothing else
 	// limits it. What it must hold may be more.

@@ -39,24 +39,18 @@ func TestMemoryAtItsWorst(t *testing.T) {
 	}
 }
 
-// 2,000 connections either way find room while those that were there first have
-// all that makes them fast.
+// 2,000 connections each way at once find room while those that were there first
+// have all that makes them fast.
 func TestMemoryForConnections(t *testing.T) {
 	const connections = 2000
-	for name, c := range map[string]struct {
-		share func(*memory) *budget.Share
-		cost  int
-	}{
-		"outgoing": {func(m *memory) *budget.Share { return m.outgoing }, link.StreamCost + outgoing.ConnCost},
-		"incoming": {func(m *memory) *budget.Share { return m.incoming }, link.StreamCost + incoming.ConnCost},
-	} {
-		m := newMemory()
-		for _, s := range []*budget.Share{m.windows, m.relayed} {
-			for s.Take(4 << 10) {
-			}
+	m := newMemory()
+	for _, s := range []*budget.Share{m.windows, m.relayed} {
+		for s.Take(4 << 10) {
 		}
-		if n := c.share(m).Free() / c.cost; n < connections {
-			t.Errorf("%s: there is room for %d connections, want %d", name, n, connections)
+	}
+	for range connections {
+		if !m.outgoing.Take(link.StreamCost+outgoing.ConnCost) || !m.incoming.Take(link.StreamCost+incoming.ConnCost) {
+			t.Fatalf("there is room for %d and %d bytes of connections, want %d of them each way", m.outgoing.Used(), m.incoming.Used(), connections)
 		}
 	}
 }
