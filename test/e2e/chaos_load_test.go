@@ -27,8 +27,8 @@ func number(all, some int) int {
 
 // Peaks of memory, in MiB, that no load may exceed.
 const (
-	agentPeak      = 110 // its pod's limit is 128
-	supervisorPeak = 512 // 2,000 connections with 128 KiB each to be sent, in buffers up to twice that
+	agentPeak      = 170 // its pod's limit is 192
+	supervisorPeak = 832 // 2,000 connections each way, with 128 KiB each to be sent, in buffers up to twice that
 )
 
 // crowdPod puts the program crowd into the tools pod and gives its path there.
@@ -171,6 +171,25 @@ func TestChaosStolen(t *testing.T) {
 	}
 	peaks(t)
 	r.stop()
+}
+
+// Both at the same time.
+func TestChaosBothWays(t *testing.T) {
+	n := strconv.Itoa(number(2000, 300))
+	crowd := crowdPod(t)
+	r := start(t, "-q", "-t", "pod/app", "--steal", "bash", "-c", "crowd echo :8024 & read -r _; crowd hold "+n+" "+podIP(t, "echo")+":7002; kill $!")
+	r.waitFor("listening")
+	clients, end := podRun(t, "tools", crowd, "stall", n, podIP(t, "app")+":8024")
+	if !clients.waitFor(n+" stalled", runTime) {
+		t.Fatalf("the clients: %s", clients)
+	}
+	fmt.Fprintln(r.stdin)
+	r.waitFor(n + " intact")
+	peaks(t)
+	if err := end(); err != nil {
+		t.Errorf("the clients: %v: %s", err, clients)
+	}
+	r.end()
 }
 
 // Many clients that begin to send and never go on take nothing from the others:
