@@ -160,6 +160,10 @@ func (b *builder) files() {
 			f.Mapping = append(f.Mapping, rules.FileMapping{Path: rules.Pattern{Text: p.Key, Origin: v.at(&document.Node{Place: p.Place})}, To: p.Value.Text})
 		}
 	}
+	if b.has("feature.fs.cache") {
+		seconds := int(b.values["feature.fs.cache"].node.Int)
+		b.cfg.FilesCache = &seconds
+	}
 	f.ShowAWS = !b.yes("feature.magic.aws", true)
 }
 

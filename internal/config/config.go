@@ -28,8 +28,12 @@ type Config struct {
 	InsecureTLS *bool `json:"insecure_tls,omitempty"`
 	Agent       Agent `json:"agent"`
 
-	Env      rules.EnvOptions      `json:"env"`
-	Files    rules.FilesOptions    `json:"files"`
+	Env   rules.EnvOptions   `json:"env"`
+	Files rules.FilesOptions `json:"files"`
+	// FilesCache is how long names and attributes of the target's files are
+	// remembered, in seconds; nil: the default.
+	FilesCache *int `json:"files_cache,omitempty"`
+
 	Incoming rules.IncomingOptions `json:"incoming"`
 	Outgoing rules.OutgoingOptions `json:"outgoing"`
 	DNS      rules.DNSOptions      `json:"dns"`

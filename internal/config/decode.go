@@ -86,6 +86,9 @@ func (d *decoder) set(name string, n *document.Node, from origin) { d.setAs(name
 // setAs is set for a value that was written as the value of another name: of
 // the section.
 func (d *decoder) setAs(written, name string, n *document.Node, from origin) {
+	if name == "feature.fs.cache" && (n.Kind == document.String && n.Text == "off" || n.Kind == document.Bool && !n.Bool) {
+		n = &document.Node{Kind: document.Int, Place: n.Place} // to YAML "off" may be a truth value
+	}
 	v := value{d.keys[name], n, from, written}
 	if d.check(v) {
 		d.values[name] = v

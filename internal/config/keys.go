@@ -77,6 +77,7 @@ var limits = map[string]int64{
 	"agent.communication_timeout":     65535,
 	"agent.resume_window":             maxResumeWindow,
 	"feature.fs.readonly_file_buffer": 15 << 20,
+	"feature.fs.cache":                3600,
 
 	"feature.network.incoming.lost_reply_timeout": maxResumeWindow,
 }

@@ -136,6 +136,9 @@ func (d *decoder) parse(k *Key, text string, from origin) *document.Node {
 		}
 		return &document.Node{Kind: document.Bool, Bool: text == "true"}
 	case Number:
+		if k.Name == "feature.fs.cache" && (text == "off" || text == "false") {
+			text = "0"
+		}
 		i, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
 			return wrong("a whole number")

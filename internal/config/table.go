@@ -80,6 +80,7 @@ var keyTable = []Key{
 	{"feature.fs.local", Patterns, "none", "MIRRORD_FILE_LOCAL_PATTERN", Works, "paths that are this machine's"},
 	{"feature.fs.not_found", Patterns, "none", "", Works, "paths that do not exist"},
 	{"feature.fs.mapping", PathMap, "none", "", Works, "give paths that match another name, with `$1` and `${name}`; the first that matches counts"},
+	{"feature.fs.cache", Number, "1", "MIRRORD_FILE_CACHE", Works, "seconds that names and attributes of the target's files are remembered; `off`: not at all"},
 	{"feature.fs.readonly_file_buffer", Number, "", "", Needless, "how far is read ahead follows the program"},
 
 	{"feature.network.ipv6", Bool, "true", "MIRRORD_ENABLE_IPV6", Works, "`false`: no IPv6 for the program"},

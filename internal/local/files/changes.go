@@ -21,6 +21,10 @@ type inode struct {
 	pending map[*outbox]bool
 }
 
+// settledTime is how long a change that has been done is known at least: what
+// was asked before it is not used any more by then.
+const settledTime = time.Second
+
 // bare is a key without its side: the target's file is the same in the view.
 func bare(k uint64) uint64 { return k &^ (3 << 62) }
 
@@ -53,7 +57,7 @@ func (r *remote) letGo(k uint64) {
 // prune forgets what is of no use any more. For holders of the lock.
 func (r *remote) prune() {
 	for k, in := range r.inodes {
-		if in.users == 0 && len(in.pending) == 0 && !fresh(in.changed) {
+		if in.users == 0 && len(in.pending) == 0 && time.Since(in.changed) > max(r.life, settledTime) {
 			delete(r.inodes, k)
 		}
 	}

@@ -163,10 +163,10 @@ func anchored(p string) (_ string, climbs bool) {
 func (t *Tree) lookupView(ctx context.Context, p string) (fusefs.Node, error) {
 	a, err := t.remote.stat(ctx, p)
 	if err == nil {
-		return remoteNode(sideView, p, p, a), nil
+		return t.remoteNode(sideView, p, p, a), nil
 	}
 	if !errors.Is(err, syscall.ENOENT) {
-		return fusefs.Node{Keep: life}, err
+		return fusefs.Node{Keep: t.o.Life}, err
 	}
 	return t.socketNode(p)
 }
@@ -178,10 +178,10 @@ func (t *Tree) socketNode(p string) (fusefs.Node, error) {
 	case mode.IsDir():
 		return t.ledNode(viewDir + p), nil
 	case mode&fs.ModeSocket != 0:
-		return fusefs.Node{Key: pathKey("out:" + p), Keep: life, KeepAttr: life,
+		return fusefs.Node{Key: pathKey("out:" + p), Keep: t.o.Life, KeepAttr: t.o.Life,
 			Attr: protocol.Attr{Mode: unix.S_IFLNK | 0o777, Size: uint64(len(p)), Nlink: 1, Link: p}}, nil
 	}
-	return fusefs.Node{Keep: life}, syscall.ENOENT
+	return fusefs.Node{Keep: t.o.Life}, syscall.ENOENT
 }
 
 // socketPlace is the type of what this machine has at p, if it is a socket or

@@ -42,9 +42,9 @@ const (
 	// the target's symbolic links lead that cross to a path which is local by
 	// rule. It is not listed.
 	viewDir = "/.mirrord/remote"
-	// life is how long the target's names, attributes and small contents are
-	// remembered.
-	life = time.Second
+	// DefaultLife is how long the target's names, attributes and small contents
+	// are remembered.
+	DefaultLife = time.Second
 	// maxCopy bounds what is copied of a remote file that is written in place,
 	// in bytes.
 	maxCopy = 256 << 20
@@ -68,6 +68,9 @@ type Options struct {
 	// Window is how long a lost link may take to come back: what is open waits
 	// for it. 0: less than callTime.
 	Window time.Duration
+	// Life is how long the target's names, attributes and small contents are
+	// remembered; 0: not at all.
+	Life time.Duration
 	// Served are files with a content of the session's own.
 	Served map[string][]byte
 	Emit   event.Sink
@@ -94,7 +97,7 @@ var _ fusefs.Tree = (*Tree)(nil)
 
 // New makes the view.
 func New(o Options) *Tree {
-	t := &Tree{o: o, remote: newRemote(o.Peer, o.Window, o.Ahead), born: time.Now(), fixed: map[string]uint32{}, absent: map[string]bool{},
+	t := &Tree{o: o, remote: newRemote(o.Peer, o.Window, o.Life, o.Ahead), born: time.Now(), fixed: map[string]uint32{}, absent: map[string]bool{},
 		switched: map[string]bool{}, parents: map[string]bool{}, said: map[string]bool{}}
 	lead := func(p string) {
 		for d := path.Dir(p); d != "/"; d = path.Dir(d) {
@@ -211,7 +214,7 @@ func (t *Tree) Lookup(ctx context.Context, p string) (fusefs.Node, error) {
 func (t *Tree) lookupSides(ctx context.Context, p string) (fusefs.Node, error) {
 	switch where, name := t.at(p); where {
 	case rules.Local:
-		n, err := localNode(p, name)
+		n, err := t.localNode(p, name)
 		if errors.Is(err, syscall.ENOENT) && t.o.Rules.Reaches(p, rules.Remote) {
 			return t.directory(t.lookupRemote(ctx, p, name))
 		}
@@ -222,13 +225,13 @@ func (t *Tree) lookupSides(ctx context.Context, p string) (fusefs.Node, error) {
 	case rules.Remote:
 		n, err := t.lookupRemote(ctx, p, name)
 		if errors.Is(err, syscall.ENOENT) && t.shows(p) {
-			if l, err := t.directory(localNode(p, name)); err == nil {
+			if l, err := t.directory(t.localNode(p, name)); err == nil {
 				return l, nil
 			}
 		}
 		return n, err
 	}
-	return fusefs.Node{Keep: life}, syscall.ENOENT
+	return fusefs.Node{Keep: t.o.Life}, syscall.ENOENT
 }
 
 // shows reports whether a local directory is shown at p, which is the
@@ -240,7 +243,7 @@ func (t *Tree) shows(p string) bool {
 // directory lets a lookup through if it found a directory.
 func (t *Tree) directory(n fusefs.Node, err error) (fusefs.Node, error) {
 	if err == nil && n.Attr.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return fusefs.Node{Keep: life}, syscall.ENOENT
+		return fusefs.Node{Keep: t.o.Life}, syscall.ENOENT
 	}
 	return n, err
 }
@@ -249,9 +252,9 @@ func (t *Tree) directory(n fusefs.Node, err error) (fusefs.Node, error) {
 func (t *Tree) lookupRemote(ctx context.Context, p, name string) (fusefs.Node, error) {
 	a, err := t.remote.stat(ctx, name)
 	if err != nil {
-		return fusefs.Node{Keep: life}, err
+		return fusefs.Node{Keep: t.o.Life}, err
 	}
-	return remoteNode(sideRemote, p, name, a), nil
+	return t.remoteNode(sideRemote, p, name, a), nil
 }
 
 // Readlink implements fusefs.Tree.
@@ -265,7 +268,7 @@ func (t *Tree) Readlink(ctx context.Context, p string, k uint64) (string, error)
 	}
 	switch _, name := t.at(p); s {
 	case sideLocal:
-		if n, err := localNode(p, name); err != nil || n.Key != k {
+		if n, err := t.localNode(p, name); err != nil || n.Key != k {
 			return "", syscall.ESTALE
 		}
 		to, err := os.Readlink(name)

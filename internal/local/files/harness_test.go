@@ -72,7 +72,7 @@ func newView(t testing.TB, set func(base string, o *Options)) *view {
 	near, far := net.Pipe()
 	local, agent := link.New(near, link.Local, link.Options{}), link.New(far, link.Agent, link.Options{})
 	v := &view{t: t, target: tg, link: local, base: base}
-	o := Options{Peer: local, Rules: ruled(t, rules.FilesOptions{}, rules.Places{}), Emit: func(e event.Event) {
+	o := Options{Life: DefaultLife, Peer: local, Rules: ruled(t, rules.FilesOptions{}, rules.Places{}), Emit: func(e event.Event) {
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		v.events = append(v.events, e)

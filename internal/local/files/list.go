@@ -29,7 +29,7 @@ func (t *Tree) List(ctx context.Context, p string) ([]fusefs.Entry, error) {
 		}
 		all := make([]fusefs.Entry, 0, len(list))
 		for _, e := range list {
-			all = append(all, fusefs.Entry{Name: e.Name, Node: remoteNode(sideView, path.Join(r, e.Name), path.Join(r, e.Name), &e.Attr)})
+			all = append(all, fusefs.Entry{Name: e.Name, Node: t.remoteNode(sideView, path.Join(r, e.Name), path.Join(r, e.Name), &e.Attr)})
 		}
 		return all, nil
 	}
@@ -108,7 +108,7 @@ func (t *Tree) listRemote(ctx context.Context, p, dir string, all map[string]fus
 		}
 		reached := a.Mode&unix.S_IFMT == unix.S_IFDIR && t.o.Rules.Reaches(c, rules.Remote)
 		if w == rules.Remote || w == rules.Local && reached {
-			all[list[i].Name] = remoteNode(sideRemote, c, name, a)
+			all[list[i].Name] = t.remoteNode(sideRemote, c, name, a)
 		}
 	}
 	return nil
@@ -134,7 +134,7 @@ func (t *Tree) listLocal(ctx context.Context, p, dir string, all map[string]fuse
 		if w == rules.NotFound || w == rules.Remote && (taken || !t.shows(c)) {
 			continue
 		}
-		n, err := localNode(c, name)
+		n, err := t.localNode(c, name)
 		if err != nil || w == rules.Remote && n.Attr.Mode&unix.S_IFMT != unix.S_IFDIR {
 			continue
 		}

@@ -153,5 +153,5 @@ func (m *madeFile) Seek(_ context.Context, off int64, whence uint32) (int64, err
 }
 
 func (m *madeFile) Stat(context.Context) (protocol.Attr, time.Duration, error) {
-	return m.attr, life, nil
+	return m.attr, DefaultLife, nil
 }

@@ -74,20 +74,20 @@ func pathKey(p string) uint64 {
 }
 
 // remoteNode is what the target calls name, shown at p on side s.
-func remoteNode(s side, p, name string, a *protocol.Attr) fusefs.Node {
-	return fusefs.Node{Attr: *a, Key: mapped(attrKey(s, name, a), p, name, a), Keep: life, KeepAttr: life}
+func (t *Tree) remoteNode(s side, p, name string, a *protocol.Attr) fusefs.Node {
+	return fusefs.Node{Attr: *a, Key: mapped(attrKey(s, name, a), p, name, a), Keep: t.o.Life, KeepAttr: t.o.Life}
 }
 
 // localNode is lstat(2) of name, shown at p. Another program may change a local
 // file at any time, and the developer looks at once: attributes are not
 // remembered.
-func localNode(p, name string) (fusefs.Node, error) {
+func (t *Tree) localNode(p, name string) (fusefs.Node, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(name, &st); err != nil {
 		return fusefs.Node{}, &os.PathError{Op: "lstat", Path: name, Err: err}
 	}
 	a := localAttr(&st)
-	return fusefs.Node{Attr: a, Key: mapped(attrKey(sideLocal, p, &a), p, name, &a), Keep: life}, nil
+	return fusefs.Node{Attr: a, Key: mapped(attrKey(sideLocal, p, &a), p, name, &a), Keep: t.o.Life}, nil
 }
 
 func localAttr(st *unix.Stat_t) protocol.Attr {
@@ -112,7 +112,7 @@ func (t *Tree) fixedNode(p string, mode uint32) fusefs.Node {
 // it.
 func (t *Tree) ledNode(p string) fusefs.Node {
 	n := t.made(p, unix.S_IFDIR|0o755)
-	n.Keep, n.KeepAttr = life, life
+	n.Keep, n.KeepAttr = t.o.Life, t.o.Life
 	return n
 }
 
@@ -121,7 +121,7 @@ func (t *Tree) rootNode() fusefs.Node { return t.fixedNode("/", unix.S_IFDIR|0o7
 func (t *Tree) servedNode(p string, content []byte) fusefs.Node {
 	n := t.made(p, unix.S_IFREG|0o644)
 	n.Attr.Size = uint64(len(content))
-	n.Keep, n.KeepAttr = life, life
+	n.Keep, n.KeepAttr = t.o.Life, t.o.Life
 	return n
 }
 
@@ -133,4 +133,4 @@ func (t *Tree) made(p string, mode uint32) fusefs.Node {
 }
 
 // fresh reports whether something fetched at that time may still be used.
-func fresh(at time.Time) bool { return time.Since(at) < life }
+func (r *remote) fresh(at time.Time) bool { return time.Since(at) < r.life }

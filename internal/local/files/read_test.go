@@ -127,7 +127,7 @@ func TestSlowReader(t *testing.T) {
 		for off := int64(0); off < size; off += piece {
 			_, err := f.ReadAt(t.Context(), make([]byte, piece), off)
 			must(t, err)
-			time.Sleep(life / 3)
+			time.Sleep(DefaultLife / 3)
 		}
 		if n := v.target.count("ReadAt", ""); n > 3*size/chunk {
 			t.Errorf("%d pieces were asked for, there are %d", n, size/chunk)
@@ -275,7 +275,7 @@ func TestLinkGone(t *testing.T) {
 	// A small file whose content is old by now must not pretend.
 	rf := small.(*remoteFile)
 	rf.mu.Lock()
-	rf.headAt = rf.headAt.Add(-2 * life)
+	rf.headAt = rf.headAt.Add(-2 * DefaultLife)
 	rf.mu.Unlock()
 	if _, err := small.ReadAt(t.Context(), make([]byte, 7), 0); errno(err) != syscall.EIO {
 		t.Errorf("old content: %v, want EIO", err)
@@ -309,7 +309,7 @@ func TestReplacedFile(t *testing.T) {
 		if got, err := v.content(v.in("/file")); len(got) != 2<<20 || err != nil {
 			t.Errorf("opened anew: %d bytes, %v", len(got), err)
 		}
-		time.Sleep(2 * life)
+		time.Sleep(2 * DefaultLife)
 		if got, err := v.content(v.in("/small")); got != "new" || err != nil {
 			t.Errorf("opened anew: %q, %v", got, err)
 		}
@@ -332,7 +332,7 @@ func TestReplacedFile(t *testing.T) {
 			if a, _, err := grows.Stat(t.Context()); a.Size != 7 || err != nil {
 				t.Errorf("size of what has grown: %d, %v", a.Size, err)
 			}
-			time.Sleep(2 * life)
+			time.Sleep(2 * DefaultLife)
 		}
 		for _, f := range []interface{ Close() error }{file, small, removed, grows} {
 			f.Close()
@@ -362,7 +362,7 @@ func TestChangedFile(t *testing.T) {
 				}
 				want := strings.Repeat("z", 1<<20)
 				write(t, v.remote(v.in("/file")), want)
-				time.Sleep(life + 1)
+				time.Sleep(DefaultLife + 1)
 				must(t, tell(v))
 				if got, err := v.all(f); got != want || err != nil {
 					t.Errorf("%d bytes that are not the new ones, %v", len(got), err)
@@ -456,7 +456,7 @@ func TestHostileAgent(t *testing.T) {
 // TestRememberedIsBounded: by size, by number and by time.
 func TestRememberedIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRemote(nil, 0, nil)
+		r := newRemote(nil, 0, DefaultLife, nil)
 		defer r.close()
 		check := func(wantSize, wantCount int) {
 			t.Helper()
@@ -487,7 +487,7 @@ func TestRememberedIsBounded(t *testing.T) {
 		if _, ok := r.remembered("same"); ok {
 			t.Error("what is forgotten is remembered")
 		}
-		time.Sleep(2 * life)
+		time.Sleep(2 * DefaultLife)
 		if _, ok := r.remembered("9999"); ok {
 			t.Error("what is old is remembered")
 		}
@@ -583,4 +583,38 @@ func FuzzAgent(f *testing.F) {
 			t.Errorf("%x: not answered", b)
 		}
 	})
+}
+
+// TestCacheOff: nothing is remembered, so what changes in the target is seen at
+// once; and what is remembered for long is not asked for again.
+func TestCacheOff(t *testing.T) {
+	for name, c := range map[string]struct {
+		life time.Duration
+		want string
+	}{"off": {0, "changed"}, "long": {time.Hour, "before."}} {
+		t.Run(name, func(t *testing.T) {
+			v := newView(t, func(_ string, o *Options) { o.Life = c.life })
+			v.has(nil, map[string]string{"/dir/file": "before.", "/dir/other": "x"})
+			n, err := v.Lookup(t.Context(), v.in("/dir/file"))
+			must(t, err)
+			if n.Keep != c.life || n.KeepAttr != c.life {
+				t.Errorf("the kernel keeps it for %v and %v, want %v", n.Keep, n.KeepAttr, c.life)
+			}
+			if got, err := v.content(v.in("/dir/file")); got != "before." || err != nil {
+				t.Errorf("got %q, %v", got, err)
+			}
+			must(t, os.WriteFile(v.remote(v.in("/dir/file")), []byte("changed"), 0o644))
+			if got, err := v.content(v.in("/dir/file")); got != c.want || err != nil {
+				t.Errorf("after a change in the target: %q, %v, want %q", got, err, c.want)
+			}
+			if _, err := v.Lookup(t.Context(), v.in("/dir/none")); errno(err) != syscall.ENOENT {
+				t.Error(err)
+			}
+			must(t, os.WriteFile(v.remote(v.in("/dir/none")), nil, 0o644))
+			_, err = v.Lookup(t.Context(), v.in("/dir/none"))
+			if err != nil {
+				t.Errorf("made in the target: %v", err)
+			}
+		})
+	}
 }

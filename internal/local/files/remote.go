@@ -43,6 +43,7 @@ type remote struct {
 	uid    uint32 // of the target's process, as gid
 	gid    uint32
 	names  int             // maxNames
+	life   time.Duration   // of what the target told
 	limit  time.Duration   // of a call
 	ctx    context.Context // ends with close
 	cancel context.CancelFunc
@@ -64,8 +65,8 @@ type recent struct {
 	at    time.Time
 }
 
-func newRemote(p Peer, window time.Duration, memory *budget.Share) *remote {
-	r := &remote{peer: p, memory: memory, names: maxNames, limit: callTime, recent: map[string]recent{}, inodes: map[uint64]*inode{}, ahead: make(chan struct{}, maxAhead)}
+func newRemote(p Peer, window, life time.Duration, memory *budget.Share) *remote {
+	r := &remote{peer: p, life: life, memory: memory, names: maxNames, limit: callTime, recent: map[string]recent{}, inodes: map[uint64]*inode{}, ahead: make(chan struct{}, maxAhead)}
 	if window > 0 {
 		r.limit = window + afterLoss
 	}
@@ -208,7 +209,7 @@ func (r *remote) stat(ctx context.Context, p string) (*protocol.Attr, error) {
 // session since.
 func (r *remote) remembered(p string) (e recent, ok bool) {
 	e, ok = r.newest(p)
-	return e, ok && fresh(e.at) && !r.unsettled(attrKey(sideRemote, p, e.attr), e.asked)
+	return e, ok && r.fresh(e.at) && !r.unsettled(attrKey(sideRemote, p, e.attr), e.asked)
 }
 
 // newest is what was told last, however long ago that is.
@@ -231,10 +232,10 @@ func (r *remote) remember(p string, a *protocol.Attr, asked time.Time) {
 	r.size += len(a.Data)
 	for len(r.order) > 0 {
 		old, ok := r.recent[r.order[0]]
-		if ok && fresh(old.at) && r.size <= maxRecent && len(r.order) <= maxEntries {
+		if ok && r.fresh(old.at) && r.size <= maxRecent && len(r.order) <= maxEntries {
 			break
 		}
-		if ok && (!fresh(old.at) || r.size > maxRecent || len(r.order) > maxEntries) {
+		if ok && (!r.fresh(old.at) || r.size > maxRecent || len(r.order) > maxEntries) {
 			r.drop(r.order[0])
 		}
 		r.order = r.order[1:]

@@ -209,7 +209,7 @@ func same(a, b *protocol.Attr) bool {
 // a handle to ask.
 func (f *remoteFile) refresh(ctx context.Context) error {
 	f.mu.Lock()
-	enough := f.gone || f.handle != 0 || fresh(f.headAt)
+	enough := f.gone || f.handle != 0 || f.r.fresh(f.headAt)
 	f.mu.Unlock()
 	if enough {
 		return nil
@@ -246,7 +246,7 @@ func removed(err error) bool {
 func (f *remoteFile) fromHead(p []byte, off int64) (n int, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.gone && !fresh(f.headAt) {
+	if !f.gone && !f.r.fresh(f.headAt) {
 		f.head, f.whole = nil, false
 	}
 	size := int64(len(f.head))
@@ -479,10 +479,10 @@ func (f *remoteFile) Stat(ctx context.Context) (protocol.Attr, time.Duration, er
 	}
 	f.notice()
 	f.mu.Lock()
-	attr, old, handle := f.attr, !f.gone && !fresh(f.at), f.handle
+	attr, old, handle := f.attr, !f.gone && !f.r.fresh(f.at), f.handle
 	f.mu.Unlock()
 	if !old {
-		return attr, life, nil
+		return attr, f.r.life, nil
 	}
 	var now *protocol.Attr
 	var err error
@@ -500,7 +500,7 @@ func (f *remoteFile) Stat(ctx context.Context) (protocol.Attr, time.Duration, er
 		f.attr.Data = nil
 	}
 	// Otherwise it has no name any more, and is what it was.
-	return f.attr, life, nil
+	return f.attr, f.r.life, nil
 }
 
 // Close implements fusefs.File.

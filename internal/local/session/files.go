@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/local/files"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
@@ -56,12 +58,20 @@ func (s *supervisor) openTree(b *built, spec *handoff.Spec) error {
 		}
 	}
 	b.tree = files.New(files.Options{
-		Peer: s.peer, Rules: r, Plan: plan, UID: s.first.pod.UID, GID: s.first.pod.GID, Emit: s.emit, Window: resumeWindow(&s.cfg),
+		Peer: s.peer, Rules: r, Plan: plan, UID: s.first.pod.UID, GID: s.first.pod.GID, Emit: s.emit, Window: resumeWindow(&s.cfg), Life: cacheLife(&s.cfg),
 		Sockets: []string{"/run"}, Served: Served(s.cfg.Files), Ahead: s.memory.ahead,
 	})
 	spec.Binds = slices.Concat(plan.Binds, plan.Pins)
 	spec.Hides = plan.Hides
 	return nil
+}
+
+// cacheLife is how long the target's files are remembered.
+func cacheLife(cfg *config.Config) time.Duration {
+	if cfg.FilesCache != nil {
+		return time.Duration(*cfg.FilesCache) * time.Second
+	}
+	return files.DefaultLife
 }
 
 // Places are the places of this machine that a command needs, whose arguments,
