@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Whose files a program reads and writes, by mode, list and mapping.
@@ -230,5 +231,29 @@ func TestFilesMapping(t *testing.T) {
 	got := script(t, fs, "cat /config/config.yml /inputs/hello.txt /inputs/mine.txt; ls /inputs | grep -c -e hello -e mine; ls / | grep inputs")
 	if want := "colour: blue\nfrom-pod\nlocal\n2\ninputs"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestWatcherIsTold: a program that waits for changes of the target's files is
+// told once that it will not hear of them; one that watches its own is not.
+func TestWatcherIsTold(t *testing.T) {
+	const watch = `
+import ctypes, sys
+libc = ctypes.CDLL(None)
+fd = libc.inotify_init1(0)
+assert libc.inotify_add_watch(fd, sys.argv[1].encode(), 0xfff) > 0
+print("watching", flush=True)
+sys.stdin.readline()`
+	const told = "watches files of the target by inotify"
+	for dir, want := range map[string]bool{"/data": true, ".": false} {
+		r := start(t, "-t", "pod/app", "python3", "-c", watch, dir)
+		r.waitFor("watching")
+		if got := r.stderr.waitFor(told, 3*time.Second); got != want {
+			t.Errorf("%s: told %v, want %v", dir, got, want)
+		}
+		r.end()
+		if n := strings.Count(r.stderr.String(), told); n > 1 {
+			t.Errorf("%s: told %d times", dir, n)
+		}
 	}
 }

@@ -23,6 +23,10 @@ const (
 	sideView               // the target's, below viewDir
 )
 
+// OfTarget reports whether the inode number that programs see is of a file of
+// the target's. (No other file system has such numbers.)
+func OfTarget(ino uint64) bool { s := sideOf(ino); return s == sideRemote || s == sideView }
+
 func sideOf(key uint64) side { return side(key >> 62) }
 
 // key makes a number of 61 bits and a side from a file's identity. The multiplier is the

@@ -17,6 +17,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
 // built is what serves the sandbox of a session.
@@ -102,6 +103,9 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		}
 	})
 	b.wg.Go(func() { s.acceptStreams(ctx, b, s.first) })
+	if s.cfg.FilesRules().Mode != rules.FilesLocal {
+		b.wg.Go(func() { s.findWatchers(ctx, b) })
+	}
 	return b, nil
 }
 

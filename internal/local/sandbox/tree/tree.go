@@ -240,6 +240,9 @@ func (t *Tree) open() (processes, error) {
 	return all, nil
 }
 
+// Processes are the numbers of those that are there now.
+func (t *Tree) Processes() ([]int, error) { return t.pids() }
+
 func (t *Tree) pids() ([]int, error) {
 	// A descriptor of its own: the position of t.proc is shared.
 	var dir *os.File
