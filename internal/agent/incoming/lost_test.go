@@ -80,6 +80,9 @@ func TestAbandon(t *testing.T) {
 			} else {
 				begun(t, st.local, c.asks[:4])
 			}
+			if c.want == "100 502" {
+				st.silent()
+			}
 			st.hub.Abandon() // nothing is lost yet
 			st.hub.Suspend(true)
 			st.hub.Abandon()
@@ -100,6 +103,29 @@ func TestAbandon(t *testing.T) {
 				t.Errorf("the body is %q", body)
 			}
 		})
+	}
+}
+
+// silent waits until local's interim reply, which the client has, is told to be
+// over.
+func (st *stage) silent() {
+	st.t.Helper()
+	speaks := func() bool {
+		st.hub.mu.Lock()
+		defer st.hub.mu.Unlock()
+		for w := range st.hub.held {
+			if s, ok := w.(*split); ok {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				return s.busy != nil && s.busy.speaks
+			}
+		}
+		return false
+	}
+	for end := time.Now().Add(3 * time.Second); speaks(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			st.t.Fatal("local's interim reply has no end")
+		}
 	}
 }
 
