@@ -29,6 +29,9 @@ const (
 	askTime   = 45 * time.Second // what an answer may take
 	loadPause = 10 * time.Millisecond
 	stopTime  = 300 * time.Millisecond // between Ctrl-C and the end, as a server that says goodbye
+	// askers bounds the requests under way: who asks a machine that cannot keep up
+	// for more and more only sees that.
+	askers = 64
 )
 
 func main() {
@@ -137,8 +140,11 @@ func ask(address string, pause time.Duration) error {
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	tick := time.NewTicker(pause)
+	places := make(chan struct{}, askers)
 	for n := 1; ; n++ {
+		places <- struct{}{}
 		all.Go(func() {
+			defer func() { <-places }()
 			begin := time.Now()
 			port, answer := one(ctx, address, n)
 			mu.Lock()
