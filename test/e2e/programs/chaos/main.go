@@ -29,9 +29,10 @@ const (
 	askTime   = 45 * time.Second // what an answer may take
 	loadPause = 10 * time.Millisecond
 	stopTime  = 300 * time.Millisecond // between Ctrl-C and the end, as a server that says goodbye
-	// askers bounds the requests under way: who asks a machine that cannot keep up
-	// for more and more only sees that.
-	askers = 64
+	// These bound the requests under way of who asks in a hurry: a machine that
+	// cannot keep up is not to be asked for more and more. Others ask on while
+	// nobody answers: it is what they look at.
+	hurried, others = 64, 4096
 )
 
 func main() {
@@ -140,9 +141,19 @@ func ask(address string, pause time.Duration) error {
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	tick := time.NewTicker(pause)
+	askers := others
+	if pause < askPause {
+		askers = hurried
+	}
 	places := make(chan struct{}, askers)
 	for n := 1; ; n++ {
-		places <- struct{}{}
+		select {
+		case places <- struct{}{}:
+		case <-over:
+			cancel()
+			all.Wait()
+			return nil
+		}
 		all.Go(func() {
 			defer func() { <-places }()
 			begin := time.Now()
