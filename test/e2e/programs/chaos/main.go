@@ -139,6 +139,8 @@ func ask(address string, pause time.Duration) error {
 	}()
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
 	var mu sync.Mutex
 	tick := time.NewTicker(pause)
 	askers := others
@@ -150,8 +152,6 @@ func ask(address string, pause time.Duration) error {
 		select {
 		case places <- struct{}{}:
 		case <-over:
-			cancel()
-			all.Wait()
 			return nil
 		}
 		all.Go(func() {
@@ -165,8 +165,6 @@ func ask(address string, pause time.Duration) error {
 		select {
 		case <-tick.C:
 		case <-over:
-			cancel()
-			all.Wait()
 			return nil
 		}
 	}
