@@ -3,8 +3,12 @@ package expression
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 )
+
+// padded is a repetition with a number like 00 or 01.
+var padded = regexp.MustCompile(`^\{(0\d+(,\d*)?|\d+,0\d+)\}`)
 
 // check refuses what an engine here would take for something else than the
 // dialect means, so that no filter is silently another one: set operations in
@@ -34,6 +38,9 @@ func check(p string) error {
 		case '{':
 			if strings.HasPrefix(p[i:], "{,") {
 				return errors.New("{,n} is not a repetition in every engine: write {0,n}, or \\{ for a brace")
+			}
+			if n := padded.FindString(p[i:]); n != "" {
+				return fmt.Errorf("%s is not a repetition in every engine: write its numbers without a 0 before them, or \\{ for a brace", n)
 			}
 		case '(':
 			if err := checkFlags(p[i:]); err != nil {
