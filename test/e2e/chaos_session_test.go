@@ -169,15 +169,21 @@ func (h *hunted) ready() {
 	}
 }
 
-// family finds the grandchild, if it is there: its parent may have been killed
-// before it could name it.
+// family finds the program and the grandchild, if they are there: their parent may
+// have been killed before anybody looked.
 func (h *hunted) family() {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
 		line, _ := os.ReadFile(dir + "/cmdline")
 		env, _ := os.ReadFile(dir + "/environ")
-		if strings.HasSuffix(string(line), "sleep\x001000\x00") && strings.Contains(string(env), "HUNTED="+h.log+"\x00") {
-			h.grandchild, _ = strconv.Atoi(filepath.Base(dir))
+		if !strings.Contains(string(env), "HUNTED="+h.log+"\x00") {
+			continue
+		}
+		switch pid, _ := strconv.Atoi(filepath.Base(dir)); {
+		case strings.HasSuffix(string(line), "sleep\x001000\x00"):
+			h.grandchild = pid
+		case strings.HasPrefix(string(line), "chaos\x00"):
+			h.program = pid
 		}
 	}
 }
