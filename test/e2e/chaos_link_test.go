@@ -315,6 +315,8 @@ func (s *lasting) startClients(t *testing.T, c cutting, d time.Duration) *client
 	k.stop = stop
 	t.Cleanup(stop)
 	steal := fmt.Sprintf("http://%s:%d", s.ip, chaosSteal)
+	begun := func() int { return strings.Count(s.stdout.String(), "asked /slow") }
+	slow := begun()
 	flag := filepath.Join("/tmp", fmt.Sprintf("%s-%d", w.namespace, time.Now().UnixNano())) // in the node
 	if !c.quiet {
 		// Each line: when it began and how long it took in ms, and the answer.
@@ -333,6 +335,11 @@ func (s *lasting) startClients(t *testing.T, c cutting, d time.Duration) *client
 		})
 	}
 	time.Sleep(700 * time.Millisecond)
+	for end := time.Now().Add(20 * time.Second); !c.quiet && begun() == slow; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the program gets no request")
+		}
+	}
 	k.stop = func() {
 		_, _ = w.cluster.NodeExec(ctx, "node-2", "touch", flag)
 		k.wg.Wait()

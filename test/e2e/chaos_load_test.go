@@ -177,7 +177,7 @@ func TestChaosStolen(t *testing.T) {
 func TestChaosBothWays(t *testing.T) {
 	n := strconv.Itoa(number(2000, 300))
 	crowd := crowdPod(t)
-	r := start(t, "-q", "-t", "pod/app", "--steal", "bash", "-c", "crowd echo :8024 & read -r _; crowd hold "+n+" "+podIP(t, "echo")+":7002; kill $!")
+	r := start(t, "-q", "-t", "pod/app", "--steal", "bash", "-c", "crowd echo :8024 & read -r _; crowd hold "+n+" "+podIP(t, "echo")+":7002; read -r _; kill $!")
 	r.waitFor("listening")
 	clients, end := podRun(t, "tools", crowd, "stall", n, podIP(t, "app")+":8024")
 	if !clients.waitFor(n+" stalled", runTime) {
@@ -189,7 +189,7 @@ func TestChaosBothWays(t *testing.T) {
 	if err := end(); err != nil {
 		t.Errorf("the clients: %v: %s", err, clients)
 	}
-	r.end()
+	r.end() // and of its input
 }
 
 // Many clients that begin to send and never go on take nothing from the others:

@@ -317,11 +317,21 @@ func supervise(r *reporter, sc scenario, orders <-chan order) error {
 	}
 	r.say(event{Name: "running", N: int(ns.Ino)})
 	go tunRole(r, b)
+	var ending sync.WaitGroup // it needs the box until it has seen that all is gone
+	defer ending.Wait()
 	go func() {
 		for {
 			select {
 			case o := <-orders:
-				go obey(r, b, o, release)
+				if o.Do == "end" {
+					ending.Add(1)
+				}
+				go func() {
+					obey(r, b, o, release)
+					if o.Do == "end" {
+						ending.Done()
+					}
+				}()
 			case <-b.Done():
 				return
 			}

@@ -54,6 +54,8 @@ type setup struct {
 	own  bool // there is a user namespace of its own
 
 	routed bool // there are no nftables, routes do their work
+
+	helperReady int // the reading end of a pipe, on which the helper says so
 }
 
 // runInit returns, with an exit code, only if the command could not be run.
@@ -107,7 +109,7 @@ func (s *setup) run() *handoff.Error {
 			return failure(handoff.StepHostname, s.spec.Hostname, err)
 		}
 	}
-	for _, step := range []func() *handoff.Error{s.network, s.sockets, s.startHelper, s.mounts} {
+	for _, step := range []func() *handoff.Error{s.startHelper, s.network, s.sockets, s.awaitHelper, s.mounts} {
 		if err := step(); err != nil {
 			return err
 		}

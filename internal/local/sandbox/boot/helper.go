@@ -29,6 +29,7 @@ import (
 const (
 	helperSocket = 3 // to the supervisor
 	helperProc   = 4 // /proc, opened before the FUSE root
+	helperReady  = 5 // a pipe, on which it says that it serves
 )
 
 func (s *setup) startHelper() *handoff.Error {
@@ -61,13 +62,19 @@ func (s *setup) tryStartHelper() error {
 		return err
 	}
 	defer unix.Close(proc)
+	var ready [2]int
+	if err := unix.Pipe2(ready[:], unix.O_CLOEXEC); err != nil {
+		return err
+	}
+	defer unix.Close(ready[1])
+	s.helperReady = ready[0]
 	n := uintptr(null)
 	caps := []uintptr{unix.CAP_SYS_PTRACE, unix.CAP_KILL}
 	if !s.own {
 		caps = nil // root has what there is by execve
 	}
 	pid, _, err := syscall.StartProcess("/proc/self/exe", []string{handoff.HelperName, s.space()}, &syscall.ProcAttr{
-		Dir: "/", Env: []string{"GOMAXPROCS=1"}, Files: []uintptr{n, n, n, uintptr(pair[1]), uintptr(proc)},
+		Dir: "/", Env: []string{"GOMAXPROCS=1"}, Files: []uintptr{n, n, n, uintptr(pair[1]), uintptr(proc), uintptr(ready[1])},
 		Sys: &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_PARENT, AmbientCaps: caps},
 	})
 	if err != nil {
@@ -80,11 +87,32 @@ func (s *setup) tryStartHelper() error {
 	return s.send(handoff.Helper, pair[0], binary.BigEndian.AppendUint32(nil, uint32(pid))...)
 }
 
+// awaitHelper waits until the helper serves. Before that its program is still
+// being loaded, from the root that the mounts are about to replace.
+func (s *setup) awaitHelper() *handoff.Error {
+	defer unix.Close(s.helperReady)
+	var word [1]byte
+	for {
+		n, err := unix.Read(s.helperReady, word[:])
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err == nil && n == 0:
+			err = unix.ESRCH // it has ended
+		}
+		if err != nil {
+			return failure(handoff.StepHelper, "", err)
+		}
+		return nil
+	}
+}
+
 // runHelper returns when the supervisor is gone and the tree is ended.
 func runHelper() int {
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGTSTP, unix.SIGPIPE)
 	unix.CloseOnExec(helperSocket)
 	unix.CloseOnExec(helperProc)
+	unix.CloseOnExec(helperReady)
 	proc := os.NewFile(helperProc, "/proc")
 	if len(os.Args) != 2 {
 		return handoff.CodeBroken
@@ -99,6 +127,10 @@ func runHelper() int {
 		return handoff.CodeBroken
 	}
 	closeInherited(proc)
+	if _, err := unix.Write(helperReady, []byte{1}); err != nil {
+		return handoff.CodeBroken
+	}
+	unix.Close(helperReady)
 	for serveSocket(helperSocket) {
 	}
 	if err := all.End(context.Background()); err != nil {

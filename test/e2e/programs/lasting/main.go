@@ -314,6 +314,7 @@ func repeat(what string, do func(context.Context) error) {
 // digest of what was posted.
 func serve(w http.ResponseWriter, r *http.Request) {
 	if d, err := time.ParseDuration(r.URL.Query().Get("for")); err == nil {
+		fmt.Println("asked", r.URL.Path)
 		time.Sleep(d)
 	}
 	digest := sha256.New()
