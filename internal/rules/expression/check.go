@@ -57,6 +57,10 @@ func checkEscape(p string) error {
 		return nil // the engines refuse it
 	}
 	c := p[1]
+	digit := func(c byte) bool { return c >= '0' && c <= '9' }
+	if c == '0' || digit(c) && len(p) > 2 && digit(p[2]) {
+		return fmt.Errorf("the octal escape %s is not supported: write \\x and two hexadecimal digits", p[:2])
+	}
 	letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 	if letter && !strings.ContainsRune("AabBdDEfknpPrsStuvwWxzZ", rune(c)) || c == '<' || c == '>' {
 		return fmt.Errorf("the escape \\%c is not supported", c)
