@@ -49,14 +49,18 @@ func watched(pid int) (inodes []uint64, err error) {
 		}
 		return nil, err
 	}
+	root := "" // the device of its root file system
 	for _, fd := range fds {
 		if to, _ := os.Readlink(dir + "fd/" + fd.Name()); to != "anon_inode:inotify" {
 			continue
 		}
+		if root == "" {
+			table, _ := os.ReadFile(dir + "mountinfo") // it may have ended
+			root = rootDevice(string(table))
+		}
 		info, err := os.ReadFile(dir + "fdinfo/" + fd.Name())
-		table, terr := os.ReadFile(dir + "mountinfo")
-		if err == nil && terr == nil { // it may have been closed, or have ended
-			inodes = append(inodes, parseWatches(string(info), rootDevice(string(table)))...)
+		if err == nil && root != "" { // it may have been closed
+			inodes = append(inodes, parseWatches(string(info), root)...)
 		}
 	}
 	return inodes, nil

@@ -87,7 +87,7 @@ func control(f *os.File, do func(fd int) error) error {
 
 // Empty reports whether no process is left.
 func (t *Tree) Empty() (bool, error) {
-	pids, err := t.pids()
+	pids, err := t.Processes()
 	return len(pids) == 0, err
 }
 
@@ -217,7 +217,7 @@ func (all processes) wait(ctx context.Context, limit time.Time) error {
 
 // open gives pidfds of all processes of the tree; the caller closes them.
 func (t *Tree) open() (processes, error) {
-	pids, err := t.pids()
+	pids, err := t.Processes()
 	if err != nil {
 		return nil, err
 	}
@@ -241,9 +241,7 @@ func (t *Tree) open() (processes, error) {
 }
 
 // Processes are the numbers of those that are there now.
-func (t *Tree) Processes() ([]int, error) { return t.pids() }
-
-func (t *Tree) pids() ([]int, error) {
+func (t *Tree) Processes() ([]int, error) {
 	// A descriptor of its own: the position of t.proc is shared.
 	var dir *os.File
 	err := control(t.proc, func(fd int) error {

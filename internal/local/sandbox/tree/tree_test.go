@@ -100,7 +100,7 @@ func TestEndWithoutPatience(t *testing.T) {
 // TestExcept: those are neither counted nor touched.
 func TestExcept(t *testing.T) {
 	all := newTree(t, "sleep 1000 &")
-	pids, err := all.pids()
+	pids, err := all.Processes()
 	if err != nil || len(pids) != 2 {
 		t.Fatalf("got %v, %v; want two processes", pids, err)
 	}
