@@ -119,6 +119,9 @@ func goroutines() (list []string) {
 		if at := strings.Index(text, "]:\n"); at >= 0 {
 			text = text[at+3:]
 		}
+		if strings.HasPrefix(text, "runtime.goexit") {
+			continue // it has returned: look's own, of exec.Cmd, among them
+		}
 		list = append(list, varying.ReplaceAllString(text, ""))
 	}
 	return list
