@@ -43,7 +43,7 @@ type outcome struct {
 	// ends: the session ends by itself within this time; 0: it goes on, and
 	// Ctrl-C ends it later.
 	ends  time.Duration
-	codes []int    // of the exit, one of these; -1: by a signal
+	codes []int    // of the exit, one of these, in the manner of a shell
 	says  []string // each exactly once; no other failure is told
 	// may is a failure that is told if the kill came a moment before something
 	// else; its exit code is 1.
@@ -118,7 +118,7 @@ func matrix() []killed {
 	byBoth.text = "exit 130, by itself; or `supervisor-lost`, if that was first"
 	silent := own.with(130)
 	silent.text, silent.ends, silent.back = "exit 130, within 8 s", 8*time.Second, silenceTime
-	gone := outcome{text: "everything ends", codes: []int{-1}, ends: time.Second, back: closedTime}
+	gone := outcome{text: "everything ends", codes: []int{137}, ends: time.Second, back: closedTime}
 	paused := onward
 	waits := own.with(130)
 	waits.text, waits.ends, waits.back = "waits; exit 130 when it is continued", 0, 0

@@ -233,7 +233,7 @@ func (h *hunted) helperGone(t *testing.T) {
 // verdict checks how the session ended, and what was said.
 func verdict(t *testing.T, h *hunted, want outcome) {
 	t.Helper()
-	code := h.cmd.ProcessState.ExitCode()
+	code := shellCode(h.cmd.ProcessState)
 	failures := strings.Count(h.stderr.String(), ", see docs/errors.md)")
 	if want.may != "" && strings.Contains(h.stderr.String(), "("+want.may+",") && code == 1 && failures == 1 {
 		return
@@ -256,6 +256,15 @@ func verdict(t *testing.T, h *hunted, want outcome) {
 	if t.Failed() {
 		t.Logf("stderr:\n%s", h.stderr)
 	}
+}
+
+// shellCode is what a shell calls the exit code: 128+n when signal n ended it.
+// A front that has done its work dies by the signal that comes then.
+func shellCode(s *os.ProcessState) int {
+	if ws := s.Sys().(syscall.WaitStatus); ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return s.ExitCode()
 }
 
 // undisturbed checks what others noticed: the target serves its port itself from
