@@ -25,6 +25,9 @@ func check(p string) error {
 				i += end + 1
 				continue
 			}
+			if i+1 < len(p) && p[i+1] == '\'' { // of a group's name, or of itself
+				return errors.New(`the escape \' is not supported: write ' alone`)
+			}
 			if err := checkEscape(p[i:]); err != nil {
 				return err
 			}

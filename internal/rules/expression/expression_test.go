@@ -36,12 +36,12 @@ func TestMatch(t *testing.T) {
 
 // What engines read differently is refused.
 func TestRefused(t *testing.T) {
-	for _, text := range []string{"a{,3}", "a{00}", "a{1,02}", "a{03,}", `\y`, "[a&&b]", "(?u:a)", `\500`, `\07`, `[\12]`} {
+	for _, text := range []string{"a{,3}", "a{00}", "a{1,02}", "a{03,}", `\y`, "[a&&b]", "(?u:a)", `\500`, `\07`, `[\12]`, `\'0'`} {
 		if _, err := Compile(text, false); err == nil {
 			t.Errorf("%q is taken", text)
 		}
 	}
-	for _, text := range []string{"a{0}", "a{0,3}", "a{10,}", `a\{00}`, "[{00}]", "a{0x}", `(a)\1b`, `\x40`} {
+	for _, text := range []string{"a{0}", "a{0,3}", "a{10,}", `a\{00}`, "[{00}]", "a{0x}", `(a)\1b`, `\x40`, `[\']`} {
 		if _, err := Compile(text, false); err != nil {
 			t.Errorf("%q: %v", text, err)
 		}
