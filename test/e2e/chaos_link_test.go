@@ -38,6 +38,8 @@ type cutting struct {
 	flickers bool
 	// sudden: the supervisor knows of the loss when it is over.
 	sudden bool
+	// hurts: the cluster needs time to be itself again.
+	hurts bool
 	// relayed: the session goes through the relay.
 	relayed bool
 	// cut cuts for d and returns when the way is open again; began is when that was.
@@ -72,7 +74,7 @@ var cuttings = []cutting{
 	{name: "packets from the API server dropped", silent: true, cut: func(t *testing.T, _ *relay, d time.Duration) (began time.Time) {
 		return drop(t, d, "input", "ip saddr %s tcp sport 6443 drop comment \"%d\"")
 	}},
-	{name: "API server killed", cut: func(t *testing.T, _ *relay, d time.Duration) (began time.Time) {
+	{name: "API server killed", hurts: true, cut: func(t *testing.T, _ *relay, d time.Duration) (began time.Time) {
 		return keepKilling(t, "node-1", "kube-apiserver", d)
 	}},
 	{name: "kubelet killed", flickers: true, cut: func(t *testing.T, _ *relay, d time.Duration) (began time.Time) {
@@ -178,6 +180,9 @@ func TestChaosLink(t *testing.T) {
 				t.Run(d.String(), func(t *testing.T) { s.survives(t, c, d) })
 			}
 			s.finish(t)
+			if c.hurts {
+				noAgent(t, collectTime)
+			}
 		})
 	}
 }

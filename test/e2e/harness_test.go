@@ -370,20 +370,26 @@ const removedWithin = 10 * time.Second
 // of ours is left on this machine.
 func nothingLeft(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), removedWithin+2*time.Second)
+	noAgent(t, removedWithin)
+	for _, p := range processes(w.mirrord) {
+		t.Errorf("left on this machine: %s", p)
+	}
+}
+
+// noAgent waits until the cluster has no agent, for so long.
+func noAgent(t testing.TB, limit time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit+2*time.Second)
 	defer cancel()
 	for {
 		out, err := w.cluster.Kubectl(ctx, "get", "jobs,pods", "-n", w.namespace, "-l", "app.kubernetes.io/name=mirrord-agent", "-o", "name")
 		if err == nil && strings.TrimSpace(out) == "" {
-			break
+			return
 		}
 		if ctx.Err() != nil {
-			t.Errorf("%v after the end of the session there is still: %s %v", removedWithin, out, err)
-			break
+			t.Errorf("%v after the end of the session there is still: %s %v", limit, out, err)
+			return
 		}
-	}
-	for _, p := range processes(w.mirrord) {
-		t.Errorf("left on this machine: %s", p)
 	}
 }
 
