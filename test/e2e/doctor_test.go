@@ -196,7 +196,7 @@ func TestRefusedByTheCluster(t *testing.T) {
 		want         []string
 	}{
 		{"Pod Security", "apiVersion: v1\nkind: Namespace\nmetadata: {name: NAMESPACE, labels: {pod-security.kubernetes.io/enforce: baseline}}",
-			[]string{`violates PodSecurity "baseline:latest": `, "host namespaces (hostPID=true)", "--agent-namespace NAMESPACE"}},
+			[]string{`violates PodSecurity "baseline:latest": `, "host namespaces (hostPID=true)", "--agent-namespace NAMESPACE", "mirrord exec -e"}},
 		{"quota", "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: one-pod, namespace: NAMESPACE}\nspec: {hard: {pods: \"1\"}}",
 			[]string{"exceeded quota: one-pod, requested: pods=1, used: pods=1, limited: pods=1", "kubectl describe quota -n "}},
 	} {

@@ -133,7 +133,8 @@ func (c *Cluster) refused(text string, cause error, namespace string) error {
 	switch {
 	case strings.Contains(text, "violates PodSecurity"):
 		f.Do = "run agents in a namespace that allows them: mirrord exec --agent-namespace NAMESPACE ..., " +
-			"one with: kubectl label namespace NAMESPACE pod-security.kubernetes.io/enforce=privileged"
+			"one with: kubectl label namespace NAMESPACE pod-security.kubernetes.io/enforce=privileged\n" +
+			"or in the target's pod, which takes nothing more for files, environment, names and outgoing connections: mirrord exec -e ..."
 	case strings.Contains(text, "exceeded quota"), strings.Contains(text, "failed quota"):
 		f.Do = fmt.Sprintf("free some of it or have it raised: kubectl describe quota -n %s; or: mirrord exec --agent-namespace NAMESPACE ...", namespace)
 	case strings.Contains(text, "is being terminated"):
