@@ -135,14 +135,17 @@ type Bye struct {
 
 // Network of a Dial.
 const (
-	NetworkTCP uint8 = 1
-	NetworkUDP uint8 = 2
+	NetworkTCP  uint8 = 1
+	NetworkUDP  uint8 = 2
+	NetworkPing uint8 = 3
 )
 
 // Dial asks the agent to connect from the target's network. The reply is an
 // Answer. After yes a TCP stream carries the connection's bytes both ways,
 // with half-close as on the connection and a reset for a reset; a UDP stream
-// carries Datagrams both ways until either side closes it.
+// carries Datagrams both ways until either side closes it. One of NetworkPing
+// does the same with ICMP echo requests and their replies: whole messages, with
+// an identifier and a checksum that mean nothing. The port is 0 there.
 type Dial struct {
 	Network uint8
 	Addr    netip.AddrPort

@@ -25,16 +25,18 @@ func NewOutgoing(o OutgoingOptions) (*Outgoing, error) {
 	return &Outgoing{o, f}, nil
 }
 
-// Decide says where a connection to dst goes; network is "tcp" or "udp", names
-// are those that dst was the answer for, as Names gives them. An address that
-// is not valid is one that the target has not.
+// Decide says where a connection to dst goes; network is "tcp", "udp" or "ping"
+// (port 0), names are those that dst was the answer for, as Names gives them. An
+// address that is not valid is one that the target has not.
 func (o *Outgoing) Decide(network string, dst netip.AddrPort, names []string) Decision {
 	ip := dst.Addr().Unmap()
 	localhost := ip.IsLoopback() || ip.IsUnspecified()
 	switch {
 	case localhost && o.o.IgnoreLocalhost:
 		return Decision{Local, "outgoing.ignore_localhost is on"}
-	case dst.Port() == 0:
+	case network == "ping" && o.o.TCPLocal && o.o.UDPLocal:
+		return Decision{Local, "outgoing is off"}
+	case network != "ping" && dst.Port() == 0:
 		return Decision{Local, "port 0 is nobody's"}
 	case network == "tcp" && o.o.TCPLocal || network == "udp" && o.o.UDPLocal:
 		return Decision{Local, "outgoing." + network + " is off"}

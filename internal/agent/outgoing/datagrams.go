@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/ping"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -98,6 +99,9 @@ func receive(c net.Conn) (buf *[maxDatagram]byte, n int, err error) {
 			})
 			if waited != nil {
 				return nil, 0, net.ErrClosed
+			}
+			if err != nil {
+				ping.Drain(sc)
 			}
 			return buf, n, err
 		}

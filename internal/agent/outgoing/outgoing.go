@@ -22,8 +22,9 @@ import (
 	"github.com/mirrord-go/mirrord/internal/relay"
 )
 
-// Dialer connects from the target's network ("tcp" or "udp"); its errors wrap
-// the errno of the target's kernel. A TCP connection has a CloseWrite.
+// Dialer connects from the target's network ("tcp", "udp", or "ping" for ICMP
+// echo); its errors wrap the errno of the target's kernel. A TCP connection has a
+// CloseWrite.
 type Dialer func(ctx context.Context, network string, a netip.AddrPort) (net.Conn, error)
 
 // dialTime bounds one dial: longer than Linux tries a connection by default
@@ -47,7 +48,7 @@ type Server struct {
 // end, or that of ctx.
 func (o *Server) Serve(ctx context.Context, s *link.Stream, m *protocol.Dial) {
 	defer s.Close()
-	network := map[uint8]string{protocol.NetworkTCP: "tcp", protocol.NetworkUDP: "udp"}[m.Network]
+	network := map[uint8]string{protocol.NetworkTCP: "tcp", protocol.NetworkUDP: "udp", protocol.NetworkPing: "ping"}[m.Network]
 	if network == "" || !m.Addr.IsValid() {
 		_ = s.Send(&protocol.Answer{Errno: syscall.EPROTONOSUPPORT, Cause: protocol.CauseUnsupported,
 			Text: fmt.Sprintf("network %d to %v is not known to this agent", m.Network, m.Addr)})
@@ -70,7 +71,7 @@ func (o *Server) Serve(ctx context.Context, s *link.Stream, m *protocol.Dial) {
 	if ap, err := netip.ParseAddrPort(c.LocalAddr().String()); err == nil {
 		answer.Addr = ap
 	}
-	if network == "udp" {
+	if network != "tcp" {
 		if s.Send(answer) == nil {
 			o.datagrams(ctx, s, c)
 		}

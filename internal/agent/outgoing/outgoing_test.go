@@ -123,7 +123,8 @@ func TestErrnoOfTheTargetsKernel(t *testing.T) {
 		{"udp", protocol.NetworkUDP, remote, syscall.ENETUNREACH, protocol.Answer{Errno: syscall.ENETUNREACH}},
 		{"no errno", protocol.NetworkTCP, remote, errors.New("odd"), protocol.Answer{Errno: syscall.ENETUNREACH}},
 		{"too late", protocol.NetworkTCP, remote, context.DeadlineExceeded, protocol.Answer{Errno: syscall.ETIMEDOUT}},
-		{"unknown network", 3, remote, nil, protocol.Answer{Errno: syscall.EPROTONOSUPPORT, Cause: protocol.CauseUnsupported}},
+		{"ping", protocol.NetworkPing, remote, syscall.EACCES, protocol.Answer{Errno: syscall.EACCES}},
+		{"unknown network", 4, remote, nil, protocol.Answer{Errno: syscall.EPROTONOSUPPORT, Cause: protocol.CauseUnsupported}},
 		{"no network", 0, remote, nil, protocol.Answer{Errno: syscall.EPROTONOSUPPORT, Cause: protocol.CauseUnsupported}},
 		{"no address", protocol.NetworkTCP, netip.AddrPort{}, nil, protocol.Answer{Errno: syscall.EPROTONOSUPPORT, Cause: protocol.CauseUnsupported}},
 	} {

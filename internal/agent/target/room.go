@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/ping"
 )
 
 // room is a thread inside a network namespace that makes sockets on request: a
@@ -84,10 +86,14 @@ func (t *Target) Socket(domain, typ, protocol int) (fd int, err error) {
 // quick and must not start goroutines that need the namespace.
 func (t *Target) Do(f func() error) error { return t.room.do(f) }
 
-// Dial connects from the target's network; network is "tcp" or "udp". Errors
-// wrap the errno of the target's kernel. Connections of a session may not have
-// all of the target's local ports: beyond their share it fails with ErrPorts.
+// Dial connects from the target's network; network is "tcp", "udp" or "ping",
+// for ICMP echo. Errors wrap the errno of the target's kernel. Connections of a
+// session may not have all of the target's local ports: beyond their share it
+// fails with ErrPorts.
 func (t *Target) Dial(ctx context.Context, network string, a netip.AddrPort) (net.Conn, error) {
+	if network == "ping" { // takes no port
+		return ping.Dial(a.Addr(), t.Socket)
+	}
 	return t.ports.dial(network, a, func() (net.Conn, error) {
 		return t.DialWith(ctx, network, a, func(int) error { return nil })
 	})

@@ -78,33 +78,3 @@ func ipHeader(src, dst tcpip.Address, payload int) []byte {
 		TransportProtocol: header.UDPProtocolNumber, SrcAddr: src, DstAddr: dst})
 	return ip
 }
-
-// echoQuote is how much of an echo request is quoted, in bytes after the IP
-// header: identifier and number are what ping(8) knows its request by.
-const echoQuote = 8
-
-// refuseEcho answers an ICMP echo request with "prohibited". Nobody has asked
-// the target's network whether the address answers, so a reply would be a lie,
-// and silence one as well.
-func (d *device) refuseEcho(pkt []byte) bool {
-	if ip := header.IPv4(pkt); pkt[0]>>4 == 4 {
-		if !ip.IsValid(len(pkt)) || ip.TransportProtocol() != header.ICMPv4ProtocolNumber || ip.FragmentOffset() != 0 {
-			return false
-		}
-		quote := min(len(pkt), int(ip.HeaderLength())+echoQuote)
-		if body := ip.Payload(); len(body) < header.ICMPv4MinimumSize || header.ICMPv4(body).Type() != header.ICMPv4Echo {
-			return false
-		}
-		d.unreachable(ip.SourceAddress(), ip.DestinationAddress(), pkt[:quote], icmpProhibited)
-		return true
-	}
-	ip := header.IPv6(pkt)
-	if !ip.IsValid(len(pkt)) || ip.TransportProtocol() != header.ICMPv6ProtocolNumber {
-		return false
-	}
-	if body := ip.Payload(); len(body) < header.ICMPv6MinimumSize || header.ICMPv6(body).Type() != header.ICMPv6EchoRequest {
-		return false
-	}
-	d.unreachable(ip.SourceAddress(), ip.DestinationAddress(), pkt[:header.IPv6MinimumSize+echoQuote], icmpProhibited)
-	return true
-}

@@ -17,7 +17,7 @@
 // error, so SO_ERROR may be 0 once more, as with any router's. Checksums of
 // TCP and UDP are neither filled in nor verified: packets never leave this
 // machine's memory (virtio_net_hdr, NEEDS_CSUM). The stack would answer ICMP
-// echo for every address: requests are refused in front of it.
+// echo for every address: requests are taken in front of it.
 package netstack
 
 import (
@@ -67,6 +67,8 @@ const (
 type Handler struct {
 	TCP func(ctx context.Context, f *TCPFlow)
 	UDP func(ctx context.Context, f *UDPFlow)
+	// Echo is for ICMP echo requests. nil: they are answered "prohibited".
+	Echo func(ctx context.Context, f *EchoFlow)
 }
 
 // Stack is the network of one sandbox. Its methods may be called concurrently.
@@ -84,6 +86,7 @@ type Stack struct {
 	mu       sync.Mutex                           // guards what follows
 	attempts map[stack.TransportEndpointID][]byte // connections that wait for their answer: headers of the SYN
 	udp      list.List                            // of *UDPFlow; the front has been idle longest
+	echoes   map[echoID]*EchoFlow
 	closed   bool
 }
 
@@ -97,7 +100,8 @@ func New(device *os.File, address net.HardwareAddr, h Handler, memory Memory) (*
 	if err != nil {
 		return nil, err
 	}
-	t := &Stack{device: d, h: h, memory: memory, attempts: map[stack.TransportEndpointID][]byte{}}
+	t := &Stack{device: d, h: h, memory: memory, attempts: map[stack.TransportEndpointID][]byte{}, echoes: map[echoID]*EchoFlow{}}
+	d.echo = t.takeEcho
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.close = sync.OnceValue(t.end)
 	t.s = stack.New(stack.Options{

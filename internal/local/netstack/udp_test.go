@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
 // echoUDP says every datagram back until the flow ends.
@@ -273,50 +272,4 @@ func TestUDPTooManyFlows(t *testing.T) {
 			t.Errorf("flow %d was ended, want those that had been idle longest", port)
 		}
 	}
-}
-
-// Nobody knows whether the target's network would answer.
-func TestEchoIsRefused(t *testing.T) { bothDevices(t, testEchoIsRefused) }
-
-func testEchoIsRefused(t *testing.T) {
-	w := newWorld(t, Handler{})
-	bothFamilies(t, func(t *testing.T, program, peer netip.Addr) {
-		family, proto, typ, ipLen := unix.AF_INET, unix.IPPROTO_ICMP, byte(header.ICMPv4Echo), header.IPv4MinimumSize
-		wantType, wantCode := byte(header.ICMPv4DstUnreachable), byte(header.ICMPv4AdminProhibited)
-		to := sockaddr(netip.AddrPortFrom(peer, 0))
-		if peer.Is6() {
-			family, proto, typ, ipLen = unix.AF_INET6, unix.IPPROTO_ICMPV6, byte(header.ICMPv6EchoRequest), 0 // no header is read
-			wantType, wantCode = byte(header.ICMPv6DstUnreachable), byte(header.ICMPv6Prohibited)
-		}
-		var fd int
-		w.do(func() (err error) {
-			fd, err = unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, proto)
-			return err
-		})
-		defer unix.Close(fd)
-		timeout := unix.NsecToTimeval(patience.Nanoseconds())
-		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
-			t.Fatal(err)
-		}
-		request := header.ICMPv4(make([]byte, 64))
-		request[0] = typ
-		request.SetIdent(0x1234)
-		request.SetSequence(7)
-		request.SetChecksum(header.ICMPv4Checksum(request, 0)) // over IPv6 the kernel does it
-		if err := unix.Sendto(fd, request, 0, to); err != nil {
-			t.Fatal(err)
-		}
-		buf := make([]byte, 1500)
-		n, _, err := unix.Recvfrom(fd, buf, 0)
-		if err != nil {
-			t.Fatalf("no answer: %v", err)
-		}
-		answer := buf[ipLen:n]
-		if answer[0] != wantType || answer[1] != wantCode {
-			t.Fatalf("got an answer of type %d, code %d, want %d, %d", answer[0], answer[1], wantType, wantCode)
-		}
-		if quoted := answer[len(answer)-8:]; !bytes.Equal(quoted[4:], request[4:8]) {
-			t.Errorf("the answer quotes %x, want the number of the request %x", quoted, request[:8])
-		}
-	})
 }

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/ping"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
@@ -33,7 +34,11 @@ var (
 // of ctx. It closes f.
 func (r *Router) UDP(ctx context.Context, f UDPFlow) { r.carryUDP(ctx, f, r.route("udp", f.Dst())) }
 
-// CarryUDP does the same where the decision is another flow's: to is where f
+// Ping carries f, whose datagrams are ICMP echo requests and replies, in the same
+// way. Its ports are 0.
+func (r *Router) Ping(ctx context.Context, f UDPFlow) { r.carryUDP(ctx, f, r.route("ping", f.Dst())) }
+
+// CarryUDP does the same as UDP where the decision is another flow's: to is where f
 // goes.
 func (r *Router) CarryUDP(ctx context.Context, f UDPFlow, to netip.AddrPort, d rules.Decision) {
 	r.carryUDP(ctx, f, &route{network: "udp", asked: f.Dst(), dst: to, Decision: d})
@@ -54,12 +59,15 @@ func (r *Router) carryUDP(ctx context.Context, f UDPFlow, t *route) {
 			return
 		}
 	default:
-		lane := link.Bulk
+		lane, network := link.Bulk, protocol.NetworkUDP
 		if t.dst.Port() == dnsPort {
 			lane = link.Interactive // a lookup never waits behind a transfer
 		}
+		if t.network == "ping" {
+			lane, network = link.Interactive, protocol.NetworkPing
+		}
 		var s *link.Stream
-		if s, err = r.Link.Open(ctx, lane, &protocol.Dial{Network: protocol.NetworkUDP, Addr: t.dst}); err == nil {
+		if s, err = r.Link.Open(ctx, lane, &protocol.Dial{Network: network, Addr: t.dst}); err == nil {
 			remoteDatagrams(ctx, f, s, func(err error) { r.report(t, err) })
 			return
 		}
@@ -138,6 +146,9 @@ func localDatagrams(ctx context.Context, f UDPFlow, c net.Conn) {
 			switch {
 			case errors.As(err, &e): // an ICMP error; the socket goes on
 				f.Unreachable(e)
+				if sc, ok := c.(syscall.Conn); ok {
+					ping.Drain(sc)
+				}
 			case err != nil:
 				return
 			default:

@@ -66,6 +66,54 @@ func TestLookup(t *testing.T) {
 	within(t, "the end of the flow", done)
 }
 
+// A ping goes as an echo request of the target's, also where connections are
+// made, and does not wait behind bulk data.
+func TestPing(t *testing.T) {
+	lanes := make(chan link.Lane, 1)
+	b := setUp(t, func(s *link.Stream, m protocol.Message) {
+		defer s.Close()
+		lanes <- s.Lane()
+		if d := m.(*protocol.Dial); d.Network != protocol.NetworkPing || d.Addr != netip.MustParseAddrPort("203.0.113.9:0") {
+			t.Errorf("dialed %v", d)
+		}
+		_ = s.Send(&protocol.Answer{})
+		for m, err := s.Receive(); err == nil; m, err = s.Receive() {
+			_ = s.Send(m)
+		}
+	})
+	f := newSocket("203.0.113.9:0")
+	done := make(chan struct{})
+	b.flows.Go(func() { b.Ping(t.Context(), f); close(done) })
+	f.sent <- []byte("echo")
+	if got := within(t, "a reply", f.got); string(got) != "echo" {
+		t.Errorf("got %q", got)
+	}
+	if got := within(t, "a stream", lanes); got != link.Interactive {
+		t.Errorf("lane %d, want interactive", got)
+	}
+	f.Close()
+	within(t, "the end of the flow", done)
+	b.wantEvents("outgoing-connected")
+}
+
+// Where nobody may ping, the program is told, and the developer once.
+func TestPingIsRefused(t *testing.T) {
+	b := setUp(t, func(s *link.Stream, m protocol.Message) {
+		_ = s.Send(&protocol.Answer{Errno: syscall.EACCES})
+		s.Close()
+	})
+	for range 2 {
+		f := newSocket("203.0.113.9:0")
+		done := make(chan struct{})
+		b.flows.Go(func() { b.Ping(t.Context(), f); close(done) })
+		if got := within(t, "an errno", f.unreachable); got != syscall.EACCES {
+			t.Errorf("got %v, want EACCES", got)
+		}
+		within(t, "the end of the flow", done)
+	}
+	b.wantEvents("outgoing-refused", "ping-refused", "outgoing-refused")
+}
+
 func TestUnreachable(t *testing.T) {
 	b := setUp(t, func(s *link.Stream, _ protocol.Message) {
 		defer s.Close()

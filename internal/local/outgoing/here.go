@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/ping"
 	"github.com/mirrord-go/mirrord/internal/relay"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
@@ -68,7 +69,12 @@ func (r *Router) connectHere(ctx context.Context, t *route) (net.Conn, error) {
 	for _, a := range addrs {
 		var c net.Conn
 		to := netip.AddrPortFrom(a, t.dst.Port())
-		if c, err = new(net.Dialer).DialContext(ctx, t.network, to.String()); err == nil {
+		if t.network == "ping" {
+			c, err = ping.Dial(a, ping.Socket)
+		} else {
+			c, err = new(net.Dialer).DialContext(ctx, t.network, to.String())
+		}
+		if err == nil {
 			t.dst = to
 			return c, nil
 		}

@@ -185,16 +185,28 @@ func (r *Router) report(t *route, err error) {
 		dst = t.asked
 	}
 	e := event.Event{Level: event.Detail, Code: "outgoing-" + what, Flow: "outgoing",
-		Facts: map[string]string{"address": dst.String(), "network": t.network, "where": t.Where.String(), "why": t.Why}}
+		Facts: map[string]string{"address": t.text(dst), "network": t.network, "where": t.Where.String(), "why": t.Why}}
 	name := ""
 	if len(t.names) > 0 {
 		name = " (" + t.names[0] + ")"
 		e.Facts["name"] = t.names[0]
 	}
-	e.Text = fmt.Sprintf("%s %v%s: %s, %s", t.network, dst, name, t.Where, what)
+	e.Text = fmt.Sprintf("%s %v%s: %s, %s", t.network, t.text(dst), name, t.Where, what)
 	if err != nil {
 		e.Text += ": " + err.Error()
 		e.Facts["errno"] = fmt.Sprint(int(dialErrno(err)))
 	}
 	r.Emit(e)
+	if t.network == "ping" && errors.Is(err, syscall.EACCES) && r.told.once("ping "+t.Where.String()) {
+		r.Emit(event.Event{Level: event.Warning, Code: "ping-refused", Flow: "outgoing", Facts: e.Facts,
+			Text: fmt.Sprintf("ping %s: the network of its %s side lets nobody ping (net.ipv4.ping_group_range), so it is answered \"prohibited\"", t.text(dst), t.Where)})
+	}
+}
+
+// text is a as a person writes it: an echo request has no port.
+func (t *route) text(a netip.AddrPort) string {
+	if t.network == "ping" {
+		return a.Addr().String()
+	}
+	return a.String()
 }

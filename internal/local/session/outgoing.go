@@ -83,6 +83,7 @@ func (s *supervisor) handler(o dns.Options) (h netstack.Handler, err error) {
 			}
 			names.UDP(ctx, f, func(ctx context.Context, f dns.UDPFlow, d rules.Decision) { out.CarryUDP(ctx, f, to, d) })
 		},
+		Echo: func(ctx context.Context, f *netstack.EchoFlow) { out.Ping(ctx, f) },
 	}, nil
 }
 
