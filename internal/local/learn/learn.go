@@ -167,5 +167,7 @@ func (s *seen) refuse(what deed, errno syscall.Errno) {
 }
 
 // missing reports whether a program asked for what it did not find, and has
-// neither found nor made it at another time.
-func (s *seen) missing() bool { return s.missed > 0 && !s.target && !s.here && !s.made }
+// neither found nor made it at another time, nor tried to.
+func (s *seen) missing() bool {
+	return s.missed > 0 && !s.target && !s.here && !s.made && len(s.refused) == 0
+}
