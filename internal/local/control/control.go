@@ -33,7 +33,7 @@ type Message struct {
 	Failed   *failure.Error  `json:"failed,omitempty"`   // the session could not start, or ended before the command
 	Released *Released       `json:"released,omitempty"` // the answer to Exited: the front may end
 	Beat     *Beat           `json:"beat,omitempty"`     // every BeatTime: the supervisor lives
-	Learned  json.RawMessage `json:"learned,omitempty"`  // the report of Start.Learn; some 100 KiB at most
+	Learned  json.RawMessage `json:"learned,omitempty"`  // the report of Start.Learn, whose lists are bounded
 }
 
 // Start says what to run.

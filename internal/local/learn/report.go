@@ -23,7 +23,7 @@ const (
 	few = 4
 	// slowTime is what a program must have waited for a directory in all to be
 	// told of: less nobody feels.
-	slowTime = 50 * time.Millisecond
+	slowTime = 200 * time.Millisecond
 )
 
 // Kind is what a machine has at a path.
