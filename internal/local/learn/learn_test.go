@@ -99,10 +99,12 @@ func TestProposals(t *testing.T) {
 			"/data/out/x", rules.Write, rules.Remote, `^/data/out(/|$)`},
 		{"refused by the mode, in the root", "", func(l *Log) { done(l, "/newfile", writing, syscall.EROFS, nil) }, map[string]Kind{"/": Other}, nil,
 			"/newfile", rules.Write, rules.Remote, `^/newfile$`},
+		{"refused here", "", func(l *Log) { done(l, "/etc/x1", writing, syscall.EACCES, nil) }, map[string]Kind{"/etc/x1": File}, nil,
+			"/etc/x1", rules.Write, rules.Remote, `^/etc/x1$`},
 		{"moved between the sides", "", func(l *Log) { done(l, "/data/x", moving, syscall.EXDEV, nil) }, nil, nil,
 			"/data/x", rules.Write, rules.Remote, `^/data(/|$)`},
 		{"a volume that is read only", "write", func(l *Log) { done(l, "/vol/x", writing, syscall.EROFS, nil) }, nil, nil,
-			"/vol/x", rules.Write, rules.Local, `^/vol$`},
+			"/vol/x", rules.Write, rules.Local, `^/vol(/|$)`},
 		{"not for the target's user", "", func(l *Log) { done(l, "/data/secret", reading, syscall.EACCES, nil) }, map[string]Kind{"/data/secret": File}, nil,
 			"/data/secret", rules.Read, rules.Local, `^/data/secret$`},
 		{"slow", "", func(l *Log) {
@@ -115,9 +117,6 @@ func TestProposals(t *testing.T) {
 			l := NewLog()
 			c.log(l)
 			o := Options{Rules: rules.FilesOptions{Mode: c.mode}, Places: places, View: "/.mirrord/remote", Here: has(c.here), Target: has(c.far)}
-			if c.name == "a volume that is read only" { // its directory is a volume of its own
-				c.text = "^/vol(/|$)"
-			}
 			r := report(t, l, o)
 			if len(r.Propose) != 1 {
 				t.Fatalf("proposed %d, want 1: %+v", len(r.Propose), r)
@@ -283,6 +282,9 @@ func TestReportIsText(t *testing.T) {
 func TestUnseen(t *testing.T) {
 	r := report(t, NewLog(), Options{Plan: rules.Plan{Binds: []string{"/a", "/b", "/c", "/d", "/e", "/f", "/g"}}})
 	lines := r.Lines()
+	if text, err := r.JSON(); err != nil || strings.Contains(string(text), "null") {
+		t.Errorf("an empty list is none: %s, %v", text, err)
+	}
 	if len(lines) != 1 || !strings.HasPrefix(lines[0], "not seen: what programs did in 7 directories") || strings.Contains(lines[0], "/g") {
 		t.Errorf("got %q", lines)
 	}

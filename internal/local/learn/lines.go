@@ -56,7 +56,7 @@ func (r *Report) Lines() (out []string) {
 	if n := r.Nowhere; n.Paths > 0 {
 		text := fmt.Sprintf("missing on both sides, as in every search: %s, most in %s", counted(n.Paths, "path"), strings.Join(n.Most, ", "))
 		if n.Unasked > 0 {
-			text += fmt.Sprintf("; of %d the other side could not be asked", n.Unasked)
+			text += fmt.Sprintf("; of %d the other side could not tell", n.Unasked)
 		}
 		add("%s", text)
 	}

@@ -71,6 +71,7 @@ type group struct {
 // Only what really changes the decision for each of its paths is proposed. more
 // is what lists leave out, with what this one does.
 func (w *wishes) proposals(more int) (list []Proposal, _ int) {
+	list = []Proposal{}
 	groups := map[group][]wish{}
 	for _, x := range w.all {
 		g := group{x.key, parent(x.path), x.whole, x.op, x.want}

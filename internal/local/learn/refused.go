@@ -77,7 +77,8 @@ func (m *maker) reason(p string, r refusal) (why, do string) {
 			return fmt.Sprintf("%s, and it cannot be done here: you may not write to the directory, or what is there is a directory, or this machine has another file of that name", writes.Why),
 				"let it be written in the target (--fs-mode write does so for all)"
 		}
-		return "this machine refused it: " + writes.Why, ""
+		m.wish(wish{key: "read_write", path: writes.Path, of: p, op: rules.Write, want: rules.Remote})
+		return "this machine refused it: " + writes.Why, "change what you may do here, or write it in the target"
 	case r.what != reading && writes.Where == rules.Remote:
 		if r.errno == syscall.EROFS {
 			dir("read_only", rules.Local)

@@ -73,15 +73,15 @@ type Report struct {
 type Group struct {
 	path string // as it is
 
-	Path    string `json:"path"`        // ends with "/" for what is in a directory
-	Paths   int    `json:"paths"`       // how many are counted here
-	Lookups int    `json:"lookups"`     // names that were looked up
-	Opens   int    `json:"opens"`       // files that were opened
-	Lists   int    `json:"lists"`       // directories that were listed
-	Changes int    `json:"changes"`     // what was made, removed, written to
-	Bytes   int64  `json:"bytes"`       // read and written
-	Micros  int64  `json:"waited_us"`   // that programs waited, in all
-	Trips   int    `json:"round_trips"` // to the target that they waited for
+	Path    string `json:"path,omitempty"` // ends with "/" for what is in a directory
+	Paths   int    `json:"paths"`          // how many are counted here
+	Lookups int    `json:"lookups"`        // names that were looked up
+	Opens   int    `json:"opens"`          // files that were opened
+	Lists   int    `json:"lists"`          // directories that were listed
+	Changes int    `json:"changes"`        // what was made, removed, written to
+	Bytes   int64  `json:"bytes"`          // read and written
+	Micros  int64  `json:"waited_us"`      // that programs waited, in all
+	Trips   int    `json:"round_trips"`    // to the target that they waited for
 }
 
 // Missing is what a program asked for that is not on the side that was asked.
@@ -141,7 +141,8 @@ func (l *Log) Report(o Options) (*Report, error) {
 		c.refused = slices.Clone(s.refused)
 		m.paths[p] = &c
 	}
-	m.r = Report{Mode: cmp.Or(o.Rules.Mode, rules.FilesRead), Folded: l.folded, MaxPaths: maxPaths}
+	m.r = Report{Mode: cmp.Or(o.Rules.Mode, rules.FilesRead), Folded: l.folded, MaxPaths: maxPaths,
+		From: []Group{}, Missing: []Missing{}, Slow: []Slow{}, Refused: []Refused{}, Unseen: []string{}} // lists in JSON as well
 	l.mu.Unlock()
 	m.names = slices.Sorted(maps.Keys(m.paths))
 	m.remote()
