@@ -141,8 +141,7 @@ func (l *Log) Report(o Options) (*Report, error) {
 		c.refused = slices.Clone(s.refused)
 		m.paths[p] = &c
 	}
-	m.r = Report{Mode: cmp.Or(o.Rules.Mode, rules.FilesRead), Folded: l.folded, MaxPaths: maxPaths,
-		From: []Group{}, Missing: []Missing{}, Slow: []Slow{}, Refused: []Refused{}, Unseen: []string{}} // lists in JSON as well
+	m.r = Report{Mode: cmp.Or(o.Rules.Mode, rules.FilesRead), Folded: l.folded, MaxPaths: maxPaths, Slow: []Slow{}, Unseen: []string{}}
 	l.mu.Unlock()
 	m.names = slices.Sorted(maps.Keys(m.paths))
 	m.remote()
@@ -154,8 +153,11 @@ func (l *Log) Report(o Options) (*Report, error) {
 	return &m.r, nil
 }
 
-// cut bounds a list.
+// cut bounds a list, which is one in JSON also if it is empty.
 func cut[T any](m *maker, list []T) []T {
+	if list == nil {
+		return []T{}
+	}
 	if len(list) > maxLines {
 		m.r.More += len(list) - maxLines
 		list = list[:maxLines]
