@@ -285,8 +285,8 @@ func (m *maker) faster(g Group) string {
 	switch {
 	case m.hidden(cmp.Or(p, "/")):
 		return "it is the target's, whatever is configured"
-	case g.Trips == 0:
-		return "it was not asked of the target: this machine was busy, or what was read had been fetched ahead"
+	case d.Where != rules.Remote && g.Trips == 0:
+		return "it is local, and this machine was busy"
 	case d.Where != rules.Remote:
 		return "it is local by rule, and shown path by path since something of the target's may be in it; patterns that begin with ^/ and a directory keep it mounted"
 	case m.kindHere(d.Path) == Nothing:
