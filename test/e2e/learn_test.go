@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -18,8 +17,10 @@ type learned struct {
 	Missing []struct{ Path, Asked, Has string }
 	Refused []struct{ Path, What, Error string }
 	Propose []struct {
-		Config json.RawMessage
-		Paths  []string
+		Config struct {
+			Feature struct{ FS map[string][]string }
+		}
+		Paths []string
 	} `json:"proposals"`
 }
 
@@ -28,15 +29,14 @@ type learned struct {
 // changes what the program gets.
 func TestLearn(t *testing.T) {
 	name := fmt.Sprintf("learn-%d", os.Getpid())
-	conf, mine, dir := "/etc/"+name+".conf", "/"+name, podDir(t)
+	mine, dir := "/"+name, podDir(t)
+	conf := dir + "/conf"
 	inPod(t, "echo there > "+conf)
-	t.Cleanup(func() {
-		_, _ = w.cluster.Kubectl(context.Background(), "-n", w.namespace, "exec", "app", "-c", "app", "--", "rm", "-f", conf)
-	})
+	local := "^" + conf + "$" // by which it is this machine's
 	here(t, mine, map[string]string{"x": "here\n"})
 	program := fmt.Sprintf("cat /data/hello.txt; cat %s 2>/dev/null; cat %s/x 2>/dev/null; { echo new > %s/out; } 2>/dev/null && echo written; true", conf, mine, dir)
 	file := filepath.Join(w.dir, "work", name+".json")
-	r := start(t, "--learn="+file, "-t", "pod/app", "sh", "-c", program)
+	r := start(t, append([]string{"--learn=" + file}, append(withFS(t, map[string]any{"local": []string{local}}), "sh", "-c", program)...)...)
 	if code := r.end(); code != 0 || strings.TrimSpace(r.stdout.String()) != "from-pod" {
 		t.Fatalf("exit code %d, stdout %q", code, r.stdout)
 	}
@@ -63,13 +63,13 @@ func TestLearn(t *testing.T) {
 				if !slices.Contains(p.Paths, path) {
 					continue
 				}
-				config := filepath.Join(w.dir, "work", name+"-"+want+".json")
-				if err := os.WriteFile(config, p.Config, 0o644); err != nil {
-					t.Fatal(err)
+				fs := map[string]any{}
+				for key, list := range p.Config.Feature.FS {
+					fs[key] = list
 				}
-				t.Cleanup(func() { os.Remove(config) })
-				if got := in(t, "pod/app", "-f", config, "sh", "-c", program); got != "from-pod\n"+want {
-					t.Errorf("with %s: got %q, want %q as well", p.Config, got, want)
+				fs["local"] = append([]string{local}, p.Config.Feature.FS["local"]...)
+				if got := script(t, fs, program); got != "from-pod\n"+want {
+					t.Errorf("with %v: got %q, want %q as well", fs, got, want)
 				}
 				return
 			}
