@@ -68,7 +68,8 @@ func TestLearn(t *testing.T) {
 					fs[key] = list
 				}
 				fs["local"] = append([]string{local}, p.Config.Feature.FS["local"]...)
-				if got := script(t, fs, program); got != "from-pod\n"+want {
+				// A list for a directory is one for what else is in it.
+				if got := script(t, fs, program); !strings.HasPrefix(got, "from-pod\n") || !strings.Contains(got, "\n"+want) {
 					t.Errorf("with %v: got %q, want %q as well", fs, got, want)
 				}
 				return
