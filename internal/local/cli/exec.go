@@ -18,13 +18,20 @@ import (
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/front"
 	"github.com/mirrord-go/mirrord/internal/local/image"
+	"github.com/mirrord-go/mirrord/internal/local/learn"
+	"github.com/mirrord-go/mirrord/internal/local/monitor"
 )
 
 // execFlags are the flags of exec.
 type execFlags struct {
 	settings       map[string]config.Setting // those that configure the session
 	quiet, verbose bool
+	learn          string // a file, or learnHere; empty: nothing is learned
 }
+
+// learnHere is the value of --learn without one: the report is shown and not
+// written.
+const learnHere = "-"
 
 func (a *app) execCommand() *cobra.Command {
 	var f execFlags
@@ -43,6 +50,7 @@ process/PID (a process on this machine). Of several pods one is chosen.
 Without a target the command gets the cluster's network and names only.`,
 		Example: `  mirrord exec -t pod/shop-7d4b9 python main.py
   mirrord exec -t pod/shop-7d4b9/container/api -n staging --steal -- node server.js
+  mirrord exec --learn -t pod/shop-7d4b9 python main.py
   mirrord exec psql postgresql://dbmaster:5433/mydb`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -60,6 +68,8 @@ Without a target the command gets the cluster's network and names only.`,
 	fl.SetInterspersed(false) // flags end at the first positional
 	f.settings = sessionFlags(fl)
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "show warnings and errors only")
+	fl.StringVar(&f.learn, "learn", "", "show at the end which files were remote, missing, slow or refused, and what would change it; --learn=FILE writes it as JSON too")
+	fl.Lookup("learn").NoOptDefVal = learnHere
 	fl.BoolVarP(&f.verbose, "verbose", "v", os.Getenv("MIRRORD_VERBOSE") == "true", "show details")
 	return c
 }
@@ -96,14 +106,48 @@ func (a *app) exec(f *execFlags, argv []string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	learnFile, err := f.learnFile(dir)
+	if err != nil {
+		return 0, err
+	}
 	code, err := front.Run(front.Options{
 		Argv: argv, Env: env, Dir: dir, Config: options,
 		SupervisorName: supervisorName, Show: show, CleanUp: cleanUp,
+		Learn: f.learn != "", LearnFile: learnFile, Learned: func(text json.RawMessage) { showLearned(m, text) },
 	})
 	if f := failure.From(err); f != nil {
 		j.Note(event.Event{Level: event.Error, Code: f.Code, Text: f.Error()})
 	}
 	return code, err
+}
+
+// learnFile makes the file that the report is to be written to, now: that it
+// cannot be made should not be known at the end only. Empty: there is none.
+func (f *execFlags) learnFile(dir string) (string, error) {
+	if f.learn == "" || f.learn == learnHere {
+		return "", nil
+	}
+	name := f.learn
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(dir, name)
+	}
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+	if err != nil {
+		e := failure.Wrap(err, "learn-file", "the file of --learn cannot be written", "name another file, or none: mirrord exec --learn COMMAND")
+		e.Exit = failure.ExitUsage
+		return "", e
+	}
+	return name, file.Close()
+}
+
+// showLearned shows the report of files.
+func showLearned(m *monitor.Monitor, text json.RawMessage) {
+	var r learn.Report
+	if err := json.Unmarshal(text, &r); err != nil {
+		m.Show(event.Event{Level: event.Warning, Code: "no-report", Flow: "files", Text: fmt.Sprintf("the report of what was learned cannot be read: %v", err)})
+		return
+	}
+	m.Report("learned", r.Head(), r.Lines(), &r)
 }
 
 // configuration is what flags, environment and file say about a session.

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -68,8 +69,12 @@ and where that rule is written. It starts nothing.`,
 func (a *app) explainer(use, short, example string, ask func(context.Context, config.Config, []string) ([]explain.Answer, error)) *cobra.Command {
 	var settings map[string]config.Setting
 	var asJSON bool
+	var output string
 	c := &cobra.Command{Use: use, Short: short, Example: example, Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if output != "" && output != "json" {
+				return failure.Usage("explain-malformed", fmt.Sprintf("%q is no form of output", output), "mirrord explain path /etc/hosts -o json", "-o takes json")
+			}
 			ctx, stop := interruptible()
 			defer stop()
 			dir, err := os.Getwd()
@@ -84,11 +89,12 @@ func (a *app) explainer(use, short, example string, ask func(context.Context, co
 			if err != nil {
 				return err
 			}
-			return printAnswers(answers, asJSON)
+			return printAnswers(answers, asJSON || output == "json")
 		},
 	}
 	settings = sessionFlags(c.Flags())
 	c.Flags().BoolVar(&asJSON, "json", false, "print a list of JSON objects")
+	c.Flags().StringVarP(&output, "output", "o", "", "json: the same as --json")
 	return c
 }
 
@@ -96,10 +102,15 @@ func printAnswers(answers []explain.Answer, asJSON bool) error {
 	if asJSON {
 		return monitor.WriteJSON(os.Stdout, answers, "  ")
 	}
+	var last explain.File
 	for _, a := range answers {
 		fmt.Printf("%s: %s\n  %s\n", monitor.Clean(a.Question), monitor.Clean(a.Where), monitor.Clean(a.Why))
 		if a.Note != "" {
 			fmt.Printf("  %s\n", monitor.Clean(a.Note))
+		}
+		if f := a.File; f != nil && (f.How != last.How || f.Name != last.Name) { // once a path
+			last = *f
+			fmt.Printf("  %s\n  this machine has %s there; the target was %s\n", monitor.Clean(f.How), f.Here, f.Target)
 		}
 	}
 	return nil
@@ -118,7 +129,10 @@ func (a *app) explainPath() (c *cobra.Command) {
 			}
 			return a.paths(ctx, cfg, paths, command)
 		})
-	c.Long = `path says whose files are, for reading and for writing. What a command needs is
+	c.Long = `path says whose files are, for reading and for writing, what the first write does,
+whether this machine has such a file, and whether it is mounted from this machine at
+native speed or served path by path. The target is not asked what it has.
+What a command needs is
 local wherever it is: its program's installation. For a program outside of PATH
 name the command behind --, as for exec; it is not started.`
 	return c
@@ -140,12 +154,18 @@ func (a *app) paths(ctx context.Context, cfg config.Config, paths, command []str
 	if err != nil {
 		return nil, err
 	}
-	served := session.Served(cfg.FilesRules())
+	m := explain.Machine{Served: session.Served(cfg.FilesRules()), Plan: session.Plan(f), Lstat: func(p string) (fs.FileMode, bool) {
+		fi, err := os.Lstat(p)
+		if err != nil {
+			return 0, false
+		}
+		return fi.Mode(), true
+	}}
 	for _, p := range paths {
 		if !filepath.IsAbs(p) {
 			p = filepath.Join(dir, p)
 		}
-		all = append(all, explain.Path(f, served, filepath.Clean(p))...)
+		all = append(all, explain.Path(f, m, filepath.Clean(p))...)
 	}
 	return all, nil
 }

@@ -33,6 +33,7 @@ type Message struct {
 	Failed   *failure.Error  `json:"failed,omitempty"`   // the session could not start, or ended before the command
 	Released *Released       `json:"released,omitempty"` // the answer to Exited: the front may end
 	Beat     *Beat           `json:"beat,omitempty"`     // every BeatTime: the supervisor lives
+	Learned  json.RawMessage `json:"learned,omitempty"`  // the report of Start.Learn, whose lists are bounded
 }
 
 // Start says what to run.
@@ -43,6 +44,10 @@ type Start struct {
 	UID     int             `json:"uid"`
 	GID     int             `json:"gid"`
 	Options json.RawMessage `json:"options"` // of the command line, resolved
+	// Learn asks for a report of files at the end; LearnFile is where it is
+	// written to as well, absolute, empty for nowhere.
+	Learn     bool   `json:"learn,omitempty"`
+	LearnFile string `json:"learn_file,omitempty"`
 }
 
 // Exited is how the command ended: its code in the manner of a shell.

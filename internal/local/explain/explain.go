@@ -23,6 +23,7 @@ type Answer struct {
 	Where    string `json:"where"`    // who it goes to, in a word or two
 	Why      string `json:"why"`      // the rule, with where it is written
 	Note     string `json:"note,omitempty"`
+	File     *File  `json:"file,omitempty"` // of a question about a path
 }
 
 // note adds what else is worth knowing.
@@ -31,29 +32,6 @@ func (a *Answer) note(text string) {
 		text = "; " + text
 	}
 	a.Note += text
-}
-
-// Path says whose the absolute, clean path p is, for reading and for writing.
-// served are the files with a content of the session's own.
-func Path(f *rules.Files, served map[string][]byte, p string) []Answer {
-	if _, ok := served[p]; ok {
-		const why = "mirrord's own content, unless dns is off: names resolve as in the target"
-		return []Answer{{Question: "read " + p, Where: "the session", Why: why},
-			{Question: "write " + p, Where: "nowhere", Why: why, Note: "it is refused: read-only file system (EROFS)"}}
-	}
-	answers := make([]Answer, 0, 2)
-	for _, op := range []struct {
-		word string
-		op   rules.Op
-	}{{"read", rules.Read}, {"write", rules.Write}} {
-		d := f.Decide(p, op.op)
-		a := Answer{Question: op.word + " " + p, Where: d.Where.String(), Why: d.Why}
-		if d.Path != p {
-			a.Note = "it is " + d.Path + " there"
-		}
-		answers = append(answers, a)
-	}
-	return answers
 }
 
 // nameServer is the port whose flows the name flow takes.

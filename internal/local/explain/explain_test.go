@@ -29,26 +29,6 @@ func check(t *testing.T, got Answer, where, why string) {
 	}
 }
 
-func TestPath(t *testing.T) {
-	f := must[*rules.Files](t)(rules.NewFiles(rules.FilesOptions{ReadOnly: []rules.Pattern{pattern("^/ws/conf")},
-		Mapping: []rules.FileMapping{{Path: pattern("^/here/"), To: "/there/"}}}, rules.Places{Own: []string{"/ws"}, Volumes: []string{"/etc/app"}}))
-	a := Path(f, nil, "/ws/conf/a")
-	check(t, a[0], "remote", "KEY in FILE:3")
-	check(t, a[1], "local", "KEY in FILE:3")
-	check(t, Path(f, nil, "/ws/x")[0], "local", "/ws")
-	check(t, Path(f, nil, "/etc/app/x")[0], "remote", "volume")
-	if a := Path(f, nil, "/here/x")[0]; a.Note != "it is /there/x there" {
-		t.Errorf("mapped: %+v", a)
-	}
-	served := map[string][]byte{"/etc/nsswitch.conf": nil}
-	a = Path(f, served, "/etc/nsswitch.conf")
-	check(t, a[0], "the session", "unless dns is off")
-	check(t, a[1], "nowhere", "unless dns is off")
-	if !strings.Contains(a[1].Note, "EROFS") {
-		t.Errorf("a write of what is served: %+v", a[1])
-	}
-}
-
 func TestConnect(t *testing.T) {
 	o := must[*rules.Outgoing](t)(rules.NewOutgoing(rules.OutgoingOptions{Filter: rules.AddressFilter{Side: rules.SideLocal,
 		Entries: []rules.Pattern{pattern("db.shop:5432"), pattern("localhost:6379"), pattern("[2001:db8::]/64"), pattern("udp://10.0.0.0/8")}}}))

@@ -37,11 +37,14 @@ import (
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
+// View is the directory that shows the target's tree whatever the rules say.
+const View = "/.mirrord/remote"
+
 const (
 	// viewDir shows the target's tree whatever the rules say: that is where
 	// the target's symbolic links lead that cross to a path which is local by
 	// rule. It is not listed.
-	viewDir = "/.mirrord/remote"
+	viewDir = View
 	// DefaultLife is how long the target's names, attributes and small contents
 	// are remembered.
 	DefaultLife = time.Second

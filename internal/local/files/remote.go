@@ -94,9 +94,9 @@ func (r *remote) run(f func()) bool {
 }
 
 // patient gives a context that outlives ctx by the patience, and ends with r.
-// The caller calls done.
+// It has the values of ctx. The caller calls done.
 func (r *remote) patient(ctx context.Context) (_ context.Context, done func()) {
-	lasting, cancel := context.WithCancelCause(r.ctx)
+	lasting, cancel := context.WithCancelCause(valued{r.ctx, ctx})
 	var mu sync.Mutex
 	var timer *time.Timer
 	ended := false
@@ -117,6 +117,20 @@ func (r *remote) patient(ctx context.Context) (_ context.Context, done func()) {
 		}
 		cancel(nil)
 	}
+}
+
+// valued is a context with the values of another as well. Its own come first:
+// package context finds by one of them whose end it has.
+type valued struct {
+	context.Context
+	values context.Context
+}
+
+func (v valued) Value(key any) any {
+	if found := v.Context.Value(key); found != nil {
+		return found
+	}
+	return v.values.Value(key)
 }
 
 // bound gives the context of a call. The caller calls done.

@@ -64,6 +64,11 @@ type Options struct {
 	// SupervisorName is argv[0] of the supervisor, by which main knows the role.
 	SupervisorName string
 	Show           func(event.Event)
+	// Learn asks the supervisor for a report of files, and for writing it to
+	// LearnFile, absolute, if that is not empty. Learned gets it.
+	Learn     bool
+	LearnFile string
+	Learned   func(json.RawMessage)
 	// CleanUp removes what the supervisor owned in the cluster, as it described
 	// it.
 	CleanUp func(ctx context.Context, owned json.RawMessage) error
@@ -171,7 +176,8 @@ func (f *front) startSupervisor(initSocket *os.File) error {
 	go cmd.Wait() // it outlives us; a zombie it must not be while we run
 	f.supervisor, f.control = cmd.Process, ours
 	return ours.Send(control.Message{Start: &control.Start{
-		Argv: f.o.Argv, Env: f.o.Env, Dir: f.o.Dir, UID: os.Getuid(), GID: os.Getgid(), Options: f.o.Config}})
+		Argv: f.o.Argv, Env: f.o.Env, Dir: f.o.Dir, UID: os.Getuid(), GID: os.Getgid(), Options: f.o.Config,
+		Learn: f.o.Learn, LearnFile: f.o.LearnFile}})
 }
 
 func (f *front) listen() {
@@ -202,6 +208,8 @@ func (f *front) take(m control.Message) {
 		f.failed = m.Failed
 	case m.Released != nil:
 		f.released = true
+	case m.Learned != nil && f.o.Learned != nil:
+		f.o.Learned(m.Learned)
 	}
 }
 

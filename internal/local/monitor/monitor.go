@@ -71,6 +71,22 @@ func (m *Monitor) Show(e event.Event) {
 	}
 }
 
+// Report shows the lines of a report below its head; in mode JSON, where programs
+// read, the report itself. It was asked for: no mode leaves it out.
+func (m *Monitor) Report(code, head string, lines []string, report any) {
+	if m.mode == JSON {
+		m.json(struct {
+			event.Event
+			Report any `json:"report"`
+		}{event.Event{Level: event.Info, Code: code, Text: head}, report})
+		return
+	}
+	m.paint(dim, "mirrord: "+Clean(head))
+	for _, l := range lines {
+		m.paint(dim, "  "+Clean(l))
+	}
+}
+
 // Fail shows what ended the session or kept it from starting.
 func (m *Monitor) Fail(f *failure.Error) {
 	if m.mode == JSON {
@@ -111,7 +127,7 @@ func (m *Monitor) line(text string) {
 	_, _ = io.WriteString(m.out, text+"\n")
 }
 
-func (m *Monitor) json(e event.Event) {
+func (m *Monitor) json(e any) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	_ = WriteJSON(m.out, e, "")

@@ -66,3 +66,26 @@ func TestFail(t *testing.T) {
 		t.Errorf("got\n%swant\n%s", out.String(), want)
 	}
 }
+
+func TestReport(t *testing.T) {
+	type report struct {
+		Path string `json:"path"`
+	}
+	for _, c := range []struct {
+		name string
+		mode Mode
+		want string
+	}{
+		{"plain", Plain, "mirrord: head\n  a line\n  {\"path\": \"evil\uFFFD[2J\uFFFDname\"}\n"},
+		{"quiet: it was asked for", Quiet, "mirrord: head\n  a line\n  {\"path\": \"evil\uFFFD[2J\uFFFDname\"}\n"},
+		{"json", JSON, `{"level":"info","code":"learned","text":"head","report":{"path":"\u001b\u202e"}}` + "\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var out strings.Builder
+			New(&out, c.mode, false).Report("learned", "head", []string{"a line", "{\"path\": \"evil\x1b[2J\nname\"}"}, report{"\x1b\u202e"})
+			if out.String() != c.want {
+				t.Errorf("got\n%s\nwant\n%s", out.String(), c.want)
+			}
+		})
+	}
+}

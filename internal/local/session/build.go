@@ -62,7 +62,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		return nil, err
 	}
 	b.box, err = sandbox.Attach(ctx, s.init, spec, sandbox.Options{OnFUSE: func(fd *os.File) error {
-		b.fuse, err = fusefs.Serve(fd, b.tree)
+		b.fuse, err = fusefs.Serve(fd, s.learn.watch(b.tree))
 		return err
 	}})
 	if err != nil {

@@ -50,7 +50,7 @@ func (s *supervisor) openTree(b *built, spec *handoff.Spec) error {
 	if err != nil {
 		return fmt.Errorf("read the rules of files: %w", err)
 	}
-	plan := r.Plan(disk{})
+	plan := Plan(r)
 	for _, v := range s.first.pod.Mounts {
 		if d := r.Decide(v, rules.Read); d.Where == rules.Local && s.cfg.FilesRules().Mode != rules.FilesLocal {
 			s.emit(event.Event{Level: event.Detail, Code: "volume-local", Flow: "files",
@@ -58,9 +58,10 @@ func (s *supervisor) openTree(b *built, spec *handoff.Spec) error {
 		}
 	}
 	b.tree = files.New(files.Options{
-		Peer: s.peer, Rules: r, Plan: plan, UID: s.first.pod.UID, GID: s.first.pod.GID, Emit: s.emit, Window: resumeWindow(&s.cfg), Life: cacheLife(&s.cfg),
+		Peer: s.learn.counting(s.peer), Rules: r, Plan: plan, UID: s.first.pod.UID, GID: s.first.pod.GID, Emit: s.emit, Window: resumeWindow(&s.cfg), Life: cacheLife(&s.cfg),
 		Sockets: []string{"/run"}, Served: Served(s.cfg.Files), Ahead: s.memory.ahead,
 	})
+	s.learn.about(at, plan)
 	spec.Binds = slices.Concat(plan.Binds, plan.Pins)
 	spec.Hides = plan.Hides
 	return nil
@@ -209,6 +210,9 @@ func real(p string) string {
 	}
 	return path.Clean(p)
 }
+
+// Plan plans the mounts of a session with rules r on this machine.
+func Plan(r *rules.Files) rules.Plan { return r.Plan(disk{}) }
 
 // disk is this machine's file system.
 type disk struct{}

@@ -101,6 +101,7 @@ type supervisor struct {
 	left  sync.Once   // the front has been
 	late  *time.Timer // lets the front go that has waited for the end of all
 	tally tally
+	learn *learning // nil: nobody asked
 }
 
 // Run serves the session that start asks for, from the agent's start to the
@@ -108,6 +109,9 @@ type supervisor struct {
 // told to the front; Run returns when all is done.
 func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.File, start *control.Start, cfg config.Config, reach Reach) {
 	s := &supervisor{ctl: ctl, init: initSocket, start: start, cfg: cfg, reach: reach, version: version, peer: &peer{}, memory: newMemory(), began: time.Now()}
+	if start.Learn {
+		s.learn = s.newLearning(start.LearnFile)
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer ctl.Close()
@@ -243,6 +247,7 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 		return nil
 	case <-timer.C:
 	}
+	s.learn.tell(false)
 	s.summarize()
 	_ = s.ctl.Send(control.Message{Failed: s.failure(lost)})
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
@@ -254,6 +259,7 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 // last hears from the front how the command ended, if it has not, and lets it
 // go. front is nil when it has.
 func (s *supervisor) last(ctx context.Context, b *built, front <-chan control.Message) {
+	s.learn.tell(false)
 	timer := time.NewTimer(endTime)
 	defer timer.Stop()
 	told := ctx.Done()
@@ -278,8 +284,10 @@ func (s *supervisor) release(b *built) {
 	defer timer.Stop()
 	select {
 	case <-b.box.Done():
+		s.learn.tell(false)
 		s.summarize() // and Run lets it go
 	case <-timer.C:
+		s.learn.tell(true)
 		s.emit(event.Event{Level: event.Info, Code: "background", Text: "processes that the command left keep the session; it ends with the last of them"})
 		s.letGo()
 	}
