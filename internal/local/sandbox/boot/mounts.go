@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -34,6 +35,10 @@ func (s *setup) mounts() *handoff.Error {
 	copies := make([]int, len(s.spec.Binds))
 	for i, p := range s.spec.Binds {
 		fd, err := unix.OpenTree(unix.AT_FDCWD, p, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+		if errors.Is(err, unix.ENOENT) { // gone since it was found, as what is in /tmp may be
+			copies[i] = -1
+			continue
+		}
 		if err != nil {
 			return failure(handoff.StepBind, p, err)
 		}
@@ -47,6 +52,9 @@ func (s *setup) mounts() *handoff.Error {
 		return failure(handoff.StepMount, "/", err)
 	}
 	for i, p := range s.spec.Binds {
+		if copies[i] < 0 {
+			continue
+		}
 		err := unix.MoveMount(copies[i], "", unix.AT_FDCWD, path.Clean("/"+p), unix.MOVE_MOUNT_F_EMPTY_PATH)
 		if err != nil {
 			return failure(handoff.StepBind, p, err)
