@@ -330,7 +330,14 @@ func (tg *target) change(m protocol.Message) (protocol.Message, error) {
 			}
 		}
 		if m.What&(protocol.SetUID|protocol.SetGID) != 0 {
-			if err := os.Lchown(p, ours(m.What&protocol.SetUID != 0, int(m.UID)), ours(m.What&protocol.SetGID != 0, int(m.GID))); err != nil {
+			uid, gid := -1, -1
+			if m.What&protocol.SetUID != 0 {
+				uid = int(m.UID)
+			}
+			if m.What&protocol.SetGID != 0 {
+				gid = int(m.GID)
+			}
+			if err := os.Lchown(p, uid, gid); err != nil {
 				return nil, err
 			}
 		}
