@@ -3,8 +3,8 @@ package host
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -45,9 +45,10 @@ func LookOwners() Owners {
 
 // mapper finds one of the two programs, also where PATH is odd.
 func mapper(name string) string {
-	for _, path := range []string{name, "/usr/bin/" + name} {
-		if found, err := exec.LookPath(path); err == nil {
-			return found
+	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/bin") {
+		path := filepath.Join(dir, name)
+		if fi, err := os.Stat(path); err == nil && filepath.IsAbs(path) && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0 {
+			return path
 		}
 	}
 	return ""

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/local/host"
@@ -37,29 +35,23 @@ func (p *Process) mapOwners() *handoff.Error {
 		return lack("the ids that are set aside for %s are the user's own", o.User)
 	}
 	// The map of groups would allow setgroups(2), by which a program can leave a
-	// group that is denied something (user_namespaces(7)).
-	if err := os.WriteFile(fmt.Sprintf("/proc/%d/setgroups", p.pid), []byte("deny"), 0); err != nil {
-		return lack("%v", err)
+	// group that is denied something (user_namespaces(7)). Root may anyway.
+	if os.Geteuid() != 0 {
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/setgroups", p.pid), []byte("deny"), 0); err != nil {
+			return lack("%v", err)
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), mapTime)
 	defer cancel()
-	var failed [2]error
-	var wg sync.WaitGroup
-	for i, m := range [][]string{append([]string{o.UIDMap}, ids.Arguments(users)...), append([]string{o.GIDMap}, ids.Arguments(groups)...)} {
-		wg.Go(func() {
-			cmd := exec.CommandContext(ctx, m[0], slices.Insert(m[1:], 0, strconv.Itoa(p.pid))...)
-			cmd.Env = []string{"LC_ALL=C"}
-			said, err := cmd.CombinedOutput()
-			if err != nil {
-				line, _, _ := bytes.Cut(bytes.TrimSpace(said), []byte("\n"))
-				failed[i] = fmt.Errorf("%s: %s (%w)", m[0], line, err)
-			}
-		})
-	}
-	wg.Wait()
-	for _, err := range failed {
-		if err != nil {
-			return lack("%v", err)
+	for _, m := range []struct {
+		program string
+		all     []ids.Extent
+	}{{o.UIDMap, users}, {o.GIDMap, groups}} {
+		cmd := exec.CommandContext(ctx, m.program, append([]string{strconv.Itoa(p.pid)}, ids.Arguments(m.all)...)...)
+		cmd.Env = []string{"LC_ALL=C"}
+		if said, err := cmd.CombinedOutput(); err != nil {
+			line, _, _ := bytes.Cut(bytes.TrimSpace(said), []byte("\n"))
+			return lack("%s: %s (%v)", m.program, line, err)
 		}
 	}
 	return nil
