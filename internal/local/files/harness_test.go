@@ -323,8 +323,9 @@ func (tg *target) change(m protocol.Message) (protocol.Message, error) {
 	case *protocol.Rename:
 		return yes, unix.Renameat2(unix.AT_FDCWD, at(m.Old), unix.AT_FDCWD, at(m.New), uint(m.Flags))
 	case *protocol.SetAttr:
-		p := at(m.Path)
+		p, chown := at(m.Path), os.Lchown
 		if m.Handle != 0 {
+			chown = os.Chown
 			if err := tg.use(m.Handle, func(f *os.File) error { p = fmt.Sprintf("/proc/self/fd/%d", f.Fd()); return nil }); err != nil {
 				return nil, err
 			}
@@ -337,7 +338,7 @@ func (tg *target) change(m protocol.Message) (protocol.Message, error) {
 			if m.What&protocol.SetGID != 0 {
 				gid = int(m.GID)
 			}
-			if err := os.Lchown(p, uid, gid); err != nil {
+			if err := chown(p, uid, gid); err != nil {
 				return nil, err
 			}
 		}
