@@ -75,7 +75,7 @@ func (o Owners) Missing() string {
 func (o Owners) cure() Cure {
 	var do []string
 	if o.UIDMap == "" || o.GIDMap == "" {
-		do = append(do, "sudo apt install uidmap (newuidmap and newgidmap; elsewhere in shadow, shadow-utils or shadow-uidmap)")
+		do = append(do, "sudo apt install uidmap # elsewhere shadow, shadow-utils or shadow-uidmap")
 	}
 	if len(o.Users) == 0 || len(o.Groups) == 0 {
 		last := o.free.First + o.free.Count - 1
@@ -91,5 +91,5 @@ func (o Owners) cure() Cure {
 	if len(do) == 0 {
 		return Cure{Else: "see docs/hosts.md: owners of files"}
 	}
-	return Cure{Else: strings.Join(do, "; ")}
+	return Cure{Else: strings.Join(do, "\n")}
 }
