@@ -241,7 +241,7 @@ func (r *remote) setAttr(ctx context.Context, p string, k uint64, c fusefs.Chang
 	m.Path = p
 	a, err := call[*protocol.Attr](ctx, r, m)
 	r.touch(k)
-	r.forget(p)
+	r.forgetAround(p) // what is below may be out of reach now
 	if err != nil {
 		return err
 	}
