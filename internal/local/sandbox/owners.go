@@ -48,7 +48,7 @@ func (p *Process) mapOwners() *handoff.Error {
 		all     []ids.Extent
 	}{{o.UIDMap, users}, {o.GIDMap, groups}} {
 		cmd := exec.CommandContext(ctx, m.program, append([]string{strconv.Itoa(p.pid)}, ids.Arguments(m.all)...)...)
-		cmd.Env = []string{"LC_ALL=C"}
+		cmd.Env, cmd.WaitDelay = []string{"LC_ALL=C"}, time.Second // for what it leaves behind
 		if said, err := cmd.CombinedOutput(); err != nil {
 			line, _, _ := bytes.Cut(bytes.TrimSpace(said), []byte("\n"))
 			return lack("%s: %s (%v)", m.program, line, err)
