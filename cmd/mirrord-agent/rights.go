@@ -58,8 +58,10 @@ func forFiles(has uint64, inPod, files, write bool) (keep []int) {
 	case may(unix.CAP_DAC_OVERRIDE), may(unix.CAP_DAC_READ_SEARCH):
 		keep = append(keep, unix.CAP_DAC_READ_SEARCH)
 	}
-	if write && may(unix.CAP_FOWNER) {
-		keep = append(keep, unix.CAP_FOWNER)
+	for _, c := range []int{unix.CAP_FOWNER, unix.CAP_CHOWN} {
+		if write && may(c) {
+			keep = append(keep, c)
+		}
 	}
 	return keep
 }

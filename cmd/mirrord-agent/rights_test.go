@@ -68,6 +68,7 @@ func TestInPod(t *testing.T) {
 		{"root that wants nothing", "--bounding-set -all,+setuid,+setgid,+net_raw --inh-caps -all", ordinary, "files", `"key"`, []string{"CapPrm:\t" + none}},
 		{"root that may not change", "--bounding-set -all,+net_raw --inh-caps -all", ordinary, "mirror", `"as":{"uid":1234,"gid":99,"groups":[50]}`, nil},
 		{"root for root", "--bounding-set -all,+chown --inh-caps -all", root, "files", `"key"`, []string{"Uid:\t0\t0\t0\t0", "CapPrm:\t" + none}},
+		{"root for root, to write", "--bounding-set -all,+chown,+fowner --inh-caps -all", root, "files,write", `"key"`, []string{"CapPrm:\t0000000000000001", "CapEff:\t0000000000000001"}},
 		{"root with less than the target", "--bounding-set -all --inh-caps -all", root, "files", "it has capabilities that this agent has not (CHOWN)", nil},
 		{"for root", "--reuid 1234 --regid 99 --clear-groups", root, "files", `"as":{"uid":0,"gid":0}`, nil},
 	} {

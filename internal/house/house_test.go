@@ -27,6 +27,7 @@ const module = "github.com/mirrord-go/mirrord/"
 const layers = `
 	# Words, judgement, wire: pure, the same on both machines.
 	NONE < budget < relay, http1; # they hold memory that is counted
+	NONE < local/ids;
 	NONE < failure, event, protocol, budget, relay, http1 < WORDS;
 	NONE < rules/expression;
 	failure, protocol, rules/expression < rules < rules/filter < config;
@@ -40,10 +41,11 @@ const layers = `
 	NONE < nft, netns, mountinfo < KERNEL;
 
 	# The developer's machine: mechanisms, then ways to an agent.
-	WORDS < local/netstack, local/fusefs, local/control, local/image, local/kin;
+	WORDS < local/netstack, local/control, local/image, local/kin;
+	WORDS, local/ids < local/fusefs; # which owners can be shown
 	WORDS, KERNEL < local/sandbox/handoff, local/sandbox/tree, local/sandbox/route < local/sandbox, local/sandbox/boot;
 	local/sandbox/route < local/sandbox/veth < local/sandbox/boot; # the network device, where there is no TUN
-	local/sandbox/handoff < local/host < local/sandbox, local/sandbox/boot; # what a sandbox needs, as data
+	local/sandbox/handoff, local/ids < local/host < local/sandbox, local/sandbox/boot; # what a sandbox needs, as data
 	local/netstack, local/fusefs, local/sandbox, local/kin < LOCALMECH;
 	WORDS, KERNEL, link/seal < local/kube, local/process, local/demo < REACH;
 

@@ -63,7 +63,7 @@ spec:
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			args := append(withFS(t, c.fs)[:2], "-t", "pod/disk", "-q")
-			got := in(t, "", append(args, "sh", "-c", "mkdir -p "+c.dir+" && chmod g-s "+c.dir+" && exec posix "+c.dir)...)
+			got := known(t, append(args, "sh", "-c", "mkdir -p "+c.dir+" && chmod g-s "+c.dir+" && exec posix "+c.dir)...)
 			wants, gots := strings.Split(strings.TrimSpace(string(want)), "\n"), strings.Split(strings.TrimSpace(got), "\n")
 			for i := range max(len(wants), len(gots)) {
 				if i >= len(wants) || i >= len(gots) || wants[i] != gots[i] {
@@ -72,7 +72,7 @@ spec:
 			}
 			seed := fmt.Sprint(time.Now().UnixNano())
 			one, other := filepath.Join(c.dir, "random"), own(filepath.Join(w.dir, "work", "twin-"+seed))
-			if got := in(t, "", append(args, "sh", "-c", fmt.Sprintf("mkdir %s && posix -seed %s -steps 600 %[1]s %[3]s", one, seed, other))...); got != "done" {
+			if got := known(t, append(args, "sh", "-c", fmt.Sprintf("mkdir %s && posix -seed %s -steps 600 %[1]s %[3]s", one, seed, other))...); got != "done" {
 				t.Error(got)
 			}
 		})

@@ -42,8 +42,8 @@ func found(f host.Facts, lacks map[handoff.Step]syscall.Errno, only ...handoff.S
 }
 
 func TestMachine(t *testing.T) {
-	const good = "good kernel\ngood user namespaces\ngood /dev/net/tun\ngood nftables\ngood /dev/fuse\ngood mounts\ngood change of root\ngood notice of listeners\ngood limits"
-	const rest = "\nskipped /dev/net/tun\nskipped nftables\nskipped /dev/fuse\nskipped mounts\nskipped change of root\nskipped notice of listeners\ngood limits"
+	const good = "good kernel\ngood user namespaces\ngood /dev/net/tun\ngood nftables\ngood /dev/fuse\ngood mounts\ngood change of root\ngood notice of listeners\ngood owners of files\ngood limits"
+	const rest = "\nskipped /dev/net/tun\nskipped nftables\nskipped /dev/fuse\nskipped mounts\nskipped change of root\nskipped notice of listeners\nskipped owners of files\ngood limits"
 	but := func(old, new string) string { return strings.Replace(good, old, new, 1) }
 	lacks := func(step handoff.Step, errno syscall.Errno) map[handoff.Step]syscall.Errno {
 		return map[handoff.Step]syscall.Errno{step: errno}
@@ -71,6 +71,7 @@ func TestMachine(t *testing.T) {
 			strings.Replace(but("good /dev/net/tun", "skipped /dev/net/tun"), "good /dev/fuse", "bad /dev/fuse no-fuse", 1), false},
 		{"one and what stands in for it", healthy, noVeth, nil, but("good /dev/net/tun", "bad /dev/net/tun no-tun"), false},
 		{"what a session does without", healthy, found(healthy, lacks("seccomp", syscall.EBUSY)), nil, but("good notice", "skipped notice"), true},
+		{"owners cannot be shown", healthy, found(healthy, lacks("owners", syscall.EPERM)), nil, but("good owners", "skipped owners"), true},
 		{"nobody may look into processes", with(func(f *host.Facts) { f.Settings = map[string]string{"kernel.yama.ptrace_scope": "3"} }), found(healthy, nil), nil, but("good notice", "skipped notice"), true},
 		{"cannot be tried", healthy, nil, errors.New("too many processes"), "good kernel\nbad user namespaces no-sandbox" + rest, false},
 		{"old kernel", with(func(f *host.Facts) { f.Release = "4.19.0" }), found(healthy, lacks("bind", syscall.ENOSYS)), nil,

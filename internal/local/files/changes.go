@@ -2,6 +2,7 @@ package files
 
 import (
 	"context"
+	"os"
 	"path"
 	"strings"
 	"time"
@@ -240,7 +241,7 @@ func (r *remote) setAttr(ctx context.Context, p string, k uint64, c fusefs.Chang
 	m.Path = p
 	a, err := call[*protocol.Attr](ctx, r, m)
 	r.touch(k)
-	r.forget(p)
+	r.forgetAround(p) // what is below may be out of reach now
 	if err != nil {
 		return err
 	}
@@ -250,12 +251,12 @@ func (r *remote) setAttr(ctx context.Context, p string, k uint64, c fusefs.Chang
 
 // setAttrOf is the message that asks for c.
 func (r *remote) setAttrOf(c fusefs.Change) *protocol.SetAttr {
-	m := &protocol.SetAttr{UID: r.uid, GID: r.gid}
-	if c.Owner {
-		m.What |= protocol.SetUID
+	m := &protocol.SetAttr{}
+	if c.UID != nil {
+		m.What, m.UID = m.What|protocol.SetUID, idThere(*c.UID, os.Getuid(), r.uid)
 	}
-	if c.Group {
-		m.What |= protocol.SetGID
+	if c.GID != nil {
+		m.What, m.GID = m.What|protocol.SetGID, idThere(*c.GID, os.Getgid(), r.gid)
 	}
 	if c.Mode != nil {
 		m.What, m.Mode = m.What|protocol.SetMode, *c.Mode&0o7777

@@ -323,14 +323,22 @@ func (tg *target) change(m protocol.Message) (protocol.Message, error) {
 	case *protocol.Rename:
 		return yes, unix.Renameat2(unix.AT_FDCWD, at(m.Old), unix.AT_FDCWD, at(m.New), uint(m.Flags))
 	case *protocol.SetAttr:
-		p := at(m.Path)
+		p, chown := at(m.Path), os.Lchown
 		if m.Handle != 0 {
+			chown = os.Chown
 			if err := tg.use(m.Handle, func(f *os.File) error { p = fmt.Sprintf("/proc/self/fd/%d", f.Fd()); return nil }); err != nil {
 				return nil, err
 			}
 		}
 		if m.What&(protocol.SetUID|protocol.SetGID) != 0 {
-			if err := os.Lchown(p, ours(m.What&protocol.SetUID != 0, int(m.UID)), ours(m.What&protocol.SetGID != 0, int(m.GID))); err != nil {
+			uid, gid := -1, -1
+			if m.What&protocol.SetUID != 0 {
+				uid = int(m.UID)
+			}
+			if m.What&protocol.SetGID != 0 {
+				gid = int(m.GID)
+			}
+			if err := chown(p, uid, gid); err != nil {
 				return nil, err
 			}
 		}

@@ -71,8 +71,8 @@ func (l *localFile) WriteAt(_ context.Context, p []byte, off int64) (n int, err 
 func (l *localFile) Truncate(_ context.Context, size int64) error { return l.f.Truncate(size) }
 
 func (l *localFile) Setattr(_ context.Context, c fusefs.Change) error {
-	if c.Owner || c.Group {
-		if err := l.f.Chown(ours(c.Owner, os.Getuid()), ours(c.Group, os.Getgid())); err != nil {
+	if c.UID != nil || c.GID != nil {
+		if err := l.f.Chown(orNone(c.UID), orNone(c.GID)); err != nil {
 			return err
 		}
 	}

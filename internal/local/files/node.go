@@ -129,11 +129,18 @@ func (t *Tree) servedNode(p string, content []byte) fusefs.Node {
 	return n
 }
 
-// made is a file that exists nowhere else.
+// made is a file that exists nowhere else. It belongs to whom this machine's file
+// of that name does, or to the caller.
 func (t *Tree) made(p string, mode uint32) fusefs.Node {
 	const block = 4096 // bytes
 	at := t.born.UnixNano()
-	return fusefs.Node{Key: pathKey(p), Attr: protocol.Attr{Mode: mode, Nlink: 1, Blksize: block, Atime: at, Mtime: at, Ctime: at}}
+	n := fusefs.Node{Key: pathKey(p), Attr: protocol.Attr{Mode: mode, Nlink: 1, Blksize: block, Atime: at, Mtime: at, Ctime: at}}
+	var st unix.Stat_t
+	if unix.Lstat(p, &st) != nil {
+		st.Uid, st.Gid = uint32(os.Getuid()), uint32(os.Getgid())
+	}
+	n.Attr.UID, n.Attr.GID = st.Uid, st.Gid
+	return n
 }
 
 // fresh reports whether something fetched at that time may still be used.

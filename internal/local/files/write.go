@@ -372,8 +372,8 @@ func (t *Tree) Setattr(ctx context.Context, p string, k uint64, c fusefs.Change)
 		return err
 	}
 	_, name := t.at(p)
-	if c.Owner || c.Group {
-		if err := os.Lchown(name, ours(c.Owner, os.Getuid()), ours(c.Group, os.Getgid())); err != nil {
+	if c.UID != nil || c.GID != nil {
+		if err := os.Lchown(name, orNone(c.UID), orNone(c.GID)); err != nil {
 			return err
 		}
 	}
@@ -392,14 +392,6 @@ func (t *Tree) Setattr(ctx context.Context, p string, k uint64, c fusefs.Change)
 	}
 	ts := []unix.Timespec{timespec(c.Atime), timespec(c.Mtime)}
 	return unix.UtimesNanoAt(unix.AT_FDCWD, name, ts, unix.AT_SYMLINK_NOFOLLOW)
-}
-
-// ours is id if that is asked for, otherwise what chown(2) takes for none.
-func ours(asked bool, id int) int {
-	if asked {
-		return id
-	}
-	return -1
 }
 
 func timespec(t *time.Time) unix.Timespec {

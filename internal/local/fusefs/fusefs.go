@@ -11,7 +11,8 @@
 // Hazards. When a lookup answers with another inode than before the kernel
 // forgets the name and silently unmounts everything below it: what is mounted
 // on must be Fixed in every answer. An inode whose owner is not mapped in the
-// sandbox cannot be written, so every owner is shown as the caller.
+// sandbox cannot be written, so the kernel is told of none: ids.Nobody stands for
+// those, and where the sandbox has no ids but the caller's, he does for all.
 package fusefs
 
 import (
@@ -28,14 +29,15 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/mirrord-go/mirrord/internal/local/ids"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
 // Node is what there is at a path.
 type Node struct {
 	// Attr as far as it is known: without a type, in a listing, the name is
-	// shown and nothing said about it. Ino, UID, GID, Data and HasData are not
-	// looked at.
+	// shown and nothing said about it. Ino, Data and HasData are not looked at;
+	// UID and GID see Tree.Owner.
 	Attr protocol.Attr
 	// Key is the same for the same file and different for every other, also for
 	// another symbolic link at the same place; it is the inode number that
@@ -65,8 +67,40 @@ type Change struct {
 	Mode         *uint32
 	Size         *uint64
 	Atime, Mtime *time.Time
-	// Owner and Group say that they become the caller's: there are no others.
-	Owner, Group bool
+	UID, GID     *uint32 // as the sandbox numbers them
+}
+
+// add takes over what later changes.
+func (c *Change) add(later Change) {
+	now := time.Now()
+	at := func(t *time.Time) *time.Time {
+		if t.IsZero() {
+			return &now
+		}
+		return t
+	}
+	if later.Mode != nil {
+		c.Mode = later.Mode
+	}
+	if later.Atime != nil {
+		c.Atime = at(later.Atime)
+	}
+	if later.Mtime != nil {
+		c.Mtime = at(later.Mtime)
+	}
+}
+
+// apply shows c's mode and times in a.
+func (c *Change) apply(a *protocol.Attr) {
+	if c.Mode != nil {
+		a.Mode = a.Mode&syscall.S_IFMT | *c.Mode&0o7777
+	}
+	if c.Atime != nil {
+		a.Atime = c.Atime.UnixNano()
+	}
+	if c.Mtime != nil {
+		a.Mtime = c.Mtime.UnixNano()
+	}
 }
 
 // Tree is the file system. Paths are absolute and clean. Errors wrap the errno
@@ -74,9 +108,13 @@ type Change struct {
 // the waiting process got a signal.
 //
 // ESTALE from a method makes the kernel look the path up again and repeat the
-// operation.
+// operation; Setattr is repeated also where the program has no path but the file
+// open.
 type Tree interface {
 	Lookup(ctx context.Context, path string) (Node, error)
+	// Owner gives the owner and group of what has the key and the attributes, as
+	// the sandbox numbers them, whether it has such ids or not.
+	Owner(key uint64, a *protocol.Attr) (uid, gid uint32)
 	// List gives the names in a directory without "." and "..".
 	List(ctx context.Context, path string) ([]Entry, error)
 	// Mixed reports whether a directory's listing may change without a sign in
@@ -163,16 +201,17 @@ type Server struct {
 	done chan struct{} // closed when the mount is gone
 }
 
-// Serve serves t on f, /dev/fuse already mounted, which it owns. It returns
-// when the kernel's greeting is answered; from then on the mount works.
-func Serve(f *os.File, t Tree) (*Server, error) {
+// Serve serves t on f, /dev/fuse already mounted, which it owns. Of owners it
+// shows those that are known where f was opened. It returns when the kernel's
+// greeting is answered; from then on the mount works.
+func Serve(f *os.File, t Tree, known ids.Known) (*Server, error) {
 	defer f.Close()
 	// The library owns the number that it is given.
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return nil, fmt.Errorf("serve files: %w", err)
 	}
-	raw := fs.NewNodeFS(newRoot(t), &fs.Options{NullPermissions: true, RootStableAttr: &fs.StableAttr{Ino: rootKey}})
+	raw := fs.NewNodeFS(newRoot(t, known), &fs.Options{NullPermissions: true, RootStableAttr: &fs.StableAttr{Ino: rootKey}})
 	srv, err := fuse.NewServer(negative{raw}, fmt.Sprintf("/dev/fd/%d", fd), &fuse.MountOptions{
 		MaxWrite: maxIO, MaxReadAhead: maxIO, MaxBackground: background,
 		// With asynchronous reads nobody tells us that the reader was killed, and

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mirrord-go/mirrord/internal/local/ids"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -24,6 +25,7 @@ import (
 var acts = map[string]func(*actor){
 	"looking": looking, "reading": reading, "caching": caching, "writing": writing, "extents": extents, "movedOutside": movedOutside, "moving": moving, "stale": stale,
 	"fixed": fixed, "interrupted": interrupted, "many": many, "linger": linger,
+	"owners": owners, "byDescriptor": byDescriptor,
 }
 
 const bigSize = 3<<20 + 77 // bytes
@@ -649,7 +651,7 @@ func TestServeFails(t *testing.T) {
 	must(t, err)
 	log.SetOutput(io.Discard) // the library's
 	defer log.SetOutput(os.Stderr)
-	if _, err := Serve(f, newMemory(nil)); err == nil {
+	if _, err := Serve(f, newMemory(nil), ids.Known{}); err == nil {
 		t.Error("/dev/null was served")
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/leak"
+	"github.com/mirrord-go/mirrord/internal/local/ids"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -106,6 +107,11 @@ func begin(t *testing.T, tree *memory, act string) *mounting {
 	}
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL,
 		UidMappings: id(os.Getuid()), GidMappings: id(os.Getgid()), AmbientCaps: []uintptr{unix.CAP_SYS_ADMIN}}
+	known := ids.Known{Users: ids.Set{{First: uint32(os.Getuid()), Count: 1}}, Groups: ids.Set{{First: uint32(os.Getgid()), Count: 1}}}
+	if tree.known.Users != nil {
+		known = tree.known
+		m.cmd.SysProcAttr.UidMappings, m.cmd.SysProcAttr.GidMappings = mappings(known.Users), mappings(known.Groups)
+	}
 	err = m.cmd.Start()
 	theirs.Close()
 	must(t, err)
@@ -126,11 +132,19 @@ func begin(t *testing.T, tree *memory, act string) *mounting {
 	must(t, err)
 	got, err := unix.ParseUnixRights(&msgs[0])
 	must(t, err)
-	m.srv, err = Serve(os.NewFile(uintptr(got[0]), "fuse"), tree)
+	m.srv, err = Serve(os.NewFile(uintptr(got[0]), "fuse"), tree, known)
 	must(t, err)
 	_, err = c.Write([]byte("go"))
 	must(t, err)
 	return m
+}
+
+// mappings lets each id stand for itself, which only root may ask for.
+func mappings(all ids.Set) (maps []syscall.SysProcIDMap) {
+	for _, r := range all {
+		maps = append(maps, syscall.SysProcIDMap{ContainerID: int(r.First), HostID: int(r.First), Size: int(r.Count)})
+	}
+	return maps
 }
 
 func (m *mounting) wait() string {
@@ -228,6 +242,7 @@ type memory struct {
 	onCall func() // before every method
 	keep   time.Duration
 	mixed  bool
+	known  ids.Known // in the namespace of the act; none: the caller's
 }
 
 type item struct {
@@ -235,6 +250,7 @@ type item struct {
 	content []byte
 	link    string
 	xattrs  map[string]string
+	becomes *item // at the first change
 }
 
 func newMemory(files map[string]string) *memory {
@@ -317,6 +333,8 @@ func (m *memory) List(_ context.Context, p string) ([]Entry, error) {
 }
 
 func (m *memory) Mixed(string) bool { return m.mixed }
+
+func (m *memory) Owner(_ uint64, a *protocol.Attr) (uid, gid uint32) { return a.UID, a.GID }
 
 func (m *memory) Readlink(_ context.Context, p string, _ uint64) (string, error) {
 	n, err := m.enter("Readlink", p)
@@ -423,11 +441,23 @@ func (m *memory) Rename(_ context.Context, old, p string, flags uint32) error {
 	return nil
 }
 
-func (m *memory) Setattr(_ context.Context, p string, _ uint64, c Change) error {
+func (m *memory) Setattr(_ context.Context, p string, key uint64, c Change) error {
 	n, err := m.enter("Setattr", p)
 	defer m.mu.Unlock()
 	if err != nil {
 		return err
+	}
+	if n.becomes != nil && n.Key == key {
+		m.nodes[p], n = n.becomes, n.becomes
+	}
+	if n.Key != key {
+		return syscall.ESTALE
+	}
+	if c.UID != nil {
+		n.Attr.UID = *c.UID
+	}
+	if c.GID != nil {
+		n.Attr.GID = *c.GID
 	}
 	if c.Mode != nil {
 		n.Attr.Mode = n.Attr.Mode&unix.S_IFMT | *c.Mode&0o7777

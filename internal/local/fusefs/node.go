@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"os"
 	"path"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"github.com/mirrord-go/mirrord/internal/local/ids"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -25,7 +27,8 @@ const rootKey = 1
 // mount is what all nodes share.
 type mount struct {
 	tree     Tree
-	uid, gid uint32 // the owner of everything
+	uid, gid uint32 // the caller's
+	known    ids.Known
 }
 
 // node is an inode.
@@ -35,12 +38,13 @@ type node struct {
 	key  uint64
 	last atomic.Pointer[protocol.Attr] // as told last
 
-	mu   sync.Mutex
-	open []*file
+	mu      sync.Mutex
+	open    []*file
+	changed *Change // of what is at its path instead by now; see instead
 }
 
-func newRoot(t Tree) *node {
-	m := &mount{tree: t, uid: uint32(os.Getuid()), gid: uint32(os.Getgid())}
+func newRoot(t Tree, known ids.Known) *node {
+	m := &mount{tree: t, uid: uint32(os.Getuid()), gid: uint32(os.Getgid()), known: known}
 	return &node{m: m, key: rootKey}
 }
 
@@ -76,6 +80,41 @@ func (n *node) nameless() File {
 	return n.open[len(n.open)-1].f
 }
 
+// aside gives an open file of an inode of which the program has changed, by a
+// descriptor, what is at its path instead; and what it has changed.
+func (n *node) aside() (File, Change) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.changed == nil || len(n.open) == 0 {
+		return nil, Change{}
+	}
+	return n.open[len(n.open)-1].f, *n.changed
+}
+
+// instead makes the change c, which the Tree has refused with ESTALE, of what is
+// at the path by now. For who names the file by a path the kernel does that, but
+// whoever has a descriptor cannot look it up again; so it is done here if
+// somebody has. He goes on reading what he has opened, and sees his change.
+func (n *node) instead(ctx context.Context, c Change) error {
+	found, err := n.m.tree.Lookup(ctx, n.path())
+	n.mu.Lock()
+	open := len(n.open) > 0
+	n.mu.Unlock()
+	if err != nil || found.Key == n.key || !open || c.Size != nil {
+		return syscall.ESTALE
+	}
+	if err := n.m.tree.Setattr(ctx, n.path(), found.Key, c); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.changed == nil {
+		n.changed = &Change{}
+	}
+	n.changed.add(c)
+	return nil
+}
+
 // path is the path by which the inode was found last: it may have several, and
 // somebody outside may have renamed it. Empty: it has no name any more.
 func (n *node) path() string {
@@ -96,10 +135,22 @@ func (n *node) join(name string) string { return path.Join(n.path(), name) }
 func (m *mount) attr(a *protocol.Attr, key uint64, out *fuse.Attr) {
 	out.Ino, out.Size, out.Blocks = key, a.Size, a.Blocks
 	out.Mode, out.Nlink, out.Rdev, out.Blksize = a.Mode, max(a.Nlink, 1), uint32(a.Rdev), a.Blksize
-	out.Uid, out.Gid = m.uid, m.gid
+	uid, gid := m.tree.Owner(key, a)
+	out.Uid, out.Gid = shown(uid, m.uid, m.known.Users), shown(gid, m.gid, m.known.Groups)
 	out.Atime, out.Atimensec = split(a.Atime)
 	out.Mtime, out.Mtimensec = split(a.Mtime)
 	out.Ctime, out.Ctimensec = split(a.Ctime)
+}
+
+// shown is the number that the kernel is told for id, where own is the caller's.
+func shown(id, own uint32, known ids.Set) uint32 {
+	switch {
+	case !known.Many():
+		return own
+	case known.Has(id):
+		return id
+	}
+	return ids.Nobody
 }
 
 // split divides nanoseconds since 1970, also before.
@@ -165,6 +216,10 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs
 
 func (n *node) Getattr(ctx context.Context, f fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	open := n.nameless()
+	aside, changed := n.aside()
+	if aside != nil {
+		open = aside
+	}
 	if h, ok := f.(*file); ok {
 		open = h.f
 	}
@@ -173,6 +228,7 @@ func (n *node) Getattr(ctx context.Context, f fs.FileHandle, out *fuse.AttrOut) 
 		if err != nil {
 			return toErrno(err)
 		}
+		changed.apply(&a)
 		n.m.attr(&a, n.key, &out.Attr)
 		out.Nlink = a.Nlink // perhaps it has no name any more
 		out.SetTimeout(keep)
@@ -226,23 +282,21 @@ func (n *node) Setattr(ctx context.Context, f fs.FileHandle, in *fuse.SetAttrIn,
 		c.Mtime = &t
 	}
 	if uid, ok := in.GetUID(); ok {
-		if uid != n.m.uid {
-			return syscall.EPERM
-		}
-		c.Owner = true
+		c.UID = &uid
 	}
 	if gid, ok := in.GetGID(); ok {
-		if gid != n.m.gid {
-			return syscall.EPERM
-		}
-		c.Group = true
+		c.GID = &gid
 	}
 	if open := n.nameless(); open != nil && c.Size == nil && c != (Change{}) {
 		if err := open.Setattr(ctx, c); err != nil {
 			return toErrno(err)
 		}
 	} else if c != (Change{}) {
-		if err := n.m.tree.Setattr(ctx, n.path(), n.key, c); err != nil {
+		err := n.m.tree.Setattr(ctx, n.path(), n.key, c)
+		if errors.Is(err, syscall.ESTALE) {
+			err = n.instead(ctx, c)
+		}
+		if err != nil {
 			return toErrno(err)
 		}
 	}

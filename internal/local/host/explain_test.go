@@ -26,6 +26,7 @@ func TestExplain(t *testing.T) {
 		{handoff.StepBind, syscall.ENOSYS, "no-sandbox", 0},
 		{handoff.StepMount, syscall.EPERM, "no-sandbox", 0},
 		{handoff.StepSeccomp, syscall.ENOSYS, "no-sandbox", 0},
+		{handoff.StepOwners, 0, "no-sandbox", 0},
 		{handoff.StepChdir, syscall.ENOENT, "no-working-directory", 0},
 		{handoff.StepLookup, syscall.ENOENT, "command-not-started", 127},
 		{handoff.StepExec, syscall.EACCES, "command-not-started", 126},

@@ -36,11 +36,12 @@ type Facts struct {
 	// missing.
 	Settings map[string]string
 	Devices  map[string]uint32 // permission bits; one that does not exist is missing
+	Owners   Owners
 }
 
 // Look sees what is there. What it may not see is as if it were not there.
 func Look() Facts {
-	f := Facts{UID: os.Geteuid(), Settings: map[string]string{}, Devices: map[string]uint32{}, Distro: os.Getenv("WSL_DISTRO_NAME")}
+	f := Facts{UID: os.Geteuid(), Settings: map[string]string{}, Devices: map[string]uint32{}, Distro: os.Getenv("WSL_DISTRO_NAME"), Owners: LookOwners()}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		f.Release = unix.ByteSliceToString(u.Release[:])

@@ -45,6 +45,7 @@ var Pieces = []Piece{
 	{handoff.StepMount, "change of root", "the files of the pod are the root of the command", ""},
 	{handoff.StepSeccomp, "notice of listeners", "a port is served before listen() returns",
 		"they are looked for instead and found some 10 ms after listen(), which cannot fail for a reason of the pod's"},
+	{handoff.StepOwners, "owners of files", "the files of the pod are shown with their owners and groups", "every file of the pod is shown as your own"},
 }
 
 // Explain gives an error of the sandbox the form for a person, and what mends
@@ -110,6 +111,15 @@ func (f Facts) cure(h *handoff.Error, e *failure.Error) Cure {
 	case handoff.StepNFT:
 		e.Code, e.What = "no-nftables", "nftables cannot be used in a namespace of yours"
 		return f.modules("nf_tables", "nft_chain_nat", "nf_nat")
+	case handoff.StepOwners:
+		e.What = "ids for the owners of files cannot be mapped"
+		switch e.Why = h.Text; {
+		case f.Owners.Missing() != "":
+			e.Why = f.Owners.Missing()
+		case inside:
+			return Cure{Else: "start the container without no-new-privileges, and with the capabilities SETUID and SETGID"}
+		}
+		return f.Owners.cure()
 	case handoff.StepBind, handoff.StepMount:
 		if h.Errno == syscall.ENOSYS {
 			return Cure{Else: fmt.Sprintf("use Linux 5.2 or newer; this is %s", f.Release)}

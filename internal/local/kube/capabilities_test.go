@@ -145,7 +145,7 @@ func TestEachCapability(t *testing.T) {
 		t.Fatalf("build the agent: %v: %s", err, out)
 	}
 	ordinary, listens := victim(t, "--reuid", fmt.Sprint(targetUser), "--regid", "99", "--groups", "50")
-	root, _ := victim(t, "--bounding-set", "-all,+dac_override,+fowner", "--inh-caps", "-all")
+	root, _ := victim(t, "--bounding-set", "-all,+dac_override,+fowner,+chown", "--inh-caps", "-all")
 
 	// Files that only the target's user, its group or one of its groups may
 	// read, and a directory of another user's.
@@ -223,8 +223,12 @@ func TestEachCapability(t *testing.T) {
 		}},
 		{feature: FeatureWrite, pid: root, with: []Feature{FeatureFiles}, works: func(ctx context.Context, l *link.Conn) error {
 			number++
-			if _, err := asked(ctx, l, &protocol.Make{Path: fmt.Sprintf("%s/made-%d", foreign, number), Mode: syscall.S_IFREG | 0o600}); err != nil {
+			made := fmt.Sprintf("%s/made-%d", foreign, number)
+			if _, err := asked(ctx, l, &protocol.Make{Path: made, Mode: syscall.S_IFREG | 0o600}); err != nil {
 				return fmt.Errorf("make a file in another's directory: %w", err)
+			}
+			if _, err := asked(ctx, l, &protocol.SetAttr{Path: made, What: protocol.SetUID | protocol.SetGID, UID: targetUser, GID: 50}); err != nil {
+				return fmt.Errorf("give a file away: %w", err)
 			}
 			_, err := asked(ctx, l, &protocol.SetAttr{Path: mine, What: protocol.SetMode, Mode: 0o400})
 			return err
@@ -273,4 +277,16 @@ func TestEachCapability(t *testing.T) {
 			})
 		}
 	}
+
+	t.Run("write for a root without CHOWN", func(t *testing.T) {
+		weak, _ := victim(t, "--bounding-set", "-all,+dac_override,+fowner", "--inh-caps", "-all")
+		all := slices.Concat(capabilities[""], capabilities[FeatureFiles], capabilities[FeatureWrite])
+		l, err := agentWith(t, program, all, weak, "files,write")
+		if err == nil {
+			_, err = asked(t.Context(), l, &protocol.SetAttr{Path: mine, What: protocol.SetUID, UID: 1})
+		}
+		if !errors.Is(err, syscall.EPERM) {
+			t.Errorf("got %v, want %v", err, syscall.EPERM)
+		}
+	})
 }

@@ -37,8 +37,8 @@ var capabilities = map[Feature][]corev1.Capability{
 		"DAC_READ_SEARCH", // /proc/PID/environ is its user's alone
 	},
 	FeatureNetwork: nil,
-	FeatureFiles:   {"SETUID", "SETGID"},       // use files as the target's user
-	FeatureWrite:   {"DAC_OVERRIDE", "FOWNER"}, // kept only as far as the target has them itself
+	FeatureFiles:   {"SETUID", "SETGID"},                // use files as the target's user
+	FeatureWrite:   {"DAC_OVERRIDE", "FOWNER", "CHOWN"}, // kept only as far as the target has them itself
 	FeatureMirror:  {"NET_RAW"},
 	FeatureSteal:   {"NET_ADMIN", "BPF"}, // without BPF nftables does it
 }

@@ -55,7 +55,7 @@ func TestCapabilities(t *testing.T) {
 		{"environment only", nil, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH"}},
 		{"network", []Feature{FeatureNetwork}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH"}},
 		{"files", []Feature{FeatureFiles}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "SETUID", "SETGID"}},
-		{"files to write", []Feature{FeatureFiles, FeatureWrite}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "SETUID", "SETGID", "DAC_OVERRIDE", "FOWNER"}},
+		{"files to write", []Feature{FeatureFiles, FeatureWrite}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "SETUID", "SETGID", "DAC_OVERRIDE", "FOWNER", "CHOWN"}},
 		{"network and mirror", []Feature{FeatureNetwork, FeatureMirror}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "NET_RAW"}},
 		{"steal", []Feature{FeatureSteal}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "NET_ADMIN", "BPF"}},
 	} {

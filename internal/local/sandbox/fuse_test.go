@@ -11,11 +11,13 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/local/ids"
 )
 
 // serveRoot serves a FUSE root that holds the mount points and nothing else,
 // with the few calls of the protocol (linux/fuse.h) that this takes.
-func serveRoot(binds []string) (onFUSE func(*os.File) error, stop func()) {
+func serveRoot(binds []string) (onFUSE func(*os.File, ids.Known) error, stop func()) {
 	root := &fuseRoot{dirs: map[uint64]string{1: "/"}, ids: map[string]uint64{"/": 1}, links: map[uint64]string{}}
 	for i, l := range []string{"/bin", "/sbin", "/lib", "/lib64"} { // programs need them
 		if to, err := os.Readlink(l); err == nil {
@@ -33,7 +35,7 @@ func serveRoot(binds []string) (onFUSE func(*os.File) error, stop func()) {
 	}
 	var f *os.File
 	done := make(chan struct{})
-	return func(dev *os.File) error {
+	return func(dev *os.File, _ ids.Known) error {
 			f = dev
 			go func() { defer close(done); root.serve(dev) }()
 			return nil

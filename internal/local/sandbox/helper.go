@@ -122,7 +122,7 @@ func (h *helper) request(family, typ int) (*os.File, error) {
 
 // wake continues the helper if it is stopped: nobody has a reason to want that.
 func (h *helper) wake() {
-	stat, err := readAt(h.proc, strconv.Itoa(h.pid)+"/stat")
+	stat, err := readAt(h.proc, strconv.Itoa(h.pid)+"/stat", 512)
 	if err != nil || tree.State(stat) != 'T' {
 		return
 	}
@@ -138,8 +138,8 @@ func (h *helper) signal(s unix.Signal) {
 	_ = control(h.pidfd, func(fd int) error { return unix.PidfdSendSignal(fd, s, nil, 0) })
 }
 
-// readAt reads a small file below a directory of /proc.
-func readAt(dir *os.File, name string) ([]byte, error) {
+// readAt reads up to size bytes of a file below a directory of /proc.
+func readAt(dir *os.File, name string, size int) ([]byte, error) {
 	var b []byte
 	err := control(dir, func(at int) error {
 		fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -147,7 +147,7 @@ func readAt(dir *os.File, name string) ([]byte, error) {
 			return err
 		}
 		defer unix.Close(fd)
-		b = make([]byte, 512)
+		b = make([]byte, size)
 		n, err := unix.Read(fd, b)
 		b = b[:max(n, 0)]
 		return err

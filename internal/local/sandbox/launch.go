@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,6 +34,8 @@ type Process struct {
 	code     int
 	signals  *forwarding
 	bare     *handoff.Error // why there is no user namespace; nil: there is one
+	mapped   chan struct{}  // closed when owners is set
+	owners   *handoff.Error // why the sandbox has no ids but the caller's; nil: it has
 }
 
 // Launch starts the init of a sandbox as a child of this process and gives the
@@ -52,7 +55,13 @@ func Launch() (*Process, *os.File, error) {
 		return nil, nil, err
 	}
 	defer theirs.Close()
-	p := &Process{pidfd: -1, resumed: make(chan time.Time, 1), exited: make(chan struct{})}
+	var wait [2]int // a pipe, which ends when the ids are mapped
+	if err := unix.Pipe2(wait[:], unix.O_CLOEXEC); err != nil {
+		ours.Close()
+		return nil, nil, err
+	}
+	defer unix.Close(wait[0])
+	p := &Process{pidfd: -1, resumed: make(chan time.Time, 1), exited: make(chan struct{}), mapped: make(chan struct{})}
 	// Before the start: no signal may fall between. Its handlers do not pass
 	// execve.
 	p.signals = forward()
@@ -62,7 +71,7 @@ func Launch() (*Process, *os.File, error) {
 		// started the child ends: this one stays until the child has ended.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err := p.start(theirs)
+		err := p.start(theirs, wait[0])
 		started <- err
 		if err == nil {
 			p.keep()
@@ -71,39 +80,43 @@ func Launch() (*Process, *os.File, error) {
 	if err := <-started; err != nil {
 		p.signals.stop()
 		ours.Close()
+		unix.Close(wait[1])
 		return nil, nil, err
 	}
 	p.signals.to(p)
+	go func() { // waited for by Wait
+		defer close(p.mapped)
+		defer unix.Close(wait[1])
+		if p.bare == nil { // else it has them all
+			p.owners = p.mapOwners()
+		}
+	}()
 	return p, ours, nil
 }
 
 // start runs on the thread that stays.
-func (p *Process) start(sock *os.File) error {
+func (p *Process) start(sock *os.File, wait int) error {
 	inherited, err := inheritedFiles()
 	if err != nil {
 		return fmt.Errorf("find the caller's descriptors: %w", err)
 	}
 	return control(sock, func(fd int) error {
-		// The child's descriptors up to the socket's, each at its own number;
-		// those beyond are inherited as they are.
-		files := make([]uintptr, fd+1)
+		// The child's descriptors up to ours, each at its own number; those beyond
+		// are inherited as they are.
+		files := make([]uintptr, max(fd, wait)+1)
 		for i := range files {
 			files[i] = ^uintptr(0) // close-on-exec, or unused
 		}
-		for i := range min(3, fd) {
-			files[i] = uintptr(i)
-		}
-		for _, n := range inherited {
-			if n < fd {
+		for _, n := range slices.Concat([]int{0, 1, 2, fd, wait}, inherited) {
+			if n < len(files) {
 				files[n] = uintptr(n)
 			}
 		}
-		files[fd] = uintptr(fd)
 		attr, err := p.attr(files)
 		if err != nil {
 			return err
 		}
-		argv := []string{handoff.InitName, strconv.Itoa(fd)}
+		argv := []string{handoff.InitName, strconv.Itoa(fd), strconv.Itoa(wait)}
 		p.pid, _, err = syscall.StartProcess("/proc/self/exe", argv, attr)
 		if err != nil {
 			e := &handoff.Error{Step: handoff.StepUserNS}
@@ -160,7 +173,7 @@ func (p *Process) attr(files []uintptr) (*syscall.ProcAttr, error) {
 // Root gets all, or its last execve would be a gain (see package boot).
 func capabilities() ([]uintptr, error) {
 	if os.Geteuid() != 0 {
-		return []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_KILL}, nil
+		return []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_KILL, unix.CAP_SETPCAP}, nil
 	}
 	b, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
 	if err != nil {
@@ -246,6 +259,7 @@ func (p *Process) Exited() <-chan struct{} { return p.exited }
 // job control works as if the command had been started directly.
 func (p *Process) Wait() int {
 	<-p.exited
+	<-p.mapped
 	p.signals.stop()
 	p.mu.Lock()
 	defer p.mu.Unlock()

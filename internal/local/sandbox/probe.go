@@ -54,7 +54,13 @@ func Probe(ctx context.Context) ([]Ability, error) {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case errors.Is(err, io.EOF) && len(found) > 1:
-			return found, nil
+			<-p.mapped
+			owners := Ability{Step: handoff.StepOwners}
+			if p.owners != nil {
+				owners = lack(p.owners)
+				owners.Instead = true
+			}
+			return append(found, owners), nil
 		case err != nil:
 			return nil, errors.Join(err, sent)
 		}

@@ -45,7 +45,10 @@ func TestProbe(t *testing.T) {
 	const docker = `exec setpriv --bounding-set -all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+net_raw,+sys_chroot,+mknod,+audit_write,+setfcap "$0"`
 	const admin = `exec setpriv --bounding-set -all,+chown,+dac_override,+fowner,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+setfcap,+sys_admin,+net_admin "$0"`
 	mapless := strings.Replace(docker, ",+setfcap", "", 1)
-	all := "userns yes\ntun yes\nnft yes\nfuse yes\nbind yes\nmount yes\nseccomp yes\n"
+	all := "userns yes\ntun yes\nnft yes\nfuse yes\nbind yes\nmount yes\nseccomp yes\nowners no-sandbox, without\n"
+	bare := func(result string) string {
+		return strings.Replace(result, "owners no-sandbox, without", "owners yes", 1)
+	}
 	without := func(step, code string) string { return strings.Replace(all, step+" yes", step+" "+code, 1) }
 	for _, c := range []struct {
 		name, deny, script string
@@ -56,14 +59,14 @@ func TestProbe(t *testing.T) {
 		{"no device for packets", "", `mount -t tmpfs none /dev/net; ` + user, without("tun", "no-tun, without")},
 		{"no device for packets, no packet sockets", "packet sockets", `mount -t tmpfs none /dev/net; ` + user, without("tun", "no-tun")},
 		{"no device for packets, root without namespaces", "user namespaces", `mount -t tmpfs none /dev/net; exec "$0"`,
-			strings.Replace(without("tun", "no-tun, without"), "userns yes", "userns no-user-namespaces, without", 1)},
+			bare(strings.Replace(without("tun", "no-tun, without"), "userns yes", "userns no-user-namespaces, without", 1))},
 		{"no nftables", "nftables", user, without("nft", "no-nftables, without")},
 		{"no device for files", "", `mount --bind /dev/null /dev/fuse; ` + user, without("fuse", "no-fuse")},
 		{"device for files of root's", "", `mount -t tmpfs none /mnt; mknod -m 600 /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse; ` + user, without("fuse", "no-fuse")},
 		{"no namespaces", "", fmt.Sprintf(limited, "--map-current-user --keep-caps", "setpriv --ambient-caps -all --inh-caps -all"), "userns no-user-namespaces\n"},
-		{"no namespaces, root", "", fmt.Sprintf(limited, "-Ur", ""), without("userns", "no-user-namespaces, without")},
+		{"no namespaces, root", "", fmt.Sprintf(limited, "-Ur", ""), bare(without("userns", "no-user-namespaces, without"))},
 		{"no namespaces by a filter", "user namespaces", user, "userns no-user-namespaces\n"},
-		{"no namespaces by a filter, root", "user namespaces", `exec "$0"`, without("userns", "no-user-namespaces, without")},
+		{"no namespaces by a filter, root", "user namespaces", `exec "$0"`, bare(without("userns", "no-user-namespaces, without"))},
 		{"no notification", "notification", user, without("seccomp", "no-sandbox, without")},
 		{"no duplicates", "pidfd_getfd", user, without("seccomp", "no-sandbox, without")},
 		{"no copies of mounts", "open_tree", user, without("bind", "no-sandbox")},
@@ -74,10 +77,11 @@ func TestProbe(t *testing.T) {
 		{"root in a container with capabilities", "docker with SYS_ADMIN", admin,
 			strings.Replace(without("mount", "no-sandbox"), "seccomp yes", "seccomp no-sandbox, without", 1)},
 		{"root in a container with seccomp=unconfined", "", docker, all},
-		{"root in a container with capabilities and seccomp=unconfined, on a host without user namespaces", "user namespaces", admin, without("userns", "no-user-namespaces, without")},
+		{"root in a container with capabilities and seccomp=unconfined, on a host without user namespaces", "user namespaces", admin, bare(without("userns", "no-user-namespaces, without"))},
+		{"ids set aside for a user", "", ownersOf("1000") + user, bare(all)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			cmd := exec.Command("sh", "-c", c.script, binary)
+			cmd := exec.Command("sh", "-c", "mount --bind /dev/null /etc/subuid && mount --bind /dev/null /etc/subgid && "+c.script, binary)
 			cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 			cmd.Env = append(os.Environ(), roleVar+"=prober", denyVar+"="+c.deny, quickExit)
 			out, err := cmd.CombinedOutput()

@@ -40,6 +40,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/local/host"
+	"github.com/mirrord-go/mirrord/internal/local/ids"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/tree"
 	"github.com/mirrord-go/mirrord/internal/nft"
@@ -49,8 +50,9 @@ import (
 type Options struct {
 	// OnFUSE gets /dev/fuse, already mounted, and must see to it that it is
 	// served before it returns or soon after: init's next steps need answers.
-	// It owns the file. Required with Spec.FUSE.
-	OnFUSE func(f *os.File) error
+	// It owns the file. known are the ids that owners can be shown by. Required
+	// with Spec.FUSE.
+	OnFUSE func(f *os.File, known ids.Known) error
 }
 
 // Box is a sandbox seen from the supervisor. Its methods may be called
@@ -120,7 +122,7 @@ func (b *Box) attach(spec *handoff.Spec, o Options) error {
 				m.File.Close()
 				return errors.New("sandbox: nobody serves the FUSE root")
 			}
-			if err := o.OnFUSE(m.File); err != nil {
+			if err := o.OnFUSE(m.File, b.known()); err != nil {
 				return fmt.Errorf("serve root: %w", err)
 			}
 			continue

@@ -12,6 +12,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/local/files"
 	"github.com/mirrord-go/mirrord/internal/local/fusefs"
+	"github.com/mirrord-go/mirrord/internal/local/ids"
 	"github.com/mirrord-go/mirrord/internal/local/incoming"
 	"github.com/mirrord-go/mirrord/internal/local/netstack"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
@@ -61,8 +62,8 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 	if err := s.openTree(b, &spec); err != nil {
 		return nil, err
 	}
-	b.box, err = sandbox.Attach(ctx, s.init, spec, sandbox.Options{OnFUSE: func(fd *os.File) error {
-		b.fuse, err = fusefs.Serve(fd, s.learn.watch(b.tree))
+	b.box, err = sandbox.Attach(ctx, s.init, spec, sandbox.Options{OnFUSE: func(fd *os.File, known ids.Known) error {
+		b.fuse, err = fusefs.Serve(fd, s.learn.watch(b.tree), known)
 		return err
 	}})
 	if err != nil {

@@ -32,6 +32,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mirrord-go/mirrord/internal/local/ids"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 )
 
@@ -52,6 +53,7 @@ type setup struct {
 	conn *handoff.Conn
 	spec *handoff.Spec
 	own  bool // there is a user namespace of its own
+	many bool // with more ids than the caller's
 
 	routed bool // there are no nftables, routes do their work
 
@@ -60,7 +62,7 @@ type setup struct {
 
 // runInit returns, with an exit code, only if the command could not be run.
 func runInit() int {
-	if len(os.Args) != 2 {
+	if len(os.Args) != 3 {
 		return handoff.CodeBroken
 	}
 	fd, err := strconv.Atoi(os.Args[1])
@@ -68,6 +70,11 @@ func runInit() int {
 		return handoff.CodeBroken
 	}
 	unix.CloseOnExec(fd)
+	wait, err := strconv.Atoi(os.Args[2])
+	if err != nil {
+		return handoff.CodeBroken
+	}
+	awaitEnd(wait)
 	conn, err := handoff.NewConn(os.NewFile(uintptr(fd), "supervisor"))
 	if err != nil {
 		return handoff.CodeBroken
@@ -88,6 +95,8 @@ func (s *setup) run() *handoff.Error {
 		if err := mapIDs(); err != nil {
 			return failure(handoff.StepMap, "", err)
 		}
+		text, _ := os.ReadFile("/proc/self/uid_map")
+		s.many = ids.Parse(string(text)).Many()
 	} else if err := keepMounts(); err != nil {
 		return failure(handoff.StepMount, "/", err)
 	}
@@ -125,19 +134,32 @@ func (s *setup) space() string {
 	return "net"
 }
 
+// awaitEnd returns when the pipe has ended, and closes it.
+func awaitEnd(pipe int) {
+	defer unix.Close(pipe)
+	for {
+		if _, err := unix.Read(pipe, make([]byte, 1)); !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}
+
 // mapIDs maps the caller onto itself, so that id(1) and the owners of the
-// caller's files are unchanged. Any process may map its own user and group,
-// with setgroups(2) denied (user_namespaces(7)). Init does it, not its parent,
-// so that a host which forbids it (AppArmor) is told from one that forbids
-// the namespace.
+// caller's files are unchanged, unless the front has had that done and more. Any
+// process may map its own user and group, with setgroups(2) denied
+// (user_namespaces(7)). Init does it, not its parent, so that a host which forbids
+// it (AppArmor) is told from one that forbids the namespace.
 func mapIDs() error {
 	// The ids as the parent namespace has them: until they are mapped, getuid
 	// knows only the overflow id. The front passes them by the environment.
 	uid, gid := os.Getenv(handoff.EnvUID), os.Getenv(handoff.EnvGID)
-	for _, w := range [][2]string{
-		{"setgroups", "deny"}, {"uid_map", uid + " " + uid + " 1"}, {"gid_map", gid + " " + gid + " 1"},
+	for _, w := range [][3]string{
+		{"uid_map", "uid_map", uid + " " + uid + " 1"}, {"gid_map", "setgroups", "deny"}, {"gid_map", "gid_map", gid + " " + gid + " 1"},
 	} {
-		if err := os.WriteFile("/proc/self/"+w[0], []byte(w[1]), 0); err != nil {
+		if there, err := os.ReadFile("/proc/self/" + w[0]); err != nil || len(there) > 0 {
+			continue
+		}
+		if err := os.WriteFile("/proc/self/"+w[1], []byte(w[2]), 0); err != nil {
 			return err
 		}
 	}
@@ -204,6 +226,11 @@ func (s *setup) command() *handoff.Error {
 	if err := clearInheritable(); err != nil {
 		return failure(handoff.StepExec, name, err)
 	}
+	if s.many && os.Geteuid() != 0 {
+		if err := clearBounding(); err != nil {
+			return failure(handoff.StepExec, name, err)
+		}
+	}
 	if s.spec.NoIPv6 {
 		if err := forbidIPv6(); err != nil {
 			return failure(handoff.StepSeccomp, "", err)
@@ -217,6 +244,22 @@ func (s *setup) command() *handoff.Error {
 		err = syscall.Exec("/bin/sh", append([]string{"sh", path}, s.spec.Argv[1:]...), s.spec.Env)
 	}
 	return failure(handoff.StepExec, path, err)
+}
+
+// clearBounding keeps the command from capabilities of the sandbox's namespaces
+// for good: with more ids than the caller's, a set-user-id program of one of them
+// (in the store of a rootless container engine there are such) would be root
+// inside. Namespaces that the command makes have all again (user_namespaces(7)).
+func clearBounding() error {
+	for c := uintptr(0); ; c++ {
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
+		if errors.Is(err, unix.EINVAL) && c > 0 { // beyond the last one
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // clearInheritable empties the thread's inheritable capabilities, and with them

@@ -77,10 +77,11 @@ func keepMounts() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLA
 // insists), and hands it to the supervisor, which must serve it from now on.
 func (s *setup) mountFUSE() error {
 	var options []string
-	if s.spec.DefaultPermissions || !s.own {
+	others := !s.own || s.many && os.Geteuid() == 0 // programs of root may become another user here; the kernel checks modes then
+	if s.spec.DefaultPermissions || others {
 		options = append(options, "default_permissions")
 	}
-	if !s.own { // programs of root may become another user here; the kernel checks modes then
+	if others {
 		options = append(options, "allow_other")
 	}
 	if s.spec.MaxRead > 0 {

@@ -26,6 +26,10 @@ const (
 // Environment variables of init, from the front: the ids to map, which init
 // cannot ask the kernel for before they are mapped. Without them init has no
 // user namespace of its own: it is root, and uses root's rights.
+//
+// Its arguments are two descriptors: the socket, and a pipe. When that ends the
+// front has tried to have more ids mapped (newuidmap(1), from outside), and init
+// maps what is not.
 const (
 	EnvUID = "MIRRORD_INIT_UID"
 	EnvGID = "MIRRORD_INIT_GID"
@@ -137,6 +141,7 @@ type Step string
 const (
 	StepUserNS   Step = "userns"   // clone of the namespaces (in the front)
 	StepMap      Step = "uid_map"  // the id maps; the first privileged act inside
+	StepOwners   Step = "owners"   // more ids in them than the caller's (outside); never an end
 	StepSpec     Step = "spec"     // reading the Spec
 	StepHostname Step = "hostname" //
 	StepTUN      Step = "tun"      // /dev/net/tun

@@ -104,6 +104,9 @@ var ofInodes = []tried{
 		put("f", "")
 		s.add("to its owner", os.Chown("f", os.Getuid(), os.Getgid()))
 		s.add("nobody", os.Chown("f", -1, -1))
+		s.add("to root", os.Chown("f", 0, -1))
+		s.add("to root's group", os.Chown("f", -1, 0))
+		s.add("to another", os.Chown("f", 999, 998))
 		var st unix.Stat_t
 		s.add("stat", unix.Stat("f", &st))
 		s.say("mine %v", st.Uid == uint32(os.Getuid()) && st.Gid == uint32(os.Getgid()))
