@@ -2,7 +2,6 @@ package files
 
 import (
 	"context"
-	"path"
 	"strings"
 	"time"
 
@@ -90,6 +89,11 @@ func (r *remote) generation(k uint64) uint64 {
 func (r *remote) unsettled(k uint64, asked time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.isUnsettled(k, asked)
+}
+
+// isUnsettled is unsettled for holders of the lock.
+func (r *remote) isUnsettled(k uint64, asked time.Time) bool {
 	in := r.inodes[bare(k)]
 	return in != nil && (len(in.pending) > 0 || !in.changed.Before(asked))
 }
@@ -118,16 +122,27 @@ func (r *remote) settleBut(ctx context.Context, k uint64, own *outbox) error {
 	return nil
 }
 
-// forgetAround forgets the name p, what is below it and the directory it is in.
+// forgetAround forgets the name p, what is below it and the attributes of the
+// directory it is in; and so it does with what is still on its way of them.
 func (r *remote) forgetAround(p string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for known := range r.recent {
-		if known == p || strings.HasPrefix(known, p+"/") {
-			r.drop(known)
+	if e := r.entry(p); e != nil {
+		r.drop(e)
+	}
+	for below, d := range r.dirs {
+		if below == p || strings.HasPrefix(below, p+"/") {
+			r.removeDirectory(d)
 		}
 	}
-	r.drop(path.Dir(p))
+	dir, _ := split(p)
+	if d := r.dirs[dir]; d != nil {
+		d.whole = false
+	}
+	if e := r.entry(dir); e != nil {
+		e.expire()
+	}
+	r.change(p, r.limit)
 }
 
 // lose notes that the file at p is to have a name less. Which one that is may
@@ -147,9 +162,14 @@ func (r *remote) lose(p string) {
 			in.changed = time.Now()
 		}
 	}
-	for known, e := range r.recent {
-		if e.attr.Nlink > 1 && e.attr.Mode&unix.S_IFMT != unix.S_IFDIR {
-			r.drop(known)
+	if r.linked == 0 {
+		return
+	}
+	for _, d := range r.dirs {
+		for _, e := range d.names {
+			if e.severalNames() {
+				e.expire()
+			}
 		}
 	}
 }
