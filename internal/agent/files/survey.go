@@ -31,6 +31,9 @@ const (
 	// looks at, also those that do not fit.
 	maxNames  = 8192
 	maxPlaces = 512
+	// few is how many names a directory has that is told of before larger ones,
+	// however deep it is.
+	few = 64
 	// maxDepth bounds the levels of directories.
 	maxDepth = 8
 	// smallContent bounds a file's content that was not asked for by name, in
@@ -53,8 +56,7 @@ type survey struct {
 
 	base    int            // of the directory, O_PATH
 	home    *protocol.Attr // its attributes
-	left    int            // bytes of the reply
-	content int            // of these, for contents
+	left    int            // bytes that may still be sent, of names or of contents
 	names   int            // that may still be looked at
 	spent   time.Duration  // on the disk
 	limit   time.Duration  // of spent
@@ -91,9 +93,10 @@ func (s *Server) survey(ctx context.Context, stream *link.Stream, m *protocol.Su
 		return
 	}
 	defer s.memory.Reads.Give(surveyCost)
-	x := &survey{s: s, ctx: ctx, stream: stream, m: m, base: -1, names: maxNames, limit: listTime,
-		left: int(min(m.Bytes, protocol.MaxSurvey))}
-	x.content = min(int(min(m.Content, protocol.MaxSurvey)), x.left)
+	x := &survey{s: s, ctx: ctx, stream: stream, m: m, base: -1, names: maxNames, limit: listTime}
+	bytes := min(m.Bytes, protocol.MaxSurvey)
+	content := min(m.Content, bytes)
+	x.left = int(bytes - content)
 	err := x.do(x.begin)
 	defer func() {
 		if x.base >= 0 {
@@ -104,14 +107,14 @@ func (s *Server) survey(ctx context.Context, stream *link.Stream, m *protocol.Su
 	case err != nil:
 		_ = stream.Send(&protocol.Answer{Errno: errnoOf(err)})
 	case len(m.Names) > 0:
-		x.limit = namesTime
+		x.limit, x.left = namesTime, int(bytes)
 		for _, name := range m.Names[:min(len(m.Names), protocol.MaxSurveyNames)] {
 			x.files = append(x.files, small{name: name})
 		}
 		_ = x.contents(maxPrefetch)
 	default:
-		if x.list() == nil {
-			x.limit, x.spent = contentTime, 0
+		if err := x.list(); err == nil || errors.Is(err, errFull) {
+			x.limit, x.spent, x.left = contentTime, 0, int(content)
 			_ = x.contents(smallContent)
 		}
 	}
@@ -143,32 +146,47 @@ func (x *survey) begin() (err error) {
 	return nil
 }
 
-// list tells of the directory and those below it, level by level: the small ones
-// first, of which more fit. It is not called on a thread.
+// list tells of the directory and those below it, level by level, and of those
+// with many names after all others: what is looked for is in any of them, and
+// there is more room for small ones. It is not called on a thread.
 func (x *survey) list() error {
+	var large []*place
 	level := []string{""}
 	for depth := uint32(0); len(level) > 0 && depth <= min(x.m.Depth, maxDepth); depth++ {
-		places := make([]*place, 0, len(level))
+		var places []*place
 		for _, rel := range level {
 			p := &place{rel: rel}
-			places = append(places, p)
 			if err := x.do(func() error { return x.look(p) }); errors.Is(err, errFull) {
-				break
-			}
-		}
-		slices.SortStableFunc(places, func(a, b *place) int { return len(a.names) - len(b.names) })
-		level = nil
-		for _, p := range places {
-			below, err := x.tell(p)
-			if err != nil {
 				return err
 			}
-			level = append(level, below...)
+			if len(p.names) > few && rel != "" {
+				large = append(large, p)
+			} else {
+				places = append(places, p)
+			}
 		}
-		slices.Sort(level)
-		level = level[:min(len(level), maxPlaces)]
+		var err error
+		if level, err = x.tellAll(places); err != nil {
+			return err
+		}
 	}
-	return nil
+	_, err := x.tellAll(large)
+	return err
+}
+
+// tellAll tells of places, the smallest first, and gives the directories in
+// them.
+func (x *survey) tellAll(places []*place) (below []string, err error) {
+	slices.SortStableFunc(places, func(a, b *place) int { return len(a.names) - len(b.names) })
+	for _, p := range places {
+		some, err := x.tell(p)
+		if err != nil {
+			return nil, err
+		}
+		below = append(below, some...)
+	}
+	slices.Sort(below)
+	return below[:min(len(below), maxPlaces)], nil
 }
 
 // look reads the names in p, unless there are too many.
@@ -343,7 +361,7 @@ func (x *survey) contents(limit uint64) error {
 		err := x.do(func() error {
 			size := 0
 			for ; len(files) > 0 && files[0].dir == batch.Dir && size < batchBytes; files = files[1:] {
-				room := min(limit, uint64(max(min(x.content, x.left)-perName, 0)))
+				room := min(limit, uint64(max(x.left-perName, 0)))
 				if files[0].size > room {
 					return errFull
 				}
@@ -355,7 +373,6 @@ func (x *survey) contents(limit uint64) error {
 				n := len(e.Name) + len(e.Attr.Data) + perName
 				size += n
 				x.left -= n
-				x.content -= n
 			}
 			return nil
 		})

@@ -61,7 +61,7 @@ type directory struct {
 	whole     bool      // at asked, the names were all that there are
 	asked, at time.Time // see entry
 	by        *directory
-	sorted    []string  // the names; nil: not sorted since they changed
+	sorted    []string // the names; nil: not sorted since they changed
 
 	habit habit
 }

@@ -24,8 +24,11 @@ import (
 
 const (
 	// surveyBytes bounds what one survey brings, in bytes: 1,000 names with
-	// attributes and some contents, 20 ms of a link of 100 Mbit/s.
+	// attributes. firstSurvey bounds the first one of a directory, of which it is
+	// not known whether it will be of use, a half of it contents: less than 10 ms
+	// of a link of 100 Mbit/s.
 	surveyBytes = 192 << 10
+	firstSurvey = 96 << 10
 	// leastSurvey is what is worth asking for, in bytes.
 	leastSurvey = 8 << 10
 	// surveyDepth is how many levels below a directory are surveyed.
@@ -155,7 +158,7 @@ func (r *remote) foresee(p string) {
 	d.habit.missed = time.Now()
 	// The names around it: one is asked for after another, or was the last time.
 	if dir != "" && (again || d.habit.saved >= useful) && !r.tells(dir) {
-		r.survey(d, &protocol.Survey{Path: dir})
+		r.survey(d, &protocol.Survey{Path: dir, Bytes: surveyBytes})
 	}
 	// What is in it, if it is a directory.
 	if e := d.names[name]; e == nil && !d.habit.files || e != nil && e.attr.Mode&unix.S_IFMT == unix.S_IFDIR {
@@ -183,9 +186,9 @@ func (r *remote) surveyOf(p string, listed bool) {
 	if !d.habit.surveyed.IsZero() && d.habit.saved < useful {
 		return
 	}
-	m := &protocol.Survey{Path: p, Depth: surveyDepth, Listed: listed}
+	m := &protocol.Survey{Path: p, Depth: surveyDepth, Listed: listed, Bytes: surveyBytes}
 	if d.habit.surveyed.IsZero() { // otherwise what there was is here, or fetched when it is wanted
-		m.Content = surveyBytes / 2
+		m.Bytes, m.Content = firstSurvey, firstSurvey/2
 	}
 	r.survey(d, m)
 }
@@ -200,7 +203,7 @@ func (r *remote) survey(d *directory, m *protocol.Survey) {
 			return
 		}
 	}
-	m.Bytes = uint32(max(0, min(surveyBytes, r.thrift.spare()/4)))
+	m.Bytes = uint32(max(0, min(int(m.Bytes), r.thrift.spare()/4)))
 	m.Content = min(m.Content, m.Bytes/2)
 	a := &asking{Survey: m, root: d, lists: map[string]*partList{}}
 	if m.Listed {
