@@ -323,3 +323,54 @@ func TestRoundTrips(t *testing.T) {
 }
 
 var _ io.Closer = (*lagging)(nil)
+
+// TestRandomAccess: who opens files here and there in a big tree waits no longer
+// than without surveys, and the link carries little more than is used.
+func TestRandomAccess(t *testing.T) {
+	root := t.TempDir()
+	fill(t, root, "flat", 9000)
+	for i := range 60 {
+		fill(t, root, fmt.Sprintf("wide/d%02d", i), 100)
+	}
+	aged(t)
+	pick := rand.New(rand.NewPCG(3, 4))
+	for name, one := range map[string]func() string{
+		"one large directory":      func() string { return fmt.Sprintf("/far/flat/f%04d", pick.IntN(9000)) },
+		"many directories":         func() string { return fmt.Sprintf("/far/wide/d%02d/f%04d", pick.IntN(60), pick.IntN(100)) },
+		"names that are not there": func() string { return fmt.Sprintf("/far/wide/d%02d/%d", pick.IntN(60), pick.IntN(100)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var plain, plainKiB float64
+			for _, surveys := range []bool{false, true} {
+				synctest.Test(t, func(t *testing.T) {
+					f := newFar(t, root, nil)
+					f.Tree.remote.old = !surveys
+					const opens = 500
+					took := trips(func() {
+						for range opens {
+							p := one()
+							got, err := f.read(p)
+							if err != nil && !errors.Is(err, syscall.ENOENT) || err == nil && got != fourKiB(path.Base(p)) {
+								t.Fatalf("%s: %d bytes, %v", p, len(got), err)
+							}
+						}
+					})
+					kib := float64(f.back.Load() >> 10)
+					t.Logf("surveys %v: %.1f round trips, %.0f KiB", surveys, took, kib)
+					if !surveys {
+						plain, plainKiB = took, kib
+						return
+					}
+					if took > plain*1.02 {
+						t.Errorf("%.1f round trips, without surveys %.1f", took, plain)
+					}
+					// What may be in vain: maxSpare, spareRate, and as much as is saved.
+					seconds := took * roundTrip.Seconds()
+					if most := plainKiB + maxSpare>>10 + spareRate>>10*seconds + max(0, plain-took)*(worth+4096)/1024; kib > most {
+						t.Errorf("%.0f KiB came, without surveys %.0f; want at most %.0f", kib, plainKiB, most)
+					}
+				})
+			}
+		})
+	}
+}
