@@ -60,6 +60,8 @@ type Server struct {
 	memory     Memory
 	answerTime time.Duration // the constant, but in tests
 	surveyors  chan struct{} // a place for each survey that is answered
+	surveyTime time.Duration // the constant, but in tests
+	namesTime  time.Duration // alike
 
 	mu      sync.Mutex
 	handles map[uint64]*handle
@@ -79,7 +81,7 @@ func New(root *os.File, as As, memory Memory) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{root: root, pool: p, memory: memory, answerTime: answerTime, surveyors: make(chan struct{}, surveyors), handles: map[uint64]*handle{}, last: uint64(rand.Uint32())}, nil
+	return &Server{root: root, pool: p, memory: memory, answerTime: answerTime, surveyors: make(chan struct{}, surveyors), surveyTime: surveyTime, namesTime: namesTime, handles: map[uint64]*handle{}, last: uint64(rand.Uint32())}, nil
 }
 
 // Close ends all handles. Calls under way end first; those that the target's

@@ -21,12 +21,12 @@ const (
 	// surveyors is how many surveys use the disk at a time: fewer than there are
 	// threads, so that a question always finds one.
 	surveyors = 3
-	// listTime and contentTime bound how long a survey keeps the disk busy: what
-	// takes longer is not to be had at once. What was asked for by name may take
-	// longer, since the program is on its way there.
-	listTime    = 20 * time.Millisecond
-	contentTime = 20 * time.Millisecond
-	namesTime   = 250 * time.Millisecond
+	// surveyTime bounds how long a survey keeps the disk busy with names, and as
+	// long again with contents: what takes longer is not to be had at once. What
+	// was asked for by name may take namesTime, since the program is on its way
+	// there.
+	surveyTime = 20 * time.Millisecond
+	namesTime  = 250 * time.Millisecond
 	// maxNames and maxPlaces bound the names and the directories that a survey
 	// looks at, also those that do not fit.
 	maxNames  = 8192
@@ -54,13 +54,13 @@ type survey struct {
 	stream *link.Stream
 	m      *protocol.Survey
 
-	base    int            // of the directory, O_PATH
-	home    *protocol.Attr // its attributes
-	left    int            // bytes that may still be sent, of names or of contents
-	names   int            // that may still be looked at
-	spent   time.Duration  // on the disk
-	limit   time.Duration  // of spent
-	files   []small        // in the order in which their contents are sent
+	base  int            // of the directory, O_PATH
+	home  *protocol.Attr // its attributes
+	left  int            // bytes that may still be sent, of names or of contents
+	names int            // that may still be looked at
+	spent time.Duration  // on the disk
+	limit time.Duration  // of spent
+	files []small        // in the order in which their contents are sent
 }
 
 // place is a directory that is to be told of.
@@ -93,7 +93,7 @@ func (s *Server) survey(ctx context.Context, stream *link.Stream, m *protocol.Su
 		return
 	}
 	defer s.memory.Reads.Give(surveyCost)
-	x := &survey{s: s, ctx: ctx, stream: stream, m: m, base: -1, names: maxNames, limit: listTime}
+	x := &survey{s: s, ctx: ctx, stream: stream, m: m, base: -1, names: maxNames, limit: s.surveyTime}
 	bytes := min(m.Bytes, protocol.MaxSurvey)
 	content := min(m.Content, bytes)
 	x.left = int(bytes - content)
@@ -107,14 +107,14 @@ func (s *Server) survey(ctx context.Context, stream *link.Stream, m *protocol.Su
 	case err != nil:
 		_ = stream.Send(&protocol.Answer{Errno: errnoOf(err)})
 	case len(m.Names) > 0:
-		x.limit, x.left = namesTime, int(bytes)
+		x.limit, x.left = s.namesTime, int(bytes)
 		for _, name := range m.Names[:min(len(m.Names), protocol.MaxSurveyNames)] {
 			x.files = append(x.files, small{name: name})
 		}
 		_ = x.contents(maxPrefetch)
 	default:
 		if err := x.list(); err == nil || errors.Is(err, errFull) {
-			x.limit, x.spent, x.left = contentTime, 0, int(content)
+			x.spent, x.left = 0, int(content)
 			_ = x.contents(smallContent)
 		}
 	}
