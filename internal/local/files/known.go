@@ -17,10 +17,10 @@ const (
 	// maxContent bounds the contents of small files that are kept, in bytes.
 	maxContent = 16 << 20
 	// maxNamed bounds the names and attributes that are kept, in bytes.
-	maxNamed = 16 << 20
+	maxNamed = 12 << 20
 	// maxDirectory bounds those of one directory: a large one shall not push out
 	// all others.
-	maxDirectory = maxNamed / 4
+	maxDirectory = maxNamed / 3
 	// Memory is what a Tree holds at most, in bytes, besides what is on its way.
 	Memory = maxContent + maxNamed
 	// entryCost and directoryCost are what is kept of a name besides its text, and
