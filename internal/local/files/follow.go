@@ -50,7 +50,9 @@ func (r *remote) follow(p string) {
 	if h.opens == dense && smallBytes(d) <= denseBytes {
 		room = max(room, denseBytes)
 	}
-	for room = min(room, r.thrift.spare()); room >= firstBatch/2; {
+	// The more is used, the fewer and larger requests.
+	least := max(firstBatch/2, min(h.used/4, maxBatch))
+	for room = min(room, r.thrift.spare()); room >= least; {
 		a, size := r.batch(d, name, min(room, maxBatch))
 		if a == nil {
 			h.all = true

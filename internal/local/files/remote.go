@@ -383,6 +383,7 @@ func (r *remote) learnList(p string, all []named, whole bool, asked time.Time) {
 		names[n.name] = true
 	}
 	r.settleNames(d, names, asked, time.Now(), nil)
+	d.habit.part = time.Time{}
 }
 
 // validName refuses what the kernel would take for an attack.

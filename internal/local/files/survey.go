@@ -31,6 +31,9 @@ const (
 	firstSurvey = 96 << 10
 	// leastSurvey is what is worth asking for, in bytes.
 	leastSurvey = 8 << 10
+	// nameBytes is what a name with its attributes takes on the wire, in bytes,
+	// rather more than less.
+	nameBytes = 160
 	// surveyDepth is how many levels below a directory are surveyed.
 	surveyDepth = 4
 	// surveyTime bounds a survey that does not end.
@@ -78,7 +81,8 @@ func (t *thrift) give(n int) { t.spent = max(0, t.spent-n) }
 // habit is how the names in a directory are used.
 type habit struct {
 	surveyed time.Time // when a survey of it was asked for last
-	part     time.Time // when one could not tell all
+	part     time.Time // when one could not tell all names in it
+	room     uint32    // with so many bytes
 	saved    int       // questions since then
 	missed   time.Time // when a name in it was asked for last
 	files    bool      // that was no directory
@@ -193,23 +197,29 @@ func (r *remote) surveyOf(p string, listed bool) {
 	r.survey(d, m)
 }
 
-// survey asks m about d, if that can be afforded. mu is held.
+// survey asks m about d, if that can be afforded. As many names as are known are
+// expected again. mu is held.
 func (r *remote) survey(d *directory, m *protocol.Survey) {
-	if !d.habit.part.IsZero() && time.Since(d.habit.part) < retry {
-		return
-	}
 	for _, a := range r.surveys {
 		if a.Path == m.Path && a.files == nil {
 			return
 		}
 	}
-	m.Bytes = uint32(max(0, min(int(m.Bytes), r.thrift.spare()/4)))
+	most := uint32(max(0, r.thrift.spare()/4))
+	least := uint32(min(maxNamed, len(d.names)*nameBytes))
+	if m.Listed {
+		least = 0
+	}
+	m.Bytes = min(most, max(m.Bytes, least+m.Content))
 	m.Content = min(m.Content, m.Bytes/2)
+	if m.Bytes < max(leastSurvey, least) || !d.habit.part.IsZero() && time.Since(d.habit.part) < retry && m.Bytes <= d.habit.room {
+		return
+	}
 	a := &asking{Survey: m, root: d, lists: map[string]*partList{}}
 	if m.Listed {
 		a.lists[""] = &partList{ended: true}
 	}
-	if m.Bytes >= leastSurvey && r.begin(a) {
+	if r.begin(a) {
 		d.habit.surveyed, d.habit.part, d.habit.saved = a.asked, time.Time{}, 0
 	}
 }
@@ -321,7 +331,7 @@ func (r *remote) take(a *asking, part *protocol.Entries) bool {
 	case part.End == protocol.EndWhole && !l.bad && !stale:
 		r.settleNames(d, l.names, a.asked, a.asked, a.root)
 	case part.Dir == "":
-		d.habit.part = time.Now()
+		d.habit.part, d.habit.room = time.Now(), a.Bytes
 	}
 	l.names = nil
 	return true

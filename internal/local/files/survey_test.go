@@ -226,11 +226,14 @@ func TestWrittenWhileSurveyed(t *testing.T) {
 			})
 			v.has(nil, map[string]string{"/dir/file": "before", "/dir/sub/x": "x"})
 			seen, changed := make(chan struct{}), make(chan struct{})
+			var first sync.Once
 			v.target.onSurvey(v.in("/dir"), func(s *link.Stream) {
-				before := v.target.surveyed(v.in("/dir"))
-				close(seen)
-				<-changed
-				s.Send(before)
+				first.Do(func() {
+					before := v.target.surveyed(v.in("/dir"))
+					close(seen)
+					<-changed
+					s.Send(before)
+				})
 			})
 			_, err := v.Lookup(t.Context(), v.in("/dir"))
 			must(t, err)
