@@ -257,10 +257,14 @@ func (s *Server) stat(m *protocol.Stat) (*protocol.Attr, error) {
 // read is left out: opening it will tell why.
 func addContent(path int, attr *protocol.Attr, limit uint64) {
 	fd, err := reopen(path, unix.O_RDONLY)
-	if err != nil {
-		return
+	if err == nil {
+		defer unix.Close(fd)
+		addContentOf(fd, attr, limit)
 	}
-	defer unix.Close(fd)
+}
+
+// addContentOf is addContent of an open file.
+func addContentOf(fd int, attr *protocol.Attr, limit uint64) {
 	at := clock()
 	now, err := statAt(fd, "")
 	if err != nil || now.Size > limit {

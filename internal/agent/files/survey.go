@@ -229,7 +229,7 @@ func (x *survey) dir(rel string) (*os.File, error) {
 		return nil, err
 	}
 	defer unix.Close(found)
-	fd, err := reopen(found, unix.O_RDONLY|unix.O_DIRECTORY)
+	fd, err := unnoticed(found, unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
@@ -404,7 +404,21 @@ func (x *survey) content1(f small, limit uint64) (e protocol.Entry, ok bool) {
 		return e, false
 	}
 	if a.Size <= limit {
-		addContent(fd, a, limit)
+		if open, err := unnoticed(fd, 0); err == nil {
+			defer unix.Close(open)
+			addContentOf(open, a, limit)
+		}
 	}
 	return protocol.Entry{Name: f.name, Attr: *a}, true
+}
+
+// unnoticed opens what an O_PATH descriptor stands for to be read, without a
+// trace in its times if the target's process may do that (O_NOATIME, open(2)):
+// nobody has asked for it yet.
+func unnoticed(path, flags int) (int, error) {
+	fd, err := reopen(path, unix.O_RDONLY|unix.O_NOATIME|flags)
+	if errors.Is(err, unix.EPERM) {
+		return reopen(path, unix.O_RDONLY|flags)
+	}
+	return fd, err
 }

@@ -374,3 +374,29 @@ func TestRandomAccess(t *testing.T) {
 		})
 	}
 }
+
+// TestSlowWalk: what becomes too old on the way is brought up to date by the
+// directory, not by the file.
+func TestSlowWalk(t *testing.T) {
+	root := t.TempDir()
+	fill(t, root, "dir", 1000)
+	aged(t)
+	synctest.Test(t, func(t *testing.T) {
+		f := newFar(t, root, nil)
+		const pause = 7 * time.Millisecond
+		rest := 0.0
+		took := trips(func() {
+			for _, name := range f.list("/far/dir") {
+				rest += trips(func() { time.Sleep(pause) })
+				if got, err := f.read("/far/dir/" + name); got != fourKiB(name) || err != nil {
+					t.Fatalf("%s: %d bytes, %v", name, len(got), err)
+				}
+			}
+		})
+		lives := rest * float64(roundTrip) / float64(DefaultLife)
+		if took -= rest; took > 12+3*lives {
+			t.Errorf("%.1f round trips, in %.0f lives of what is remembered", took, lives)
+		}
+		t.Logf("%.1f round trips in %.0f lives", took, lives)
+	})
+}
