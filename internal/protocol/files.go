@@ -128,6 +128,7 @@ type Entries struct {
 	List []Entry
 	Dir  string // answer to Survey: which directory, from its Path; empty: that itself
 	End  uint8  // no more names of this directory follow, but perhaps contents
+	Attr Attr   // with EndWhole: of the directory itself, all the time that it was read
 }
 
 // End of Entries.
@@ -255,6 +256,17 @@ func (m *Entries) fields(c *codec) {
 	})
 	c.text(2, &m.Dir)
 	number(c, 3, &m.End)
+	if m.Attr.Mode == 0 && !c.reading {
+		return
+	}
+	attr := []Attr{m.Attr}
+	if c.reading {
+		attr = nil
+	}
+	submessage(c, 4, &attr, (*Attr).fields)
+	if c.reading && len(attr) > 0 {
+		m.Attr = attr[0]
+	}
 }
 
 func (m *Readlink) fields(c *codec) { c.text(1, &m.Path) }

@@ -479,7 +479,7 @@ func (s *Server) readDir(ctx context.Context, stream *link.Stream, m *protocol.R
 	if err != nil {
 		return err
 	}
-	end := protocol.EndWhole
+	end := &protocol.Entries{End: protocol.EndWhole, Attr: *before}
 	for {
 		batch, err := do(ctx, s, func() ([]protocol.Entry, error) { return entries(dir) })
 		if err != nil {
@@ -489,16 +489,16 @@ func (s *Server) readDir(ctx context.Context, stream *link.Stream, m *protocol.R
 			break
 		}
 		if slices.ContainsFunc(batch, func(e protocol.Entry) bool { return e.Attr.Mode == 0 }) {
-			end = protocol.EndPart
+			end.End = protocol.EndPart
 		}
 		if err := stream.Send(&protocol.Entries{List: batch}); err != nil {
 			return nil // nobody listens any more
 		}
 	}
 	same, err := do(ctx, s, func() (bool, error) { return unchanged(int(dir.Fd()), before), nil })
-	if err != nil || !same {
-		end = protocol.EndPart
+	if err != nil || !same || end.End == protocol.EndPart {
+		end = &protocol.Entries{End: protocol.EndPart}
 	}
-	_ = stream.Send(&protocol.Entries{End: end})
+	_ = stream.Send(end)
 	return nil
 }

@@ -265,17 +265,17 @@ func (x *survey) tell(p *place) (below []string, err error) {
 		below, _, err = x.send(p, func(*protocol.Entries) error { return nil })
 		return below, err
 	}
-	end := protocol.EndPart
+	end := &protocol.Entries{Dir: p.rel, End: protocol.EndPart}
 	if p.told {
 		whole := false
 		if below, whole, err = x.send(p, func(e *protocol.Entries) error { return x.stream.Send(e) }); err != nil {
 			return nil, err
 		}
 		if whole {
-			end = protocol.EndWhole
+			end.End, end.Attr = protocol.EndWhole, *p.before
 		}
 	}
-	return below, x.stream.Send(&protocol.Entries{Dir: p.rel, End: end})
+	return below, x.stream.Send(end)
 }
 
 // send gives the entries of p to use, about batchBytes at a time. whole: nobody
@@ -306,7 +306,9 @@ func (x *survey) send(p *place, use func(*protocol.Entries) error) (below []stri
 				batch.List = append(batch.List, e)
 				size += len(e.Name) + len(a.Link) + perName
 			}
-			x.left -= size
+			if p.rel != "" || !x.m.Listed {
+				x.left -= size
+			}
 			if len(names) == 0 {
 				whole = whole && unchanged(int(dir.Fd()), p.before)
 			}

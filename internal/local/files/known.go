@@ -58,8 +58,9 @@ type directory struct {
 	size  int
 	place *list.Element
 
-	whole     bool      // at asked, the names were all that there are
-	asked, at time.Time // see entry
+	whole     bool           // at asked, the names were all that there are
+	asked, at time.Time      // see entry
+	own       *protocol.Attr // its attributes then
 	by        *directory
 	sorted    []string // the names; nil: not sorted since they changed
 
@@ -248,7 +249,7 @@ func (k *known) makeRoom(but *directory) {
 
 // settleNames makes the names in d, all that there were at that time, what is known
 // of it.
-func (k *known) settleNames(d *directory, names map[string]bool, asked, at time.Time, by *directory) {
+func (k *known) settleNames(d *directory, names map[string]bool, own *protocol.Attr, asked, at time.Time, by *directory) {
 	if d.whole && d.asked.After(asked) || len(names) > len(d.names) { // some did not fit
 		return
 	}
@@ -257,7 +258,7 @@ func (k *known) settleNames(d *directory, names map[string]bool, asked, at time.
 			k.drop(e)
 		}
 	}
-	d.whole, d.asked, d.at, d.by = true, asked, at, by
+	d.whole, d.asked, d.at, d.own, d.by = true, asked, at, own, by
 	d.habit.all = false
 }
 
@@ -383,14 +384,23 @@ func (r *remote) remember(p string, a *protocol.Attr, asked time.Time) {
 	r.put(r.directory(dir), name, a, asked, time.Now(), nil)
 }
 
-// learn is remember, unless the session has changed the name since.
+// learn is remember of what the kernel is told, unless the session has changed
+// the name since.
 func (r *remote) learn(p string, a *protocol.Attr, asked time.Time) {
 	dir, _ := split(p)
 	r.mu.Lock()
 	stale := r.stale(dir, asked)
 	r.mu.Unlock()
-	if !stale {
-		r.remember(p, a, asked)
+	if stale {
+		return
+	}
+	r.remember(p, a, asked)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.entry(p); e != nil && e.asked.After(asked) && !same(e.attr, a) {
+		// The kernel is told a, and keeps names and contents until it is told
+		// something else: it must not get those of another time now.
+		e.expire()
 	}
 }
 

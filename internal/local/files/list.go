@@ -147,8 +147,8 @@ func (t *Tree) listLocal(ctx context.Context, p, dir string, all map[string]fuse
 
 // Mixed implements fusefs.Tree.
 func (t *Tree) Mixed(p string) bool {
-	if _, ok := inView(p); ok {
-		return false
+	if r, ok := inView(p); ok {
+		return r == "/" // whose own attributes never change
 	}
 	where, name := t.at(p)
 	if _, ok := t.fixed[p]; ok || p == "/" || where == rules.Local || name != p || len(t.o.Rules.Names(p)) > 0 {

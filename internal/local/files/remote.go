@@ -292,8 +292,13 @@ func (r *remote) list(ctx context.Context, p string) ([]named, error) {
 func (r *remote) listed(p string) (all []named, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	d := r.dirs[p]
+	d, own := r.dirs[p], r.entry(p)
 	if d == nil || !d.whole || !r.fresh(d.at) {
+		return nil, false
+	}
+	// The kernel keeps names until it is told that the directory has changed: it
+	// must not get those from before a change that it was told of.
+	if own == nil || own.at.IsZero() || !sameFile(own.attr, d.own) || !same(own.attr, d.own) {
 		return nil, false
 	}
 	r.order.MoveToBack(d.place)
@@ -335,11 +340,11 @@ func (r *remote) askList(ctx context.Context, p string) ([]named, error) {
 	stop := context.AfterFunc(calling, func() { s.Reset(syscall.ECANCELED) })
 	defer stop()
 	var all []named
-	whole := false
+	var last *protocol.Entries
 	for {
 		m, err := s.Receive()
 		if errors.Is(err, io.EOF) {
-			r.learnList(p, all, whole, asked)
+			r.learnList(p, all, last, asked)
 			return all, nil
 		}
 		if err != nil {
@@ -352,7 +357,7 @@ func (r *remote) askList(ctx context.Context, p string) ([]named, error) {
 		if len(all)+len(part.List) > r.names {
 			return nil, fmt.Errorf("list %q: more than %d names: %w", p, r.names, syscall.EOVERFLOW)
 		}
-		whole = part.End == protocol.EndWhole
+		last = part
 		for i := range part.List {
 			e := &part.List[i]
 			if !validName(e.Name) {
@@ -370,19 +375,20 @@ func (r *remote) askList(ctx context.Context, p string) ([]named, error) {
 	}
 }
 
-// learnList notes that these are the names in p, if they are all.
-func (r *remote) learnList(p string, all []named, whole bool, asked time.Time) {
+// learnList notes that these are the names in p, if the last part says that they
+// are all.
+func (r *remote) learnList(p string, all []named, last *protocol.Entries, asked time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	d := r.dirs[p]
-	if d == nil || !whole || r.stale(p, asked) {
+	if d == nil || last == nil || last.End != protocol.EndWhole || r.stale(p, asked) {
 		return
 	}
 	names := make(map[string]bool, len(all))
 	for _, n := range all {
 		names[n.name] = true
 	}
-	r.settleNames(d, names, asked, time.Now(), nil)
+	r.settleNames(d, names, &last.Attr, asked, time.Now(), nil)
 	d.habit.part = time.Time{}
 }
 

@@ -300,6 +300,7 @@ func (r *remote) take(a *asking, part *protocol.Entries) bool {
 	if !ok {
 		return false
 	}
+	a.got += 64 + len(part.Dir)
 	for i := range part.List {
 		e := &part.List[i]
 		a.got += entryCost/2 + len(e.Name) + len(e.Attr.Link) + len(e.Attr.Data)
@@ -329,7 +330,9 @@ func (r *remote) take(a *asking, part *protocol.Entries) bool {
 	l.ended = true
 	switch {
 	case part.End == protocol.EndWhole && !l.bad && !stale:
-		r.settleNames(d, l.names, a.asked, a.asked, a.root)
+		own := part.Attr
+		own.Data = nil
+		r.settleNames(d, l.names, &own, a.asked, a.asked, a.root)
 	case part.Dir == "":
 		d.habit.part, d.habit.room = time.Now(), a.Bytes
 	}

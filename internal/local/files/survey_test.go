@@ -8,6 +8,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -147,16 +148,16 @@ func TestLyingSurvey(t *testing.T) {
 	t.Run("without end", func(t *testing.T) {
 		v := newView(t, nil)
 		v.has(nil, map[string]string{"/dir/": ""})
-		sent := 0
+		var sent atomic.Int64
 		v.target.onSurvey(v.in("/dir"), func(s *link.Stream) {
 			for i := 0; s.Send(&protocol.Entries{List: file(fmt.Sprint(i)), Dir: fmt.Sprintf("d%d", i%1000)}) == nil; i++ {
-				sent = i
+				sent.Store(int64(i))
 			}
 		})
 		_, err := v.Lookup(t.Context(), v.in("/dir"))
 		must(t, err)
 		v.quiet()
-		if sent > 100_000 {
+		if sent := sent.Load(); sent > 100_000 {
 			t.Errorf("%d messages were taken", sent)
 		}
 	})
