@@ -68,7 +68,8 @@ type place struct {
 	rel    string // from base
 	names  []string
 	before *protocol.Attr
-	told   bool // it was looked at; otherwise there is no time or room
+	told   bool // it was looked at; otherwise there is no room
+	large  bool // it has more than few names
 }
 
 // small is a file whose content may be sent.
@@ -156,17 +157,23 @@ func (x *survey) list() error {
 		var places []*place
 		for _, rel := range level {
 			p := &place{rel: rel}
-			if err := x.do(func() error { return x.look(p) }); errors.Is(err, errFull) {
+			err := x.do(func() error { return x.look(p, rel != "") })
+			switch {
+			case errors.Is(err, errFull):
 				return err
-			}
-			if len(p.names) > few && rel != "" {
+			case p.large:
 				large = append(large, p)
-			} else {
+			default:
 				places = append(places, p)
 			}
 		}
 		var err error
 		if level, err = x.tellAll(places); err != nil {
+			return err
+		}
+	}
+	for _, p := range large {
+		if err := x.do(func() error { return x.look(p, false) }); errors.Is(err, errFull) {
 			return err
 		}
 	}
@@ -189,8 +196,9 @@ func (x *survey) tellAll(places []*place) (below []string, err error) {
 	return below[:min(len(below), maxPlaces)], nil
 }
 
-// look reads the names in p, unless there are too many.
-func (x *survey) look(p *place) error {
+// look reads the names in p, unless there are too many: for what there is room
+// for, or to be told of among the first.
+func (x *survey) look(p *place, first bool) error {
 	dir, err := x.dir(p.rel)
 	if err != nil {
 		return err
@@ -202,6 +210,10 @@ func (x *survey) look(p *place) error {
 	room := min(x.names, x.left/perName)
 	if p.rel == "" && x.m.Listed { // they take no room
 		room = x.names
+	}
+	if p.large = false; first && room > few {
+		room = few
+		defer func() { p.large = !p.told }()
 	}
 	for {
 		names, err := dir.Readdirnames(min(256, room+1))

@@ -400,3 +400,25 @@ func TestSlowWalk(t *testing.T) {
 		t.Logf("%.1f round trips in %.0f lives", took, lives)
 	})
 }
+
+// TestSmallAmongLarge: large directories keep nobody from small ones beside
+// them, also when another one is wanted later.
+func TestSmallAmongLarge(t *testing.T) {
+	root := t.TempDir()
+	for i := range 9 {
+		for j := range 1000 {
+			write(t, filepath.Join(root, fmt.Sprintf("far/large/%d/%d", i, j)), "")
+		}
+		write(t, filepath.Join(root, fmt.Sprintf("far/small/%d/file", i)), fourKiB("file"))
+	}
+	aged(t)
+	synctest.Test(t, func(t *testing.T) {
+		f := newFar(t, root, nil)
+		for i := range 9 {
+			if took := trips(func() { f.read(fmt.Sprintf("/far/small/%d/file", i)) }); took > 1 {
+				t.Errorf("file %d: %.2f round trips", i, took)
+			}
+			time.Sleep(DefaultLife + time.Millisecond)
+		}
+	})
+}
