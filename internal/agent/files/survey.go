@@ -114,9 +114,15 @@ func (s *Server) survey(ctx context.Context, stream *link.Stream, m *protocol.Su
 		}
 		_ = x.contents(maxPrefetch)
 	default:
-		if err := x.list(); err == nil || errors.Is(err, errFull) {
-			x.spent, x.left = 0, int(content)
-			_ = x.contents(smallContent)
+		large, err := x.list()
+		if err != nil && !errors.Is(err, errFull) {
+			return
+		}
+		names, spent := x.left, x.spent
+		x.left, x.spent = int(content), 0
+		if err := x.contents(smallContent); err == nil || errors.Is(err, errFull) {
+			x.left, x.spent = names, spent
+			_ = x.listLarge(large)
 		}
 	}
 }
@@ -147,11 +153,10 @@ func (x *survey) begin() (err error) {
 	return nil
 }
 
-// list tells of the directory and those below it, level by level, and of those
-// with many names after all others: what is looked for is in any of them, and
-// there is more room for small ones. It is not called on a thread.
-func (x *survey) list() error {
-	var large []*place
+// list tells of the directory and those below it, level by level, and gives
+// those with many names: what is looked for is in any of them, and there is more
+// room for small ones. It is not called on a thread.
+func (x *survey) list() (large []*place, err error) {
 	level := []string{""}
 	for depth := uint32(0); len(level) > 0 && depth <= min(x.m.Depth, maxDepth); depth++ {
 		var places []*place
@@ -160,18 +165,23 @@ func (x *survey) list() error {
 			err := x.do(func() error { return x.look(p, rel != "") })
 			switch {
 			case errors.Is(err, errFull):
-				return err
+				return nil, err
 			case p.large:
 				large = append(large, p)
 			default:
 				places = append(places, p)
 			}
 		}
-		var err error
 		if level, err = x.tellAll(places); err != nil {
-			return err
+			return nil, err
 		}
 	}
+	return large, nil
+}
+
+// listLarge tells of the directories with many names. It is not called on a
+// thread.
+func (x *survey) listLarge(large []*place) error {
 	for _, p := range large {
 		if err := x.do(func() error { return x.look(p, false) }); errors.Is(err, errFull) {
 			return err
