@@ -2,6 +2,7 @@ package files
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -238,13 +239,44 @@ func (r *remote) do(ctx context.Context, m protocol.Message) error {
 	return a.Err()
 }
 
+// grip takes a handle of all open files that have none at these paths and below:
+// they are about to lose the names by which they would be asked for.
+func (r *remote) grip(ctx context.Context, paths ...string) error {
+	var light []*remoteFile
+	r.mu.Lock()
+	for f := range r.light {
+		if slices.ContainsFunc(paths, func(p string) bool { return f.path == p || strings.HasPrefix(f.path, p+"/") }) {
+			light = append(light, f)
+		}
+	}
+	r.mu.Unlock()
+	for _, f := range light {
+		f.mu.Lock()
+		held := f.gone || f.handle != 0
+		f.mu.Unlock()
+		if held {
+			continue
+		}
+		if err := f.grip(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (r *remote) remove(ctx context.Context, p string, dir bool) error {
+	if err := r.grip(ctx, p); err != nil {
+		return err
+	}
 	err := r.do(ctx, &protocol.Remove{Path: p, Dir: dir})
 	r.lose(p)
 	return err
 }
 
 func (r *remote) rename(ctx context.Context, old, p string, flags uint32) error {
+	if err := r.grip(ctx, old, p); err != nil {
+		return err
+	}
 	err := r.do(ctx, &protocol.Rename{Old: old, New: p, Flags: flags})
 	r.lose(p)
 	r.lose(old)

@@ -55,11 +55,12 @@ type remote struct {
 	trip    time.Duration // what a small question takes; 0: not known
 	old     bool          // the agent knows no surveys
 	inodes  map[uint64]*inode
+	light   map[*remoteFile]bool // open files that began without a handle
 }
 
 func newRemote(p Peer, window, life time.Duration, memory *budget.Share) *remote {
 	r := &remote{peer: p, life: life, memory: memory, names: maxNames, limit: callTime,
-		known: newKnown(), arrived: make(chan struct{}), inodes: map[uint64]*inode{}, ahead: make(chan struct{}, maxAhead)}
+		known: newKnown(), arrived: make(chan struct{}), inodes: map[uint64]*inode{}, light: map[*remoteFile]bool{}, ahead: make(chan struct{}, maxAhead)}
 	if window > 0 {
 		r.limit = window + afterLoss
 	}

@@ -94,6 +94,9 @@ func (r *remote) open(ctx context.Context, s side, p string, want uint64) (*remo
 		}
 		f := r.file(s, p, o.attr, gen)
 		f.at, f.head, f.headAt, f.whole = o.at, o.data.data, o.at, true
+		r.mu.Lock()
+		r.light[f] = true
+		r.mu.Unlock()
 		return f, true
 	}
 	ask := func(ctx context.Context) (*remoteFile, error) {
@@ -251,6 +254,11 @@ func (f *remoteFile) refresh(ctx context.Context) error {
 	if enough {
 		return nil
 	}
+	return f.grip(ctx)
+}
+
+// grip makes sure that there is a handle to ask, or that the file is gone.
+func (f *remoteFile) grip(ctx context.Context) error {
 	calling, done := f.r.bound(ctx)
 	o, err := f.r.openHandle(link.Lasting(calling), &protocol.Open{Path: f.path, Prefetch: prefetch})
 	done()
@@ -261,7 +269,7 @@ func (f *remoteFile) refresh(ctx context.Context) error {
 		f.gone = true
 	case err != nil:
 		return err
-	case f.gone || f.handle != 0: // another reader was faster
+	case f.gone || f.handle != 0 || f.ctx.Err() != nil: // another reader was faster, or it was closed
 		f.r.closeHandle(o.Handle)
 	case f.key(&o.Attr) != f.key(&f.attr): // replaced
 		f.r.closeHandle(o.Handle)
@@ -550,6 +558,9 @@ func (f *remoteFile) Stat(ctx context.Context) (protocol.Attr, time.Duration, er
 func (f *remoteFile) Close() error {
 	f.cancel()
 	f.wg.Wait()
+	f.r.mu.Lock()
+	delete(f.r.light, f)
+	f.r.mu.Unlock()
 	f.mu.Lock()
 	f.forgetAll()
 	f.mu.Unlock()

@@ -429,6 +429,46 @@ func TestSurveyThatHangs(t *testing.T) {
 	})
 }
 
+// TestOpenWithoutHandleLosesItsName: what is open is there until it is closed,
+// also when its content came before it was opened.
+func TestOpenWithoutHandleLosesItsName(t *testing.T) {
+	for name, c := range map[string]struct {
+		lose  func(v *view) error
+		names uint32
+	}{
+		"removed":           {func(v *view) error { return v.Unlink(v.t.Context(), v.in("/dir/file")) }, 0},
+		"replaced":          {func(v *view) error { return v.Rename(v.t.Context(), v.in("/dir/other"), v.in("/dir/file"), 0) }, 0},
+		"renamed":           {func(v *view) error { return v.Rename(v.t.Context(), v.in("/dir/file"), v.in("/dir/new"), 0) }, 1},
+		"directory renamed": {func(v *view) error { return v.Rename(v.t.Context(), v.in("/dir"), v.in("/new"), 0) }, 1},
+		"one of two removed": {func(v *view) error {
+			if err := v.Link(v.t.Context(), v.in("/dir/file"), v.in("/dir/second")); err != nil {
+				return err
+			}
+			return v.Unlink(v.t.Context(), v.in("/dir/file"))
+		}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := newView(t, func(_ string, o *Options) {
+				o.Rules = ruled(t, rules.FilesOptions{Mode: rules.FilesWrite}, rules.Places{})
+			})
+			v.has(nil, map[string]string{"/dir/file": "content", "/dir/other": "other"})
+			f, err := v.openFile(v.in("/dir/file"), unix.O_RDONLY)
+			must(t, err)
+			defer f.Close()
+			if f.(*remoteFile).handle != 0 {
+				t.Fatal("it has a handle")
+			}
+			must(t, c.lose(v))
+			if a, _, err := f.Stat(t.Context()); a.Nlink != c.names || err != nil {
+				t.Errorf("%d names, %v; want %d", a.Nlink, err, c.names)
+			}
+			if got, err := v.all(f); got != "content" || err != nil {
+				t.Errorf("%q, %v", got, err)
+			}
+		})
+	}
+}
+
 // FuzzSurvey: whatever comes unasked, every question ends, and nothing is known
 // of what is not in the directory.
 func FuzzSurvey(f *testing.F) {
