@@ -29,6 +29,7 @@ const (
 	KindListXattr
 	KindSetXattr
 	KindRemoveXattr
+	KindSurvey
 )
 
 // Paths in the file flow are absolute and clean, as bytes, below the target's
@@ -58,6 +59,9 @@ type Attr struct {
 	// Mount tells mounts of one file system apart: a directory that is seen
 	// through two of them is at two places. 0: unknown.
 	Mount uint64
+	// Settled says, of a file's content, that whatever changes it later also
+	// changes its times: they are older than the smallest step of its clock.
+	Settled bool
 }
 
 // Open opens a path; the reply is Opened. Flags are Linux's O_ constants of
@@ -98,8 +102,43 @@ type CloseHandle struct{ Handle uint64 }
 // are left out.
 type ReadDir struct{ Path string }
 
+// Survey asks for what is likely to be asked next: what is in the directory
+// Path, and in the directories below it, the nearest first. The reply is any
+// number of Entries, then the end of the stream. The agent leaves out what it
+// cannot do at once, and what does not fit.
+type Survey struct {
+	Path    string
+	Names   []string // at most MaxSurveyNames: only these regular files in Path, with their contents
+	Bytes   uint32   // of the reply, about, at most MaxSurvey
+	Content uint32   // of these, at most so many are contents of small files
+	Depth   uint32   // how many levels of directories below Path
+	// Listed says that the names in Path itself are asked for otherwise: they
+	// are left out.
+	Listed bool
+}
+
+// Bounds of a Survey.
+const (
+	MaxSurvey      = 1 << 20 // bytes
+	MaxSurveyNames = 512
+)
+
 // Entries is a part of a directory's listing.
-type Entries struct{ List []Entry }
+type Entries struct {
+	List []Entry
+	Dir  string // answer to Survey: which directory, from its Path; empty: that itself
+	End  uint8  // no more names of this directory follow, but perhaps contents
+	Attr Attr   // with EndWhole: of the directory itself, all the time that it was read
+}
+
+// End of Entries.
+const (
+	// EndWhole says that the names told are all that there are, and that nobody
+	// changed them meanwhile.
+	EndWhole uint8 = 1
+	// EndPart says that there may be others.
+	EndPart uint8 = 2
+)
 
 // Entry is one name in a directory, with the attributes of lstat(2).
 type Entry struct {
@@ -126,6 +165,7 @@ func (*ReadAt) Kind() Kind      { return KindReadAt }
 func (*Data) Kind() Kind        { return KindData }
 func (*CloseHandle) Kind() Kind { return KindCloseHandle }
 func (*ReadDir) Kind() Kind     { return KindReadDir }
+func (*Survey) Kind() Kind      { return KindSurvey }
 func (*Entries) Kind() Kind     { return KindEntries }
 func (*Readlink) Kind() Kind    { return KindReadlink }
 func (*Statfs) Kind() Kind      { return KindStatfs }
@@ -157,6 +197,7 @@ func (m *Attr) fields(c *codec) {
 	c.boolean(16, &m.HasData)
 	c.text(17, &m.Link)
 	number(c, 18, &m.Mount)
+	c.boolean(19, &m.Settled)
 }
 
 func (m *Open) fields(c *codec) {
@@ -192,6 +233,15 @@ func (m *CloseHandle) fields(c *codec) { number(c, 1, &m.Handle) }
 
 func (m *ReadDir) fields(c *codec) { c.text(1, &m.Path) }
 
+func (m *Survey) fields(c *codec) {
+	c.text(1, &m.Path)
+	c.texts(2, &m.Names)
+	number(c, 3, &m.Bytes)
+	number(c, 4, &m.Content)
+	number(c, 5, &m.Depth)
+	c.boolean(6, &m.Listed)
+}
+
 func (m *Entries) fields(c *codec) {
 	submessage(c, 1, &m.List, func(e *Entry, c *codec) {
 		c.text(1, &e.Name)
@@ -204,6 +254,19 @@ func (m *Entries) fields(c *codec) {
 			e.Attr = attr[0]
 		}
 	})
+	c.text(2, &m.Dir)
+	number(c, 3, &m.End)
+	if m.Attr.Mode == 0 && !c.reading {
+		return
+	}
+	attr := []Attr{m.Attr}
+	if c.reading {
+		attr = nil
+	}
+	submessage(c, 4, &attr, (*Attr).fields)
+	if c.reading && len(attr) > 0 {
+		m.Attr = attr[0]
+	}
 }
 
 func (m *Readlink) fields(c *codec) { c.text(1, &m.Path) }

@@ -80,6 +80,8 @@ func blank(k Kind) Message {
 		return new(SetXattr)
 	case KindRemoveXattr:
 		return new(RemoveXattr)
+	case KindSurvey:
+		return new(Survey)
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -58,6 +59,9 @@ type Server struct {
 	pool       *pool
 	memory     Memory
 	answerTime time.Duration // the constant, but in tests
+	surveyors  chan struct{} // a place for each survey that is answered
+	surveyTime time.Duration // the constant, but in tests
+	namesTime  time.Duration // alike
 
 	mu      sync.Mutex
 	handles map[uint64]*handle
@@ -77,7 +81,7 @@ func New(root *os.File, as As, memory Memory) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{root: root, pool: p, memory: memory, answerTime: answerTime, handles: map[uint64]*handle{}, last: uint64(rand.Uint32())}, nil
+	return &Server{root: root, pool: p, memory: memory, answerTime: answerTime, surveyors: make(chan struct{}, surveyors), surveyTime: surveyTime, namesTime: namesTime, handles: map[uint64]*handle{}, last: uint64(rand.Uint32())}, nil
 }
 
 // Close ends all handles. Calls under way end first; those that the target's
@@ -100,6 +104,11 @@ func (s *Server) Close() error {
 // Serve answers m on stream, which it then owns. It returns false, and owns
 // nothing, when m is no file request.
 func (s *Server) Serve(ctx context.Context, stream *link.Stream, m protocol.Message) bool {
+	if m, ok := m.(*protocol.Survey); ok {
+		s.survey(ctx, stream, m)
+		stream.Close()
+		return true
+	}
 	var reply protocol.Message
 	leave, err := s.room(ctx, m)
 	if err != nil {
@@ -248,10 +257,15 @@ func (s *Server) stat(m *protocol.Stat) (*protocol.Attr, error) {
 // read is left out: opening it will tell why.
 func addContent(path int, attr *protocol.Attr, limit uint64) {
 	fd, err := reopen(path, unix.O_RDONLY)
-	if err != nil {
-		return
+	if err == nil {
+		defer unix.Close(fd)
+		addContentOf(fd, attr, limit)
 	}
-	defer unix.Close(fd)
+}
+
+// addContentOf is addContent of an open file.
+func addContentOf(fd int, attr *protocol.Attr, limit uint64) {
+	at := clock()
 	now, err := statAt(fd, "")
 	if err != nil || now.Size > limit {
 		return
@@ -264,7 +278,7 @@ func addContent(path int, attr *protocol.Attr, limit uint64) {
 		return
 	}
 	*attr = *now
-	attr.Data, attr.HasData = buf[:n], true
+	attr.Data, attr.HasData, attr.Settled = buf[:n], true, settled(fd, now, at)
 }
 
 func (s *Server) open(m *protocol.Open) (*protocol.Opened, error) {
@@ -274,8 +288,10 @@ func (s *Server) open(m *protocol.Open) (*protocol.Opened, error) {
 	}
 	h := &handle{f: os.NewFile(uintptr(fd), "")}
 	reply := &protocol.Opened{}
+	at := clock()
 	attr, err := statAt(fd, "")
 	if err == nil {
+		attr.Settled = m.Prefetch > 0 && settled(fd, attr, at)
 		reply.Attr = *attr
 		reply.Handle, err = s.keep(h)
 	}
@@ -459,16 +475,30 @@ func (s *Server) readDir(ctx context.Context, stream *link.Stream, m *protocol.R
 		return err
 	}
 	defer dir.Close()
+	before, err := do(ctx, s, func() (*protocol.Attr, error) { return statAt(int(dir.Fd()), "") })
+	if err != nil {
+		return err
+	}
+	end := &protocol.Entries{End: protocol.EndWhole, Attr: *before}
 	for {
 		batch, err := do(ctx, s, func() ([]protocol.Entry, error) { return entries(dir) })
 		if err != nil {
 			return err
 		}
 		if len(batch) == 0 {
-			return nil
+			break
+		}
+		if slices.ContainsFunc(batch, func(e protocol.Entry) bool { return e.Attr.Mode == 0 }) {
+			end.End = protocol.EndPart
 		}
 		if err := stream.Send(&protocol.Entries{List: batch}); err != nil {
 			return nil // nobody listens any more
 		}
 	}
+	same, err := do(ctx, s, func() (bool, error) { return unchanged(int(dir.Fd()), before), nil })
+	if err != nil || !same || end.End == protocol.EndPart {
+		end = &protocol.Entries{End: protocol.EndPart}
+	}
+	_ = stream.Send(end)
+	return nil
 }

@@ -369,6 +369,7 @@ func FuzzServe(f *testing.F) {
 		&protocol.Make{Path: "/up/x", Mode: unix.S_IFCHR | 0o666}, &protocol.Make{Path: "/new", Old: "/up/victim"}, &protocol.Rename{Old: "/file", New: "/up/y", Flags: 1},
 		&protocol.SetAttr{Path: "/up/victim", What: ^uint32(0), Mode: 0o777, Size: 1 << 40}, &protocol.Remove{Path: "/../victim"}, &protocol.Readlink{Path: "/up"},
 		&protocol.WriteAt{Handle: 1, Off: 1 << 40, Data: []byte("x")}, &protocol.Statfs{Path: "/"}, &protocol.Stat{Path: "//x/../file", Follow: true, Prefetch: 1 << 30},
+		&protocol.Survey{Path: "/", Bytes: 1 << 30, Content: 1 << 30, Depth: 1 << 30}, &protocol.Survey{Path: "/up", Names: []string{"../victim", "victim"}, Bytes: 1 << 16},
 	} {
 		f.Add(protocol.Append(nil, m))
 	}

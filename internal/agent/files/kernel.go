@@ -121,7 +121,6 @@ func writeFull(fd int, p []byte, off int64) error {
 // entries reads the next names of a listing, about batchBytes of them; none at
 // its end.
 func entries(dir *os.File) ([]protocol.Entry, error) {
-	const perName = 120 // attributes on the wire, about
 	var list []protocol.Entry
 	for size := 0; size < batchBytes; {
 		names, err := dir.Readdirnames(64)

@@ -3,7 +3,7 @@ package files
 import (
 	"context"
 	"os"
-	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,6 +91,11 @@ func (r *remote) generation(k uint64) uint64 {
 func (r *remote) unsettled(k uint64, asked time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.isUnsettled(k, asked)
+}
+
+// isUnsettled is unsettled for holders of the lock.
+func (r *remote) isUnsettled(k uint64, asked time.Time) bool {
 	in := r.inodes[bare(k)]
 	return in != nil && (len(in.pending) > 0 || !in.changed.Before(asked))
 }
@@ -119,16 +124,27 @@ func (r *remote) settleBut(ctx context.Context, k uint64, own *outbox) error {
 	return nil
 }
 
-// forgetAround forgets the name p, what is below it and the directory it is in.
+// forgetAround forgets the name p, what is below it and the attributes of the
+// directory it is in; and so it does with what is still on its way of them.
 func (r *remote) forgetAround(p string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for known := range r.recent {
-		if known == p || strings.HasPrefix(known, p+"/") {
-			r.drop(known)
+	if e := r.entry(p); e != nil {
+		r.drop(e)
+	}
+	for below, d := range r.dirs {
+		if below == p || strings.HasPrefix(below, p+"/") {
+			r.removeDirectory(d)
 		}
 	}
-	r.drop(path.Dir(p))
+	dir, _ := split(p)
+	if d := r.dirs[dir]; d != nil {
+		d.whole = false
+	}
+	if e := r.entry(dir); e != nil {
+		e.expire()
+	}
+	r.change(p, r.limit)
 }
 
 // lose notes that the file at p is to have a name less. Which one that is may
@@ -148,9 +164,14 @@ func (r *remote) lose(p string) {
 			in.changed = time.Now()
 		}
 	}
-	for known, e := range r.recent {
-		if e.attr.Nlink > 1 && e.attr.Mode&unix.S_IFMT != unix.S_IFDIR {
-			r.drop(known)
+	if r.linked == 0 {
+		return
+	}
+	for _, d := range r.dirs {
+		for _, e := range d.names {
+			if e.severalNames() {
+				e.expire()
+			}
 		}
 	}
 }
@@ -219,13 +240,44 @@ func (r *remote) do(ctx context.Context, m protocol.Message) error {
 	return a.Err()
 }
 
+// grip takes a handle of all open files that have none at these paths and below:
+// they are about to lose the names by which they would be asked for.
+func (r *remote) grip(ctx context.Context, paths ...string) error {
+	var light []*remoteFile
+	r.mu.Lock()
+	for f := range r.light {
+		if slices.ContainsFunc(paths, func(p string) bool { return f.path == p || strings.HasPrefix(f.path, p+"/") }) {
+			light = append(light, f)
+		}
+	}
+	r.mu.Unlock()
+	for _, f := range light {
+		f.mu.Lock()
+		held := f.gone || f.handle != 0
+		f.mu.Unlock()
+		if held {
+			continue
+		}
+		if err := f.grip(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (r *remote) remove(ctx context.Context, p string, dir bool) error {
+	if err := r.grip(ctx, p); err != nil {
+		return err
+	}
 	err := r.do(ctx, &protocol.Remove{Path: p, Dir: dir})
 	r.lose(p)
 	return err
 }
 
 func (r *remote) rename(ctx context.Context, old, p string, flags uint32) error {
+	if err := r.grip(ctx, old, p); err != nil {
+		return err
+	}
 	err := r.do(ctx, &protocol.Rename{Old: old, New: p, Flags: flags})
 	r.lose(p)
 	r.lose(old)
@@ -241,7 +293,11 @@ func (r *remote) setAttr(ctx context.Context, p string, k uint64, c fusefs.Chang
 	m.Path = p
 	a, err := call[*protocol.Attr](ctx, r, m)
 	r.touch(k)
-	r.forgetAround(p) // what is below may be out of reach now
+	if c.Mode != nil && (err != nil || a.Mode&unix.S_IFMT == unix.S_IFDIR) {
+		r.forgetAround(p) // what is below may be out of reach now
+	} else {
+		r.forget(p)
+	}
 	if err != nil {
 		return err
 	}

@@ -161,12 +161,12 @@ func anchored(p string) (_ string, climbs bool) {
 // (/var/run in the target leads to /run): that leads out of the view again. The
 // directories on the way there hold nothing else.
 func (t *Tree) lookupView(ctx context.Context, p string) (fusefs.Node, error) {
-	a, err := t.remote.stat(ctx, p)
+	a, keep, err := t.remote.lookup(ctx, p)
 	if err == nil {
-		return t.remoteNode(sideView, p, p, a), nil
+		return t.remoteNode(sideView, p, p, a, keep), nil
 	}
 	if !errors.Is(err, syscall.ENOENT) {
-		return fusefs.Node{Keep: t.o.Life}, err
+		return fusefs.Node{Keep: keep}, err
 	}
 	return t.socketNode(p)
 }

@@ -246,18 +246,18 @@ func (t *Tree) shows(p string) bool {
 // directory lets a lookup through if it found a directory.
 func (t *Tree) directory(n fusefs.Node, err error) (fusefs.Node, error) {
 	if err == nil && n.Attr.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return fusefs.Node{Keep: t.o.Life}, syscall.ENOENT
+		return fusefs.Node{Keep: n.Keep}, syscall.ENOENT
 	}
 	return n, err
 }
 
 // lookupRemote finds p, which the target calls name.
 func (t *Tree) lookupRemote(ctx context.Context, p, name string) (fusefs.Node, error) {
-	a, err := t.remote.stat(ctx, name)
+	a, keep, err := t.remote.lookup(ctx, name)
 	if err != nil {
-		return fusefs.Node{Keep: t.o.Life}, err
+		return fusefs.Node{Keep: keep}, err
 	}
-	return t.remoteNode(sideRemote, p, name, a), nil
+	return t.remoteNode(sideRemote, p, name, a, keep), nil
 }
 
 // Readlink implements fusefs.Tree.

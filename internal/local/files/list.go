@@ -29,7 +29,8 @@ func (t *Tree) List(ctx context.Context, p string) ([]fusefs.Entry, error) {
 		}
 		all := make([]fusefs.Entry, 0, len(list))
 		for _, e := range list {
-			all = append(all, fusefs.Entry{Name: e.Name, Node: t.remoteNode(sideView, path.Join(r, e.Name), path.Join(r, e.Name), &e.Attr)})
+			c := path.Join(r, e.name)
+			all = append(all, fusefs.Entry{Name: e.name, Node: t.remoteNode(sideView, c, c, e.attr, e.keep)})
 		}
 		return all, nil
 	}
@@ -100,15 +101,16 @@ func (t *Tree) listRemote(ctx context.Context, p, dir string, all map[string]fus
 		return err
 	}
 	for i := range list {
-		c, a := path.Join(p, list[i].Name), &list[i].Attr
+		n := &list[i]
+		c := path.Join(p, n.name)
 		w, name := t.at(c)
-		if name != path.Join(dir, list[i].Name) {
+		if name != path.Join(dir, n.name) {
 			t.add(ctx, c, all)
 			continue
 		}
-		reached := a.Mode&unix.S_IFMT == unix.S_IFDIR && t.o.Rules.Reaches(c, rules.Remote)
+		reached := n.attr.Mode&unix.S_IFMT == unix.S_IFDIR && t.o.Rules.Reaches(c, rules.Remote)
 		if w == rules.Remote || w == rules.Local && reached {
-			all[list[i].Name] = t.remoteNode(sideRemote, c, name, a)
+			all[n.name] = t.remoteNode(sideRemote, c, name, n.attr, n.keep)
 		}
 	}
 	return nil
@@ -145,8 +147,8 @@ func (t *Tree) listLocal(ctx context.Context, p, dir string, all map[string]fuse
 
 // Mixed implements fusefs.Tree.
 func (t *Tree) Mixed(p string) bool {
-	if _, ok := inView(p); ok {
-		return false
+	if r, ok := inView(p); ok {
+		return r == "/" // whose own attributes never change
 	}
 	where, name := t.at(p)
 	if _, ok := t.fixed[p]; ok || p == "/" || where == rules.Local || name != p || len(t.o.Rules.Names(p)) > 0 {

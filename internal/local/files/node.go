@@ -77,9 +77,10 @@ func pathKey(p string) uint64 {
 	return h.Sum64()>>2 | 2 // never 0, nor the root's
 }
 
-// remoteNode is what the target calls name, shown at p on side s.
-func (t *Tree) remoteNode(s side, p, name string, a *protocol.Attr) fusefs.Node {
-	return fusefs.Node{Attr: *a, Key: mapped(attrKey(s, name, a), p, name, a), Keep: t.o.Life, KeepAttr: t.o.Life}
+// remoteNode is what the target calls name, shown at p on side s, and known for
+// keep.
+func (t *Tree) remoteNode(s side, p, name string, a *protocol.Attr, keep time.Duration) fusefs.Node {
+	return fusefs.Node{Attr: *a, Key: mapped(attrKey(s, name, a), p, name, a), Keep: keep, KeepAttr: keep}
 }
 
 // localNode is lstat(2) of name, shown at p. Another program may change a local

@@ -458,41 +458,71 @@ func TestRememberedIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRemote(nil, 0, DefaultLife, nil)
 		defer r.close()
-		check := func(wantSize, wantCount int) {
+		check := func() {
 			t.Helper()
-			if r.size > wantSize || len(r.recent) > wantCount || len(r.order) > 2*wantCount+1 {
-				t.Errorf("%d bytes, %d paths, %d in order", r.size, len(r.recent), len(r.order))
+			named, content, linked, names, contents := 0, 0, 0, 0, 0
+			for p, d := range r.dirs {
+				named += directoryCost + len(p)
+				for _, e := range d.names {
+					named += e.cost()
+					names++
+					if e.content != nil {
+						content += len(e.content.data)
+						contents++
+					}
+					if e.severalNames() {
+						linked++
+					}
+				}
 			}
-			sum := 0
-			for _, e := range r.recent {
-				sum += len(e.attr.Data)
+			if named != r.named || content != r.content || linked != r.linked || r.order.Len() != len(r.dirs) || r.contents.Len() != contents {
+				t.Errorf("counted %d, %d, %d, %d, %d; there are %d, %d, %d, %d, %d", r.named, r.content, r.linked, r.order.Len(), r.contents.Len(),
+					named, content, linked, len(r.dirs), contents)
 			}
-			if sum != r.size {
-				t.Errorf("%d bytes are counted, there are %d", r.size, sum)
+			if named > maxNamed || content > maxContent || len(r.changed)+len(r.moved) > maxChanged {
+				t.Errorf("%d bytes of names, %d of contents, %d changes", named, content, len(r.changed)+len(r.moved))
 			}
+		}
+		file := func(data int) *protocol.Attr {
+			return &protocol.Attr{Mode: unix.S_IFREG | 0o644, Nlink: 2, Size: uint64(data), Data: make([]byte, data), HasData: data > 0}
 		}
 		for i := range 1000 {
-			r.remember(fmt.Sprint(i), &protocol.Attr{Data: make([]byte, 64<<10)}, time.Now())
+			r.remember(fmt.Sprintf("/d/%d", i), file(64<<10), time.Now())
 		}
-		check(maxRecent, 300)
-		for i := range 10_000 {
-			r.remember(fmt.Sprint(i), &protocol.Attr{}, time.Now())
-			r.remember("same", &protocol.Attr{Data: []byte("x")}, time.Now())
+		check()
+		for i := range 50_000 {
+			r.remember(fmt.Sprintf("/d/%d/%d", i%300, i), file(0), time.Now())
+			r.remember("/same", file(1), time.Now())
+			if i%1000 == 0 {
+				r.forgetAround(fmt.Sprintf("/d/%d", i%299))
+			}
 		}
-		check(maxRecent, 4096)
-		if _, ok := r.remembered("same"); !ok {
+		check()
+		for i := range 20_000 { // more than one directory may hold
+			r.remember(fmt.Sprintf("/large/%d", i), file(0), time.Now())
+			r.forgetAround(fmt.Sprintf("/e/%d", i))
+		}
+		check()
+		if _, ok := r.remembered("/same"); !ok {
 			t.Error("the newest is not remembered")
 		}
-		r.forget("same")
-		if _, ok := r.remembered("same"); ok {
+		r.forget("/same")
+		if _, ok := r.remembered("/same"); ok {
 			t.Error("what is forgotten is remembered")
 		}
+		r.remember("/d/0/old", file(0), time.Now())
 		time.Sleep(2 * DefaultLife)
-		if _, ok := r.remembered("9999"); ok {
+		if _, ok := r.remembered("/d/0/old"); ok {
 			t.Error("what is old is remembered")
 		}
-		r.remember("new", &protocol.Attr{}, time.Now())
-		check(0, 1)
+		for _, p := range []string{"/d", "/large", "/e"} {
+			r.forgetAround(p)
+		}
+		r.forgetAround("/same")
+		check()
+		if r.content != 0 || len(r.dirs) > 1 {
+			t.Errorf("%d bytes of contents and %d directories are left", r.content, len(r.dirs))
+		}
 	})
 }
 

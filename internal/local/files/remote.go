@@ -19,10 +19,6 @@ const (
 	// prefetch is how much of a small file's content comes with its attributes,
 	// in bytes: what a program looks up it mostly reads.
 	prefetch = 64 << 10
-	// maxRecent bounds the contents that are kept for a moment, in bytes.
-	maxRecent = 16 << 20
-	// Memory is what a Tree holds at most, in bytes, besides what is read ahead.
-	Memory = maxRecent
 	// patience is how long a process that got a signal still waits for the
 	// answer that is on its way. Ordinary signals (a child's end, a timer) then
 	// go unnoticed, as on a local disk; whoever wants to end the process waits
@@ -51,22 +47,20 @@ type remote struct {
 	ahead  chan struct{}  // a place for each chunk being read ahead
 	memory *budget.Share  // of these, until they are dropped
 
-	mu     sync.Mutex
-	recent map[string]recent
-	order  []string // paths in recent by age, some of them gone
-	size   int      // bytes of content in recent
-	inodes map[uint64]*inode
-}
-
-// recent is what was told about a path.
-type recent struct {
-	attr  *protocol.Attr
-	asked time.Time
-	at    time.Time
+	mu sync.Mutex // guards what follows
+	known
+	thrift  thrift
+	surveys []*asking     // under way
+	arrived chan struct{} // closed and made anew when something came unasked
+	trip    time.Duration // what a small question takes; 0: not known
+	old     bool          // the agent knows no surveys
+	inodes  map[uint64]*inode
+	light   map[*remoteFile]bool // open files that began without a handle
 }
 
 func newRemote(p Peer, window, life time.Duration, memory *budget.Share) *remote {
-	r := &remote{peer: p, life: life, memory: memory, names: maxNames, limit: callTime, recent: map[string]recent{}, inodes: map[uint64]*inode{}, ahead: make(chan struct{}, maxAhead)}
+	r := &remote{peer: p, life: life, memory: memory, names: maxNames, limit: callTime,
+		known: newKnown(), arrived: make(chan struct{}), inodes: map[uint64]*inode{}, light: map[*remoteFile]bool{}, ahead: make(chan struct{}, maxAhead)}
 	if window > 0 {
 		r.limit = window + afterLoss
 	}
@@ -191,101 +185,165 @@ func explain(calling context.Context, err error) error {
 	return err
 }
 
-// stat gives a path's attributes, and the content of a small file with them.
+// stat gives a path's attributes.
 func (r *remote) stat(ctx context.Context, p string) (*protocol.Attr, error) {
+	a, _, err := r.lookup(ctx, p)
+	return a, err
+}
+
+// lookup gives a path's attributes, and how long the kernel may take the answer
+// for granted, also that there is nothing.
+func (r *remote) lookup(ctx context.Context, p string) (a *protocol.Attr, keep time.Duration, err error) {
 	// What was changed meanwhile is asked for again, but not for ever.
 	const tries = 3
+	dir, _ := split(p)
 	for i := 1; ; i++ {
-		if e, ok := r.newest(p); ok {
-			if err := r.settle(ctx, attrKey(sideRemote, p, e.attr)); err != nil {
-				return nil, err
+		if f, ok := r.newest(p); ok {
+			if err := r.settle(ctx, attrKey(sideRemote, p, f.attr)); err != nil {
+				return nil, 0, err
 			}
 		}
-		if e, ok := r.remembered(p); ok {
-			return e.attr, nil
+		if f, ok := r.answer(p); ok {
+			return f.result(r)
 		}
 		asked := time.Now()
-		a, err := call[*protocol.Attr](ctx, r, &protocol.Stat{Path: p, Prefetch: prefetch})
+		ask := func(ctx context.Context) (f fact, err error) {
+			f.attr, err = r.ask(ctx, p)
+			return f, err
+		}
+		r.mu.Lock()
+		under := r.tells(dir)
+		r.mu.Unlock()
+		var f fact
+		if under {
+			f, err = soon(ctx, r, expected[fact]{may: func() bool { return r.tells(dir) }, found: func() (fact, bool) { return r.answer(p) }, ask: ask})
+		} else {
+			r.foresee(p)
+			f, err = ask(ctx)
+		}
 		if err != nil {
-			return nil, err
+			return nil, r.life, err
 		}
-		if a.HasData && (len(a.Data) > prefetch || uint64(len(a.Data)) != a.Size) {
-			return nil, fmt.Errorf("the agent sent %d bytes of a file with %d: %w", len(a.Data), a.Size, syscall.EIO)
+		if !f.at.IsZero() {
+			return f.result(r)
 		}
-		r.remember(p, a, asked)
-		if i == tries || !r.unsettled(attrKey(sideRemote, p, a), asked) {
-			return a, nil
+		if i == tries || !r.unsettled(attrKey(sideRemote, p, f.attr), asked) {
+			return f.attr, r.life, nil
 		}
 	}
 }
 
-// remembered is what was told a moment ago, and has not been changed by the
-// session since.
-func (r *remote) remembered(p string) (e recent, ok bool) {
-	e, ok = r.newest(p)
-	return e, ok && r.fresh(e.at) && !r.unsettled(attrKey(sideRemote, p, e.attr), e.asked)
-}
-
-// newest is what was told last, however long ago that is.
-func (r *remote) newest(p string) (e recent, ok bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e, ok = r.recent[p]
-	return e, ok
-}
-
-// remember keeps a, which was asked for then, for its life; what is old or too
-// much goes, oldest first.
-func (r *remote) remember(p string, a *protocol.Attr, asked time.Time) {
-	const maxEntries = 4096
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.drop(p)
-	r.recent[p] = recent{a, asked, time.Now()}
-	r.order = append(r.order, p)
-	r.size += len(a.Data)
-	for len(r.order) > 0 {
-		old, ok := r.recent[r.order[0]]
-		if ok && r.fresh(old.at) && r.size <= maxRecent && len(r.order) <= maxEntries {
-			break
-		}
-		if ok && (!r.fresh(old.at) || r.size > maxRecent || len(r.order) > maxEntries) {
-			r.drop(r.order[0])
-		}
-		r.order = r.order[1:]
+// result is what a lookup gives that need not ask.
+func (f fact) result(r *remote) (*protocol.Attr, time.Duration, error) {
+	if f.attr == nil {
+		return nil, r.left(f.at), syscall.ENOENT
 	}
+	return f.attr, r.left(f.at), nil
 }
 
-// learn is remember for attributes without content: if they are the known
-// ones, the known content stays.
-func (r *remote) learn(p string, a *protocol.Attr, asked time.Time) {
-	if a.Mode&syscall.S_IFMT == 0 { // the agent could not look at it
+// left is how long what is as old as that may still be used.
+func (r *remote) left(at time.Time) time.Duration { return max(0, r.life-time.Since(at)) }
+
+// ask asks for a path's attributes and, as what a program looks up it mostly
+// reads, for the content of a small file.
+func (r *remote) ask(ctx context.Context, p string) (*protocol.Attr, error) {
+	asked := time.Now()
+	a, err := call[*protocol.Attr](ctx, r, &protocol.Stat{Path: p, Prefetch: prefetch})
+	r.answered(p, a, err, asked)
+	if err != nil {
+		return nil, err
+	}
+	if a.HasData && (len(a.Data) > prefetch || uint64(len(a.Data)) != a.Size) {
+		return nil, fmt.Errorf("the agent sent %d bytes of a file with %d: %w", len(a.Data), a.Size, syscall.EIO)
+	}
+	r.learn(p, a, asked)
+	return a, nil
+}
+
+// answered notes the answer to a question for p that was asked then.
+func (r *remote) answered(p string, a *protocol.Attr, err error, asked time.Time) {
+	none := errors.Is(err, syscall.ENOENT)
+	if err != nil && !none {
 		return
 	}
-	if e, ok := r.remembered(p); ok && same(e.attr, a) && e.attr.Ino == a.Ino {
-		return
-	}
-	attr := *a
-	attr.Data, attr.HasData = nil, false
-	r.remember(p, &attr, asked)
-}
-
-// drop is for holders of the lock.
-func (r *remote) drop(p string) {
-	if e, ok := r.recent[p]; ok {
-		r.size -= len(e.attr.Data)
-		delete(r.recent, p)
-	}
-}
-
-func (r *remote) forget(p string) {
+	r.timed(time.Since(asked))
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.drop(p)
+	dir, _ := split(p)
+	if d := r.dirs[dir]; d != nil {
+		d.habit.files = none || a.Mode&syscall.S_IFMT != syscall.S_IFDIR
+	}
+	if e := r.entry(p); none && e != nil && !e.asked.After(asked) {
+		r.drop(e)
+	}
 }
 
-// list gives a directory's entries.
-func (r *remote) list(ctx context.Context, p string) ([]protocol.Entry, error) {
+// named is a name in a directory.
+type named struct {
+	name string
+	attr *protocol.Attr // without a type: the kernel is to ask
+	keep time.Duration
+}
+
+// list gives the names in a directory.
+func (r *remote) list(ctx context.Context, p string) ([]named, error) {
+	found := func() ([]named, bool) { return r.listed(p) }
+	if all, ok := found(); ok {
+		return all, nil
+	}
+	may := func() bool { return r.tells(p) }
+	r.mu.Lock()
+	under := may()
+	r.mu.Unlock()
+	ask := func(ctx context.Context) ([]named, error) { return r.askList(ctx, p) }
+	if under {
+		return soon(ctx, r, expected[[]named]{may: may, found: found, ask: ask})
+	}
+	r.foreseeList(p)
+	return ask(ctx)
+}
+
+// listed gives the names in p if all are known.
+func (r *remote) listed(p string) (all []named, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d, own := r.dirs[p], r.entry(p)
+	if d == nil || !d.whole || !r.fresh(d.at) {
+		return nil, false
+	}
+	// The kernel keeps names until it is told that the directory has changed: it
+	// must not get those from before a change that it was told of.
+	if own == nil || own.at.IsZero() || !sameFile(own.attr, d.own) || !same(own.attr, d.own) {
+		return nil, false
+	}
+	r.order.MoveToBack(d.place)
+	for _, name := range d.sort() {
+		e := d.names[name]
+		n := named{name: name, attr: e.attr, keep: r.left(e.at)}
+		if _, ok := r.rememberedOf(path.Join(p, name), e); !ok {
+			n.attr, n.keep = unsure(e.attr), 0
+		}
+		all = append(all, n)
+	}
+	if d.by != nil {
+		r.saved(d.by)
+		r.thrift.give(len(all) * entryCost / 2)
+		d.by = nil
+	}
+	return all, true
+}
+
+// unsure is what a listing says of a name that the kernel is to ask for: the
+// type of a directory, on which its place in the view may depend.
+func unsure(a *protocol.Attr) *protocol.Attr {
+	if a.Mode&syscall.S_IFMT == syscall.S_IFDIR {
+		return a
+	}
+	return &protocol.Attr{}
+}
+
+// askList asks for the names in a directory.
+func (r *remote) askList(ctx context.Context, p string) ([]named, error) {
 	calling, done := r.bound(ctx)
 	defer done()
 	asked := time.Now()
@@ -296,10 +354,12 @@ func (r *remote) list(ctx context.Context, p string) ([]protocol.Entry, error) {
 	defer s.Close()
 	stop := context.AfterFunc(calling, func() { s.Reset(syscall.ECANCELED) })
 	defer stop()
-	var all []protocol.Entry
+	var all []named
+	var last *protocol.Entries
 	for {
 		m, err := s.Receive()
 		if errors.Is(err, io.EOF) {
+			r.learnList(p, all, last, asked)
 			return all, nil
 		}
 		if err != nil {
@@ -312,16 +372,39 @@ func (r *remote) list(ctx context.Context, p string) ([]protocol.Entry, error) {
 		if len(all)+len(part.List) > r.names {
 			return nil, fmt.Errorf("list %q: more than %d names: %w", p, r.names, syscall.EOVERFLOW)
 		}
-		for _, e := range part.List {
-			if validName(e.Name) {
-				if r.unsettled(attrKey(sideRemote, path.Join(p, e.Name), &e.Attr), asked) {
-					e.Attr = protocol.Attr{} // let the kernel ask
-				}
-				all = append(all, e)
-				r.learn(path.Join(p, e.Name), &all[len(all)-1].Attr, asked)
+		last = part
+		for i := range part.List {
+			e := &part.List[i]
+			if !validName(e.Name) {
+				continue
 			}
+			n := named{e.Name, &e.Attr, r.life}
+			e.Attr.Data, e.Attr.HasData = nil, false
+			if r.unsettled(attrKey(sideRemote, path.Join(p, e.Name), &e.Attr), asked) {
+				n.attr, n.keep = unsure(n.attr), 0
+			} else {
+				r.learn(path.Join(p, e.Name), &e.Attr, asked)
+			}
+			all = append(all, n)
 		}
 	}
+}
+
+// learnList notes that these are the names in p, if the last part says that they
+// are all.
+func (r *remote) learnList(p string, all []named, last *protocol.Entries, asked time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d := r.dirs[p]
+	if d == nil || last == nil || last.End != protocol.EndWhole || r.stale(p, asked) {
+		return
+	}
+	names := make(map[string]bool, len(all))
+	for _, n := range all {
+		names[n.name] = true
+	}
+	r.settleNames(d, names, &last.Attr, asked, time.Now(), nil)
+	d.habit.part = time.Time{}
 }
 
 // validName refuses what the kernel would take for an attack.

@@ -87,12 +87,52 @@ func (r *remote) open(ctx context.Context, s side, p string, want uint64) (*remo
 		}
 	}
 	gen := r.generation(want)
-	e, ok := r.remembered(p)
-	if !ok || !e.attr.HasData {
-		return r.openHeld(ctx, s, p, want, &protocol.Open{Path: p, Prefetch: prefetch})
+	found := func() (*remoteFile, bool) {
+		o, ok := r.opened(p)
+		if !ok {
+			return nil, false
+		}
+		f := r.file(s, p, o.attr, gen)
+		f.at, f.head, f.headAt, f.whole = o.at, o.data.data, o.at, true
+		r.mu.Lock()
+		r.light[f] = true
+		r.mu.Unlock()
+		return f, true
 	}
-	f := r.file(s, p, e.attr, gen)
-	f.at, f.head, f.headAt, f.whole = e.at, e.attr.Data, e.at, true
+	ask := func(ctx context.Context) (*remoteFile, error) {
+		asked := time.Now()
+		f, err := r.openHeld(ctx, s, p, 0, &protocol.Open{Path: p, Prefetch: prefetch})
+		if err == nil && f.id == want {
+			a := f.attr
+			if a.HasData = f.whole && uint64(len(f.head)) == a.Size; a.HasData {
+				a.Data = f.head
+			}
+			r.learn(p, &a, asked)
+		}
+		return f, err
+	}
+	f, ok := found()
+	if !ok {
+		r.mu.Lock()
+		under := r.brings(p)
+		r.mu.Unlock()
+		var err error
+		if under {
+			f, err = soon(ctx, r, expected[*remoteFile]{may: func() bool { return r.brings(p) }, found: found, ask: ask, drop: func(f *remoteFile) { f.Close() }})
+		} else {
+			if _, ok := r.remembered(p); !ok {
+				r.foresee(p)
+			}
+			f, err = ask(ctx)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	r.follow(p)
+	if f.gen = gen; want == 0 {
+		f.gen = r.generation(f.id)
+	}
 	return f.checked(want)
 }
 
@@ -183,7 +223,7 @@ func (f *remoteFile) ReadAt(ctx context.Context, p []byte, off int64) (n int, er
 // noticed at once.
 func (f *remoteFile) notice() {
 	e, ok := f.r.newest(f.path)
-	ok = ok && !f.r.unsettled(attrKey(sideRemote, f.path, e.attr), e.asked)
+	ok = ok && !e.at.IsZero() && !f.r.unsettled(attrKey(sideRemote, f.path, e.attr), e.asked)
 	gen := f.r.generation(f.id)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -195,7 +235,7 @@ func (f *remoteFile) notice() {
 	if !ok || !e.at.After(f.at) || f.gone || f.key(e.attr) != f.key(&f.attr) || same(e.attr, &f.attr) {
 		return
 	}
-	f.attr, f.at, f.attr.Data = *e.attr, e.at, nil
+	f.attr, f.at = *e.attr, e.at
 	f.head, f.headAt, f.whole = nil, time.Time{}, false
 	f.forgetAll()
 }
@@ -214,6 +254,11 @@ func (f *remoteFile) refresh(ctx context.Context) error {
 	if enough {
 		return nil
 	}
+	return f.grip(ctx)
+}
+
+// grip makes sure that there is a handle to ask, or that the file is gone.
+func (f *remoteFile) grip(ctx context.Context) error {
 	calling, done := f.r.bound(ctx)
 	o, err := f.r.openHandle(link.Lasting(calling), &protocol.Open{Path: f.path, Prefetch: prefetch})
 	done()
@@ -224,7 +269,7 @@ func (f *remoteFile) refresh(ctx context.Context) error {
 		f.gone = true
 	case err != nil:
 		return err
-	case f.gone || f.handle != 0: // another reader was faster
+	case f.gone || f.handle != 0 || f.ctx.Err() != nil: // another reader was faster, or it was closed
 		f.r.closeHandle(o.Handle)
 	case f.key(&o.Attr) != f.key(&f.attr): // replaced
 		f.r.closeHandle(o.Handle)
@@ -479,34 +524,43 @@ func (f *remoteFile) Stat(ctx context.Context) (protocol.Attr, time.Duration, er
 	}
 	f.notice()
 	f.mu.Lock()
-	attr, old, handle := f.attr, !f.gone && !f.r.fresh(f.at), f.handle
+	attr, at, old, handle := f.attr, f.at, !f.gone && !f.r.fresh(f.at), f.handle
+	if f.gone {
+		at = time.Now()
+	}
 	f.mu.Unlock()
 	if !old {
-		return attr, f.r.life, nil
+		return attr, f.r.left(at), nil
 	}
+	at = time.Now()
 	var now *protocol.Attr
 	var err error
 	if e, ok := f.r.remembered(f.path); ok && f.key(e.attr) == f.id {
-		now = e.attr
+		now, at = e.attr, e.at
 	} else if handle != 0 { // also when it has no name any more
 		now, err = call[*protocol.Attr](ctx, f.r, &protocol.Stat{Handle: handle})
 	} else {
-		now, err = f.r.stat(ctx, f.path)
+		var keep time.Duration
+		now, keep, err = f.r.lookup(ctx, f.path)
+		at = at.Add(keep - f.r.life)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err == nil && f.key(now) == f.key(&f.attr) {
-		f.attr, f.at = *now, time.Now()
+		f.attr, f.at = *now, at
 		f.attr.Data = nil
 	}
 	// Otherwise it has no name any more, and is what it was.
-	return f.attr, f.r.life, nil
+	return f.attr, f.r.left(at), nil
 }
 
 // Close implements fusefs.File.
 func (f *remoteFile) Close() error {
 	f.cancel()
 	f.wg.Wait()
+	f.r.mu.Lock()
+	delete(f.r.light, f)
+	f.r.mu.Unlock()
 	f.mu.Lock()
 	f.forgetAll()
 	f.mu.Unlock()

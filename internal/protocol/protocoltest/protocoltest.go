@@ -76,5 +76,10 @@ func Vectors() []Vector {
 		{"list extended attributes", &protocol.ListXattr{Path: "/data/new"}},
 		{"set extended attribute", &protocol.SetXattr{Path: "/data/new", Name: "user.note", Value: []byte("x"), Flags: 1}},
 		{"remove extended attribute", &protocol.RemoveXattr{Path: "/data/new", Name: "user.note"}},
+		{"survey", &protocol.Survey{Path: "/data", Bytes: 196608, Content: 65536, Depth: 4}},
+		{"survey below", &protocol.Survey{Path: "/data", Bytes: 65536, Depth: 1, Listed: true}},
+		{"survey of names", &protocol.Survey{Path: "/data", Names: []string{"a", "b"}, Bytes: 65536, Content: 65536}},
+		{"entries of a directory below", &protocol.Entries{Dir: "dir/x", List: []protocol.Entry{{Name: "a", Attr: attr}}, End: protocol.EndWhole, Attr: protocol.Attr{Ino: 8, Mode: 0o040755, Mtime: 1}}},
+		{"attr with settled content", &protocol.Attr{Mode: 0o100644, HasData: true, Data: []byte("hi"), Settled: true}},
 	}
 }
