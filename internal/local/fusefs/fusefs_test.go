@@ -128,7 +128,8 @@ func many(a *actor) {
 func TestReading(t *testing.T) {
 	self, err := os.ReadFile("/proc/self/exe")
 	must(t, err)
-	m := newMemory(map[string]string{"/big": big(), "/prog": string(self), "/bad": "x", "/odd": "y"})
+	m := newMemory(map[string]string{"/big": big(), "/prog": string(self), "/bad": "x", "/odd": "y", "/status": "said to be empty"})
+	m.nodes["/status"].Attr.Size = 0
 	m.nodes["/prog"].Attr.Mode = unix.S_IFREG | 0o755
 	m.onRead = func(_ context.Context, p string) error {
 		switch p {
@@ -172,6 +173,9 @@ func reading(a *actor) {
 	out, err := cmd.CombinedOutput()
 	a.ok("exec", err)
 	fmt.Print(string(out))
+	status, err := os.ReadFile("status")
+	a.ok("read what is said to be empty", err)
+	a.is("what is said to be empty", string(status), "said to be empty")
 	_, err = os.ReadFile("bad")
 	a.fails("an error's number", err, syscall.ENXIO)
 	_, err = os.ReadFile("odd")

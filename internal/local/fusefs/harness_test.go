@@ -553,6 +553,12 @@ func (o *open) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return copy(p, o.n.content[off:]), nil
 }
 
+func (o *open) Sizeless() bool {
+	o.m.mu.Lock()
+	defer o.m.mu.Unlock()
+	return o.n.Attr.Size == 0 && len(o.n.content) > 0
+}
+
 func (o *open) WriteAt(_ context.Context, p []byte, off int64) (int, error) {
 	o.m.mu.Lock()
 	defer o.m.mu.Unlock()
