@@ -142,7 +142,7 @@ func TestFUSERoot(t *testing.T) {
 		os.Chmod(dir, 0o777)
 		sc := scenario{Served: true}.prog(t, "root", dir)
 		sc.Spec.FUSE, sc.Spec.Dir = true, dir
-		sc.Spec.Binds = localDirs()
+		sc.Spec.Binds = append(localDirs(), "/removed-since-it-was-listed")
 		r := start(t, uid, sc)
 		if got := r.code(); got != 3 {
 			t.Errorf("exit code: got %d, want 3; output %s", got, r.output)
