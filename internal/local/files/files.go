@@ -252,9 +252,13 @@ func (t *Tree) directory(n fusefs.Node, err error) (fusefs.Node, error) {
 func (t *Tree) lookupRemote(ctx context.Context, p, name string) (fusefs.Node, error) {
 	a, err := t.remote.stat(ctx, name)
 	if err != nil {
-		return fusefs.Node{Keep: t.o.Life}, err
+		return fusefs.Node{Keep: t.o.Life}, t.replaced(ctx, name, err)
 	}
-	return t.remoteNode(sideRemote, p, name, a), nil
+	n := t.remoteNode(sideRemote, p, name, a)
+	if walked(p, name, a) {
+		n.Key = t.linkKey(ctx, sideRemote, p, name, a)
+	}
+	return n, nil
 }
 
 // Readlink implements fusefs.Tree.
@@ -282,7 +286,7 @@ func (t *Tree) Readlink(ctx context.Context, p string, k uint64) (string, error)
 	if err != nil {
 		return "", err
 	}
-	if attrKey(s, p, a) != k { // replaced since the lookup
+	if t.linkKey(ctx, s, p, at, a) != k { // replaced since the lookup
 		t.remote.forget(at)
 		return "", syscall.ESTALE
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/local/fusefs"
+	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
@@ -29,7 +30,11 @@ func (t *Tree) List(ctx context.Context, p string) ([]fusefs.Entry, error) {
 		}
 		all := make([]fusefs.Entry, 0, len(list))
 		for _, e := range list {
-			all = append(all, fusefs.Entry{Name: e.Name, Node: t.remoteNode(sideView, path.Join(r, e.Name), path.Join(r, e.Name), &e.Attr)})
+			c := path.Join(r, e.Name)
+			if walked(viewDir+c, c, &e.Attr) {
+				e.Attr = protocol.Attr{} // let the kernel ask: see linkKey
+			}
+			all = append(all, fusefs.Entry{Name: e.Name, Node: t.remoteNode(sideView, c, c, &e.Attr)})
 		}
 		return all, nil
 	}
@@ -107,6 +112,9 @@ func (t *Tree) listRemote(ctx context.Context, p, dir string, all map[string]fus
 			continue
 		}
 		reached := a.Mode&unix.S_IFMT == unix.S_IFDIR && t.o.Rules.Reaches(c, rules.Remote)
+		if walked(c, name, a) {
+			a = &protocol.Attr{} // let the kernel ask: see linkKey
+		}
 		if w == rules.Remote || w == rules.Local && reached {
 			all[list[i].Name] = t.remoteNode(sideRemote, c, name, a)
 		}

@@ -226,7 +226,7 @@ type memory struct {
 	onOpen func(path string, key uint64, flags uint32) error
 	onRead func(ctx context.Context, path string) error
 	bad    map[string]int64 // where files cannot be read any more
-	onCall func() // before every method
+	onCall func()           // before every method
 	keep   time.Duration
 	mixed  bool
 }
