@@ -2,7 +2,7 @@
 export HOME=$mine GIT_CONFIG_NOSYSTEM=1 GIT_AUTHOR_DATE='2001-02-03 04:05:06 +0000' GIT_COMMITTER_DATE='2001-02-03 04:05:06 +0000'
 git config --global user.name dev && git config --global user.email dev@example.com && git config --global gc.autoDetach false
 git init -q -b main "$shared/repo" && cd "$shared/repo"
-for i in $(seq 60); do mkdir -p "d$((i % 7))"; echo "line $i" >"d$((i % 7))/f$i"; done
+for i in $(seq 20); do mkdir -p "d$((i % 7))"; echo "line $i" >"d$((i % 7))/f$i"; done
 ln -s d1/f1 link; printf '#!/bin/sh\necho run\n' >tool; chmod +x tool
 git add . && git commit -qm one
 git status --short --branch

@@ -8,7 +8,7 @@ python3 "$shared/import.sh/py/main.py"; PYTHONPATH=$shared/import.sh/py/pack.zip
 mkdir "$mine/data" && java -XX:TieredStopAtLevel=1 -jar "$shared/java.sh/app.jar" "$mine/data"
 python3 -c '
 import sqlite3, sys
-for mode in ["delete", "truncate"]:
+for mode in ["delete"]:
     db = sqlite3.connect("file:%s/sqlite.py/%s.db?mode=ro" % (sys.argv[1], mode), uri=True)
     print(mode, db.execute("select count(*), sum(length(text)) from log").fetchone(), db.execute("pragma integrity_check").fetchone())' "$shared"
 rsync -aHS "$shared/rsync.sh/there/" "$mine/there/" && rsync -naHSi --checksum "$shared/rsync.sh/there/" "$mine/there/"

@@ -6,7 +6,7 @@ shift 2
 export TZ=UTC LC_ALL=C.UTF-8
 for name; do
 	export shared=$all_shared/$name mine=$all_mine/$name
-	mkdir -p "$shared" "$mine"
+	mkdir -p "$shared" "$mine" && chmod g-s "$shared" "$mine" # a pod's volume has it of its group
 	case $name in
 	*.py) python3 "$here/$name" ;;
 	*) bash -u "$here/$name" ;;

@@ -1,11 +1,11 @@
 # There and back in archives: links, modes, times, holes, attributes.
 umask 022
 cd "$shared" && mkdir -p tree/deep/er tree/empty && cd tree
-for i in $(seq 30); do echo "$i" >"deep/f$i"; done
-printf 'x%.0s' $(seq 3000) >deep/er/large
+for i in $(seq 12); do echo "$i" >"deep/f$i"; done
+printf 'x%.0s' $(seq 1200) >deep/er/large
 echo secret >private; chmod 600 private; chmod 4755 deep/f1; chmod 2755 deep/er; chmod 1777 empty; chmod 000 deep/f2; chmod 400 deep/f3
 ln deep/f4 hard; ln hard deep/er/hard; ln -s deep/f5 link; ln -s /nowhere/at/all broken; ln -s . self
-truncate -s 30M sparse; printf middle | dd of=sparse bs=1M seek=15 conv=notrunc status=none
+truncate -s 12M sparse; printf middle | dd of=sparse bs=1M seek=7 conv=notrunc status=none
 mkfifo pipe
 printf 'odd' >"$(printf 'odd\377\n name')"
 python3 -c 'import os; os.setxattr("private", "user.note", b"kept")'
