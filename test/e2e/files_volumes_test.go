@@ -36,13 +36,12 @@ func TestFilesContainers(t *testing.T) {
 	filesPod(t)
 	inContainer(t, "app", "echo shared >/scratch/shared")
 	for _, c := range []struct{ container, want string }{
-		{"app", "shared 1 - - - -"},
-		{"other", "- - other 1 - -"},
-		{"bare", "shared - - - 1 pause"},
+		{"app", "shared 1 - - -"},
+		{"other", "- - other 1 -"},
 	} {
 		t.Run(c.container, func(t *testing.T) {
 			got := in(t, "", append(seeing(t, "pod/files/container/"+c.container, map[string]any{"mode": "write", "read_write": []string{"^/srv"}}), "bash", "-c",
-				"for f in /scratch/shared /etc/shop/one /srv/who/am-i /srv/elsewhere/one /srv/bare/one; do echo $(cat $f 2>/dev/null || echo -); done; ls /.mirrord/remote | grep pause || echo -")...)
+				"for f in /scratch/shared /etc/shop/one /srv/who/am-i /srv/elsewhere/one /srv/bare/one; do echo $(cat $f 2>/dev/null || echo -); done")...)
 			if want := strings.ReplaceAll(c.want, " ", "\n"); got != want {
 				t.Errorf("got %q, want %q", got, want)
 			}
@@ -50,10 +49,10 @@ func TestFilesContainers(t *testing.T) {
 	}
 	// No shell, no libraries and no /etc are there, and everything works.
 	dir := scratch(t, "bare")
-	t.Run("work in an image without a shell", func(t *testing.T) {
+	t.Run("bare", func(t *testing.T) {
 		got := in(t, "", append(seeing(t, "pod/files/container/bare", map[string]any{"mode": "write"}), "bash", "-c",
-			fmt.Sprintf("cd %s && mkdir -p a/b && seq 1000 >a/b/numbers && mv a/b/numbers a && sort -rn a/numbers | head -n 1; find . -type f; stat -c '%%a %%s' a/numbers; cp /pause /tmp/pause-$$ && stat -c %%a /pause && rm /tmp/pause-$$; touch /x 2>&1 | sed 's/.*: //'", dir))...)
-		if want := "1000\n./a/numbers\n644 3893\n755\nPermission denied"; got != want {
+			fmt.Sprintf("cat /scratch/shared /etc/shop/one /srv/who/am-i 2>&1 | sed 's/.*: //'; echo; ls /.mirrord/remote | grep pause; cd %s && mkdir -p a/b && seq 1000 >a/b/numbers && mv a/b/numbers a && sort -rn a/numbers | head -n 1; find . -type f; stat -c '%%a %%s' a/numbers; cp /pause /tmp/pause-$$ && stat -c %%a /pause && rm /tmp/pause-$$; touch /x 2>&1 | sed 's/.*: //'", dir))...)
+		if want := "shared\nNo such file or directory\nNo such file or directory\n\npause\n1000\n./a/numbers\n644 3893\n755\nPermission denied"; got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 		if got := inContainer(t, "app", "wc -l <"+dir+"/a/numbers"); got != "1000" {
