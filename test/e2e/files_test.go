@@ -20,7 +20,7 @@ func withFS(t testing.TB, fs map[string]any) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(w.dir, "work", strings.ReplaceAll(t.Name(), "/", "-")+".json")
+	file := filepath.Join(w.dir, "work", fmt.Sprintf("%s-%d.json", strings.ReplaceAll(t.Name(), "/", "-"), time.Now().UnixNano()))
 	if err := os.WriteFile(file, b, 0o644); err != nil {
 		t.Fatal(err)
 	}

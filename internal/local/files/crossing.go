@@ -3,6 +3,7 @@ package files
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -27,9 +28,12 @@ const maxLinks = 40
 //
 // The kernel walks the text through this tree, and more of a path may follow.
 // So it is given on as it is only if every step of it means here what it means
-// there: no directory on the way is a link, none is left again by "..", and
-// nothing of the developer's is below its end. Otherwise it is walked in the
-// target first, and the result has no step left that could mean anything else.
+// there: a directory on the way that is a link is the target's here too, and
+// crosses by itself; none is left again by "..", and nothing of the developer's
+// is below its end. Otherwise it is walked in the target first, and the result
+// has no step left that could mean anything else. Links that the target replaces
+// (a ConfigMap's ..data) are followed only where they are asked for: the kernel
+// never asks again where a link leads.
 func (t *Tree) cross(ctx context.Context, p, to string, view bool) (string, error) {
 	full := to
 	if !path.IsAbs(to) {
@@ -81,16 +85,68 @@ func turns(p string) bool {
 	return false
 }
 
-// straight reports whether no directory on the way to p is a link in the
-// target.
+// straight reports whether each directory on the way to p that is a link in the
+// target is that link here.
 func (t *Tree) straight(ctx context.Context, p string) bool {
 	for d := path.Dir(p); d != "/"; d = path.Dir(d) {
 		a, err := t.remote.stat(ctx, d)
-		if err != nil && !errors.Is(err, syscall.ENOENT) || err == nil && a.Mode&unix.S_IFMT == unix.S_IFLNK {
+		if err != nil && !errors.Is(err, syscall.ENOENT) {
 			return false
+		}
+		if err == nil && a.Mode&unix.S_IFMT == unix.S_IFLNK {
+			if where, name := t.at(d); where != rules.Remote || name != d {
+				return false
+			}
 		}
 	}
 	return true
+}
+
+// linkKey is attrKey of what is shown at p and is called at. Where a link leads
+// that has to be walked first depends on others; if these are replaced, it is
+// another link.
+func (t *Tree) linkKey(ctx context.Context, s side, p, at string, a *protocol.Attr) uint64 {
+	if !walked(p, at, a) {
+		return attrKey(s, p, a)
+	}
+	to, err := t.cross(ctx, at, beside(p, at, a.Link), s == sideView)
+	if err != nil {
+		return attrKey(s, p, a)
+	}
+	return key(s, a.Dev, a.Ino^uint64(a.Mtime)<<16^pathKey(to))
+}
+
+// walked reports whether this is a link that goes back from where it has been.
+func walked(p, at string, a *protocol.Attr) bool {
+	return a.Mode&unix.S_IFMT == unix.S_IFLNK && turns(beside(p, at, a.Link))
+}
+
+// replaced is err, or ESTALE if it says that name is not there because what it
+// is in was replaced meanwhile, as the kubelet does with what "..data" of a
+// volume leads to (AtomicWriter, k8s.io/kubernetes/pkg/volume/util): in the
+// target a path leads to the old or to the new one at any time. The kernel then
+// walks the path once more, asking for every name.
+func (t *Tree) replaced(ctx context.Context, name string, err error) error {
+	if !errors.Is(err, syscall.ENOENT) {
+		return err
+	}
+	dir := path.Dir(name)
+	for i := 0; ; {
+		n := strings.Index(dir[i:], "/..")
+		if n < 0 {
+			return err
+		}
+		volume := dir[:i+n]
+		if i += n + 1; dir[i:] == ".." || strings.HasPrefix(dir[i:], "../") {
+			continue
+		}
+		t.remote.forget(dir)
+		if _, gone := t.remote.stat(ctx, dir); !errors.Is(gone, syscall.ENOENT) {
+			return err
+		}
+		t.remote.forget(volume + "/..data")
+		return fmt.Errorf("%s was replaced: %w", dir, syscall.ESTALE)
+	}
 }
 
 // resolve walks p in the target, as its kernel would: the result has neither
@@ -163,9 +219,13 @@ func anchored(p string) (_ string, climbs bool) {
 func (t *Tree) lookupView(ctx context.Context, p string) (fusefs.Node, error) {
 	a, keep, err := t.remote.lookup(ctx, p)
 	if err == nil {
-		return t.remoteNode(sideView, p, p, a, keep), nil
+		n := t.remoteNode(sideView, p, p, a, keep)
+		if walked(viewDir+p, p, a) {
+			n.Key = t.linkKey(ctx, sideView, viewDir+p, p, a)
+		}
+		return n, nil
 	}
-	if !errors.Is(err, syscall.ENOENT) {
+	if err = t.replaced(ctx, p, err); !errors.Is(err, syscall.ENOENT) {
 		return fusefs.Node{Keep: keep}, err
 	}
 	return t.socketNode(p)

@@ -255,9 +255,13 @@ func (t *Tree) directory(n fusefs.Node, err error) (fusefs.Node, error) {
 func (t *Tree) lookupRemote(ctx context.Context, p, name string) (fusefs.Node, error) {
 	a, keep, err := t.remote.lookup(ctx, name)
 	if err != nil {
-		return fusefs.Node{Keep: keep}, err
+		return fusefs.Node{Keep: keep}, t.replaced(ctx, name, err)
 	}
-	return t.remoteNode(sideRemote, p, name, a, keep), nil
+	n := t.remoteNode(sideRemote, p, name, a, keep)
+	if walked(p, name, a) {
+		n.Key = t.linkKey(ctx, sideRemote, p, name, a)
+	}
+	return n, nil
 }
 
 // Readlink implements fusefs.Tree.
@@ -285,7 +289,7 @@ func (t *Tree) Readlink(ctx context.Context, p string, k uint64) (string, error)
 	if err != nil {
 		return "", err
 	}
-	if attrKey(s, p, a) != k { // replaced since the lookup
+	if t.linkKey(ctx, s, p, at, a) != k { // replaced since the lookup
 		t.remote.forget(at)
 		return "", syscall.ESTALE
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/local/fusefs"
+	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
@@ -30,6 +31,9 @@ func (t *Tree) List(ctx context.Context, p string) ([]fusefs.Entry, error) {
 		all := make([]fusefs.Entry, 0, len(list))
 		for _, e := range list {
 			c := path.Join(r, e.name)
+			if walked(viewDir+c, c, e.attr) { // let the kernel ask: see linkKey
+				e.attr, e.keep = &protocol.Attr{}, 0
+			}
 			all = append(all, fusefs.Entry{Name: e.name, Node: t.remoteNode(sideView, c, c, e.attr, e.keep)})
 		}
 		return all, nil
@@ -109,6 +113,9 @@ func (t *Tree) listRemote(ctx context.Context, p, dir string, all map[string]fus
 			continue
 		}
 		reached := n.attr.Mode&unix.S_IFMT == unix.S_IFDIR && t.o.Rules.Reaches(c, rules.Remote)
+		if walked(c, name, n.attr) { // let the kernel ask: see linkKey
+			n.attr, n.keep = &protocol.Attr{}, 0
+		}
 		if w == rules.Remote || w == rules.Local && reached {
 			all[n.name] = t.remoteNode(sideRemote, c, name, n.attr, n.keep)
 		}

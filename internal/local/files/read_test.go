@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/local/fusefs"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -76,6 +77,48 @@ func TestSmallFileIsOneQuestion(t *testing.T) {
 	}
 	if n := v.target.count("Stat", v.in("/small")); n != 1 || v.target.count("Open", "") != 0 || v.target.count("ReadAt", "") != 0 {
 		t.Errorf("asked: %v", v.target.asked)
+	}
+}
+
+// TestSizeless: a file that says that it is empty and has content is read to
+// its end, and the kernel is told to ask for that.
+func TestSizeless(t *testing.T) {
+	v := newView(t, nil)
+	v.has(nil, map[string]string{"/status": "", "/empty": ""})
+	content := strings.Repeat("line\n", 100_000)
+	v.target.on(func(s *link.Stream, m protocol.Message) bool {
+		switch m := m.(type) {
+		case *protocol.Open:
+			f, err := v.target.at(m.Path, unix.O_RDONLY)
+			if err != nil || !strings.HasSuffix(m.Path, "/status") {
+				return false
+			}
+			defer f.Close()
+			return s.Send(&protocol.Opened{Handle: 7777, Attr: v.target.attr(int(f.Fd())), Data: []byte(content[:m.Prefetch])}) == nil
+		case *protocol.Stat:
+			f, err := v.target.at(m.Path, unix.O_RDONLY)
+			if err != nil || !strings.HasSuffix(m.Path, "/status") {
+				return false
+			}
+			defer f.Close()
+			a := v.target.attr(int(f.Fd()))
+			return s.Send(&a) == nil
+		case *protocol.ReadAt:
+			off := min(int(m.Off), len(content))
+			return s.Send(&protocol.Data{Bytes: []byte(content[off:min(off+int(m.N), len(content))])}) == nil
+		}
+		return false
+	})
+	for p, want := range map[string]string{"/status": content, "/empty": ""} {
+		f, err := v.openFile(v.in(p), unix.O_RDONLY)
+		must(t, err)
+		if got := f.(fusefs.Sizeless).Sizeless(); got != (want != "") {
+			t.Errorf("%s: sizeless is %v", p, got)
+		}
+		if got, err := v.all(f); got != want || err != nil {
+			t.Errorf("%s: %d bytes, %v, want %d", p, len(got), err, len(want))
+		}
+		f.Close()
 	}
 }
 

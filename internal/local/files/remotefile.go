@@ -195,6 +195,13 @@ func (f *remoteFile) adopt(o *protocol.Opened) {
 	f.head, f.headAt, f.whole = o.Data, now, o.EOF
 }
 
+// Sizeless implements fusefs.Sizeless: there is content behind the end.
+func (f *remoteFile) Sizeless() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.attr.Size == 0 && len(f.head) > 0
+}
+
 // ReadAt implements fusefs.File.
 func (f *remoteFile) ReadAt(ctx context.Context, p []byte, off int64) (n int, err error) {
 	if err := f.r.settle(ctx, f.id); err != nil {

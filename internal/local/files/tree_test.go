@@ -254,9 +254,9 @@ func TestCrossingLinks(t *testing.T) {
 		b + "/evilnew":       view + "/own/new",
 		b + "/abs":           view + "/own/app-1/file",
 		b + "/root":          viewDir + "/",
-		b + "/evil2":         view + "/own/app-1/file",
+		b + "/evil2":         "root" + b + "/own/app-1/file", // root leads into the view, and the rest is walked there
 		view + "/own/evil":   view + "/own/cert.pem",
-		b + "/fine":          b + "/data/x",
+		b + "/fine":          "d/x",
 		b + "/turn":          b + "/data/x",
 		b + "/sockets":       view + "/run/user/auth.json",
 	} {
@@ -318,6 +318,55 @@ func TestCrossingLinks(t *testing.T) {
 	must(t, err)
 	if _, err := v.Readlink(t.Context(), b+"/chain", n.Key+2); errno(err) != syscall.ESTALE {
 		t.Errorf("another link: %v, want ESTALE", err)
+	}
+}
+
+// TestReplacedVolume: what the kubelet replaces as a whole is found by its names
+// at any time, the old or the new one.
+func TestReplacedVolume(t *testing.T) {
+	v := newView(t, nil)
+	v.has(nil, map[string]string{"/vol/..v1/one": "old", "/vol/..v1/two": "old", "/vol/..v2/one": "new", "/vol/..v2/two": "new", "/vol/x/": "",
+		"/vol/..data": "-> ..v1", "/vol/one": "-> ..data/one", "/vol/turn": "-> x/../..data/one"})
+	leads := func(p string) (to string, key uint64) {
+		t.Helper()
+		n, err := v.Lookup(t.Context(), v.in(p))
+		must(t, err)
+		to, err = v.Readlink(t.Context(), v.in(p), n.Key)
+		must(t, err)
+		return to, n.Key
+	}
+	to, one := leads("/vol/one")
+	_, turn := leads("/vol/turn")
+	_, data := leads("/vol/..data")
+	if to != "..data/one" { // it is never asked for again
+		t.Errorf("a link through another leads to %q", to)
+	}
+	old, err := v.Lookup(t.Context(), v.in("/vol/..v1/one"))
+	must(t, err)
+	must(t, os.Symlink("..v2", v.remote(v.in("/vol/..tmp"))))
+	must(t, os.Rename(v.remote(v.in("/vol/..tmp")), v.remote(v.in("/vol/..data"))))
+	must(t, os.RemoveAll(v.remote(v.in("/vol/..v1"))))
+	// By what was remembered a path may still go the old way. Then it is walked anew.
+	if _, err := v.Lookup(t.Context(), v.in("/vol/..v1/two")); errno(err) != syscall.ESTALE {
+		t.Errorf("a name in what was replaced: %v, want ESTALE", err)
+	}
+	v.Tree.remote.forget(v.in("/vol/..v1/one"))
+	if _, err := v.Open(t.Context(), v.in("/vol/..v1/one"), old.Key, unix.O_RDONLY); errno(err) != syscall.ESTALE {
+		t.Errorf("opening what was replaced: %v, want ESTALE", err)
+	}
+	if to, k := leads("/vol/..data"); to != "..v2" || k == data {
+		t.Errorf("..data leads to %q, and is another link: %v", to, k != data)
+	}
+	if _, k := leads("/vol/one"); k != one {
+		t.Error("a link that was not replaced is another one")
+	}
+	if to, k := leads("/vol/turn"); to != v.in("/vol/..v2/one") || k == turn {
+		t.Errorf("a link that is walked leads to %q, and is another: %v", to, k != turn)
+	}
+	for _, p := range []string{"/vol/..v2/missing", "/vol/missing"} {
+		if _, err := v.Lookup(t.Context(), v.in(p)); errno(err) != syscall.ENOENT {
+			t.Errorf("%s: %v, want ENOENT", p, err)
+		}
 	}
 }
 

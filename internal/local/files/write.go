@@ -49,7 +49,8 @@ func (t *Tree) Open(ctx context.Context, p string, k uint64, flags uint32) (fuse
 	default:
 		return nil, syscall.ENXIO
 	}
-	return notNil(t.remote.open(ctx, s, name, k))
+	f, err := notNil(t.remote.open(ctx, s, name, k))
+	return f, t.replaced(ctx, name, err)
 }
 
 // inTarget reports whether what has the key k at p is changed in the target,

@@ -29,7 +29,10 @@ func (h *file) Read(ctx context.Context, p []byte, off int64) (fuse.ReadResult, 
 		return fuse.ReadResultFd(uintptr(l.Fd()), off, len(p)), 0
 	}
 	n, err := h.f.ReadAt(ctx, p, off)
-	if err != nil && n == 0 {
+	if err != nil {
+		// Also if a part was read: the kernel takes a short answer for the end of the
+		// file, and makes it shorter (fuse_short_read, fs/fuse/file.c). It asks again
+		// for single pages, and gives the program those before the error.
 		return nil, toErrno(err)
 	}
 	return fuse.ReadResultData(p[:n]), 0

@@ -182,6 +182,14 @@ type Lender interface {
 	Fd() int
 }
 
+// Sizeless is a File whose size may say nothing of its content: files of procfs
+// say 0.
+type Sizeless interface {
+	// Sizeless reports whether it is so for this one. Then the kernel, which reads
+	// nothing behind the end that it knows of, must ask for each read.
+	Sizeless() bool
+}
+
 const (
 	// maxIO is the largest single read or write in bytes, the kernel's bound.
 	maxIO = 1 << 20

@@ -130,7 +130,9 @@ func many(a *actor) {
 func TestReading(t *testing.T) {
 	self, err := os.ReadFile("/proc/self/exe")
 	must(t, err)
-	m := newMemory(map[string]string{"/big": big(), "/prog": string(self), "/bad": "x", "/odd": "y"})
+	m := newMemory(map[string]string{"/big": big(), "/prog": string(self), "/bad": "x", "/odd": "y", "/status": "said to be empty", "/torn": big()})
+	m.bad = map[string]int64{"/torn": 300_000}
+	m.nodes["/status"].Attr.Size = 0
 	m.nodes["/prog"].Attr.Mode = unix.S_IFREG | 0o755
 	m.onRead = func(_ context.Context, p string) error {
 		switch p {
@@ -174,6 +176,27 @@ func reading(a *actor) {
 	out, err := cmd.CombinedOutput()
 	a.ok("exec", err)
 	fmt.Print(string(out))
+	// What fails in the middle of a read is no end of the file.
+	torn, err := os.Open("torn")
+	a.ok("open", err)
+	defer torn.Close()
+	for _, off := range []int64{200_000, 100_001, 299_999, 300_000, 400_000} {
+		if n, err := torn.ReadAt(make([]byte, 200_000), off); !errors.Is(err, syscall.EIO) {
+			a.errorf("a read over the error from %d on: %d bytes, %v; want EIO", off, n, err)
+		}
+	}
+	if fi, err := torn.Stat(); err != nil || fi.Size() != bigSize {
+		a.errorf("after an error the file is %v, %v", fi, err)
+	}
+	if b, err := os.ReadFile("torn"); !errors.Is(err, syscall.EIO) || len(b) > 300_000 {
+		a.errorf("to the error: %d bytes, %v; want EIO", len(b), err)
+	}
+	n, err = torn.ReadAt(buf, 290_000)
+	a.ok("before the error", err)
+	a.is("before the error", string(buf[:n]), big()[290_000:290_100])
+	status, err := os.ReadFile("status")
+	a.ok("read what is said to be empty", err)
+	a.is("what is said to be empty", string(status), "said to be empty")
 	_, err = os.ReadFile("bad")
 	a.fails("an error's number", err, syscall.ENXIO)
 	_, err = os.ReadFile("odd")

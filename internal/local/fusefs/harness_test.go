@@ -239,7 +239,8 @@ type memory struct {
 	calls  map[string]int // by method and path
 	onOpen func(path string, key uint64, flags uint32) error
 	onRead func(ctx context.Context, path string) error
-	onCall func() // before every method
+	bad    map[string]int64 // where files cannot be read any more
+	onCall func()           // before every method
 	keep   time.Duration
 	mixed  bool
 	known  ids.Known // in the namespace of the act; none: the caller's
@@ -580,7 +581,17 @@ func (o *open) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if off >= int64(len(o.n.content)) {
 		return 0, nil
 	}
-	return copy(p, o.n.content[off:]), nil
+	n := copy(p, o.n.content[off:])
+	if bad := o.m.bad[o.p]; bad > 0 && off+int64(n) > bad {
+		return int(max(bad-off, 0)), syscall.EIO
+	}
+	return n, nil
+}
+
+func (o *open) Sizeless() bool {
+	o.m.mu.Lock()
+	defer o.m.mu.Unlock()
+	return o.n.Attr.Size == 0 && len(o.n.content) > 0
 }
 
 func (o *open) WriteAt(_ context.Context, p []byte, off int64) (int, error) {

@@ -330,6 +330,9 @@ func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, s
 	if err != nil {
 		return nil, 0, toErrno(err)
 	}
+	if s, ok := f.(Sizeless); ok && s.Sizeless() {
+		return n.opened(f), fuse.FOPEN_DIRECT_IO, 0
+	}
 	// The kernel drops the pages that it has when size or time have changed.
 	return n.opened(f), fuse.FOPEN_KEEP_CACHE, 0
 }

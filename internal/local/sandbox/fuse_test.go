@@ -144,7 +144,7 @@ func TestFUSERoot(t *testing.T) {
 		os.Chmod(dir, 0o777)
 		sc := scenario{Served: true}.prog(t, "root", dir)
 		sc.Spec.FUSE, sc.Spec.Dir = true, dir
-		sc.Spec.Binds = append(localDirs(), "/gone/meanwhile") // in /tmp what was found may be gone when it is mounted
+		sc.Spec.Binds = append(localDirs(), "/removed-since-it-was-listed")
 		r := start(t, uid, sc)
 		if got := r.code(); got != 3 {
 			t.Errorf("exit code: got %d, want 3; output %s", got, r.output)

@@ -158,7 +158,7 @@ func TestFailures(t *testing.T) {
 		{"not executable in PATH", handoff.Spec{Argv: []string{"plain"}, Env: []string{"PATH=" + dir}}, handoff.StepLookup, unix.EACCES, 126},
 		{"a directory", handoff.Spec{Argv: []string{"/etc"}}, handoff.StepExec, unix.EACCES, 126},
 		{"no working directory", handoff.Spec{Argv: []string{"true"}, Dir: "/no/such/dir"}, handoff.StepChdir, unix.ENOENT, 125},
-		{"below a file", handoff.Spec{Argv: []string{"true"}, FUSE: true, Binds: []string{"/etc/passwd/x"}}, handoff.StepBind, unix.ENOTDIR, 125},
+		{"no local directory", handoff.Spec{Argv: []string{"true"}, FUSE: true, Binds: []string{"/no/such/dir"}}, handoff.StepBind, unix.ENOENT, 125},
 		{"long host name", handoff.Spec{Argv: []string{"true"}, Hostname: strings.Repeat("x", 100)}, handoff.StepHostname, unix.EINVAL, 125},
 		{"script without interpreter", handoff.Spec{Argv: []string{script}}, "", 0, 3},
 	} {

@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -32,18 +31,17 @@ func (s *setup) mounts() *handoff.Error {
 	// a symbolic link in the target's tree can never lead a mount out of the
 	// new root. Recursive: a copy without the locked submounts is refused in a
 	// user namespace.
-	copies := make([]int, len(s.spec.Binds))
-	for i, p := range s.spec.Binds {
+	copies := map[string]int{}
+	for _, p := range s.spec.Binds {
 		fd, err := unix.OpenTree(unix.AT_FDCWD, p, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
-		if errors.Is(err, unix.ENOENT) { // gone since it was found, as what is in /tmp may be
-			copies[i] = -1
+		if err == unix.ENOENT && exists(path.Dir(p)) { // removed since it was listed, as happens in /tmp all the time
 			continue
 		}
 		if err != nil {
 			return failure(handoff.StepBind, p, err)
 		}
 		defer unix.Close(fd)
-		copies[i] = fd
+		copies[p] = fd
 	}
 	if err := s.mountFUSE(); err != nil {
 		return failure(handoff.StepFUSE, "/dev/fuse", err)
@@ -51,11 +49,12 @@ func (s *setup) mounts() *handoff.Error {
 	if err := pivot(base); err != nil {
 		return failure(handoff.StepMount, "/", err)
 	}
-	for i, p := range s.spec.Binds {
-		if copies[i] < 0 {
+	for _, p := range s.spec.Binds {
+		fd, ok := copies[p]
+		if !ok {
 			continue
 		}
-		err := unix.MoveMount(copies[i], "", unix.AT_FDCWD, path.Clean("/"+p), unix.MOVE_MOUNT_F_EMPTY_PATH)
+		err := unix.MoveMount(fd, "", unix.AT_FDCWD, path.Clean("/"+p), unix.MOVE_MOUNT_F_EMPTY_PATH)
 		if err != nil {
 			return failure(handoff.StepBind, p, err)
 		}
@@ -67,6 +66,11 @@ func (s *setup) mounts() *handoff.Error {
 		}
 	}
 	return nil
+}
+
+func exists(p string) bool {
+	var st unix.Stat_t
+	return unix.Stat(p, &st) == nil
 }
 
 // keepMounts makes the copied mounts slaves of the host's, which they are by

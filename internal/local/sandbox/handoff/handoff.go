@@ -107,8 +107,8 @@ type Spec struct {
 	DefaultPermissions bool   // the kernel checks modes of the FUSE root
 	MaxRead            uint32 // bytes of one FUSE read; 0: the kernel's own choice
 	// Binds are absolute paths of local directories and files, attached to the
-	// FUSE root in this order, each with everything mounted below it. Ignored
-	// without FUSE.
+	// FUSE root in this order, each with everything mounted below it. One that is
+	// gone from its directory is left out. Ignored without FUSE.
 	Binds []string
 	// Hides are directories below Binds to cover with an empty one that cannot
 	// be written. Ignored without FUSE.
