@@ -153,14 +153,14 @@ func (k *known) put(d *directory, name string, a *protocol.Attr, asked, at time.
 	switch {
 	case e == nil:
 		e = &entry{dir: d, name: strings.Clone(name), attr: &bare}
-		d.names[e.name], d.sorted = e, nil
+		d.names[e.name], d.sorted, d.whole = e, nil, false // it is new: so others may be
 	case e.asked.After(asked):
 		k.keep(e, a, asked, at, by)
 		return
 	default:
 		k.count(e, -1)
-		if !sameFile(e.attr, &bare) {
-			e.barren = false
+		if !sameFile(e.attr, &bare) { // replaced: in a volume of the kubelet's, together with others
+			e.barren, d.whole = false, false
 		}
 		e.attr = &bare
 	}

@@ -533,3 +533,25 @@ func FuzzSurvey(f *testing.F) {
 		}
 	})
 }
+
+// TestWholeUntilReplaced: a name that was replaced, or that is new, says that a
+// directory has changed: that others are not there is known no more. So the
+// directory that a volume's ..data leads to since is found.
+func TestWholeUntilReplaced(t *testing.T) {
+	for name, c := range map[string]struct {
+		file string
+		ino  uint64
+		want bool
+	}{"the same": {"..data", 1, true}, "replaced": {"..data", 2, false}, "new": {"..v2", 3, false}} {
+		k := newKnown()
+		d := k.directory("/vol")
+		then := time.Now()
+		k.put(d, "..data", &protocol.Attr{Ino: 1, Mode: unix.S_IFLNK}, then, then, nil)
+		k.settleNames(d, map[string]bool{"..data": true}, &protocol.Attr{}, then, then, nil)
+		later := then.Add(time.Millisecond)
+		k.put(d, c.file, &protocol.Attr{Ino: c.ino, Mode: unix.S_IFLNK}, later, later, nil)
+		if d.whole != c.want {
+			t.Errorf("%s: whole is %v, want %v", name, d.whole, c.want)
+		}
+	}
+}

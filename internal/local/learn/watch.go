@@ -218,6 +218,12 @@ func (f *file) Truncate(ctx context.Context, size int64) error {
 	return f.do(ctx, writing, func(ctx context.Context) error { return f.File.Truncate(ctx, size) }, nil)
 }
 
+// Sizeless implements fusefs.Sizeless.
+func (f *file) Sizeless() bool {
+	s, ok := f.File.(fusefs.Sizeless)
+	return ok && s.Sizeless()
+}
+
 // CopyFrom notes no refusal: where it cannot, the kernel reads and writes.
 func (f *file) CopyFrom(ctx context.Context, from fusefs.File, fromOff, off int64, n uint64) (int64, error) {
 	ctx, c := f.log.begin(ctx)

@@ -152,3 +152,19 @@ func TestWatch(t *testing.T) {
 
 // Without a call that counts, nothing is counted.
 func TestTripOfNobody(t *testing.T) { Trip(t.Context()) }
+
+// sizeless is a file of procfs.
+type sizeless struct{ far }
+
+func (*sizeless) Sizeless() bool { return true }
+
+func TestSizelessIsKnownThrough(t *testing.T) {
+	for _, c := range []struct {
+		f    fusefs.File
+		want bool
+	}{{&sizeless{}, true}, {&far{}, false}} {
+		if got := (&file{c.f, NewLog(), "/p"}).Sizeless(); got != c.want {
+			t.Errorf("%T: sizeless is %v", c.f, got)
+		}
+	}
+}
