@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"time"
@@ -110,9 +109,9 @@ func (w *world) sshfs(ctx context.Context, l link) (t tree, err error) {
 		return t, err
 	}
 	script := `sshfs -o directport=$1,allow_other $2:/ "$3" && exec setpriv --reuid $4 --regid $4 --clear-groups "$5" worker`
-	cmd := exec.Command("unshare", "--mount", "--pid", "--fork", "--kill-child", "--",
+	cmd := w.asUser("unshare", "--mount", "--pid", "--fork", "--kill-child", "--",
 		"bash", "-c", script, "bash", port, host, t.root, strconv.Itoa(user), w.at("bin/load"))
-	cmd.Dir = w.at("work")
+	cmd.SysProcAttr = nil // root may mount, and for another user; the worker is the user's
 	if t.worker, err = hire(ctx, cmd); err != nil {
 		return t, fmt.Errorf("sshfs: %w", err)
 	}
