@@ -53,12 +53,14 @@ func TestChoose(t *testing.T) {
 }
 
 func TestChoiceOf(t *testing.T) {
-	rows := []measure.Row{{Name: "read 50 MB"}, {Name: "write 50 MB"}, {Name: "walk"}}
+	rows := []measure.Row{{Name: "read 50 MB", Against: "sshfs"}, {Name: "write 50 MB"}, {Name: "walk"}}
 	for words, want := range map[string]string{
 		"":           "read 50 MB, write 50 MB, walk",
 		"50 MB":      "read 50 MB, write 50 MB",
 		"walk|read":  "read 50 MB, walk",
 		"read|50 MB": "read 50 MB, write 50 MB",
+		"MB sshfs":   "read 50 MB",
+		"MB write":   "write 50 MB",
 	} {
 		c := choice{words: strings.FieldsFunc(words, func(r rune) bool { return r == '|' })}
 		list, err := c.of(rows)

@@ -46,7 +46,7 @@ var areas = []area{
 }
 
 func main() {
-	rows := flag.String("rows", "", "areas to measure, with commas between, or area/words: its rows with these words in the name; empty: all")
+	rows := flag.String("rows", "", "areas to measure, with commas between, or area/words: its rows that have all these words; empty: all")
 	pairs := flag.Int("pairs", defaultPairs, "pairs of each row")
 	out := flag.String("out", "", "file for the result as JSON")
 	flag.Parse()
@@ -115,21 +115,28 @@ func measureArea(ctx context.Context, w *world, c choice) ([]measure.Figure, err
 	return figures, errors.Join(append(failed, w.endArea())...)
 }
 
-// A choice is an area of which all rows are wanted, or those with some of the
-// words in their names.
+// A choice is an area of which all rows are wanted, or those that have all
+// words of one of the texts in their name or in what they are against.
 type choice struct {
 	area
 	words []string
 }
 
-// of gives the rows that are wanted. Words that no row has are an error.
+// of gives the rows that are wanted. A text that fits no row is an error.
 func (c choice) of(rows []measure.Row) (list []measure.Row, err error) {
 	if len(c.words) == 0 {
 		return rows, nil
 	}
 	found := map[string]bool{}
 	for _, row := range rows {
-		has := func(words string) bool { return strings.Contains(row.Name, words) }
+		has := func(words string) bool {
+			for word := range strings.FieldsSeq(words) {
+				if !strings.Contains(row.Name+" "+row.Against, word) {
+					return false
+				}
+			}
+			return true
+		}
 		if slices.ContainsFunc(c.words, has) {
 			list = append(list, row)
 		}
@@ -139,7 +146,7 @@ func (c choice) of(rows []measure.Row) (list []measure.Row, err error) {
 	}
 	for _, words := range c.words {
 		if !found[words] {
-			return nil, fmt.Errorf("no row has %q in its name", words)
+			return nil, fmt.Errorf("no row has the words %q", words)
 		}
 	}
 	return list, nil
