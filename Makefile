@@ -62,8 +62,8 @@ chaos: bin/summary build ## links cut and parts killed, on the cluster; use one 
 	@failed=0; MIRRORD_CHAOS=whole bin/summary -counts bin/chaos-counts -- $(GO) test -json -timeout 150m -count 1 -run '^TestChaos' ./test/e2e || failed=1; \
 	bin/summary -counts bin/chaos-counts || failed=1; exit $$failed
 
-bench: build ## figures against what one would use otherwise (ROWS=start,files BENCH_PAIRS=9), on the same cluster
-	@test/setup build test
+bench: build ## figures against what one would use otherwise (ROWS=start,files/walk BENCH_PAIRS=9), on the same cluster
+	@test/setup build test bench
 	@$(GO) build -o bin/bench ./test/bench
 	@bin/bench -rows '$(ROWS)' $(addprefix -pairs ,$(BENCH_PAIRS)) -out bench/latest.json
 

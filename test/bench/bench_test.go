@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,18 +23,25 @@ func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
 func TestChoose(t *testing.T) {
 	for names, want := range map[string]string{
-		"":               "start local files outgoing incoming",
-		"files":          "files",
-		"incoming,start": "incoming start",
-		"start, local":   "start local",
+		"":                                 "start local files outgoing incoming",
+		"files":                            "files",
+		"incoming,start":                   "incoming start",
+		"start, local":                     "start local",
+		"files/small":                      "files(small)",
+		"files/a b,start,files/c, start/d": "files(a b|c) start",
+		"files/a,files":                    "files",
 	} {
 		list, err := choose(names)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got []string
-		for _, a := range list {
-			got = append(got, a.name)
+		for _, c := range list {
+			name := c.name
+			if len(c.words) > 0 {
+				name += "(" + strings.Join(c.words, "|") + ")"
+			}
+			got = append(got, name)
 		}
 		if strings.Join(got, " ") != want {
 			t.Errorf("%q: got %q, want %q", names, got, want)
@@ -41,6 +49,34 @@ func TestChoose(t *testing.T) {
 	}
 	if _, err := choose("start,speed"); err == nil || !strings.Contains(err.Error(), `"speed"`) {
 		t.Errorf("an unknown area: got %v", err)
+	}
+}
+
+func TestChoiceOf(t *testing.T) {
+	rows := []measure.Row{{Name: "read 50 MB", Against: "sshfs"}, {Name: "write 50 MB"}, {Name: "walk"}}
+	for words, want := range map[string]string{
+		"":           "read 50 MB, write 50 MB, walk",
+		"50 MB":      "read 50 MB, write 50 MB",
+		"walk|read":  "read 50 MB, walk",
+		"read|50 MB": "read 50 MB, write 50 MB",
+		"MB sshfs":   "read 50 MB",
+		"MB write":   "write 50 MB",
+	} {
+		c := choice{words: strings.FieldsFunc(words, func(r rune) bool { return r == '|' })}
+		list, err := c.of(rows)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, row := range list {
+			got = append(got, row.Name)
+		}
+		if strings.Join(got, ", ") != want {
+			t.Errorf("%q: got %q, want %q", words, got, want)
+		}
+	}
+	if _, err := (choice{words: []string{"walk", "run"}}).of(rows); err == nil || !strings.Contains(err.Error(), `"run"`) {
+		t.Errorf("words of no row: got %v", err)
 	}
 }
 
@@ -133,7 +169,7 @@ func TestProcess(t *testing.T) {
 
 // dialRelay connects to an echo server through a relay, which ends with the
 // test if not before.
-func dialRelay(t *testing.T, delay time.Duration) (*net.TCPConn, *relay) {
+func dialRelay(t *testing.T, as line) (*net.TCPConn, *relay) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -152,7 +188,7 @@ func dialRelay(t *testing.T, delay time.Duration) (*net.TCPConn, *relay) {
 			}()
 		}
 	}()
-	r, err := startRelay(ln.Addr().String(), delay)
+	r, err := startRelay(ln.Addr().String(), as)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +202,7 @@ func dialRelay(t *testing.T, delay time.Duration) (*net.TCPConn, *relay) {
 }
 
 func TestRelay(t *testing.T) {
-	c, _ := dialRelay(t, 0)
+	c, _ := dialRelay(t, line{})
 	sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<17)
 	done := make(chan error, 1)
 	go func() {
@@ -184,7 +220,7 @@ func TestRelay(t *testing.T) {
 
 func TestRelayDelays(t *testing.T) {
 	const delay = 20 * time.Millisecond
-	c, _ := dialRelay(t, delay)
+	c, _ := dialRelay(t, line{delay: delay})
 	begin := time.Now()
 	// What is sent at once also arrives at once: the delay is no rate.
 	for range 10 {
@@ -198,9 +234,53 @@ func TestRelayDelays(t *testing.T) {
 	}
 }
 
+func TestRelayShapes(t *testing.T) {
+	const rate, amount = 25_000_000, 5_000_000
+	// Both ways at once, by two connections: each direction has the rate to
+	// itself, connections share it.
+	_, r := dialRelay(t, line{delay: 20 * time.Millisecond, rate: rate})
+	var wg sync.WaitGroup
+	begin := time.Now()
+	for range 2 {
+		c, err := net.Dial("tcp", r.ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		wg.Go(func() {
+			if _, err := c.Write(make([]byte, amount/2)); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Go(func() {
+			if _, err := io.ReadFull(c, make([]byte, amount/2)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	took, want := time.Since(begin), time.Duration(float64(amount)/rate*float64(time.Second))
+	if took < want || took > 3*want {
+		t.Errorf("%d bytes there and back took %v, want a round trip more than %v", amount, took, want)
+	}
+}
+
+func TestLane(t *testing.T) {
+	l := lane{rate: 1000}
+	begin := time.Now()
+	for n, want := range []time.Duration{100 * time.Millisecond, 200 * time.Millisecond, 300 * time.Millisecond} {
+		if got := l.leave(100).Sub(begin); got < want || got > want+50*time.Millisecond {
+			t.Errorf("%d: 100 bytes leave after %v, want %v", n, got, want)
+		}
+	}
+	if got := (&lane{}).leave(1 << 40); time.Until(got) > 0 {
+		t.Errorf("without a rate: leave at %v, want now", got)
+	}
+}
+
 // close must not wait for who is silent.
 func TestRelayCloses(t *testing.T) {
-	c, r := dialRelay(t, 0)
+	c, r := dialRelay(t, line{})
 	fmt.Fprint(c, "x")
 	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 		t.Fatal(err)

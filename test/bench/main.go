@@ -1,7 +1,7 @@
 // Command bench measures mirrord against what one would use without it, on the
 // end-to-end cluster, and prints a table of ratios.
 //
-//	bench [-rows AREA,...] [-pairs N] [-out FILE]
+//	bench [-rows AREA[/WORDS],...] [-pairs N] [-out FILE]
 //
 // Everything is measured in pairs, ours and the reference in turn, since the
 // machine has other work to do as well: judge ratios, not absolute figures.
@@ -46,7 +46,7 @@ var areas = []area{
 }
 
 func main() {
-	rows := flag.String("rows", "", "areas to measure, with commas between; empty: all")
+	rows := flag.String("rows", "", "areas to measure, with commas between, or area/words: its rows that have all these words; empty: all")
 	pairs := flag.Int("pairs", defaultPairs, "pairs of each row")
 	out := flag.String("out", "", "file for the result as JSON")
 	flag.Parse()
@@ -73,8 +73,8 @@ func run(ctx context.Context, names string, pairs int, out string) (err error) {
 	}
 	report := measure.Report{Machine: machine(), Commit: commit(ctx)}
 	var failed []error
-	for _, a := range wanted {
-		figures, err := measureArea(ctx, w, a)
+	for _, c := range wanted {
+		figures, err := measureArea(ctx, w, c)
 		report.Rows = append(report.Rows, figures...)
 		failed = append(failed, err)
 	}
@@ -89,8 +89,12 @@ func run(ctx context.Context, names string, pairs int, out string) (err error) {
 }
 
 // measureArea measures what it can and says what it could not.
-func measureArea(ctx context.Context, w *world, a area) ([]measure.Figure, error) {
+func measureArea(ctx context.Context, w *world, c choice) ([]measure.Figure, error) {
+	a := c.area
 	rows, err := a.rows(ctx, w)
+	if err == nil {
+		rows, err = c.of(rows)
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", a.name, err), w.endArea())
 	}
@@ -111,18 +115,68 @@ func measureArea(ctx context.Context, w *world, a area) ([]measure.Figure, error
 	return figures, errors.Join(append(failed, w.endArea())...)
 }
 
-// choose gives the areas that names lists.
-func choose(names string) ([]area, error) {
-	if names == "" {
-		return areas, nil
+// A choice is an area of which all rows are wanted, or those that have all
+// words of one of the texts in their name or in what they are against.
+type choice struct {
+	area
+	words []string
+}
+
+// of gives the rows that are wanted. A text that fits no row is an error.
+func (c choice) of(rows []measure.Row) (list []measure.Row, err error) {
+	if len(c.words) == 0 {
+		return rows, nil
 	}
-	var list []area
+	found := map[string]bool{}
+	for _, row := range rows {
+		has := func(words string) bool {
+			for word := range strings.FieldsSeq(words) {
+				if !strings.Contains(row.Name+" "+row.Against, word) {
+					return false
+				}
+			}
+			return true
+		}
+		if slices.ContainsFunc(c.words, has) {
+			list = append(list, row)
+		}
+		for _, words := range c.words {
+			found[words] = found[words] || has(words)
+		}
+	}
+	for _, words := range c.words {
+		if !found[words] {
+			return nil, fmt.Errorf("no row has the words %q", words)
+		}
+	}
+	return list, nil
+}
+
+// choose gives the areas, or parts of them, that names lists, in that order.
+func choose(names string) (list []choice, err error) {
+	if names == "" {
+		for _, a := range areas {
+			list = append(list, choice{area: a})
+		}
+		return list, nil
+	}
 	for name := range strings.SplitSeq(names, ",") {
-		i := slices.IndexFunc(areas, func(a area) bool { return a.name == strings.TrimSpace(name) })
+		name, words, part := strings.Cut(strings.TrimSpace(name), "/")
+		i := slices.IndexFunc(areas, func(a area) bool { return a.name == name })
 		if i < 0 {
 			return nil, fmt.Errorf("there is no area %q; there are: %s", name, areaNames())
 		}
-		list = append(list, areas[i])
+		k := slices.IndexFunc(list, func(c choice) bool { return c.name == name })
+		switch {
+		case k < 0 && part:
+			list = append(list, choice{areas[i], []string{words}})
+		case k < 0:
+			list = append(list, choice{area: areas[i]})
+		case !part:
+			list[k].words = nil // all of it
+		case len(list[k].words) > 0:
+			list[k].words = append(list[k].words, words)
+		}
 	}
 	return list, nil
 }

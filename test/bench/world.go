@@ -171,7 +171,10 @@ func (w *world) makePods(ctx context.Context) error {
 		if err := w.cluster.WaitReady(ctx, w.namespace, "pod/"+name); err != nil {
 			return err
 		}
-		if err := w.giveProgram(ctx, name); err != nil {
+		if err := w.give(name, w.at("bin/load")); err != nil {
+			return err
+		}
+		if _, err := w.kubectl(ctx, "exec", name, "--", "touch", "/load/ready"); err != nil {
 			return err
 		}
 		out, err := w.kubectl(ctx, "get", "pod", name, "-o", "jsonpath={.status.podIP} {.status.containerStatuses[0].containerID}")
@@ -184,14 +187,15 @@ func (w *world) makePods(ctx context.Context) error {
 	return nil
 }
 
-// giveProgram copies the load program into a pod.
-func (w *world) giveProgram(ctx context.Context, pod string) error {
-	program, err := os.Open(w.at("bin/load"))
+// give copies a program of this machine to /load in a pod.
+func (w *world) give(pod, path string) error {
+	program, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer program.Close()
-	cmd := w.kubectlCommand("exec", "-i", pod, "--", "bash", "-c", "cat >/load/load && chmod +x /load/load && touch /load/ready")
+	to := "/load/" + filepath.Base(path)
+	cmd := w.kubectlCommand("exec", "-i", pod, "--", "bash", "-c", `cat >"$0" && chmod +x "$0"`, to)
 	cmd.Stdin = program
 	return finish(cmd)
 }

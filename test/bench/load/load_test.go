@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -33,6 +34,10 @@ func TestTasks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	big := filepath.Join(t.TempDir(), "big")
+	if err := os.WriteFile(big, make([]byte, 30*block), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	raw := server(t, serveBytes)
 	web := server(t, func(ln net.Listener) error { return http.Serve(ln, &counter{}) })
 	for _, c := range []struct{ task, figures string }{
@@ -42,7 +47,10 @@ func TestTasks(t *testing.T) {
 		{"make 10 " + dir, "seconds"},
 		{"read 2 " + dir + "/7", "seconds"},
 		{"read 2 " + dir + "/7 forget", "seconds"},
-		{"open " + dir + "/7 1ms", "first again"},
+		{"opens 1 " + dir, "seconds"},
+		{"random " + big + " 20 4 1", "seconds"},
+		{"write " + dir + "/new 3000000", "seconds"},
+		{"open " + dir + "/7", "first again"},
 		{"walk " + dir, "first again files"},
 		{"rtt " + raw + " 10", "p50 p99"},
 		{"down " + raw + " 1000000", "seconds"},
@@ -63,6 +71,12 @@ func TestTasks(t *testing.T) {
 			}
 		}
 	}
+	if st, err := os.Stat(dir + "/new"); err != nil || st.Size() != 3000000 {
+		t.Errorf("written: got %v, %v; want 3000000 bytes", st, err)
+	}
+	if err := os.Remove(dir + "/new"); err != nil {
+		t.Fatal(err)
+	}
 	if v, err := walk([]string{dir}); err != nil || v["files"] != 2000 {
 		t.Errorf("walk: got %v, %v; want 2000 files", v, err)
 	}
@@ -80,7 +94,7 @@ func TestTasksFail(t *testing.T) {
 	})
 	for _, task := range []string{
 		"run 1 false", "run x true", "run 1", "stat 0 /", "stat 1 /no/such", "make 1 /no/such", "read 1 /no/such", "read 1 / forgot",
-		"open /no/such 1ms", "open / soon", "walk /no/such", "rtt " + deaf + " 1", "down " + deaf + " 10", "up " + deaf + " 10",
+		"open /no/such", "opens 1 /no/such", "random /no/such 1 1 1", "random /dev/null 1 1 1", "write /no/such 1", "walk /no/such", "rtt " + deaf + " 1", "down " + deaf + " 10", "up " + deaf + " 10",
 		"connections " + deaf + " 1", "http " + deaf + " 1 1 0", "http " + deaf + " 1 1 fast", "rtt",
 	} {
 		words := strings.Fields(task)
@@ -98,5 +112,25 @@ func TestCounter(t *testing.T) {
 	}
 	if v, err := c.settled([]string{"1ms"}); err != nil || v["requests"] != 30 {
 		t.Errorf("got %v, %v; want 30 requests", v, err)
+	}
+}
+
+func TestServeProgram(t *testing.T) {
+	addr := server(t, func(ln net.Listener) error { return serveProgram(ln, "cat") })
+	for range 2 {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(c); err != nil || string(got) != "hello" {
+			t.Errorf("got %q, %v", got, err)
+		}
 	}
 }

@@ -4,7 +4,7 @@
 //
 //	load clock         prints the monotonic clock as its first act, and at its end
 //	load worker        does what the lines of stdin say, until stdin ends
-//	load serve         the servers of a pod: bytes and HTTP
+//	load serve         the servers of a pod: bytes, HTTP and SFTP
 //
 // A line is a JSON array of strings, a task and its arguments; the answer is an
 // object {"values": {"name": number}} or {"error": "text"}. Times are in
@@ -65,7 +65,8 @@ type answer struct {
 var tasks = map[string]func(args []string) (values, error){
 	"hello": func([]string) (values, error) { return nil, nil },
 	"cpu":   cpu, "run": runProgram,
-	"stat": statFiles, "make": makeFiles, "read": readFile, "open": openOnce, "walk": walk,
+	"stat": statFiles, "opens": openFiles, "make": makeFiles,
+	"read": readFile, "random": randomReads, "write": writeFile, "open": openTwice, "walk": walk,
 	"rtt": roundTrips, "down": down, "up": up, "connections": connections,
 	"http": requests,
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 // Ports of the servers.
 const (
 	bytesPort = ":7000"
+	filePort  = ":7001"
 	webPort   = ":8080"
 )
 
@@ -74,10 +76,36 @@ func serve() error {
 	if err != nil {
 		return err
 	}
-	ended := make(chan error, 2)
+	files, err := net.Listen("tcp", filePort)
+	if err != nil {
+		return err
+	}
+	ended := make(chan error, 3)
 	go func() { ended <- serveBytes(raw) }()
 	go func() { ended <- http.Serve(web, &counter{}) }()
+	go func() { ended <- serveProgram(files, "/load/sftp-server") }()
 	return <-ended
+}
+
+// serveProgram runs the program for each connection, on it, until ln is closed.
+func serveProgram(ln net.Listener, program string) error {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return err
+		}
+		go func() { // ends with the program that it runs
+			defer c.Close()
+			f, err := c.(*net.TCPConn).File() // the socket itself, with TCP_NODELAY as package net sets it: no copying here
+			if err != nil {
+				return
+			}
+			defer f.Close()
+			cmd := exec.Command(program)
+			cmd.Stdin, cmd.Stdout = f, f
+			_ = cmd.Run() // the client sees its end
+		}()
+	}
 }
 
 // requests ADDR CONNECTIONS N RATE: N requests on lasting connections, each

@@ -13,9 +13,9 @@ import (
 	"slices"
 )
 
-// MinPairs is the least number of pairs that a median and its quartiles are
-// worth something from.
-const MinPairs = 5
+// MinPairs is the least number of pairs that have a median and quartiles which
+// are not the same numbers.
+const MinPairs = 3
 
 // A Sampler measures once and gives the value in the row's unit. It is called
 // from one goroutine; n counts the calls of this sampler from 0, so that a
@@ -39,6 +39,9 @@ type Row struct {
 	// Every has the worst pair judged and shown instead of the median: for what
 	// must not happen even once.
 	Every bool
+	// Pairs bounds how often a row is measured whose samples take long, at least
+	// MinPairs; 0: as often as is asked for.
+	Pairs int
 }
 
 // A Budget is what a row's figures must keep. It also says which direction is
@@ -86,12 +89,15 @@ type Figure struct {
 	budget    Budget
 }
 
-// Run measures pairs of row after one pair that is thrown away, since first
+// Run measures pairs of row, or as many as the row allows, after one pair that is thrown away, since first
 // times are different. Within a pair the order alternates: whatever drifts
 // favours neither side. progress, if not nil, hears of each pair.
 func Run(ctx context.Context, row Row, pairs int, progress func(ours, reference float64)) (Figure, error) {
 	if pairs < MinPairs {
 		return Figure{}, fmt.Errorf("%d pairs are too few, %d is the least", pairs, MinPairs)
+	}
+	if row.Pairs != 0 {
+		pairs = max(min(pairs, row.Pairs), MinPairs)
 	}
 	ours, reference := make([]float64, 0, pairs), make([]float64, 0, pairs)
 	for n := range pairs + 1 {

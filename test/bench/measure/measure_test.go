@@ -70,6 +70,24 @@ func TestRun(t *testing.T) {
 	}
 }
 
+func TestRunFewer(t *testing.T) {
+	for name, c := range map[string]struct{ row, pairs, want int }{
+		"as asked":        {0, 7, 7},
+		"fewer":           {3, 7, 3},
+		"no more":         {9, 5, 5},
+		"never too few":   {1, 7, MinPairs},
+		"the least of it": {3, 3, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := 0
+			row := Row{Against: "native", Budget: AtMost(1), Ours: Constant(1), Reference: Constant(1), Pairs: c.row}
+			if _, err := Run(t.Context(), row, c.pairs, func(float64, float64) { got++ }); err != nil || got != c.want {
+				t.Errorf("got %d pairs, %v; want %d", got, err, c.want)
+			}
+		})
+	}
+}
+
 func TestEvery(t *testing.T) {
 	for name, c := range map[string]struct {
 		budget      Budget
@@ -95,7 +113,7 @@ func TestRunFails(t *testing.T) {
 		pairs           int
 		want            string
 	}{
-		"too few pairs": {good, good, 4, "too few"},
+		"too few pairs": {good, good, 2, "too few"},
 		"ours":          {func(context.Context, int) (float64, error) { return 0, errors.New("gone") }, good, 5, "ours: gone"},
 		"reference":     {good, func(context.Context, int) (float64, error) { return 0, errors.New("gone") }, 5, "native: gone"},
 		"nothing":       {Constant(0), good, 5, "gave 0"},
