@@ -345,7 +345,7 @@ func TestRandomAccess(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					f := newFar(t, root, nil)
 					f.Tree.remote.old = !surveys
-					const opens = 500
+					const opens = 150
 					took := trips(func() {
 						for range opens {
 							p := one()
