@@ -46,7 +46,7 @@ func TestFilesPrograms(t *testing.T) {
 	filesPod(t)
 	there, disk, mine := scratch(t, "programs"), ownDir(t, "disk-programs"), ownDir(t, "mine-programs")
 	scripts := filepath.Join(w.dir, "bin", "files")
-	if out, err := exec.Command("cp", "-r", "programs/files", scripts).CombinedOutput(); err != nil {
+	if out, err := exec.Command("sh", "-c", fmt.Sprintf("cp -r programs/files %[1]s && cp %[1]s/../Jar.class %[1]s", scripts)).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	args := seeing(t, "pod/files/container/app", map[string]any{"mode": "write", "read_write": []string{"^/scratch(/|$)"}})

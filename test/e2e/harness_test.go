@@ -99,7 +99,7 @@ func buildPrograms(root string) error {
 		{"cp", filepath.Join(root, "bin", "mirrord"), w.mirrord},
 		{"cp", "programs/server.py", "programs/listeners.py", "programs/server.js", "programs/web.py", "programs/signals.py", "programs/hostile.py", "programs/victim.py", bin},
 		{"gcc", "-static", "-O1", "-o", filepath.Join(bin, "cserver"), "programs/server.c"},
-		{"javac", "-d", bin, "programs/Server.java", "programs/Ask.java"},
+		{"javac", "-d", bin, "programs/Server.java", "programs/Ask.java", "programs/Jar.java"},
 		{"go", "build", "-o", filepath.Join(bin, "goserver"), "./programs/goserver"},
 		{"go", "build", "-o", filepath.Join(bin, "probe"), "./programs/probe"},
 		{"go", "build", "-o", filepath.Join(bin, "crowd"), "./programs/crowd"},

@@ -12,10 +12,9 @@ git switch -qc other; git add -A; git commit -qm two; git mv d4 e4; git commit -
 git switch -q main; echo main >main; git add main; git commit -qm four
 git merge -q -m merged other
 git log --oneline --graph --stat | cat
-git stash list; echo x >>main; git stash -q; git status --short; git stash pop -q; git status --short
+echo x >>main; git stash -q; git status --short; git stash pop -q; git status --short
 git checkout -q -- main
 git gc -q --prune=now; git count-objects -v | grep -e count -e in-pack -e packs -e garbage
 git fsck --strict 2>&1
 git clone -q "$shared/repo" "$mine/clone"; git clone -q "$mine/clone" "$shared/again"
 diff -r --exclude .git "$shared/repo" "$mine/clone" && diff -r --exclude .git "$shared/repo" "$shared/again" && git -C "$shared/again" rev-parse HEAD
-git worktree add -q "$shared/tree" other; ls "$shared/tree"; git worktree list | wc -l

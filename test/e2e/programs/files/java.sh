@@ -1,28 +1,5 @@
-# An archive of classes, run from where it lies.
-mkdir "$mine/src" && cat >"$mine/src/Main.java" <<'EOF'
-import java.nio.file.*;
-public class Main {
-    public static void main(String[] a) throws Exception {
-        try (var in = Main.class.getResourceAsStream("/words.txt")) {
-            System.out.println("resource: " + new String(in.readAllBytes()).trim());
-        }
-        Path p = Path.of(a[0], "made by java");
-        Files.writeString(p, "written\n");
-        Files.setPosixFilePermissions(p, java.nio.file.attribute.PosixFilePermissions.fromString("rw-r-----"));
-        Files.move(p, p.resolveSibling("moved"), StandardCopyOption.ATOMIC_MOVE);
-        try (var all = Files.list(Path.of(a[0]))) {
-            all.map(q -> q.getFileName().toString()).sorted().forEach(System.out::println);
-        }
-        try (var c = java.nio.channels.FileChannel.open(Path.of(a[0], "moved"), StandardOpenOption.READ, StandardOpenOption.WRITE); var lock = c.tryLock()) {
-            var map = c.map(java.nio.channels.FileChannel.MapMode.READ_WRITE, 0, 8);
-            map.put(0, (byte) 'W');
-            map.force();
-            System.out.println(lock.isValid());
-        }
-    }
-}
-EOF
-cd "$mine/src" && javac -d "$mine/classes" Main.java && echo words >"$mine/classes/words.txt"
-jar --create --file "$shared/app.jar" --main-class Main -C "$mine/classes" .
-mkdir "$shared/data"; java -XX:TieredStopAtLevel=1 -Xshare:auto -jar "$shared/app.jar" "$shared/data"
+# An archive of classes, run from where it lies; see Jar.java.
+echo words >"$mine/words.txt"
+jar --create --file "$shared/app.jar" --main-class Jar -C "$(dirname "$0")" Jar.class -C "$mine" words.txt
+mkdir "$shared/data"; java -XX:TieredStopAtLevel=1 -jar "$shared/app.jar" "$shared/data"
 cat "$shared/data/moved"; stat -c %a "$shared/data/moved"

@@ -9,7 +9,6 @@ find . -depth -exec touch -h -d '2001-02-03 04:05:06.123456789 UTC' {} +
 nothing() { out=$(rsync -naHSi --delete --checksum "$1/" "$2/") && [ -z "$out" ] && echo "nothing to do" || echo "left: $out"; }
 rsync -aHS "$mine/from/" "$shared/there/"; nothing "$mine/from" "$shared/there"
 rsync -aHS "$shared/there/" "$mine/back/"; nothing "$shared/there" "$mine/back"; nothing "$mine/from" "$mine/back"
-rsync -aHS "$shared/there/" "$shared/beside/"; nothing "$shared/there" "$shared/beside"
 (cd "$shared/there" && find . ! -type d ! -name 'f[1-9]*' -printf '%P|%y|%m|%n|%s|%l|%T+\n' | LC_ALL=C sort)
 [ "$(($(stat -c %b "$shared/there/sparse") * 512))" -lt 1000000 ] && echo sparse
 echo more >>large; rm sub/f7; mv sub/f8 sub/g8; chmod 640 sub/f9; echo changed >sub/f10
