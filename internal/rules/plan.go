@@ -90,6 +90,7 @@ func (f *Files) Plan(disk Disk) Plan {
 		}
 	}
 	slices.Sort(p.plan.Binds)
+	p.plan.Binds = slices.Compact(p.plan.Binds) // one place leads to the same socket as another above it
 	return p.plan
 }
 

@@ -26,6 +26,7 @@ func TestPlanWithPatterns(t *testing.T) {
 		{"an exact file", FilesOptions{ReadOnly: texts(`^/ws/shop/conf/x\.yaml$`)}, at, "/etc/x /home /opt /run /tmp /usr /ws/shop/conf/a /ws/shop/src", "/home/ana/.config/gcloud /home/ana/.kube"},
 		{"a directory", FilesOptions{NotFound: texts(`^/ws/shop/conf(/|$)`)}, at, "/etc/x /home /opt /run /tmp /usr /ws/shop/src", "/home/ana/.config/gcloud /home/ana/.kube"},
 		{"anywhere", FilesOptions{ReadOnly: texts(`\.yaml$`)}, at, "/opt/go /run/docker.sock /run/user/1/bus /tmp/a/b /usr", ""},
+		{"anywhere, places in places", FilesOptions{ReadOnly: texts(`\.yaml$`)}, Places{Own: []string{"/tmp", "/tmp/a", "/home/ana", "/home/ana/src"}}, "/run/docker.sock /run/user/1/bus /tmp/a/b /usr", ""},
 		{"in the system, by name", FilesOptions{ReadOnly: texts(`^/usr/share/doc/`)}, at, "/etc/x /home /opt /run /tmp /usr/bin /usr/lib /ws/shop", "/home/ana/.config/gcloud /home/ana/.kube"},
 		{"mapping", FilesOptions{Mapping: []FileMapping{{Pattern{Text: "^/ws/shop/conf/a"}, "/x"}}}, at, "/etc/x /home /opt /run /tmp /usr /ws/shop/src", "/home/ana/.config/gcloud /home/ana/.kube"},
 		{"all of a directory is local", FilesOptions{Local: texts(`^/data/`)}, at, "/Data/x /etc/x /home /opt /run /tmp /usr /ws/shop", "/home/ana/.config/gcloud /home/ana/.kube"},

@@ -11,8 +11,9 @@ rsync -aHS "$mine/from/" "$shared/there/"; nothing "$mine/from" "$shared/there"
 rsync -aHS "$shared/there/" "$mine/back/"; nothing "$shared/there" "$mine/back"; nothing "$mine/from" "$mine/back"
 (cd "$shared/there" && find . ! -type d ! -name 'f[1-9]*' -printf '%P|%y|%m|%n|%s|%l|%T+\n' | LC_ALL=C sort)
 [ "$(($(stat -c %b "$shared/there/sparse") * 512))" -lt 1000000 ] && echo sparse
-echo more >>large; rm sub/f7; mv sub/f8 sub/g8; chmod 640 sub/f9; echo changed >sub/f10
+# rsync compares seconds, and both changes are made within one where files are fast.
+echo more >>large; touch -d '2003-01-02 03:04:05 UTC' large; rm sub/f7; mv sub/f8 sub/g8; chmod 640 sub/f9; echo changed >sub/f10
 rsync -aHSi --delete "$mine/from/" "$shared/there/"; nothing "$mine/from" "$shared/there"
-printf changed | dd of=large bs=1 seek=300000 conv=notrunc status=none
+printf changed | dd of=large bs=1 seek=300000 conv=notrunc status=none; touch -d '2004-01-02 03:04:05 UTC' large
 rsync -aHSi --delete --inplace --no-whole-file "$mine/from/" "$shared/there/"; nothing "$mine/from" "$shared/there"
 rsync -aHSi --delete --no-whole-file "$shared/there/" "$mine/back/"; nothing "$shared/there" "$mine/back"
