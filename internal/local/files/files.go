@@ -182,13 +182,19 @@ func (t *Tree) becomeLocal(p string) {
 
 // say tells something about key once.
 func (t *Tree) say(level event.Level, code, key, text string) {
-	t.mu.Lock()
-	first := !t.said[code+key]
-	t.said[code+key] = true
-	t.mu.Unlock()
-	if first && t.o.Emit != nil {
+	if t.first(code, key) && t.o.Emit != nil {
 		t.o.Emit(event.Event{Level: level, Code: code, Flow: "files", Text: text, Facts: map[string]string{"path": key}})
 	}
+}
+
+// first notes that something about key needs telling no more, and reports
+// whether it was news.
+func (t *Tree) first(code, key string) (news bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	news = !t.said[code+key]
+	t.said[code+key] = true
+	return news
 }
 
 // Lookup implements fusefs.Tree.
@@ -256,6 +262,9 @@ func (t *Tree) lookupRemote(ctx context.Context, p, name string) (fusefs.Node, e
 	a, keep, err := t.remote.lookup(ctx, name)
 	if err != nil {
 		return fusefs.Node{Keep: keep}, t.replaced(ctx, name, err)
+	}
+	if a.Mode&unix.S_IFMT == unix.S_IFIFO { // the kernel asks nobody when it is opened
+		t.say(event.Info, "fifo", p, p+" is a FIFO of the target's: who opens it here waits for another program of this session, and meets none of the target's")
 	}
 	n := t.remoteNode(sideRemote, p, name, a, keep)
 	if walked(p, name, a) {

@@ -502,3 +502,23 @@ func TestKeys(t *testing.T) {
 		}
 	}
 }
+
+// TestFIFOIsTold: whoever looks a FIFO of the target's up is told once what it
+// cannot do; who makes one knows.
+func TestFIFOIsTold(t *testing.T) {
+	v := newView(t, func(base string, o *Options) {
+		o.Rules = ruled(t, rules.FilesOptions{Mode: rules.FilesWrite}, rules.Places{})
+	})
+	v.has(nil, map[string]string{"/file": ""})
+	must(t, unix.Mkfifo(v.remote(v.in("/pipe")), 0o600))
+	must(t, v.Mknod(t.Context(), v.in("/own"), unix.S_IFIFO|0o600, 0))
+	for range 2 {
+		for _, p := range []string{"/pipe", "/own", "/file"} {
+			_, err := v.Lookup(t.Context(), v.in(p))
+			must(t, err)
+		}
+	}
+	if n := v.codes("fifo"); n != 1 {
+		t.Errorf("%d events, want 1", n)
+	}
+}

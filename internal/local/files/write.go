@@ -251,6 +251,9 @@ func (t *Tree) Mkdir(ctx context.Context, p string, mode uint32) error {
 
 // Mknod implements fusefs.Tree.
 func (t *Tree) Mknod(ctx context.Context, p string, mode, rdev uint32) error {
+	if mode&unix.S_IFMT == unix.S_IFIFO { // who makes one here knows whose it is
+		t.first("fifo", p)
+	}
 	return t.make(p, t.maker(ctx, protocol.Make{Mode: mode}),
 		func(name string) error { return unix.Mknod(name, mode, int(rdev)) })
 }
