@@ -389,7 +389,7 @@ func (x *survey) contents(limit uint64) error {
 				if files[0].size > room {
 					return errFull
 				}
-				e, ok := x.content1(files[0], room)
+				e, ok := x.withContent(files[0], room)
 				if !ok {
 					continue
 				}
@@ -412,9 +412,9 @@ func (x *survey) contents(limit uint64) error {
 	return nil
 }
 
-// content1 is a file with its content of at most limit bytes; without, if it has
-// more.
-func (x *survey) content1(f small, limit uint64) (e protocol.Entry, ok bool) {
+// withContent gives a file with its content of at most limit bytes; without, if
+// it has more.
+func (x *survey) withContent(f small, limit uint64) (e protocol.Entry, ok bool) {
 	if f.name == "" || f.name == "." || f.name == ".." || strings.ContainsAny(f.name, "/\x00") {
 		return e, false
 	}

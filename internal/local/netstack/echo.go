@@ -19,9 +19,11 @@ const (
 	maxEchoes = 256
 	// echoQueue is how many requests may wait to be read; more are lost.
 	echoQueue = 16
-	// maxEcho is the largest request that is carried, in bytes of ICMP: the queues
-	// of all flows together stay below 8 MiB. ping(8) sends 64 unless told.
+	// maxEcho is the largest request that is carried, in bytes of ICMP. ping(8)
+	// sends 64 unless told.
 	maxEcho = 2 << 10
+	// echoCost is what a flow may hold, in bytes.
+	echoCost = echoQueue * maxEcho
 	// echoIdle is how long a flow lives without a request: longer than the pause
 	// between two of ping(8).
 	echoIdle = 10 * time.Second
@@ -65,7 +67,7 @@ func (t *Stack) takeEcho(pkt []byte) bool {
 	}
 	t.mu.Lock()
 	f := t.echoes[id]
-	made := f == nil && len(t.echoes) < maxEchoes && len(pkt)-ip <= maxEcho
+	made := f == nil && len(t.echoes) < maxEchoes && len(pkt)-ip <= maxEcho && t.memory.Datagrams.Take(echoCost)
 	if made {
 		f = &EchoFlow{t: t, id: id, requests: make(chan []byte, echoQueue), done: make(chan struct{})}
 		t.echoes[id] = f
@@ -203,6 +205,7 @@ func (f *EchoFlow) Close() error {
 		delete(f.t.echoes, f.id)
 		f.t.mu.Unlock()
 		close(f.done)
+		f.t.memory.Datagrams.Give(echoCost)
 		err = nil
 	})
 	return err

@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"github.com/mirrord-go/mirrord/internal/budget"
 )
 
 // pinger is a program's raw socket.
@@ -168,5 +170,33 @@ func TestEchoRefusesNonsense(t *testing.T) {
 	p.unreachable(p.ask(9, 1), header.ICMPv4AdminProhibited, header.ICMPv6Prohibited)
 	if err := await(t, ended); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("a closed flow takes a reply: %v", err)
+	}
+}
+
+// Without memory for another flow a request is lost, as on any way, and what a
+// flow had is given back.
+func TestEchoTakesMemory(t *testing.T) {
+	share := budget.New(echoCost).Share(echoCost, echoCost)
+	flows := make(chan *EchoFlow, 2)
+	w := newWorldWith(t, Handler{Echo: func(ctx context.Context, f *EchoFlow) {
+		flows <- f
+		<-ctx.Done()
+	}}, Memory{Datagrams: share})
+	p := w.pinger(t, peer4)
+	p.ask(1, 1)
+	f := await(t, flows)
+	p.ask(2, 1)
+	p.ask(1, 2) // the way is in order: when this has come, that is lost
+	for range 2 {
+		if _, err := f.Read(make([]byte, 100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(flows) != 0 || share.Used() != echoCost {
+		t.Errorf("%d more flows, %d bytes", len(flows), share.Used())
+	}
+	f.Close()
+	if share.Used() != 0 {
+		t.Errorf("%d bytes are kept", share.Used())
 	}
 }

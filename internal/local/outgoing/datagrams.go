@@ -32,19 +32,23 @@ var (
 
 // UDP carries f until it has been idle or either side ends, or until the end
 // of ctx. It closes f.
-func (r *Router) UDP(ctx context.Context, f UDPFlow) { r.carryUDP(ctx, f, r.route("udp", f.Dst())) }
+func (r *Router) UDP(ctx context.Context, f UDPFlow) {
+	r.carryDatagrams(ctx, f, r.route("udp", f.Dst()))
+}
 
 // Ping carries f, whose datagrams are ICMP echo requests and replies, in the same
 // way. Its ports are 0.
-func (r *Router) Ping(ctx context.Context, f UDPFlow) { r.carryUDP(ctx, f, r.route("ping", f.Dst())) }
+func (r *Router) Ping(ctx context.Context, f UDPFlow) {
+	r.carryDatagrams(ctx, f, r.route("ping", f.Dst()))
+}
 
 // CarryUDP does the same as UDP where the decision is another flow's: to is where f
 // goes.
 func (r *Router) CarryUDP(ctx context.Context, f UDPFlow, to netip.AddrPort, d rules.Decision) {
-	r.carryUDP(ctx, f, &route{network: "udp", asked: f.Dst(), dst: to, Decision: d})
+	r.carryDatagrams(ctx, f, &route{network: "udp", asked: f.Dst(), dst: to, Decision: d})
 }
 
-func (r *Router) carryUDP(ctx context.Context, f UDPFlow, t *route) {
+func (r *Router) carryDatagrams(ctx context.Context, f UDPFlow, t *route) {
 	defer f.Close()
 	err := errNoAddress
 	switch {

@@ -197,9 +197,20 @@ func (r *Router) report(t *route, err error) {
 		e.Facts["errno"] = fmt.Sprint(int(dialErrno(err)))
 	}
 	r.Emit(e)
-	if t.network == "ping" && errors.Is(err, syscall.EACCES) && r.told.once("ping "+t.Where.String()) {
-		r.Emit(event.Event{Level: event.Warning, Code: "ping-refused", Flow: "outgoing", Facts: e.Facts,
-			Text: fmt.Sprintf("ping %s: the network of its %s side lets nobody ping (net.ipv4.ping_group_range), so it is answered \"prohibited\"", t.text(dst), t.Where)})
+	if t.network == "ping" && errors.Is(err, syscall.EACCES) {
+		r.tellNoPing(t, e)
+	}
+}
+
+// tellNoPing says once for each side that nobody may ping there.
+func (r *Router) tellNoPing(t *route, refused event.Event) {
+	place := "the target"
+	if t.Where == rules.Local {
+		place = "this machine"
+	}
+	if r.told.once("ping " + place) {
+		r.Emit(event.Event{Level: event.Warning, Code: "ping-refused", Flow: "outgoing", Facts: refused.Facts,
+			Text: fmt.Sprintf("ping %s: the network of %s lets no ordinary process ping (net.ipv4.ping_group_range), so the answer is \"prohibited\"", refused.Facts["address"], place)})
 	}
 }
 
