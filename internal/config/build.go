@@ -69,6 +69,7 @@ func (b *builder) agent() error {
 		b.notes.warn("agent.namespace does nothing: the agent runs in the target's pod (%s)", b.about("agent.ephemeral"))
 		a.Namespace = ""
 	}
+	b.pod()
 	if b.has("agent.startup_timeout") {
 		if a.StartupTimeout = int(b.values["agent.startup_timeout"].node.Int); a.StartupTimeout == 0 {
 			b.refuse("agent.startup_timeout", "found 0, expected the seconds to wait, 1 at least")

@@ -50,6 +50,7 @@ type Agent struct {
 	StartupTimeout int    `json:"startup_timeout,omitempty"` // seconds; 0: the default
 	ResumeWindow   int    `json:"resume_window,omitempty"`   // seconds; 0: the default
 	Ephemeral      bool   `json:"ephemeral,omitempty"`       // a container of the target's pod instead of a Job
+	Pod            Pod    `json:"pod,omitzero"`
 }
 
 // IncomingRules are the rules that Incoming names.

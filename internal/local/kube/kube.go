@@ -74,6 +74,8 @@ type Options struct {
 	InsecureTLS *bool
 	// StartTimeout replaces DefaultStartTimeout.
 	StartTimeout time.Duration
+	// Pod is what the agent's pod is to have; of none in the target's pod.
+	Pod Pod
 }
 
 // Cluster is one cluster as one user. Its methods may be called concurrently.
@@ -93,8 +95,12 @@ type Cluster struct {
 
 // Connect reads the kubeconfig. It does not talk to the cluster yet, so it
 // fails only for what the kubeconfig says: codes no-kubeconfig,
-// kubeconfig-invalid and context-not-found.
+// kubeconfig-invalid and context-not-found; and for what Options.Pod says, code
+// agent-pod.
 func Connect(o Options) (*Cluster, error) {
+	if err := o.Pod.check(); err != nil {
+		return nil, err
+	}
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = o.Kubeconfig
 	rules.Warner = func(error) {} // a missing file of several; if nothing is left, that is an error below
