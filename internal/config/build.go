@@ -63,7 +63,7 @@ func (b *builder) agent() error {
 	a.Ephemeral = b.yes("agent.ephemeral", false)
 	switch _, process := b.cfg.Process(); {
 	case !a.Ephemeral:
-	case b.cfg.Targetless(), process:
+	case b.cfg.Targetless() && !b.src.TargetLater, process:
 		b.refuse("agent.ephemeral", "the agent runs in the target's pod, and there is no pod for a target; name one, or leave the key out")
 	case a.Namespace != "":
 		b.notes.warn("agent.namespace does nothing: the agent runs in the target's pod (%s)", b.about("agent.ephemeral"))
