@@ -66,7 +66,8 @@ here nor in the cluster.`,
 		Version:          a.version,
 	}
 	root.SetVersionTemplate("mirrord {{.Version}}\n")
-	root.AddCommand(a.execCommand(), a.explainCommand(), a.verifyCommand(), a.configCommand(), a.doctorCommand(), a.rbacCommand(), a.diagnoseCommand(), a.agentCommand(), a.demoCommand(), a.versionCommand())
+	root.AddCommand(a.execCommand(), a.lsCommand(), a.explainCommand(), a.verifyCommand(), a.configCommand(), a.doctorCommand(), a.rbacCommand(), a.diagnoseCommand(), a.agentCommand(), a.demoCommand(), a.versionCommand())
+	a.completions(root)
 	if c, rest, err := root.Find(args); err == nil && c.Flags().Lookup("config-file") != nil { // sessionFlags
 		args = append(strings.Fields(c.CommandPath())[1:], fillIn(c.Flags(), rest)...)
 	}

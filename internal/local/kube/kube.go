@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -132,6 +133,18 @@ func Connect(o Options) (*Cluster, error) {
 		return nil, failure.Wrap(err, "kubeconfig-invalid", "the kubeconfig cannot be used", "try: kubectl get pods")
 	}
 	return c, nil
+}
+
+// Contexts are the names of the kubeconfig's contexts, in order. Errors are those
+// of Connect.
+func Contexts(o Options) ([]string, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath, rules.Warner = o.Kubeconfig, func(error) {}
+	raw, err := rules.Load()
+	if err != nil {
+		return nil, kubeconfigFailure(err, o, rules)
+	}
+	return slices.Sorted(maps.Keys(raw.Contexts)), nil
 }
 
 // connect makes the HTTP client and on it one REST client for each API group.
