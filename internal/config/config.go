@@ -26,7 +26,9 @@ type Config struct {
 	// InsecureTLS skips the check of the API server's certificate; nil: as the
 	// kubeconfig says.
 	InsecureTLS *bool `json:"insecure_tls,omitempty"`
-	Agent       Agent `json:"agent"`
+	// NoProxy reaches the cluster without the proxy that the environment names.
+	NoProxy bool  `json:"no_proxy,omitempty"`
+	Agent   Agent `json:"agent"`
 
 	Env   rules.EnvOptions   `json:"env"`
 	Files rules.FilesOptions `json:"files"`

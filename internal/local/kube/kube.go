@@ -73,6 +73,8 @@ type Options struct {
 	// InsecureTLS accepts any certificate from the API server, or none but a
 	// proper one; nil: as the kubeconfig says.
 	InsecureTLS *bool
+	// NoProxy leaves out the proxy that the environment names.
+	NoProxy bool
 	// StartTimeout replaces DefaultStartTimeout.
 	StartTimeout time.Duration
 	// Pod is what the agent's pod is to have; of none in the target's pod.
@@ -159,6 +161,9 @@ func (c *Cluster) connect() error {
 		if cfg.Insecure = *insecure; cfg.Insecure {
 			cfg.CAFile, cfg.CAData = "", nil // client-go refuses both
 		}
+	}
+	if c.options.NoProxy && cfg.Proxy == nil { // the kubeconfig has none of its own
+		cfg.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
 	}
 	client, err := rest.HTTPClientFor(cfg)
 	if err != nil {
