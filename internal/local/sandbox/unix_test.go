@@ -440,6 +440,16 @@ func TestConnectUnixInAnotherView(t *testing.T) {
 	}
 }
 
+// Where nobody sees calls, all sockets are this machine's.
+func TestConnectUnixWithoutNotification(t *testing.T) {
+	for _, uid := range []int{0, userUID} {
+		r := start(t, uid, connects().prog(t, "unix", "s:/far-away/a"), func(c *exec.Cmd) { c.Env = append(c.Env, denyVar+"=notification") })
+		if got := r.finish(); !slices.Equal(got, []string{"s:/far-away/a -> ENOENT"}) {
+			t.Errorf("got %q", got)
+		}
+	}
+}
+
 // Programs in other languages.
 func TestConnectUnixLanguages(t *testing.T) {
 	const python = `
