@@ -281,8 +281,24 @@ func (m *meetings) connect(fd, typ int) (*unixsock.Conn, error) {
 	return unixsock.New(near)
 }
 
-func newMeeting(typ int) (_ meeting, err error) {
-	dir, err := os.MkdirTemp("", "mirrord-") // mode 0700
+// newMeeting makes one where this user can: not every file system takes sockets.
+func newMeeting(typ int) (meeting, error) {
+	var failed error
+	for _, dir := range []string{os.TempDir(), os.Getenv("XDG_RUNTIME_DIR"), "/dev/shm"} {
+		if dir == "" {
+			continue
+		}
+		at, err := newMeetingIn(dir, typ)
+		if err == nil {
+			return at, nil
+		}
+		failed = errors.Join(failed, err)
+	}
+	return meeting{}, failed
+}
+
+func newMeetingIn(parent string, typ int) (_ meeting, err error) {
+	dir, err := os.MkdirTemp(parent, "mirrord-") // mode 0700
 	if err != nil {
 		return meeting{}, err
 	}
