@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -106,6 +107,11 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 			}
 			if err == nil && *inPod {
 				t.SayHostNetwork(*hostNetwork)
+			}
+			if err == nil && slices.Contains(strings.Split(*wanted, ","), "unix") {
+				if err := t.Personate(); err != nil { // the session says what is missing, if it wants that
+					log.Warn("no unix sockets", "error", err)
+				}
 			}
 			return t, err
 		},

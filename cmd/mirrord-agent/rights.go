@@ -14,7 +14,7 @@ import (
 )
 
 // allFeatures is what an agent may be started for.
-const allFeatures = "network,files,write,mirror,steal"
+const allFeatures = "network,files,write,unix,mirror,steal"
 
 // confined gives up, for good and on all threads, what was needed only to get
 // at the target, and what the wanted features do not need. What stays is for
@@ -31,6 +31,9 @@ func confined(t *target.Target, wanted []string, inPod bool) (server.Lacks, erro
 	}
 	if t != nil && t.UID == 0 {
 		keep = append(keep, forFiles(t.Caps, inPod, wants("files"), wants("write"))...)
+		if wants("unix") && t.Caps&(1<<unix.CAP_DAC_OVERRIDE) != 0 { // other users' sockets
+			keep = append(keep, unix.CAP_DAC_OVERRIDE)
+		}
 	}
 	left, err := confine.Capabilities(keep...)
 	if err != nil {

@@ -16,6 +16,7 @@ func (b *builder) network() {
 	c.Outgoing = rules.OutgoingOptions{
 		TCPLocal: !b.yes("feature.network.outgoing.tcp", true), UDPLocal: !b.yes("feature.network.outgoing.udp", true),
 		IgnoreLocalhost: b.yes("feature.network.outgoing.ignore_localhost", false), Filter: b.filter("feature.network.outgoing.filter"),
+		UnixStreams: b.patterns("feature.network.outgoing.unix_streams"),
 	}
 	c.DNS = rules.DNSOptions{Local: !b.yes("feature.network.dns.enabled", true), Filter: b.filter("feature.network.dns.filter")}
 	dns := c.DNS.Filter.Side

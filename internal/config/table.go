@@ -118,7 +118,7 @@ var keyTable = []Key{
 	{"feature.network.outgoing.ignore_localhost", Bool, "false", "", Works, "`localhost` is this machine's"},
 	{"feature.network.outgoing.filter.local", Addresses, "none", "", Works, "what leaves from this machine; all else from the target"},
 	{"feature.network.outgoing.filter.remote", Addresses, "none", "", Works, "what leaves from the target; all else from this machine"},
-	{"feature.network.outgoing.unix_streams", Texts, "none", "MIRRORD_OUTGOING_REMOTE_UNIX_STREAMS", Later, "unix sockets of the target's"},
+	{"feature.network.outgoing.unix_streams", Patterns, "none", "MIRRORD_OUTGOING_REMOTE_UNIX_STREAMS", Works, "unix sockets that are the target's, by path or abstract name"},
 	{"feature.network.dns.enabled", Bool, "true", "MIRRORD_REMOTE_DNS", Works, "names resolve in the target"},
 	{"feature.network.dns.filter.local", Addresses, "none", "", Works, "names that resolve on this machine; all others in the target"},
 	{"feature.network.dns.filter.remote", Addresses, "none", "", Works, "names that resolve in the target; all others on this machine"},

@@ -53,6 +53,7 @@ const layers = `
 	WORDS, KERNEL < agent/target, agent/claims < agent/redirect, agent/capture < AGENTMECH;
 
 	NONE < vitals < local/cli, cmd/mirrord-agent; # what a process holds, whatever it does
+	budget < unixsock < agent/target, agent/outgoing, agent/server, local/sandbox, local/outgoing; # connected unix sockets
 	NONE < ping < agent/target, agent/outgoing, local/outgoing; # sockets for ICMP echo
 	NONE < agent/confine; # what the agent's process gives up, whatever it serves
 

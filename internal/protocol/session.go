@@ -71,6 +71,8 @@ const (
 	FeatureSteal  = "steal"
 	// FeatureHTTPFilter: Subscribe.Filter and Subscribe.Probes count.
 	FeatureHTTPFilter = "http-filter"
+	// FeatureUnix: Dial with NetworkUnix and NetworkUnixPacket.
+	FeatureUnix = "unix-sockets"
 )
 
 // Answer is the reply to a request that has no richer one, and to any request
@@ -135,9 +137,11 @@ type Bye struct {
 
 // Network of a Dial.
 const (
-	NetworkTCP  uint8 = 1
-	NetworkUDP  uint8 = 2
-	NetworkPing uint8 = 3
+	NetworkTCP        uint8 = 1
+	NetworkUDP        uint8 = 2
+	NetworkPing       uint8 = 3
+	NetworkUnix       uint8 = 4 // a unix socket, SOCK_STREAM
+	NetworkUnixPacket uint8 = 5 // the same, SOCK_SEQPACKET
 )
 
 // Dial asks the agent to connect from the target's network. The reply is an
@@ -146,12 +150,23 @@ const (
 // carries Datagrams both ways until either side closes it. One of NetworkPing
 // does the same with ICMP echo requests and their replies: whole messages, with
 // an identifier and a checksum that mean nothing. The port is 0 there.
+//
+// For unix sockets there is no Addr but a Name; the stream of a NetworkUnix is
+// like that of TCP, but that nothing tells a reset from an end in the target. On
+// one of NetworkUnixPacket each message is a Datagram, and an end of a direction
+// is a half-close.
 type Dial struct {
 	Network uint8
 	Addr    netip.AddrPort
+	// Name is an absolute path in the target, of 4,095 bytes at most, or NUL and an
+	// abstract name as sun_path has it (unix(7)), of 108 together.
+	Name string
+	// Wait: as for a blocking socket, the dial waits for room in the queue of a
+	// busy server, which is EAGAIN otherwise.
+	Wait bool
 }
 
-// Datagram is one datagram of a UDP Dial; on an error that the socket reported
+// Datagram is one datagram of a UDP Dial, or a message of a NetworkUnixPacket; on an error that the socket reported
 // instead (port unreachable), Errno is set and Data empty.
 type Datagram struct {
 	Data  []byte
@@ -252,6 +267,8 @@ func (m *Bye) fields(c *codec) {
 func (m *Dial) fields(c *codec) {
 	number(c, 1, &m.Network)
 	c.addrPort(2, &m.Addr)
+	c.text(3, &m.Name)
+	c.boolean(4, &m.Wait)
 }
 
 func (m *Datagram) fields(c *codec) {

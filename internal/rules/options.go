@@ -86,6 +86,9 @@ type OutgoingOptions struct {
 	UDPLocal        bool          `json:"udp_local,omitempty"` // outgoing.udp is off
 	IgnoreLocalhost bool          `json:"ignore_localhost,omitempty"`
 	Filter          AddressFilter `json:"filter"`
+	// UnixStreams are regular expressions, unanchored, on the names of unix sockets
+	// that are the target's: a path, or an abstract name without its NUL.
+	UnixStreams []Pattern `json:"unix_streams,omitempty"`
 }
 
 // DNSOptions say who answers lookups.

@@ -11,9 +11,11 @@ import (
 type Outgoing struct {
 	o      OutgoingOptions
 	filter addresses
+	unix   []unixPattern
 }
 
-// NewOutgoing reads o. An entry that means nothing is an *AddressError.
+// NewOutgoing reads o. An entry that means nothing is an *AddressError, or a
+// *PatternError.
 func NewOutgoing(o OutgoingOptions) (*Outgoing, error) {
 	f, err := newAddresses("outgoing.filter", o.Filter, nil)
 	if err == nil && f.set && len(f.entries) == 0 {
@@ -22,7 +24,11 @@ func NewOutgoing(o OutgoingOptions) (*Outgoing, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Outgoing{o, f}, nil
+	unix, err := newUnixPatterns(o.UnixStreams)
+	if err != nil {
+		return nil, err
+	}
+	return &Outgoing{o, f, unix}, nil
 }
 
 // Decide says where a connection to dst goes; network is "tcp", "udp" or "ping"

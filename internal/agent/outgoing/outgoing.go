@@ -20,6 +20,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/relay"
+	"github.com/mirrord-go/mirrord/internal/unixsock"
 )
 
 // Dialer connects from the target's network ("tcp", "udp", or "ping" for ICMP
@@ -39,7 +40,14 @@ const ConnCost = 12 << 10
 // Server answers dials. Its methods may be called concurrently, its fields do
 // not change. nil shares have no end.
 type Server struct {
-	Dial        Dialer
+	Dial Dialer
+	// Unix connects to a unix socket: typ is SOCK_STREAM or SOCK_SEQPACKET, name
+	// what sun_path has; with wait it waits for a busy server. nil: this agent may
+	// not.
+	Unix func(ctx context.Context, typ int, name string, wait bool) (*unixsock.Conn, error)
+	// Dropped is told when a server at a unix socket has sent descriptors, which
+	// cannot be carried. Required with Unix.
+	Dropped     func(name string)
 	Connections *budget.Share // a dial that finds no room fails with EAGAIN
 	Relayed     *budget.Share // for large buffers
 }
@@ -48,6 +56,10 @@ type Server struct {
 // end, or that of ctx.
 func (o *Server) Serve(ctx context.Context, s *link.Stream, m *protocol.Dial) {
 	defer s.Close()
+	if typ := unixTypes[m.Network]; typ != 0 && o.Unix != nil {
+		o.unix(ctx, s, m, typ)
+		return
+	}
 	network := map[uint8]string{protocol.NetworkTCP: "tcp", protocol.NetworkUDP: "udp", protocol.NetworkPing: "ping"}[m.Network]
 	if network == "" || !m.Addr.IsValid() {
 		_ = s.Send(&protocol.Answer{Errno: syscall.EPROTONOSUPPORT, Cause: protocol.CauseUnsupported,

@@ -16,10 +16,12 @@ import (
 	agentenv "github.com/mirrord-go/mirrord/internal/agent/env"
 	"github.com/mirrord-go/mirrord/internal/agent/files"
 	"github.com/mirrord-go/mirrord/internal/agent/incoming"
+	"github.com/mirrord-go/mirrord/internal/agent/outgoing"
 	"github.com/mirrord-go/mirrord/internal/agent/target"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/link/resume"
 	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/unixsock"
 )
 
 // session is one link being served.
@@ -40,6 +42,7 @@ type session struct {
 	user  string       // who the session belongs to, once greeted
 
 	crowded sync.Once // target.ErrPorts was told
+	dropped sync.Once // that descriptors are not carried was told
 }
 
 // serve owns pipe and returns when the link, the target or ctx has ended.
@@ -168,7 +171,7 @@ func (s *session) answer(ctx context.Context, stream *link.Stream, m protocol.Me
 	case *protocol.EnvRequest:
 		_ = agentenv.Serve(stream, s.t.Environ)
 	case *protocol.Dial:
-		s.memory.ofOutgoing(s.dial).Serve(ctx, stream, m)
+		s.outgoing().Serve(ctx, stream, m)
 	case *protocol.Subscribe:
 		s.hub.Subscribe(ctx, stream, m)
 	default:
@@ -179,6 +182,20 @@ func (s *session) answer(ctx context.Context, stream *link.Stream, m protocol.Me
 			Text: fmt.Sprintf("the agent (%s) does not know requests of kind %d", s.o.Version, m.Kind())})
 		stream.Close()
 	}
+}
+
+// outgoing is what answers dials.
+func (s *session) outgoing() *outgoing.Server {
+	o := s.memory.ofOutgoing(s.dial)
+	if s.t.Personates() {
+		o.Unix = s.t.DialUnix
+		o.Dropped = func(name string) {
+			s.dropped.Do(func() {
+				s.notice("unix-descriptors", fmt.Sprintf("the server at %s has sent descriptors, which cannot be carried to another machine: the program does not get them", unixsock.Name(name)))
+			})
+		}
+	}
+	return o
 }
 
 // dial is the target's, and tells once that it has no more ports for us.
@@ -241,6 +258,9 @@ func (s *session) features() []string {
 	}
 	if !s.t.HostNetwork() {
 		all = append(all, protocol.FeatureSteal)
+	}
+	if s.t.Personates() {
+		all = append(all, protocol.FeatureUnix)
 	}
 	return all
 }

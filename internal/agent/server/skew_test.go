@@ -100,15 +100,26 @@ func TestNewerClient(t *testing.T) {
 
 // An agent says only what it can do.
 func TestFeatures(t *testing.T) {
-	a := start(t, target.Self)
-	_, _, m := a.join()
-	w, ok := m.(*protocol.Welcome)
-	if !ok {
-		t.Fatalf("greeted with %T", m)
-	}
-	for _, f := range []string{protocol.FeatureFiles, protocol.FeatureMirror, protocol.FeatureSteal, protocol.FeatureHTTPFilter} {
-		if !slices.Contains(w.Features, f) {
-			t.Errorf("%s is missing in %q", f, w.Features)
+	for _, personates := range []bool{false, true} {
+		a := start(t, func() (*target.Target, error) {
+			self, err := target.Self()
+			if err == nil && personates {
+				err = self.Personate()
+			}
+			return self, err
+		})
+		_, _, m := a.join()
+		w, ok := m.(*protocol.Welcome)
+		if !ok {
+			t.Fatalf("greeted with %T", m)
+		}
+		for _, f := range []string{protocol.FeatureFiles, protocol.FeatureMirror, protocol.FeatureSteal, protocol.FeatureHTTPFilter} {
+			if !slices.Contains(w.Features, f) {
+				t.Errorf("%s is missing in %q", f, w.Features)
+			}
+		}
+		if got := slices.Contains(w.Features, protocol.FeatureUnix); got != personates {
+			t.Errorf("unix sockets are offered: %v, want %v", got, personates)
 		}
 	}
 }

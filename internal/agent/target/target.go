@@ -64,6 +64,7 @@ type Target struct {
 	wg     sync.WaitGroup
 	room   *room // where its sockets are made
 	ports  *ports
+	person *person // nil: see Personate
 	closed sync.Once
 }
 
@@ -382,6 +383,9 @@ func (t *Target) release() {
 		if f != nil {
 			f.Close()
 		}
+	}
+	if t.person != nil {
+		t.person.close()
 	}
 	if t.room != nil {
 		t.room.close()

@@ -223,6 +223,9 @@ func features(cfg config.Config) []kube.Feature {
 	if f.WritesRemote() {
 		all = append(all, kube.FeatureWrite)
 	}
+	if len(cfg.Outgoing.UnixStreams) > 0 {
+		all = append(all, kube.FeatureUnix)
+	}
 	if cfg.Targetless() {
 		return all
 	}

@@ -37,10 +37,13 @@ func (a *Answer) note(text string) {
 // nameServer is the port whose flows the name flow takes.
 const nameServer = 53
 
-// Connect says where a connection to address ("HOST:PORT") goes; network is
+// Connect says where a connection to address ("HOST:PORT", or as Unix has it) goes; network is
 // "tcp" or "udp", search the search list of the target as far as it is known.
 // The code of an address that is none is explain-malformed.
 func Connect(o *rules.Outgoing, search []string, network, address string) (Answer, error) {
+	if name, ok := strings.CutPrefix(address, "unix:"); ok {
+		return Unix(o, name)
+	}
 	host, port, err := hostPort(address)
 	if err != nil {
 		return Answer{}, err
@@ -66,6 +69,24 @@ func Connect(o *rules.Outgoing, search []string, network, address string) (Answe
 	}
 	if ip.IsLoopback() && d.Where == rules.Remote {
 		a.note("ports that the program itself listens on are its own; a port that the target refuses and a debugger of the command serves on this machine goes there")
+	}
+	return a, nil
+}
+
+// Unix says where a connection to a unix socket goes: a path, or @ and an
+// abstract name.
+func Unix(o *rules.Outgoing, name string) (Answer, error) {
+	inKernel := name
+	if abstract, ok := strings.CutPrefix(name, "@"); ok {
+		inKernel = "\x00" + abstract
+	} else if !strings.HasPrefix(name, "/") {
+		return Answer{}, failure.Usage("explain-malformed", fmt.Sprintf("%q is no unix socket", "unix:"+name), "mirrord explain connect unix:/var/run/app.sock",
+			"it is an absolute path, or @ and an abstract name; a program's relative paths begin in its working directory")
+	}
+	d := o.DecideUnix(inKernel)
+	a := Answer{Question: "connect to unix:" + name, Where: d.Where.String(), Why: d.Why}
+	if d.Where == rules.Remote {
+		a.note("sockets of datagrams stay on this machine")
 	}
 	return a, nil
 }

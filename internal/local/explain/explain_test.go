@@ -110,6 +110,24 @@ func TestConnectSearches(t *testing.T) {
 	}
 }
 
+func TestConnectToUnixSocket(t *testing.T) {
+	o := must[*rules.Outgoing](t)(rules.NewOutgoing(rules.OutgoingOptions{UnixStreams: []rules.Pattern{pattern("^/run/app"), pattern("^bus$")}}))
+	for _, c := range []struct{ address, where, why string }{
+		{"unix:/run/app.sock", "remote", "KEY in FILE:3"},
+		{"unix:/run/other.sock", "local", "no pattern"},
+		{"unix:@bus", "remote", "KEY in FILE:3"},
+		{"unix:@/run/app", "remote", "KEY in FILE:3"},
+		{"unix:@other", "local", "no pattern"},
+	} {
+		check(t, must[Answer](t)(Connect(o, nil, "tcp", c.address)), c.where, c.why)
+	}
+	for _, bad := range []string{"unix:", "unix:app.sock"} {
+		if _, err := Connect(o, nil, "tcp", bad); err == nil || !strings.Contains(err.Error(), "is no unix socket") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
 func TestConnectToNameServer(t *testing.T) {
 	o := must[*rules.Outgoing](t)(rules.NewOutgoing(rules.OutgoingOptions{}))
 	for _, network := range []string{"udp", "tcp"} {

@@ -23,6 +23,7 @@ const (
 	FeatureNetwork Feature = "network" // outgoing connections and names, from the target's network
 	FeatureFiles   Feature = "files"   // the target's files
 	FeatureWrite   Feature = "write"   // changes of the target's files
+	FeatureUnix    Feature = "unix"    // unix sockets of the target's
 	FeatureMirror  Feature = "mirror"  // copies of the target's traffic
 	FeatureSteal   Feature = "steal"   // the target's traffic itself
 )
@@ -37,8 +38,9 @@ var capabilities = map[Feature][]corev1.Capability{
 		"DAC_READ_SEARCH", // /proc/PID/environ is its user's alone
 	},
 	FeatureNetwork: nil,
-	FeatureFiles:   {"SETUID", "SETGID"},                // use files as the target's user
-	FeatureWrite:   {"DAC_OVERRIDE", "FOWNER", "CHOWN"}, // kept only as far as the target has them itself
+	FeatureFiles:   {"SETUID", "SETGID"},                 // use files as the target's user
+	FeatureWrite:   {"DAC_OVERRIDE", "FOWNER", "CHOWN"},  // kept only as far as the target has them itself
+	FeatureUnix:    {"SETUID", "SETGID", "DAC_OVERRIDE"}, // connect as the target's user; alike
 	FeatureMirror:  {"NET_RAW"},
 	FeatureSteal:   {"NET_ADMIN", "BPF"}, // without BPF nftables does it
 }

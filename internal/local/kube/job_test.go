@@ -75,6 +75,7 @@ func TestCapabilities(t *testing.T) {
 		{"network", []Feature{FeatureNetwork}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH"}},
 		{"files", []Feature{FeatureFiles}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "SETUID", "SETGID"}},
 		{"files to write", []Feature{FeatureFiles, FeatureWrite}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "SETUID", "SETGID", "DAC_OVERRIDE", "FOWNER", "CHOWN"}},
+		{"network and unix sockets", []Feature{FeatureNetwork, FeatureUnix}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "SETUID", "SETGID", "DAC_OVERRIDE"}},
 		{"network and mirror", []Feature{FeatureNetwork, FeatureMirror}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "NET_RAW"}},
 		{"steal", []Feature{FeatureSteal}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "NET_ADMIN", "BPF"}},
 	} {

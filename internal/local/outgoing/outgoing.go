@@ -76,6 +76,9 @@ type Router struct {
 	Emit event.Sink
 	// Relayed is the memory for large buffers. nil: it has no end.
 	Relayed *budget.Share
+	// Connections is the memory for connections to unix sockets; others are the
+	// network stack's. nil: it has no end.
+	Connections *budget.Share
 
 	told told
 }

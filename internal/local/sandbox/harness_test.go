@@ -228,8 +228,7 @@ func supervisorRole() int {
 		}
 	}()
 	if a, b, err := os.Pipe(); err == nil { // the poller's own descriptors
-		a.Close()
-		b.Close()
+		_ = errors.Join(a.Close(), b.Close())
 	}
 	fds := countFDs() - 2 // initFD is closed by Attach, frontFD by supervise
 	goroutines := runtime.NumGoroutine()
@@ -299,6 +298,7 @@ func supervise(r *reporter, sc scenario, orders <-chan order) error {
 			return nil
 		},
 		Closed: func(id uint64) { r.say(event{Name: "closed", L: Listener{ID: id}}) },
+		Unix:   unixRole(r, sc),
 	}
 	kept := make(chan struct{})
 	go func() {

@@ -53,6 +53,12 @@ func program(name string) int {
 		err = nestedProgram(os.Args[1])
 	case "uring":
 		err = uringProgram()
+	case "unix":
+		err = unixProgram(os.Args[1:])
+	case "unix-many":
+		err = unixMany(os.Args[1])
+	case "unix-mix":
+		err = unixMix(os.Args[1])
 	default:
 		err = fmt.Errorf("no program %q", name)
 	}

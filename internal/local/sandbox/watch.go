@@ -33,6 +33,8 @@ type Hooks struct {
 	// Closed tells that the kernel has destroyed a socket whose Listen or
 	// BindUDP has succeeded. It must not wait for long: others' ends wait for it.
 	Closed func(id uint64)
+	// Unix is about unix sockets; nil: they are all this machine's.
+	Unix *Unix
 }
 
 // watch is one run of Watch.
@@ -46,6 +48,7 @@ type watch struct {
 	slots chan struct{}
 
 	sweeps sweeps
+	unix   *unixes // nil: as in Hooks
 }
 
 // Watch serves the program's calls that make listeners, and tells hooks of
@@ -60,6 +63,10 @@ func (b *Box) Watch(ctx context.Context, hooks Hooks) error {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &watch{b: b, hooks: hooks, reg: newRegistry(b.SetLocal), slots: make(chan struct{}, maxParked)}
 	w.sweeps.of = map[int]bool{}
+	if hooks.Unix != nil {
+		w.unix = newUnixes(w, *hooks.Unix)
+		defer w.unix.meet.close()
+	}
 	defer w.wg.Wait()
 	defer cancel()
 
@@ -80,6 +87,9 @@ func (b *Box) Watch(ctx context.Context, hooks Hooks) error {
 	}
 	if err != nil {
 		return err
+	}
+	if w.unix != nil {
+		w.unix.last(ctx)
 	}
 	cancel()
 	for _, cookie := range w.reg.cookies() { // whose event has not come yet
@@ -112,6 +122,10 @@ func (w *watch) serve(ctx context.Context) error {
 
 // take answers a call, later if that may take long: others must not wait.
 func (w *watch) take(ctx context.Context, c *call) {
+	if c.Data.NR == unix.SYS_CONNECT && !c.foreign() && w.unix != nil {
+		w.unix.take(ctx, c)
+		return
+	}
 	later := w.begin(ctx, c)
 	if later == nil {
 		w.n.answer(c, answer{pass: true})
@@ -134,6 +148,9 @@ func (w *watch) take(ctx context.Context, c *call) {
 func (w *watch) begin(ctx context.Context, c *call) func() answer {
 	if c.foreign() || c.Data.NR == sysIOUringSetup {
 		w.sweepFor(ctx, c)
+		if w.unix != nil && !c.foreign() {
+			w.unix.Missed(Missed{Why: MissedRing, PID: c.pid()})
+		}
 		return nil
 	}
 	isBind := c.Data.NR == unix.SYS_BIND

@@ -28,6 +28,7 @@ type built struct {
 	ports *incoming.Ports
 	tree  *files.Tree
 	fuse  *fusefs.Server
+	unix  *sandbox.Unix // nil: unix sockets are all this machine's
 
 	ctx    context.Context // what serves the sandbox ends with it
 	helper chan error      // gets the end of the sandbox's helper; capacity 1
@@ -57,6 +58,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 	spec := handoff.Spec{
 		Argv: s.start.Argv, Env: env, Dir: s.start.Dir,
 		Hostname: s.hostname(), Addrs: s.addrs(s.first.pod), NoIPv6: s.cfg.IPv6Off, FUSE: true, MaxRead: fusefs.MaxRead,
+		Connects: len(s.cfg.Outgoing.UnixStreams) > 0,
 	}
 	traffic := s.outgoing(ctx, b)
 	if err := s.openTree(b, &spec); err != nil {
@@ -93,6 +95,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 				return b.ports.Listening(ctx, incoming.Listener{ID: l.ID, Addr: l.Addr, AnyPort: l.AnyPort})
 			},
 			Closed: b.ports.Closed,
+			Unix:   b.unix,
 		})
 		if err != nil && ctx.Err() == nil {
 			s.emit(event.Event{Level: event.Warning, Code: "no-watch", Flow: "incoming", Text: fmt.Sprintf("new listeners are not noticed any more: %v", err)})

@@ -41,12 +41,12 @@ func (s *supervisor) outgoing(ctx context.Context, b *built) func() (netstack.Ha
 			c := dns.ParseConf(conf)
 			o.Conf = func() dns.Conf { return c }
 		}
-		return s.handler(o)
+		return s.handler(b, o)
 	}
 }
 
-// handler makes what answers the program's traffic.
-func (s *supervisor) handler(o dns.Options) (h netstack.Handler, err error) {
+// handler makes what answers the program's traffic, and its unix sockets.
+func (s *supervisor) handler(b *built, o dns.Options) (h netstack.Handler, err error) {
 	var search []string
 	if o.Conf != nil {
 		search = o.Conf().Search
@@ -57,7 +57,7 @@ func (s *supervisor) handler(o dns.Options) (h netstack.Handler, err error) {
 	names := dns.New(o)
 	family := kin.Of(os.Getppid()) // the front is this process's parent, and the command's
 	out := &outgoing.Router{
-		Link: s.peer, Translate: s.translate, Names: names.Of, Resolve: names.Resolve, Emit: s.emit, Relayed: s.memory.relayed,
+		Link: s.peer, Translate: s.translate, Names: names.Of, Resolve: names.Resolve, Emit: s.emit, Relayed: s.memory.relayed, Connections: s.memory.outgoing,
 		Here: func(at netip.AddrPort) (outgoing.Listener, bool) {
 			l, ok := family.Listener(at)
 			return outgoing.Listener(l), ok
@@ -66,6 +66,7 @@ func (s *supervisor) handler(o dns.Options) (h netstack.Handler, err error) {
 	if out.Rules, err = rules.NewOutgoing(s.cfg.Outgoing); err != nil {
 		return h, err
 	}
+	b.unix = unixHooks(out)
 	return netstack.Handler{
 		TCP: func(ctx context.Context, f *netstack.TCPFlow) {
 			to, ok := names.Server(s.translate(f.Dst()))

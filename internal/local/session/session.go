@@ -202,6 +202,7 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 	for _, p := range b.box.Without() {
 		s.emit(event.Event{Level: event.Info, Code: "without", Text: "no " + p.Name + " here; what differs: " + p.Without + " (to have it: mirrord doctor)", Facts: map[string]string{"piece": p.Name}})
 	}
+	s.tellNoUnix(b.box)
 	_ = s.ctl.Send(control.Message{Running: &control.Running{}})
 	var lost error
 	var next <-chan successor

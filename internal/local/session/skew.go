@@ -75,6 +75,9 @@ func (s *supervisor) wants() (all []wanted) {
 	if o := s.cfg.FilesRules(); o.Mode != rules.FilesLocal {
 		all = append(all, wanted{protocol.FeatureFiles, "the target's files", o.Mode != "" || len(o.ReadWrite)+len(o.ReadOnly) > 0})
 	}
+	if len(s.cfg.Outgoing.UnixStreams) > 0 {
+		all = append(all, wanted{protocol.FeatureUnix, "unix sockets of the target's", true})
+	}
 	in := s.cfg.Incoming
 	if s.cfg.Targetless() {
 		return all

@@ -37,6 +37,8 @@ func Vectors() []Vector {
 		{"bye", &protocol.Bye{Code: "target-ended"}},
 		{"dial tcp", &protocol.Dial{Network: protocol.NetworkTCP, Addr: v4}},
 		{"dial udp v6", &protocol.Dial{Network: protocol.NetworkUDP, Addr: v6}},
+		{"dial unix", &protocol.Dial{Network: protocol.NetworkUnix, Name: "/var/run/app.sock", Wait: true}},
+		{"dial unix abstract packet", &protocol.Dial{Network: protocol.NetworkUnixPacket, Name: "\x00app"}},
 		{"datagram", &protocol.Datagram{Data: []byte("ping")}},
 		{"datagram unreachable", &protocol.Datagram{Errno: syscall.ECONNREFUSED}},
 		{"subscribe", &protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal}},

@@ -83,10 +83,16 @@ func TestFilter(t *testing.T) {
 		{"amd64", 0, x86, no}, {"amd64", 42, x86, no}, {"amd64", 102, x86, no}, {"amd64", 363, x86, no},
 		{"amd64", 102, i386, yes}, {"amd64", 363, i386, yes}, {"amd64", 50, i386, no}, {"amd64", 425, i386, no},
 		{"arm64", 201, arm64, yes}, {"arm64", 200, arm64, yes}, {"arm64", 425, arm64, yes}, {"arm64", 50, arm64, no},
-		{"arm64", 284, arm, yes}, {"arm64", 201, arm, no},
+		{"arm64", 284, arm, yes}, {"arm64", 201, arm, no}, {"arm64", 203, arm64, no}, {"arm64", 203, arm, no}, {"amd64", 42, i386, no},
 	} {
-		if got := evaluate(t, filter(c.goarch), c.nr, c.arch); got != c.want {
-			t.Errorf("%s: call %d of architecture %#x: got %#x, want %#x", c.goarch, c.nr, c.arch, got, c.want)
+		for _, connects := range []bool{false, true} {
+			want := c.want
+			if connects && (c.nr == 42 && c.arch == x86 || c.nr == 203 && c.arch == arm64) {
+				want = yes
+			}
+			if got := evaluate(t, filter(c.goarch, connects), c.nr, c.arch); got != want {
+				t.Errorf("%s: call %d of architecture %#x, connects %v: got %#x, want %#x", c.goarch, c.nr, c.arch, connects, got, want)
+			}
 		}
 	}
 }

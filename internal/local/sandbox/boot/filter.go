@@ -26,12 +26,15 @@ const (
 	offsetNR, offsetArch = 0, 4 // in struct seccomp_data
 )
 
+// connect is connect(2) by architecture.
+var connect = map[string]uint32{"amd64": 42, "arm64": 203}
+
 // filter is the program that sends the calls which can make a listener to the
 // supervisor and lets all others pass: listen, bind, and io_uring_setup, whose
 // operations no filter sees. Programs with another set of numbers (32 bit) are
 // sent too, where they could make one; the supervisor tells by the
-// architecture.
-func filter(goarch string) []unix.SockFilter {
+// architecture. With connects it sends connect(2) too, of this architecture only.
+func filter(goarch string, connects bool) []unix.SockFilter {
 	arch := uint32(unix.AUDIT_ARCH_X86_64)
 	foreign := []uint32{102, 363} // i386: socketcall, listen
 	native := []uint32{50, 49, 425,
@@ -40,6 +43,9 @@ func filter(goarch string) []unix.SockFilter {
 		arch = unix.AUDIT_ARCH_AARCH64
 		foreign = []uint32{284} // arm: listen
 		native = []uint32{201, 200, 425}
+	}
+	if connects {
+		native = append(native, connect[goarch])
 	}
 	const (
 		load = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
@@ -67,7 +73,7 @@ func (s *setup) installFilter() error {
 	if s.spec.Poll {
 		return s.conn.Send(handoff.Message{Kind: handoff.KindFile, Body: []byte{byte(handoff.Notify), 0}})
 	}
-	fd, e := listenerFilter()
+	fd, e := listenerFilter(s.spec.Connects)
 	switch {
 	// EBUSY: another listener watches this tree already, a sandbox in a sandbox.
 	// EINVAL, ENOSYS: a kernel without notification (before Linux 5.0).
@@ -86,8 +92,8 @@ func (s *setup) installFilter() error {
 }
 
 // listenerFilter puts the filter on this thread and gives its listener.
-func listenerFilter() (int, unix.Errno) {
-	prog := filter(runtime.GOARCH)
+func listenerFilter(connects bool) (int, unix.Errno) {
+	prog := filter(runtime.GOARCH, connects)
 	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
 	install := func(flags uintptr) (int, unix.Errno) {
 		fd, _, e := unix.Syscall(unix.SYS_SECCOMP, seccompSetModeFilter, flags, uintptr(unsafe.Pointer(&fprog)))

@@ -103,7 +103,7 @@ func tryFilter() error {
 	if err := closing(unix.PidfdGetfd(self, self, 0)); err != nil {
 		return err
 	}
-	fd, e := listenerFilter()
+	fd, e := listenerFilter(false)
 	if e != 0 {
 		return e
 	}

@@ -25,7 +25,7 @@ func (s *Spec) Encode() []byte {
 		b = appendString(b, a.String())
 	}
 	b = binary.AppendUvarint(b, uint64(s.MaxRead))
-	b = appendBools(b, s.FUSE, s.DefaultPermissions, s.Poll, s.NoIPv6)
+	b = appendBools(b, s.FUSE, s.DefaultPermissions, s.Poll, s.NoIPv6, s.Connects)
 	return appendList(appendList(b, s.Binds), s.Hides)
 }
 
@@ -45,7 +45,7 @@ func DecodeSpec(b []byte) (*Spec, error) {
 		d.err = errors.New("number out of range")
 	}
 	s.MaxRead = uint32(maxRead)
-	d.bools(&s.FUSE, &s.DefaultPermissions, &s.Poll, &s.NoIPv6)
+	d.bools(&s.FUSE, &s.DefaultPermissions, &s.Poll, &s.NoIPv6, &s.Connects)
 	s.Binds, s.Hides = d.list(), d.list()
 	if err := d.end(); err != nil {
 		return nil, fmt.Errorf("decode sandbox spec: %w", err)

@@ -114,7 +114,8 @@ type Spec struct {
 	// be written. Ignored without FUSE.
 	Hides []string
 
-	Poll bool // do not install the seccomp filter, look for listeners instead
+	Poll     bool // do not install the seccomp filter, look for listeners instead
+	Connects bool // the filter sends connect(2), too
 }
 
 // Label says what a descriptor that init sends is.

@@ -22,7 +22,7 @@ func full() *Spec {
 }
 
 func TestSpecEncoding(t *testing.T) {
-	for _, s := range []*Spec{{}, full(), {DefaultPermissions: true}, {NoIPv6: true}} {
+	for _, s := range []*Spec{{}, full(), {DefaultPermissions: true}, {NoIPv6: true}, {Connects: true}} {
 		got, err := DecodeSpec(s.Encode())
 		if err != nil || !reflect.DeepEqual(got, s) {
 			t.Errorf("got %+v, %v; want %+v", got, err, s)

@@ -80,6 +80,18 @@ func run(what string, args []string) error {
 		}
 		defer c.Close()
 		return ask(c, args[1])
+	case "unix":
+		c, err := net.DialTimeout("unix", args[0], 10*time.Second)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if _, err := fmt.Fprintf(c, "%s\r\n\r\n", args[1]); err != nil {
+			return err
+		}
+		b, err := io.ReadAll(c)
+		fmt.Println(string(b[bytes.LastIndexByte(b, '\n')+1:]))
+		return err
 	case "udpto":
 		addr, err := net.ResolveUDPAddr("udp", args[0])
 		if err != nil {
