@@ -298,7 +298,7 @@ func supervise(r *reporter, sc scenario, orders <-chan order) error {
 			}
 			return nil
 		},
-		Closed: func(id uint64) { r.say(event{Name: "closed", L: Listener{ID: id}}) },
+		Closed: func(id uint64) { r.say(event{Name: "closed", L: Listener{ID: id}}) }, Socket: func(kind string, pid int) { r.say(event{Name: "socket", Text: kind, N: pid}) },
 	}
 	kept := make(chan struct{})
 	go func() {

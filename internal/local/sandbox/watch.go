@@ -33,6 +33,10 @@ type Hooks struct {
 	// Closed tells that the kernel has destroyed a socket whose Listen or
 	// BindUDP has succeeded. It must not wait for long: others' ends wait for it.
 	Closed func(id uint64)
+	// Socket tells that a process asks for a socket of a kind that no session
+	// carries ("raw", "SCTP", …); the kernel answers it. It must not wait.
+	// Optional.
+	Socket func(kind string, pid int)
 }
 
 // watch is one run of Watch.
@@ -134,6 +138,10 @@ func (w *watch) take(ctx context.Context, c *call) {
 func (w *watch) begin(ctx context.Context, c *call) func() answer {
 	if c.foreign() || c.Data.NR == sysIOUringSetup {
 		w.sweepFor(ctx, c)
+		return nil
+	}
+	if c.Data.NR == unix.SYS_SOCKET {
+		w.tellKind(c)
 		return nil
 	}
 	isBind := c.Data.NR == unix.SYS_BIND

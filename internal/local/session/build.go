@@ -93,6 +93,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 				return b.ports.Listening(ctx, incoming.Listener{ID: l.ID, Addr: l.Addr, AnyPort: l.AnyPort})
 			},
 			Closed: b.ports.Closed,
+			Socket: s.notCarried(),
 		})
 		if err != nil && ctx.Err() == nil {
 			s.emit(event.Event{Level: event.Warning, Code: "no-watch", Flow: "incoming", Text: fmt.Sprintf("new listeners are not noticed any more: %v", err)})
