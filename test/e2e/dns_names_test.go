@@ -50,9 +50,15 @@ func newZone() *zone {
 }
 
 // serve answers at the name server's address.
-func (z *zone) serve(p *handmade) {
-	p.udp(p.world, handNames, 53, func(q []byte, _ netip.AddrPort) []byte { return z.answer(q, true) })
-	p.tcp(p.world, handNames, 53, func(c *net.TCPConn) {
+func (z *zone) serve(p *handmade) { z.serveAt(p, handNames) }
+
+// serveAt answers at another one.
+func (z *zone) serveAt(p *handmade, addr string) {
+	if !p.has(addr) {
+		return
+	}
+	p.udp(p.world, addr, 53, func(q []byte, _ netip.AddrPort) []byte { return z.answer(q, true) })
+	p.tcp(p.world, addr, 53, func(c *net.TCPConn) {
 		for {
 			var size [2]byte
 			if _, err := io.ReadFull(c, size[:]); err != nil {

@@ -26,7 +26,8 @@ import (
 // own, and a network namespace that is the rest of its world. What a program
 // does in a session can be compared with what it does in the pod itself.
 type handmade struct {
-	t          testing.TB
+	t testing.TB
+	families
 	pid, world int // processes in the pod and in the world
 	dir        string
 }
@@ -47,7 +48,7 @@ type families struct{ four, six bool }
 // handmadePod makes one. It has a resolv.conf and a hosts file of its own.
 func handmadePod(t testing.TB, f families) *handmade {
 	t.Helper()
-	p := &handmade{t: t, dir: t.TempDir()}
+	p := &handmade{t: t, families: f, dir: t.TempDir()}
 	for dir := p.dir; dir != "/tmp" && dir != "/"; dir = filepath.Dir(dir) {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -70,15 +71,14 @@ func handmadePod(t testing.TB, f families) *handmade {
 		for _, a := range addrs {
 			bits := "/24"
 			if strings.Contains(a, ":") {
-				if bits = "/64 nodad"; !f.six {
-					continue
-				}
-			} else if !f.four && a != handNames {
-				continue
+				bits = "/64 nodad"
 			}
-			p.ip(pid, "addr add "+a+bits+" dev eth0")
+			if p.has(a) {
+				p.ip(pid, "addr add "+a+bits+" dev eth0")
+			}
 		}
-		p.ip(pid, "link set lo up", "link set eth0 up")
+		// No link-local address: a sandbox has none.
+		p.ip(pid, "link set lo up", "link set eth0 addrgenmode none", "link set eth0 up")
 	}
 	if f.four {
 		p.ip(p.pid, "route add default via "+handWorld)
@@ -137,6 +137,45 @@ func (p *handmade) ip(pid int, lines ...string) {
 	}
 }
 
+// has tells whether the pod's world has an address of its families.
+func (p *handmade) has(addr string) bool {
+	if strings.Contains(addr, ":") {
+		return p.six
+	}
+	return p.four
+}
+
+// resolv gives the pod another resolv.conf.
+func (p *handmade) resolv(text string) {
+	p.t.Helper()
+	// Written in place: the file is a mount there.
+	if err := os.WriteFile(filepath.Join(p.dir, "resolv.conf"), []byte(text), 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// same runs a program in a session and in the pod and wants the same lines,
+// but for those of cases whose difference is given.
+func (p *handmade) same(t *testing.T, differences map[string]string, argv ...string) {
+	t.Helper()
+	want, got := strings.Split(p.here(t, argv...), "\n"), strings.Split(in(t, p.target(), argv...), "\n")
+	if len(got) != len(want) {
+		t.Errorf("got %d lines, want %d:\n%s", len(got), len(want), strings.Join(got, "\n"))
+	}
+	for i := range min(len(got), len(want)) {
+		name, _, _ := strings.Cut(want[i], ": ")
+		if other, ok := differences[name]; ok {
+			want[i] = name + ": " + other
+		}
+		if got[i] != want[i] {
+			t.Errorf("got  %s\nwant %s", got[i], want[i])
+		}
+	}
+	if t.Failed() || testing.Verbose() {
+		t.Logf("%v in the pod:\n%s", argv, strings.Join(want, "\n"))
+	}
+}
+
 // sysctl sets one of the network of a process.
 func (p *handmade) sysctl(pid int, name, value string) {
 	p.t.Helper()
@@ -153,14 +192,14 @@ func (p *handmade) target() string { return fmt.Sprintf("process/%d", p.pid) }
 const inhabitant = user + 1
 
 // here runs a program in the pod's own network and names.
-func (p *handmade) here(argv ...string) string {
-	p.t.Helper()
+func (p *handmade) here(t testing.TB, argv ...string) string {
+	t.Helper()
 	cmd := exec.Command("nsenter", append([]string{"-t", strconv.Itoa(p.pid), "--net", "--mount", "--uts", "setpriv", "--reuid", strconv.Itoa(inhabitant), "--regid", strconv.Itoa(inhabitant), "--clear-groups", "--"}, argv...)...)
-	cmd.Env = environment()
+	cmd.Env = append(environment(), "PATH="+filepath.Join(w.dir, "bin")+":/usr/sbin:/usr/bin:/sbin:/bin")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		p.t.Fatalf("%v in the pod: %v: %s", argv, err, out)
+		t.Fatalf("%v in the pod: %v: %s", argv, err, out)
 	}
 	return strings.TrimSpace(string(out))
 }
@@ -308,6 +347,9 @@ func (p *handmade) serve() {
 	r.cond = sync.NewCond(&r.mu)
 	echo := func(b []byte, _ netip.AddrPort) []byte { return b }
 	for _, a := range []string{handWorld, handWorld6, handOther, handOther6} {
+		if !p.has(a) {
+			continue
+		}
 		p.udp(p.world, a, 7001, echo)
 		p.tcp(p.world, a, 7001, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })
 		p.tcp(p.world, a, 7002, func(c *net.TCPConn) { fmt.Fprint(c, "hello\n"); _, _ = io.Copy(io.Discard, c) })

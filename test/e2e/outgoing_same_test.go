@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -25,21 +24,7 @@ func TestAsInThePod(t *testing.T) {
 	} {
 		for _, area := range []string{"tcp", "udp", "odd"} {
 			t.Run(f.name+" "+area, func(t *testing.T) {
-				argv := []string{program, area, f.server, f.other, f.nowhere, f.self}
-				want, got := strings.Split(p.here(argv...), "\n"), strings.Split(in(t, p.target(), argv...), "\n")
-				if len(got) != len(want) {
-					t.Errorf("got %d lines, want %d:\n%s", len(got), len(want), strings.Join(got, "\n"))
-				}
-				for i := range min(len(got), len(want)) {
-					name, _, _ := strings.Cut(got[i], ": ")
-					expected := want[i]
-					if other, ok := differences[f.name][name]; ok {
-						expected = name + ": " + other
-					}
-					if got[i] != expected {
-						t.Errorf("got  %s\nwant %s", got[i], expected)
-					}
-				}
+				p.same(t, differences[f.name], program, area, f.server, f.other, f.nowhere, f.self)
 			})
 		}
 	}

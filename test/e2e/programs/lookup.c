@@ -1,9 +1,13 @@
 // lookup NAME...: what the C library makes of names, in its order, and of the
-// addresses' own names. It is built with each C library.
+// addresses' own names. lookup connect NAME PORT: what a server there says. It
+// is built with each C library.
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 static void show(const char *what, const char *name, int flags)
 {
@@ -31,8 +35,28 @@ static void show(const char *what, const char *name, int flags)
 	printf("\n");
 }
 
+// hear connects to the first address that takes it and prints a line from there.
+static int hear(const char *name, const char *port)
+{
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *all;
+	if (getaddrinfo(name, port, &hints, &all))
+		return printf("no such name\n"), 1;
+	for (struct addrinfo *a = all; a; a = a->ai_next) {
+		int s = socket(a->ai_family, a->ai_socktype, 0);
+		if (s < 0 || connect(s, a->ai_addr, a->ai_addrlen))
+			continue;
+		char line[100];
+		ssize_t n = write(s, "hi\n", 3) == 3 ? read(s, line, sizeof line) : 0;
+		printf("%.*s", n < 0 ? 0 : (int)n, line);
+		return 0;
+	}
+	return printf("nobody\n"), 1;
+}
+
 int main(int argc, char **argv)
 {
+	if (argc == 4 && !strcmp(argv[1], "connect"))
+		return hear(argv[2], argv[3]);
 	for (int i = 1; i < argc; i++) {
 		struct sockaddr_in a = {.sin_family = AF_INET};
 		if (inet_pton(AF_INET, argv[i], &a.sin_addr) == 1) {
