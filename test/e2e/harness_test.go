@@ -106,6 +106,7 @@ func buildPrograms(root string) error {
 		{"cp", filepath.Join(root, "bin", "mirrord"), w.mirrord},
 		{"cp", "programs/server.py", "programs/listeners.py", "programs/server.js", "programs/web.py", "programs/signals.py", "programs/hostile.py", "programs/victim.py", "programs/look.js", "programs/standins.py", bin},
 		{"gcc", "-static", "-O1", "-o", filepath.Join(bin, "cserver"), "programs/server.c"},
+		{"gcc", "-static", "-O1", "-o", filepath.Join(bin, "uring"), "programs/uring.c"},
 		{"gcc", "-O1", "-o", filepath.Join(bin, "lookup-glibc"), "programs/lookup.c"},
 		{"musl-gcc", "-static", "-O1", "-o", filepath.Join(bin, "lookup-musl"), "programs/lookup.c"},
 		{"javac", "-d", bin, "programs/Server.java", "programs/Ask.java", "programs/Jar.java", "programs/Look.java"},
@@ -380,6 +381,9 @@ const removedWithin = 10 * time.Second
 // of ours is left on this machine.
 func nothingLeft(t testing.TB) {
 	t.Helper()
+	if w.cluster == nil {
+		vanish(t) // the supervisor goes a moment after the command
+	}
 	noAgent(t, removedWithin)
 	for _, p := range processes(w.mirrord) {
 		t.Errorf("left on this machine: %s", p)
