@@ -117,6 +117,6 @@ func (s *supervisor) notCarried() func(kind string, pid int) {
 		}
 		told[kind+program] = true
 		s.emit(event.Event{Level: event.Info, Code: "socket-kind", Flow: "outgoing", Facts: map[string]string{"kind": kind, "program": program, "pid": fmt.Sprint(pid)},
-			Text: fmt.Sprintf("%s (process %d) asks for a %s socket: a session carries TCP, UDP and ping", program, pid, kind)})
+			Text: fmt.Sprintf("%s (process %d) asks for a socket of kind %s: a session carries TCP, UDP and ping", program, pid, kind)})
 	}
 }
