@@ -42,8 +42,6 @@ func (o *Outgoing) Decide(network string, dst netip.AddrPort, names []string) De
 		return Decision{Local, "outgoing.ignore_localhost is on"}
 	case network == "ping" && o.o.TCPLocal && o.o.UDPLocal:
 		return Decision{Local, "outgoing is off"}
-	case network != "ping" && dst.Port() == 0:
-		return Decision{Local, "port 0 is nobody's"}
 	case network == "tcp" && o.o.TCPLocal || network == "udp" && o.o.UDPLocal:
 		return Decision{Local, "outgoing." + network + " is off"}
 	}

@@ -38,7 +38,7 @@ func TestOutgoingDecide(t *testing.T) {
 		{"ignored localhost, mapped", OutgoingOptions{IgnoreLocalhost: true}, "udp", "[::ffff:127.0.0.1]:80", "", local, "ignore_localhost"},
 		{"ignored localhost, unspecified", OutgoingOptions{IgnoreLocalhost: true}, "tcp", "0.0.0.0:80", "", local, "ignore_localhost"},
 		{"ignored localhost, elsewhere", OutgoingOptions{IgnoreLocalhost: true}, "tcp", "10.0.0.1:80", "", remote, "default"},
-		{"port 0", OutgoingOptions{}, "tcp", "10.0.0.1:0", "", local, "port 0"},
+		{"port 0, where nobody is, is refused by the target", OutgoingOptions{}, "tcp", "10.0.0.1:0", "", remote, "default"},
 		{"ping", OutgoingOptions{}, "ping", "10.0.0.1:0", "", remote, "default"},
 		{"ping, UDP off", OutgoingOptions{UDPLocal: true}, "ping", "10.0.0.1:0", "", remote, "default"},
 		{"ping, outgoing off", OutgoingOptions{TCPLocal: true, UDPLocal: true}, "ping", "10.0.0.1:0", "", local, "outgoing is off"},
@@ -100,7 +100,7 @@ func TestOutgoingDecide(t *testing.T) {
 			}
 		})
 	}
-	if got := new(Outgoing).Decide("tcp", netip.AddrPort{}, nil); got.Where != Local { // port 0
+	if got := new(Outgoing).Decide("tcp", netip.AddrPort{}, nil); got.Where != Remote {
 		t.Errorf("no address at all: got %v", got)
 	}
 }

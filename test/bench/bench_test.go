@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
 func TestChoose(t *testing.T) {
 	for names, want := range map[string]string{
-		"":                                 "start local files outgoing incoming",
+		"":                                 "start local files outgoing dns link incoming",
 		"files":                            "files",
 		"incoming,start":                   "incoming start",
 		"start, local":                     "start local",

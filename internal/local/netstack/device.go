@@ -45,7 +45,7 @@ type device struct {
 	disp atomic.Pointer[stack.NetworkDispatcher]
 	wg   sync.WaitGroup // the read loop
 
-	echo func(pkt []byte) bool // takes a packet that is an echo request; set before serve
+	take func(pkt []byte) bool // takes a packet that is not the stack's; set before serve
 
 	ring         *ring  // of a packet socket; nil: packets are read
 	head4, head6 []byte // what is written before a packet without an offload
@@ -176,7 +176,7 @@ func (d *device) deliver(v *buffer.View) bool {
 	default:
 		return true
 	}
-	if d.echo(v.AsSlice()) {
+	if d.take(v.AsSlice()) {
 		return true
 	}
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})

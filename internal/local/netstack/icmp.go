@@ -20,6 +20,7 @@ var (
 	icmpNet        = icmpCode{header.ICMPv4NetUnreachable, header.ICMPv6NetworkUnreachable}  // ENETUNREACH
 	icmpHost       = icmpCode{header.ICMPv4HostUnreachable, header.ICMPv6AddressUnreachable} // EHOSTUNREACH
 	icmpPort       = icmpCode{header.ICMPv4PortUnreachable, header.ICMPv6PortUnreachable}    // ECONNREFUSED
+	icmpGroup      = icmpCode{header.ICMPv4NetProhibited, header.ICMPv6Prohibited}           // ENETUNREACH, EACCES; the plain one a UDP socket keeps to itself
 	icmpProhibited = icmpCode{header.ICMPv4AdminProhibited, header.ICMPv6Prohibited}         // EHOSTUNREACH, EACCES
 )
 
@@ -39,6 +40,13 @@ func icmpFor(errno syscall.Errno) (icmpCode, bool) {
 // unreachable sends "destination unreachable" from the destination to the
 // program, quoting its packet.
 func (d *device) unreachable(program, dst tcpip.Address, quoted []byte, code icmpCode) {
+	// From a group the kernel takes nothing; these are nobody's (RFC 7600, RFC 6666).
+	switch {
+	case header.IsV4MulticastAddress(dst) || dst == header.IPv4Broadcast:
+		dst = tcpip.AddrFrom4([4]byte{192, 0, 0, 8})
+	case header.IsV6MulticastAddress(dst):
+		dst = tcpip.AddrFrom16([16]byte{0: 1, 15: 8})
+	}
 	if program.Len() == header.IPv4AddressSize {
 		pkt := make([]byte, header.IPv4MinimumSize+header.ICMPv4MinimumSize+len(quoted))
 		ip := header.IPv4(pkt)

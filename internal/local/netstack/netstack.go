@@ -69,6 +69,9 @@ type Handler struct {
 	UDP func(ctx context.Context, f *UDPFlow)
 	// Echo is for ICMP echo requests. nil: they are answered "prohibited".
 	Echo func(ctx context.Context, f *EchoFlow)
+	// Stray is told of packets that nobody carries. It runs in the device's read
+	// loop: it must not wait. Optional.
+	Stray func(Stray)
 }
 
 // Stack is the network of one sandbox. Its methods may be called concurrently.
@@ -101,7 +104,7 @@ func New(device *os.File, address net.HardwareAddr, h Handler, memory Memory) (*
 		return nil, err
 	}
 	t := &Stack{device: d, h: h, memory: memory, attempts: map[stack.TransportEndpointID][]byte{}, echoes: map[echoID]*EchoFlow{}}
-	d.echo = t.takeEcho
+	d.take = func(pkt []byte) bool { return t.takeEcho(pkt) || t.takeStray(pkt) }
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.close = sync.OnceValue(t.end)
 	t.s = stack.New(stack.Options{

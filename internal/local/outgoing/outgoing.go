@@ -203,6 +203,7 @@ func (r *Router) report(t *route, err error) {
 	if t.network == "ping" && errors.Is(err, syscall.EACCES) {
 		r.tellNoPing(t, e)
 	}
+	r.tellForbidden(t, err)
 }
 
 // tellNoPing says once for each side that nobody may ping there.

@@ -299,6 +299,7 @@ func supervise(r *reporter, sc scenario, orders <-chan order) error {
 		},
 		Closed: func(id uint64) { r.say(event{Name: "closed", L: Listener{ID: id}}) },
 		Unix:   unixRole(r, sc),
+		Socket: func(kind string, pid int) { r.say(event{Name: "socket", Text: kind, N: pid}) },
 	}
 	kept := make(chan struct{})
 	go func() {

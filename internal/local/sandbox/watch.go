@@ -35,6 +35,10 @@ type Hooks struct {
 	Closed func(id uint64)
 	// Unix is about unix sockets; nil: they are all this machine's.
 	Unix *Unix
+	// Socket tells that a process asks for a socket of a kind that no session
+	// carries ("raw", "SCTP", …); the kernel answers it. It must not wait.
+	// Optional.
+	Socket func(kind string, pid int)
 }
 
 // watch is one run of Watch.
@@ -151,6 +155,10 @@ func (w *watch) begin(ctx context.Context, c *call) func() answer {
 		if w.unix != nil && !c.foreign() {
 			w.unix.Missed(Missed{Why: MissedRing, PID: c.pid()})
 		}
+		return nil
+	}
+	if c.Data.NR == unix.SYS_SOCKET {
+		w.tellKind(c)
 		return nil
 	}
 	isBind := c.Data.NR == unix.SYS_BIND

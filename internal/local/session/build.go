@@ -96,6 +96,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 			},
 			Closed: b.ports.Closed,
 			Unix:   b.unix,
+			Socket: s.notCarried(),
 		})
 		if err != nil && ctx.Err() == nil {
 			s.emit(event.Event{Level: event.Warning, Code: "no-watch", Flow: "incoming", Text: fmt.Sprintf("new listeners are not noticed any more: %v", err)})

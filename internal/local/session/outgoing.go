@@ -2,8 +2,10 @@ package session
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/mirrord-go/mirrord/internal/event"
@@ -84,7 +86,8 @@ func (s *supervisor) handler(b *built, o dns.Options) (h netstack.Handler, err e
 			}
 			names.UDP(ctx, f, func(ctx context.Context, f dns.UDPFlow, d rules.Decision) { out.CarryUDP(ctx, f, to, d) })
 		},
-		Echo: func(ctx context.Context, f *netstack.EchoFlow) { out.Ping(ctx, f) },
+		Echo:  func(ctx context.Context, f *netstack.EchoFlow) { out.Ping(ctx, f) },
+		Stray: func(p netstack.Stray) { out.Stray(p.Protocol, s.translate(p.Dst)) },
 	}, nil
 }
 
@@ -98,4 +101,23 @@ func (s *supervisor) targetFile(ctx context.Context, path string) (text string, 
 	s.emit(event.Event{Level: event.Detail, Code: "names-file", Flow: "dns",
 		Text: path + " of the target cannot be read: rules by name know less", Facts: map[string]string{"path": path}})
 	return "", false
+}
+
+// maxKinds bounds what is told of sockets: a program may have many names.
+const maxKinds = 100
+
+// notCarried says once for each program and kind of socket that a session does
+// not carry it. What it gives is called by one goroutine.
+func (s *supervisor) notCarried() func(kind string, pid int) {
+	told := map[string]bool{}
+	return func(kind string, pid int) {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		program := strings.TrimSpace(string(b))
+		if told[kind+program] || len(told) >= maxKinds {
+			return
+		}
+		told[kind+program] = true
+		s.emit(event.Event{Level: event.Info, Code: "socket-kind", Flow: "outgoing", Facts: map[string]string{"kind": kind, "program": program, "pid": fmt.Sprint(pid)},
+			Text: fmt.Sprintf("%s (process %d) asks for a socket of kind %s: a session carries TCP, UDP and ping", program, pid, kind)})
+	}
 }

@@ -67,7 +67,7 @@ var tasks = map[string]func(args []string) (values, error){
 	"cpu":   cpu, "run": runProgram,
 	"stat": statFiles, "opens": openFiles, "make": makeFiles,
 	"read": readFile, "random": randomReads, "write": writeFile, "open": openTwice, "walk": walk,
-	"rtt": roundTrips, "down": down, "up": up, "connections": connections,
+	"rtt": roundTrips, "exchange": largerTrips, "beside": besideBulk, "lookup": lookups, "down": down, "up": up, "connections": connections,
 	"http": requests,
 }
 

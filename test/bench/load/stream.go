@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -101,9 +102,18 @@ func number(text string) (int, error) {
 	return n, nil
 }
 
+// Sizes of exchanges in bytes: of the shortest, and of a small request with its
+// answer.
+const smallExchange, largerExchange = 64, 4 << 10
+
 // roundTrips ADDR N: 64 bytes there and back on one connection. It gives "p50"
 // and "p99".
-func roundTrips(args []string) (values, error) {
+func roundTrips(args []string) (values, error) { return exchanges(args, smallExchange) }
+
+// largerTrips is roundTrips with 4 KiB.
+func largerTrips(args []string) (values, error) { return exchanges(args, largerExchange) }
+
+func exchanges(args []string, size int) (values, error) {
 	if err := arguments(args, 2); err != nil {
 		return nil, err
 	}
@@ -116,7 +126,7 @@ func roundTrips(args []string) (values, error) {
 		return nil, err
 	}
 	defer c.Close()
-	buf := make([]byte, 64)
+	buf := make([]byte, size)
 	times := make([]float64, n)
 	for i := range times {
 		begin := time.Now()
@@ -124,6 +134,64 @@ func roundTrips(args []string) (values, error) {
 			return nil, err
 		}
 		if _, err := io.ReadFull(c, buf); err != nil {
+			return nil, err
+		}
+		times[i] = time.Since(begin).Seconds()
+	}
+	return quantiles(times), nil
+}
+
+// besideBulk ADDR N DIRECTION: largerTrips while another connection carries as
+// much as it can, "down" or "up".
+func besideBulk(args []string) (values, error) {
+	if err := arguments(args, 3); err != nil {
+		return nil, err
+	}
+	const endless, soon = 1 << 40, 500 * time.Millisecond // until its queues are full
+	what, ok := map[string]byte{"down": doDown, "up": doUp}[args[2]]
+	if !ok {
+		return nil, fmt.Errorf("no direction: %s", args[2])
+	}
+	c, err := dial(args[0], what, endless)
+	if err != nil {
+		return nil, err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf := make([]byte, 256<<10)
+		for err := error(nil); err == nil; { // until it is closed
+			if what == doDown {
+				_, err = c.Read(buf)
+			} else {
+				_, err = c.Write(buf)
+			}
+		}
+	}()
+	time.Sleep(soon)
+	v, err := largerTrips(args[:2])
+	_ = c.(*net.TCPConn).SetLinger(0) // what is on its way is nobody's
+	c.Close()
+	<-done
+	return v, err
+}
+
+// lookups NAME N: asks for the IPv4 addresses of a name, one after the other. It
+// gives "p50" and "p99".
+func lookups(args []string) (values, error) {
+	if err := arguments(args, 2); err != nil {
+		return nil, err
+	}
+	n, err := number(args[1])
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), streamTime)
+	defer cancel()
+	times := make([]float64, n)
+	for i := range times {
+		begin := time.Now()
+		if _, err := (&net.Resolver{PreferGo: true}).LookupNetIP(ctx, "ip4", args[0]); err != nil {
 			return nil, err
 		}
 		times[i] = time.Since(begin).Seconds()

@@ -46,13 +46,17 @@ func TestLookPath(t *testing.T) {
 }
 
 // evaluate runs a filter as the kernel does (the few instructions that it has).
-func evaluate(t *testing.T, p []unix.SockFilter, nr, arch uint32) uint32 {
+func evaluate(t *testing.T, p []unix.SockFilter, nr, arch uint32, args ...uint32) uint32 {
 	t.Helper()
 	var acc uint32
 	for pc := 0; pc < len(p); pc++ {
 		switch i := p[pc]; i.Code {
 		case unix.BPF_LD | unix.BPF_W | unix.BPF_ABS:
-			acc = map[uint32]uint32{offsetNR: nr, offsetArch: arch}[i.K]
+			if acc = map[uint32]uint32{offsetNR: nr, offsetArch: arch}[i.K]; i.K >= offsetDomain {
+				acc = args[(i.K-offsetDomain)/8]
+			}
+		case unix.BPF_ALU | unix.BPF_AND | unix.BPF_K:
+			acc &= i.K
 		case unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K:
 			if acc == i.K {
 				pc += int(i.Jt)
@@ -92,6 +96,30 @@ func TestFilter(t *testing.T) {
 			}
 			if got := evaluate(t, filter(c.goarch, connects), c.nr, c.arch); got != want {
 				t.Errorf("%s: call %d of architecture %#x, connects %v: got %#x, want %#x", c.goarch, c.nr, c.arch, connects, got, want)
+			}
+		}
+	}
+}
+
+// Of sockets the filter sends what no session carries.
+func TestFilterOfSockets(t *testing.T) {
+	const cloexec = unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
+	for _, c := range []struct {
+		domain, typ, protocol uint32
+		want                  bool
+	}{
+		{unix.AF_INET, unix.SOCK_STREAM, 0, false}, {unix.AF_INET6, unix.SOCK_DGRAM | cloexec, unix.IPPROTO_UDP, false},
+		{unix.AF_INET, unix.SOCK_STREAM | cloexec, unix.IPPROTO_MPTCP, false}, {unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP, false},
+		{unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_ICMP, false}, {unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_ICMPV6, false},
+		{unix.AF_UNIX, unix.SOCK_SEQPACKET, 0, false}, {unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE, false}, {unix.AF_ALG, unix.SOCK_SEQPACKET, 0, false},
+		{unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP, true}, {unix.AF_INET6, unix.SOCK_RAW | cloexec, 0, true}, {unix.AF_PACKET, unix.SOCK_DGRAM, 0, true},
+		{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_SCTP, true}, {unix.AF_INET, unix.SOCK_SEQPACKET, 0, true}, {unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_UDPLITE, true},
+		{unix.AF_VSOCK, unix.SOCK_STREAM, 0, true}, {unix.AF_BLUETOOTH, unix.SOCK_RAW, 1, true},
+	} {
+		for goarch, at := range map[string][2]uint32{"amd64": {41, unix.AUDIT_ARCH_X86_64}, "arm64": {198, unix.AUDIT_ARCH_AARCH64}} {
+			got := evaluate(t, filter(goarch, false), at[0], at[1], c.domain, c.typ, c.protocol) == retUserNotif
+			if got != c.want {
+				t.Errorf("%s: socket(%d, %#x, %d): sent %v, want %v", goarch, c.domain, c.typ, c.protocol, got, c.want)
 			}
 		}
 	}

@@ -24,6 +24,8 @@ const (
 	retUserNotif = 0x7fc00000
 
 	offsetNR, offsetArch = 0, 4 // in struct seccomp_data
+	// Of the arguments the low halves, little endian.
+	offsetDomain, offsetType, offsetProtocol = 16, 24, 32
 )
 
 // connect is connect(2) by architecture.
@@ -31,16 +33,17 @@ var connect = map[string]uint32{"amd64": 42, "arm64": 203}
 
 // filter is the program that sends the calls which can make a listener to the
 // supervisor and lets all others pass: listen, bind, and io_uring_setup, whose
-// operations no filter sees. Programs with another set of numbers (32 bit) are
-// sent too, where they could make one; the supervisor tells by the
-// architecture. With connects it sends connect(2) too, of this architecture only.
+// operations no filter sees; and socket for what no session carries. Programs
+// with another set of numbers (32 bit) are sent too, where they could make one;
+// the supervisor tells by the architecture. With connects it sends connect(2)
+// too, of this architecture only.
 func filter(goarch string, connects bool) []unix.SockFilter {
-	arch := uint32(unix.AUDIT_ARCH_X86_64)
+	arch, socket := uint32(unix.AUDIT_ARCH_X86_64), uint32(41)
 	foreign := []uint32{102, 363} // i386: socketcall, listen
 	native := []uint32{50, 49, 425,
 		0x40000000 | 50} // x32: listen
 	if goarch == "arm64" {
-		arch = unix.AUDIT_ARCH_AARCH64
+		arch, socket = unix.AUDIT_ARCH_AARCH64, 198
 		foreign = []uint32{284} // arm: listen
 		native = []uint32{201, 200, 425}
 	}
@@ -52,19 +55,49 @@ func filter(goarch string, connects bool) []unix.SockFilter {
 		jeq  = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
 		ret  = unix.BPF_RET | unix.BPF_K
 	)
-	one := func(nrs []uint32) (p []unix.SockFilter) {
+	allow := unix.SockFilter{Code: ret, K: retAllow}
+	sent := func(nrs []uint32) (p []unix.SockFilter) {
 		p = append(p, unix.SockFilter{Code: load, K: offsetNR})
 		for _, nr := range nrs {
 			p = append(p, unix.SockFilter{Code: jeq, K: nr, Jt: 0, Jf: 1}, unix.SockFilter{Code: ret, K: retUserNotif})
 		}
-		return append(p, unix.SockFilter{Code: ret, K: retAllow})
+		return p
 	}
-	others := one(foreign)
+	others := append(sent(foreign), allow)
 	p := []unix.SockFilter{
 		{Code: load, K: offsetArch},
 		{Code: jeq, K: arch, Jt: uint8(len(others)), Jf: 0},
 	}
-	return append(append(p, others...), one(native)...)
+	p = append(append(p, others...), sent(native)...)
+	p = append(p, unix.SockFilter{Code: jeq, K: socket, Jt: 1, Jf: 0}, allow, unix.SockFilter{Code: load, K: offsetDomain})
+	return append(p, sockets()...)
+}
+
+// sockets is the part of the filter about socket(2), which begins with the
+// domain loaded: it sends all but unix sockets, netlink's and the kernel's
+// cryptography, and of the internet's all but streams and datagrams of TCP, UDP,
+// ICMP and MPTCP.
+func sockets() (p []unix.SockFilter) {
+	const (
+		load = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
+		jeq  = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+		and  = unix.BPF_ALU | unix.BPF_AND | unix.BPF_K
+		ret  = unix.BPF_RET | unix.BPF_K
+		mask = 0xf // SOCK_TYPE_MASK, linux/net.h
+	)
+	pass := func(ks ...uint32) (p []unix.SockFilter) {
+		for _, k := range ks {
+			p = append(p, unix.SockFilter{Code: jeq, K: k, Jt: 0, Jf: 1}, unix.SockFilter{Code: ret, K: retAllow})
+		}
+		return p
+	}
+	send := unix.SockFilter{Code: ret, K: retUserNotif}
+	p = pass(unix.AF_UNIX, unix.AF_NETLINK, unix.AF_ALG)
+	p = append(p, unix.SockFilter{Code: jeq, K: unix.AF_INET, Jt: 2, Jf: 0}, unix.SockFilter{Code: jeq, K: unix.AF_INET6, Jt: 1, Jf: 0}, send,
+		unix.SockFilter{Code: load, K: offsetType}, unix.SockFilter{Code: and, K: mask},
+		unix.SockFilter{Code: jeq, K: unix.SOCK_STREAM, Jt: 2, Jf: 0}, unix.SockFilter{Code: jeq, K: unix.SOCK_DGRAM, Jt: 1, Jf: 0}, send,
+		unix.SockFilter{Code: load, K: offsetProtocol})
+	return append(append(p, pass(0, unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6, unix.IPPROTO_MPTCP)...), send)
 }
 
 // installFilter puts the filter on this thread and hands its listener to the

@@ -3,6 +3,9 @@
 //	crowd echo ADDRESS      sends back what comes; prints "listening"
 //	crowd hold N ADDRESS    opens N connections to an echo, which are all open at the same time;
 //	                        prints "N open", then "N intact" when each has carried 64 KiB both ways
+//	crowd rate N SECONDS ADDRESS...
+//	                        opens N connections a second, to each address in turn, with 64 bytes both ways
+//	                        on each; prints "N made" and "slowest MILLISECONDS"
 //	crowd stall N ADDRESS   begins N uploads over HTTP and leaves them unfinished;
 //	                        prints "N stalled" and waits for the end of its input
 package main
@@ -16,6 +19,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -47,6 +51,13 @@ func run(what string, args []string) error {
 	n, err := strconv.Atoi(args[0])
 	if err != nil {
 		return err
+	}
+	if what == "rate" {
+		seconds, err := strconv.Atoi(args[1])
+		if err != nil {
+			return err
+		}
+		return rate(n, seconds, args[2:])
 	}
 	conns, err := dial(n, args[1])
 	if err != nil {
@@ -138,6 +149,33 @@ func exchange(c net.Conn, size int, seed uint64) error {
 		return fmt.Errorf("connection %d: other bytes came back", seed)
 	}
 	return <-wrote
+}
+
+// rate makes each connection when it is due, whatever became of those before.
+func rate(perSecond, seconds int, addresses []string) error {
+	n := perSecond * seconds
+	took, errs := make([]time.Duration, n), make([]error, n)
+	begin := time.Now()
+	var wg sync.WaitGroup
+	for i := range n {
+		due := begin.Add(time.Duration(i) * time.Second / time.Duration(perSecond))
+		time.Sleep(time.Until(due)) // the rate is what is wanted
+		wg.Go(func() {
+			c, err := net.DialTimeout("tcp", addresses[i%len(addresses)], patient)
+			if err == nil {
+				err = exchange(c, 64, uint64(i))
+				c.Close()
+			}
+			took[i], errs[i] = time.Since(due), err
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	fmt.Println(n, "made")
+	fmt.Println("slowest", slices.Max(took).Milliseconds())
+	return nil
 }
 
 func stall(conns []net.Conn) error {

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/mirrord-go/mirrord/test/bench/measure"
+)
+
+// What shares a link: lookups, which take one round trip of it, and small
+// exchanges beside a transfer that fills it.
+
+// service is a name that every cluster has; the search list is not asked.
+const service = "kubernetes.default.svc.cluster.local."
+
+func dnsRows(ctx context.Context, w *world) ([]measure.Row, error) {
+	far, err := w.over(ctx, line{delay: shapedTrip / 2})
+	if err != nil {
+		return nil, err
+	}
+	var rows []measure.Row
+	for _, part := range []struct {
+		away string
+		link link
+	}{{"0 ms away", w.direct()}, {"20 ms away", far}} {
+		e, err := w.streamEnds(ctx, part.link)
+		if err != nil {
+			return nil, err
+		}
+		inMicroseconds := func(v values) float64 { return v["p50"] * 1e6 }
+		rows = append(rows, measure.Row{Name: "lookup of a service, " + part.away, Unit: "µs", Against: "round trip", Budget: measure.Within(500),
+			Ours: e.sample(inMicroseconds, "lookup", service, "200"), Reference: sample(e.native, inMicroseconds, "rtt", e.forward.addr, "200")})
+	}
+	return rows, nil
+}
+
+func linkRows(ctx context.Context, w *world) ([]measure.Row, error) {
+	shaped, err := w.over(ctx, line{delay: shapedTrip / 2, rate: mbit200})
+	if err != nil {
+		return nil, err
+	}
+	var rows []measure.Row
+	for _, part := range []struct {
+		away string
+		link link
+	}{{"0 ms away", w.direct()}, {"200 Mbit/s, 20 ms away", shaped}} {
+		e, err := w.streamEnds(ctx, part.link)
+		if err != nil {
+			return nil, err
+		}
+		p99 := func(v values) float64 { return v["p99"] * float64(time.Second/time.Millisecond) }
+		for _, direction := range []string{"down", "up"} {
+			rows = append(rows, measure.Row{Name: "4 KiB exchange beside a stream " + direction + ", p99, " + part.away, Unit: "ms", Against: "idle", Budget: measure.AtMost(5),
+				Ours: e.sample(p99, "beside", e.server, "200", direction), Reference: e.sample(p99, "exchange", e.server, "200")})
+		}
+	}
+	return rows, nil
+}

@@ -1,0 +1,50 @@
+package e2e
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// differences are the cases that end otherwise in a session than in the pod, as
+// docs/flows/outgoing.md says: what the session shows.
+var differences = map[string]map[string]string{
+	// In the pod nobody says that nobody hears it.
+	"IPv4": {"a socket connected to a group": "<nil> <nil> true ENETUNREACH"},
+	"IPv6": {"a socket connected to a group": "<nil> <nil> true EACCES"},
+}
+
+// A program that looks closely sees the same in a session as in the pod: each
+// case of programs/network is run in both, over both families.
+func TestAsInThePod(t *testing.T) {
+	p := handmadePod(t, families{four: true, six: true})
+	p.serve()
+	program := filepath.Join(w.dir, "bin", "network")
+	for _, f := range []struct{ name, server, other, nowhere, self string }{
+		{"IPv4", handWorld, handOther, handNowhere, handPod}, {"IPv6", handWorld6, handOther6, handNowhere6, handPod6},
+	} {
+		for _, area := range []string{"tcp", "udp", "odd"} {
+			t.Run(f.name+" "+area, func(t *testing.T) {
+				p.same(t, differences[f.name], program, area, f.server, f.other, f.nowhere, f.self)
+			})
+		}
+	}
+}
+
+// What no session carries is said once, by name.
+func TestNotCarriedIsSaidOnce(t *testing.T) {
+	p := handmadePod(t, families{four: true, six: true})
+	p.serve()
+	four := strings.Join([]string{"network odd", handWorld, handOther, handNowhere, handPod}, " ")
+	six := strings.Join([]string{"network odd", handWorld6, handOther6, handNowhere6, handPod6}, " ")
+	r := start(t, "-t", p.target(), "bash", "-c", strings.Join([]string{four, six, four, six, "sleep 0.5"}, "; "))
+	if code := r.end(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	for _, want := range []string{"asks for a socket of kind raw:", "asks for a socket of kind packet:", "asks for a socket of kind SCTP:", "asks for a socket of kind CAN:",
+		"multicast to 239.7.7.7:7007 does not leave", "multicast to [ff0e::7:7]:7007 does not leave", "broadcast to 255.255.255.255:7007 does not leave", "UDP to 10.77.0.255:7007 does not leave"} {
+		if n := strings.Count(r.stderr.String(), want); n != 1 {
+			t.Errorf("%q is said %d times, want once", want, n)
+		}
+	}
+}
