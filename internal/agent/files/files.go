@@ -104,8 +104,13 @@ func (s *Server) Close() error {
 // Serve answers m on stream, which it then owns. It returns false, and owns
 // nothing, when m is no file request.
 func (s *Server) Serve(ctx context.Context, stream *link.Stream, m protocol.Message) bool {
-	if m, ok := m.(*protocol.Survey); ok {
+	switch m := m.(type) {
+	case *protocol.Survey:
 		s.survey(ctx, stream, m)
+		stream.Close()
+		return true
+	case *protocol.ReadAt:
+		s.reads(ctx, stream, m)
 		stream.Close()
 		return true
 	}
@@ -122,8 +127,6 @@ func (s *Server) Serve(ctx context.Context, stream *link.Stream, m protocol.Mess
 		reply, err = do(ctx, s, func() (*protocol.Attr, error) { return s.stat(m) })
 	case *protocol.Open:
 		reply, err = do(ctx, s, func() (*protocol.Opened, error) { return s.open(m) })
-	case *protocol.ReadAt:
-		reply, err = do(ctx, s, func() (*protocol.Data, error) { return s.readAt(m) })
 	case *protocol.CloseHandle:
 		reply, err = s.closeHandle(m)
 	case *protocol.Readlink:
@@ -397,6 +400,35 @@ func (s *Server) use(number uint64) (*handle, error) {
 	}
 	h.busy.Add(1)
 	return h, nil
+}
+
+// reads answers m and what follows it on stream, one after the other: what was
+// asked for first is there first. Each has its own errno.
+func (s *Server) reads(ctx context.Context, stream *link.Stream, m protocol.Message) {
+	for s.sendRead(ctx, stream, m) {
+		var err error
+		if m, err = stream.Receive(); err != nil {
+			return
+		}
+	}
+}
+
+// sendRead answers one request among reads; false: nobody listens.
+func (s *Server) sendRead(ctx context.Context, stream *link.Stream, m protocol.Message) bool {
+	read, ok := m.(*protocol.ReadAt)
+	if !ok {
+		return stream.Send(&protocol.Answer{Errno: syscall.EPROTO}) == nil
+	}
+	leave, err := s.room(ctx, read)
+	if err != nil {
+		return stream.Send(&protocol.Answer{Errno: errnoOf(err)}) == nil
+	}
+	defer leave()
+	data, err := do(ctx, s, func() (*protocol.Data, error) { return s.readAt(read) })
+	if err != nil {
+		return stream.Send(&protocol.Answer{Errno: errnoOf(err)}) == nil
+	}
+	return stream.Send(data) == nil
 }
 
 func (s *Server) readAt(m *protocol.ReadAt) (*protocol.Data, error) {
