@@ -35,17 +35,16 @@ type ahead struct {
 
 func newAhead() ahead { return ahead{chunks: map[int64]*piece{}, window: 1} }
 
-// piece is a chunk that comes.
+// piece is a chunk that comes. What is not constant is guarded by the file's mu.
 type piece struct {
 	number int64
-	ready  chan struct{} // closed when the rest is set
-	at     time.Time
+	ready  chan struct{} // closed when it has come
+	at     time.Time     // when that was
 	data   []byte
-	err    error
+	err    error       // errOver: who waits for it asks alone
+	timer  *time.Timer // drops it
 
-	// Guarded by the file's mu.
-	used, come, gone bool        // it has been read, it has come, it was dropped
-	timer            *time.Timer // drops it; set when it has come
+	used, come, gone bool // it has been read, it has come, it was dropped
 }
 
 // usable reports whether c is on its way or has come a moment ago. Time on the
@@ -84,19 +83,28 @@ func (f *remoteFile) readSome(ctx context.Context, p []byte, off int64) (int, er
 			return 0, syscall.EINTR
 		}
 	}
-	if c.err != nil || len(c.data) < chunk {
-		f.drop(c) // the end of a file may grow: ask again next time
-	}
+	data, err := f.taken(c)
 	switch at := off - i*chunk; {
-	case c.err == errOver:
+	case err == errOver:
 		return f.readAlone(ctx, p, off)
-	case c.err != nil:
-		return 0, c.err
-	case at >= int64(len(c.data)):
+	case err != nil:
+		return 0, err
+	case at >= int64(len(data)):
 		return 0, nil
 	default:
-		return copy(p, c.data[at:]), nil
+		return copy(p, data[at:]), nil
 	}
+}
+
+// taken gives what has come.
+func (f *remoteFile) taken(c *piece) ([]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	data, err := c.data, c.err
+	if f.ahead.chunks[c.number] == c && (err != nil || len(data) < chunk) {
+		f.forget(c.number) // the end of a file may grow: ask again next time
+	}
+	return data, err
 }
 
 // readAlone reads a part of p without reading ahead.
@@ -174,18 +182,6 @@ func (f *remoteFile) want(i int64) *piece {
 	return c
 }
 
-// arrived notes what became of c. mu is held.
-func (f *remoteFile) arrived(c *piece, data []byte, err error) {
-	c.data, c.err, c.at, c.come = data, err, time.Now(), true
-	close(c.ready)
-	<-f.r.ahead
-	if c.gone {
-		f.r.memory.Give(chunk)
-		return
-	}
-	c.timer = time.AfterFunc(waits, func() { f.expire(c) })
-}
-
 // giveUp sees to it that nobody waits behind c, which is late.
 func (f *remoteFile) giveUp(c *piece) {
 	f.mu.Lock()
@@ -195,13 +191,16 @@ func (f *remoteFile) giveUp(c *piece) {
 	}
 }
 
-// drop forgets c.
-func (f *remoteFile) drop(c *piece) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.ahead.chunks[c.number] == c {
-		f.forget(c.number)
+// arrived notes what became of c. mu is held.
+func (f *remoteFile) arrived(c *piece, data []byte, err error) {
+	c.data, c.err, c.at, c.come = data, err, time.Now(), true
+	close(c.ready)
+	<-f.r.ahead
+	if c.gone {
+		f.release(c)
+		return
 	}
+	c.timer = time.AfterFunc(waits, func() { f.expire(c) })
 }
 
 // forget drops chunk i, if there is one. mu is held.
@@ -212,9 +211,16 @@ func (f *remoteFile) forget(i int64) {
 	}
 	delete(f.ahead.chunks, i)
 	if c.gone = true; c.come { // else its memory is still needed
-		c.timer.Stop() // which would keep the bytes
-		f.r.memory.Give(chunk)
+		c.timer.Stop()
+		f.release(c)
 	}
+}
+
+// release gives c's memory back, which is nobody's then: a stopped timer knows c
+// for a while. mu is held.
+func (f *remoteFile) release(c *piece) {
+	c.data, c.err = nil, errOver
+	f.r.memory.Give(chunk)
 }
 
 // forgetAll drops all chunks, also those on their way. mu is held.
@@ -228,9 +234,11 @@ func (f *remoteFile) forgetAll() {
 // expire drops c when it is too old to be used: a file that is open and not
 // read keeps nothing. What nobody has read by then was asked for too early.
 func (f *remoteFile) expire(c *piece) {
-	f.drop(c)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.ahead.chunks[c.number] == c {
+		f.forget(c.number)
+	}
 	if !c.used {
 		f.ahead.window = 1
 	}

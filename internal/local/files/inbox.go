@@ -162,7 +162,7 @@ func (f *remoteFile) leave(b *inbox, err error) {
 	}
 	for _, c := range b.asked {
 		f.arrived(c, nil, err)
-		if f.ahead.chunks[c.number] == c {
+		if f.ahead.chunks[c.number] == c && err == errOver {
 			f.forget(c.number)
 		}
 		err = errOver

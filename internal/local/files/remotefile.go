@@ -205,9 +205,18 @@ func (f *remoteFile) notice() {
 	if !ok || !e.at.After(f.at) || f.gone || f.key(e.attr) != f.key(&f.attr) || same(e.attr, &f.attr) {
 		return
 	}
-	f.attr, f.at = *e.attr, e.at
-	f.head, f.headAt, f.whole = nil, time.Time{}, false
-	f.forgetAll()
+	f.learn(e.attr, e.at)
+}
+
+// learn notes what the file is now; what was read before it changed is dropped.
+// mu is held.
+func (f *remoteFile) learn(a *protocol.Attr, at time.Time) {
+	if !same(a, &f.attr) {
+		f.head, f.headAt, f.whole = nil, time.Time{}, false
+		f.forgetAll()
+	}
+	f.attr, f.at = *a, at
+	f.attr.Data = nil
 }
 
 // same reports whether a file is unchanged.
@@ -362,8 +371,7 @@ func (f *remoteFile) Stat(ctx context.Context) (protocol.Attr, time.Duration, er
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err == nil && f.key(now) == f.key(&f.attr) {
-		f.attr, f.at = *now, at
-		f.attr.Data = nil
+		f.learn(now, at)
 	}
 	// Otherwise it has no name any more, and is what it was.
 	return f.attr, f.r.left(at), nil
