@@ -109,6 +109,10 @@ func (s *Server) Serve(ctx context.Context, stream *link.Stream, m protocol.Mess
 		s.survey(ctx, stream, m)
 		stream.Close()
 		return true
+	case *protocol.Open:
+		s.opens(ctx, stream, m)
+		stream.Close()
+		return true
 	case *protocol.ReadAt:
 		s.reads(ctx, stream, m)
 		stream.Close()
@@ -125,8 +129,6 @@ func (s *Server) Serve(ctx context.Context, stream *link.Stream, m protocol.Mess
 	switch m := m.(type) {
 	case *protocol.Stat:
 		reply, err = do(ctx, s, func() (*protocol.Attr, error) { return s.stat(m) })
-	case *protocol.Open:
-		reply, err = do(ctx, s, func() (*protocol.Opened, error) { return s.open(m) })
 	case *protocol.CloseHandle:
 		reply, err = s.closeHandle(m)
 	case *protocol.Readlink:

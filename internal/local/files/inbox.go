@@ -11,10 +11,10 @@ import (
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
-// idleTime is how long an inbox stays open with nothing on its way. Its stream
-// has a window that has grown to what the link carries, which a program that
-// computes between its reads should find again; and which others should have
-// when it does not come back.
+// idleTime is how long the stream of an open file, for what is read ahead or for
+// changes, stays open with nothing on its way. Its window has grown to what the
+// link carries, which a program that computes between its reads should find
+// again; and which others should have when it does not come back.
 const idleTime = time.Second
 
 // errOver is what a piece gets whose inbox has ended before it came. It says

@@ -50,10 +50,12 @@ type lagging struct {
 	lag   time.Duration
 	rate  int       // bytes a second; 0: no limit
 	free  time.Time // when all that was written has left
-	out   chan late
-	once  sync.Once
 	wg    sync.WaitGroup
 	wrote func(n int)
+
+	mu     sync.Mutex // guards the sending and the closing of out
+	out    chan late
+	closed bool
 }
 
 type late struct {
@@ -85,14 +87,25 @@ func (l *lagging) Write(p []byte) (int, error) {
 	if l.rate > 0 {
 		l.free = l.free.Add(time.Duration(len(p)) * time.Second / time.Duration(l.rate))
 	}
-	l.out <- late{l.free.Add(l.lag), append([]byte(nil), p...)}
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return 0, io.ErrClosedPipe
+	}
+	l.out <- late{l.free.Add(l.lag), append([]byte(nil), p...)} // it has room for all that a test sends
+	l.mu.Unlock()
 	const queue = 20 * time.Millisecond // then who writes is held up
 	time.Sleep(time.Until(l.free.Add(-queue)))
 	return len(p), nil
 }
 
 func (l *lagging) Close() error {
-	l.once.Do(func() { close(l.out) })
+	l.mu.Lock()
+	if !l.closed {
+		l.closed = true
+		close(l.out)
+	}
+	l.mu.Unlock()
 	return l.Conn.Close()
 }
 

@@ -102,16 +102,24 @@ func (r *remote) open(ctx context.Context, s side, p string, want uint64) (*remo
 // openHeld opens a file with a handle.
 func (r *remote) openHeld(ctx context.Context, s side, p string, want uint64, m *protocol.Open) (*remoteFile, error) {
 	gen := r.generation(want)
+	writes := m.Flags&unix.O_ACCMODE != unix.O_RDONLY
 	calling, done := r.bound(ctx)
-	o, err := r.openHandle(calling, m)
+	var o *protocol.Opened
+	var stream *link.Stream
+	var err error
+	if writes {
+		o, stream, err = r.openStream(calling, m)
+	} else {
+		o, err = r.openHandle(calling, m)
+	}
 	done()
 	if err != nil {
 		return nil, err
 	}
 	f := r.file(s, p, &o.Attr, gen)
 	f.adopt(o)
-	if m.Flags&unix.O_ACCMODE != unix.O_RDONLY {
-		f.box = newOutbox(r, f.id)
+	if writes {
+		f.box = newOutbox(r, f.id, stream)
 	}
 	if want == 0 { // made just now, or nobody cares
 		f.gen = r.generation(f.id)
@@ -139,11 +147,41 @@ func (f *remoteFile) checked(want uint64) (*remoteFile, error) {
 
 func (f *remoteFile) key(a *protocol.Attr) uint64 { return attrKey(f.side, f.path, a) }
 
+// openHandle opens a file for reading.
 func (r *remote) openHandle(calling context.Context, m *protocol.Open) (*protocol.Opened, error) {
 	o, err := ask[*protocol.Opened](calling, r, m)
 	if err != nil {
 		return nil, err
 	}
+	return r.checkOpened(m, o)
+}
+
+// openStream opens a file and gives the stream on which its changes may follow,
+// whose window comes with the answer; nil: there is none.
+func (r *remote) openStream(calling context.Context, m *protocol.Open) (*protocol.Opened, *link.Stream, error) {
+	s, err := r.peer.Open(calling, link.Bulk, m)
+	if err != nil {
+		return nil, nil, explain(calling, err)
+	}
+	stop := context.AfterFunc(calling, func() { _ = s.Reset(syscall.ECANCELED) })
+	reply, err := s.Receive()
+	alive := stop()
+	var o *protocol.Opened
+	if err == nil {
+		if o, err = as[*protocol.Opened](reply); err == nil {
+			o, err = r.checkOpened(m, o)
+		}
+	} else {
+		err = explain(calling, err)
+	}
+	if err != nil || !alive {
+		s.Close()
+		return o, nil, err
+	}
+	return o, s, nil
+}
+
+func (r *remote) checkOpened(m *protocol.Open, o *protocol.Opened) (*protocol.Opened, error) {
 	if uint64(len(o.Data)) > uint64(m.Prefetch) {
 		r.closeHandle(o.Handle)
 		return nil, fmt.Errorf("the agent sent %d bytes for %d: %w", len(o.Data), m.Prefetch, syscall.EIO)
