@@ -157,7 +157,7 @@ func (c *Conn) compose(buf []byte) []byte {
 		c.pongDue = false
 	}
 	if c.pingDue {
-		c.pingAt = time.Since(c.start)
+		c.pingAt = max(1, time.Since(c.start)) // 0 is no time
 		buf = appendToken(buf, typePing, uint64(c.pingAt))
 		c.pingDue = false
 	}

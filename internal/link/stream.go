@@ -83,7 +83,7 @@ func (c *Conn) newStream(id uint64, lane Lane, owner Role) *Stream {
 	if !c.take(c.share(lane, owner), StreamCost) {
 		return nil
 	}
-	s := &Stream{counted: true, c: c, id: id, lane: lane, owner: owner, window: minWindow}
+	s := &Stream{counted: true, c: c, id: id, lane: lane, owner: owner, window: minWindow, grownAt: time.Since(c.start)}
 	s.readable.L, s.taken.L = &c.mu, &c.mu
 	s.readLimit.cond, s.writeLimit.cond = &s.readable, &s.taken
 	c.streams[id] = s

@@ -24,8 +24,8 @@ const (
 
 	// firstWindow is what a stream begins with when memory is plentiful: at
 	// 20 ms 13 MB/s, until growth has measured more; and a whole reply to most
-	// reads of files.
-	firstWindow = 256 << 10
+	// reads of files, of 256 KiB and what is around them.
+	firstWindow = 260 << 10
 
 	// maxWindow bounds one stream: what package resume keeps in flight in all.
 	maxWindow = 4 << 20
@@ -146,7 +146,7 @@ func (c *Conn) trip() (least time.Duration) {
 // consumed gives credit for n bytes that were read, or dropped. mu is held.
 func (s *Stream) wasConsumed(n int) {
 	s.consumed += uint64(n)
-	if s.finIn || s.gone {
+	if s.finIn || s.gone || s.windowDue { // what is to be granted is counted when it is
 		return
 	}
 	if s.consumed+uint64(s.window)-s.granted >= uint64(s.window/2) {

@@ -62,11 +62,20 @@ func (e *UnknownKindError) Error() string {
 
 // Append adds the bytes of m to dst and returns the extended slice.
 func Append(dst []byte, m Message) []byte {
-	c := &codec{out: make([]byte, 0, 64)}
+	// The body goes behind room for what comes before it: large ones are copied
+	// once.
+	const room = 2 * binary.MaxVarintLen64
+	c := &codec{out: make([]byte, room, 64+room)}
 	m.fields(c)
-	dst = binary.AppendUvarint(dst, uint64(m.Kind()))
-	dst = binary.AppendUvarint(dst, uint64(len(c.out)))
-	return append(dst, c.out...)
+	var head [room]byte
+	h := binary.AppendUvarint(head[:0], uint64(m.Kind()))
+	h = binary.AppendUvarint(h, uint64(len(c.out)-room))
+	b := c.out[room-len(h):]
+	copy(b, h)
+	if dst == nil {
+		return b
+	}
+	return append(dst, b...)
 }
 
 // Read reads one message from r, which should be buffered or cheap to read
@@ -116,8 +125,8 @@ const firstBody = 16 << 10
 func readBody(r io.Reader, n int) ([]byte, error) {
 	b := make([]byte, 0, min(n, firstBody))
 	for len(b) < n {
-		if len(b) == cap(b) {
-			b = append(make([]byte, 0, min(n, 4*cap(b))), b...)
+		if len(b) == cap(b) { // its beginning has come
+			b = append(make([]byte, 0, n), b...)
 		}
 		k, err := io.ReadFull(r, b[len(b):cap(b)])
 		b = b[:len(b)+k]

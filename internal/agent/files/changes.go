@@ -13,6 +13,31 @@ import (
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
+// opens answers m. What follows it on stream are changes of the file: who opens
+// it to write can send them at once, with the stream's window there already.
+func (s *Server) opens(ctx context.Context, stream *link.Stream, m *protocol.Open) {
+	if err := s.sendOpened(ctx, stream, m); err != nil {
+		_ = stream.Send(&protocol.Answer{Errno: errnoOf(err)})
+		return
+	}
+	if next, err := stream.Receive(); err == nil {
+		s.changes(ctx, stream, next)
+	}
+}
+
+func (s *Server) sendOpened(ctx context.Context, stream *link.Stream, m *protocol.Open) error {
+	leave, err := s.room(ctx, m)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	reply, err := do(ctx, s, func() (*protocol.Opened, error) { return s.open(m) })
+	if err == nil {
+		_ = stream.Send(reply) // if it fails, so does what follows
+	}
+	return err
+}
+
 // changes does m and what follows it on stream, one after the other, and
 // answers each. After one that failed nothing is done any more: a program that
 // had waited for each would have stopped there.

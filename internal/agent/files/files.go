@@ -104,8 +104,17 @@ func (s *Server) Close() error {
 // Serve answers m on stream, which it then owns. It returns false, and owns
 // nothing, when m is no file request.
 func (s *Server) Serve(ctx context.Context, stream *link.Stream, m protocol.Message) bool {
-	if m, ok := m.(*protocol.Survey); ok {
+	switch m := m.(type) {
+	case *protocol.Survey:
 		s.survey(ctx, stream, m)
+		stream.Close()
+		return true
+	case *protocol.Open:
+		s.opens(ctx, stream, m)
+		stream.Close()
+		return true
+	case *protocol.ReadAt:
+		s.reads(ctx, stream, m)
 		stream.Close()
 		return true
 	}
@@ -120,10 +129,6 @@ func (s *Server) Serve(ctx context.Context, stream *link.Stream, m protocol.Mess
 	switch m := m.(type) {
 	case *protocol.Stat:
 		reply, err = do(ctx, s, func() (*protocol.Attr, error) { return s.stat(m) })
-	case *protocol.Open:
-		reply, err = do(ctx, s, func() (*protocol.Opened, error) { return s.open(m) })
-	case *protocol.ReadAt:
-		reply, err = do(ctx, s, func() (*protocol.Data, error) { return s.readAt(m) })
 	case *protocol.CloseHandle:
 		reply, err = s.closeHandle(m)
 	case *protocol.Readlink:
@@ -397,23 +402,6 @@ func (s *Server) use(number uint64) (*handle, error) {
 	}
 	h.busy.Add(1)
 	return h, nil
-}
-
-func (s *Server) readAt(m *protocol.ReadAt) (*protocol.Data, error) {
-	h, err := s.use(m.Handle)
-	if err != nil {
-		return nil, err
-	}
-	defer h.busy.Done()
-	if m.Off < 0 {
-		return nil, syscall.EINVAL
-	}
-	buf := make([]byte, min(m.N, maxRead))
-	n, err := readFull(int(h.f.Fd()), buf, m.Off)
-	if err != nil {
-		return nil, err
-	}
-	return &protocol.Data{Bytes: buf[:n]}, nil
 }
 
 func (s *Server) closeHandle(m *protocol.CloseHandle) (protocol.Message, error) {

@@ -196,7 +196,7 @@ func (tg *target) answer(s *link.Stream, m protocol.Message) {
 			return
 		}
 		switch m.(type) { // these may follow each other
-		case *protocol.WriteAt, *protocol.Resize, *protocol.SyncHandle, *protocol.Allocate:
+		case *protocol.Open, *protocol.ReadAt, *protocol.WriteAt, *protocol.Resize, *protocol.SyncHandle, *protocol.Allocate:
 		default:
 			return
 		}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
@@ -38,8 +40,53 @@ type outbox struct {
 	moved  chan struct{} // closed and made anew when something was answered
 }
 
-func newOutbox(r *remote, k uint64) *outbox {
-	return &outbox{r: r, key: k, turn: make(chan struct{}, 1), moved: make(chan struct{})}
+// newOutbox makes one that begins with s, on which its file was opened, and owns
+// it; nil: that is over.
+func newOutbox(r *remote, k uint64, s *link.Stream) *outbox {
+	b := &outbox{r: r, key: k, turn: make(chan struct{}, 1), moved: make(chan struct{})}
+	if s != nil && !b.follow(s) {
+		b.stream = nil
+	}
+	return b
+}
+
+// follow takes s, whose answers are received until it is idle; false: the end
+// has come.
+func (b *outbox) follow(s *link.Stream) bool {
+	b.mu.Lock()
+	b.stream = s
+	b.idle(len(b.sizes) == 0)
+	b.mu.Unlock()
+	if b.r.run(func() { b.receive(s) }) {
+		return true
+	}
+	s.Close()
+	return false
+}
+
+// idle says whether nothing is on its way on the stream, if there is one: then
+// it ends in a while. For holders of the lock.
+func (b *outbox) idle(yes bool) {
+	end := time.Time{}
+	if yes {
+		end = time.Now().Add(idleTime)
+	}
+	if b.stream != nil {
+		_ = b.stream.SetReadDeadline(end) // fails on a closed stream only
+	}
+}
+
+// rested reports whether s has ended, or may end since nothing is on its way.
+func (b *outbox) rested(s *link.Stream) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stream == s && len(b.sizes) > 0 {
+		return false
+	}
+	if b.stream == s {
+		b.stream = nil
+	}
+	return true
 }
 
 // send sends m, which carries size bytes. An error is that of m or of a change
@@ -86,6 +133,7 @@ func (b *outbox) expect(size int) (*link.Stream, error) {
 	}
 	b.sizes = append(b.sizes, size)
 	b.total += size
+	b.idle(false)
 	b.r.mu.Lock()
 	b.r.inode(b.key).pending[b] = true
 	b.r.mu.Unlock()
@@ -97,13 +145,9 @@ func (b *outbox) expect(size int) (*link.Stream, error) {
 func (b *outbox) begin(m protocol.Message) error {
 	s, err := b.r.peer.Open(link.Lasting(b.r.ctx), link.Bulk, m)
 	if err == nil {
-		b.mu.Lock()
-		b.stream = s
-		b.mu.Unlock()
-		if b.r.run(func() { b.receive(s) }) {
+		if b.follow(s) {
 			return nil
 		}
-		s.Close()
 		err = b.r.ctx.Err()
 	}
 	err = explain(b.r.ctx, err)
@@ -119,7 +163,14 @@ func (b *outbox) receive(s *link.Stream) {
 	defer stop()
 	for {
 		m, err := s.Receive()
-		if errors.Is(err, io.EOF) {
+		end, late := errors.Is(err, io.EOF), errors.Is(err, os.ErrDeadlineExceeded)
+		if (end || late) && b.rested(s) {
+			return
+		}
+		if late { // something was sent meanwhile
+			continue
+		}
+		if end {
 			err = fmt.Errorf("the agent ended a stream of changes: %w", syscall.EIO)
 		}
 		if err == nil {
@@ -154,6 +205,7 @@ func (b *outbox) answered(n int) {
 	}
 	if b.sizes = b.sizes[n:]; len(b.sizes) == 0 {
 		b.sizes = nil
+		b.idle(true)
 		b.r.mu.Lock()
 		delete(b.r.inode(b.key).pending, b)
 		b.r.mu.Unlock()

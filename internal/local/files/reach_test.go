@@ -48,10 +48,14 @@ type far struct {
 type lagging struct {
 	net.Conn
 	lag   time.Duration
-	out   chan late
-	once  sync.Once
+	rate  int       // bytes a second; 0: no limit
+	free  time.Time // when all that was written has left
 	wg    sync.WaitGroup
 	wrote func(n int)
+
+	mu     sync.Mutex // guards the sending and the closing of out
+	out    chan late
+	closed bool
 }
 
 type late struct {
@@ -59,8 +63,8 @@ type late struct {
 	b  []byte
 }
 
-func newLagging(c net.Conn, lag time.Duration, wrote func(n int)) *lagging {
-	l := &lagging{Conn: c, lag: lag, out: make(chan late, 1<<16), wrote: wrote}
+func newLagging(c net.Conn, lag time.Duration, rate int, wrote func(n int)) *lagging {
+	l := &lagging{Conn: c, lag: lag, rate: rate, out: make(chan late, 1<<16), wrote: wrote}
 	l.wg.Go(func() {
 		for p := range l.out {
 			time.Sleep(time.Until(p.at))
@@ -76,17 +80,43 @@ func newLagging(c net.Conn, lag time.Duration, wrote func(n int)) *lagging {
 
 func (l *lagging) Write(p []byte) (int, error) {
 	l.wrote(len(p))
-	l.out <- late{time.Now().Add(l.lag), append([]byte(nil), p...)}
+	now := time.Now()
+	if l.free.Before(now) {
+		l.free = now
+	}
+	if l.rate > 0 {
+		l.free = l.free.Add(time.Duration(len(p)) * time.Second / time.Duration(l.rate))
+	}
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return 0, io.ErrClosedPipe
+	}
+	l.out <- late{l.free.Add(l.lag), append([]byte(nil), p...)} // it has room for all that a test sends
+	l.mu.Unlock()
+	const queue = 20 * time.Millisecond // then who writes is held up
+	time.Sleep(time.Until(l.free.Add(-queue)))
 	return len(p), nil
 }
 
 func (l *lagging) Close() error {
-	l.once.Do(func() { close(l.out) })
+	l.mu.Lock()
+	if !l.closed {
+		l.closed = true
+		close(l.out)
+	}
+	l.mu.Unlock()
 	return l.Conn.Close()
 }
 
 // newFar shows root at /far.
 func newFar(t testing.TB, root string, set func(o *Options)) *far {
+	t.Helper()
+	return newFarAt(t, root, 0, set)
+}
+
+// newFarAt is newFar over a link that carries so many bytes a second each way.
+func newFarAt(t testing.TB, root string, rate int, set func(o *Options)) *far {
 	t.Helper()
 	dir, err := os.Open(root)
 	must(t, err)
@@ -94,8 +124,8 @@ func newFar(t testing.TB, root string, set func(o *Options)) *far {
 	must(t, err)
 	f := &far{t: t, names: map[string]time.Time{}, none: map[string]time.Time{}, nodes: map[string]fusefs.Node{}}
 	a, b := net.Pipe()
-	near := newLagging(a, roundTrip/2, func(int) { f.asked.Add(1) })
-	away := newLagging(b, roundTrip/2, func(n int) { f.back.Add(int64(n)) })
+	near := newLagging(a, roundTrip/2, rate, func(int) { f.asked.Add(1) })
+	away := newLagging(b, roundTrip/2, rate, func(n int) { f.back.Add(int64(n)) })
 	local, remote := link.New(near, link.Local, link.Options{}), link.New(away, link.Agent, link.Options{})
 	o := Options{Life: DefaultLife, Peer: local, Rules: ruled(t, rules.FilesOptions{}, rules.Places{})}
 	if set != nil {

@@ -191,7 +191,7 @@ func TestIdleFileKeepsNothing(t *testing.T) {
 			must(t, err)
 		}
 		rf := f.(*remoteFile)
-		held := func() int { rf.mu.Lock(); defer rf.mu.Unlock(); return len(rf.chunks) }
+		held := func() int { rf.mu.Lock(); defer rf.mu.Unlock(); return len(rf.ahead.chunks) }
 		if held() == 0 {
 			t.Error("nothing was read ahead")
 		}

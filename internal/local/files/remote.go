@@ -430,18 +430,11 @@ func (r *remote) statfs(ctx context.Context, p string) (protocol.Fsinfo, error) 
 }
 
 // read reads from a handle; fewer than n bytes are the last ones. The end of
-// ctx is a signal.
+// ctx is a signal. Large answers go with the bulk of the link, so that they hold
+// up no question. The file is open: it waits for a lost link.
 func (r *remote) read(ctx context.Context, handle uint64, off int64, n int) ([]byte, error) {
-	calling, done := r.bound(ctx)
+	calling, done := r.bound(link.Lasting(ctx))
 	defer done()
-	return r.readNow(calling, handle, off, n)
-}
-
-// readNow is read that ends at once with calling. Large answers go with the
-// bulk of the link, so that they hold up no question. The file is open: it waits
-// for a lost link.
-func (r *remote) readNow(calling context.Context, handle uint64, off int64, n int) ([]byte, error) {
-	calling = link.Lasting(calling)
 	const small = 64 << 10 // bytes
 	m := &protocol.ReadAt{Handle: handle, Off: off, N: uint32(n)}
 	way := askBulk
@@ -449,10 +442,15 @@ func (r *remote) readNow(calling context.Context, handle uint64, off int64, n in
 		way = ask[*protocol.Data]
 	}
 	d, err := way(calling, r, m)
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, err
-	case len(d.Bytes) > n:
+	}
+	return bytesOf(d, n)
+}
+
+// bytesOf is what an answer to a ReadAt of n bytes has.
+func bytesOf(d *protocol.Data, n int) ([]byte, error) {
+	if len(d.Bytes) > n {
 		return nil, fmt.Errorf("the agent sent %d bytes for %d: %w", len(d.Bytes), n, syscall.EIO)
 	}
 	return d.Bytes, nil

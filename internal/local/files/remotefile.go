@@ -14,22 +14,6 @@ import (
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
-const (
-	// chunk is the unit of reading ahead, in bytes.
-	chunk = 256 << 10
-	// maxWindow is how many chunks one file reads ahead: 4 MiB cover 300 Mbit/s
-	// at a round trip of 100 ms.
-	maxWindow = 16
-	// maxAhead bounds the chunks that all files are reading ahead.
-	maxAhead = 64
-	// waits is how long a chunk that was read ahead waits to be read. It may be
-	// longer than attributes are remembered: see notice.
-	waits = 10 * time.Second
-	// slack is how far from the end of the last read a read may begin and still
-	// be its continuation, in bytes: the kernel sends several at once.
-	slack = 1 << 20
-)
-
 // remoteFile is an open file of the target. Small ones came whole with their
 // attributes; what is larger, or has changed since, is read by a handle; what
 // is written has one from the beginning.
@@ -50,32 +34,11 @@ type remoteFile struct {
 	whole  bool   // head is all of it
 	gen    uint64 // of the inode, when the rest was asked for
 
-	chunks map[int64]*piece // read ahead, by number
-	next   int64            // end of the last read
-	window int64            // chunks to read ahead
-	ctx    context.Context  // of reading ahead; ends with Close
+	ahead ahead // of the program; guarded by mu as well
+
+	ctx    context.Context // of reading ahead; ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // reading ahead
-}
-
-// piece is a chunk that comes.
-type piece struct {
-	ready            chan struct{} // closed when the rest is set
-	at               time.Time
-	data             []byte
-	err              error
-	used, come, gone bool // guarded by the file's mu; it has been read, it has come, it was dropped
-}
-
-// usable reports whether c is on its way or has come a moment ago. Time on the
-// way does not count: on a slow link what is asked for last comes late.
-func (c *piece) usable() bool {
-	select {
-	case <-c.ready:
-		return time.Since(c.at) < waits
-	default:
-		return true
-	}
 }
 
 // open opens p for reading; the file with key want, if that is not 0. s says
@@ -139,16 +102,24 @@ func (r *remote) open(ctx context.Context, s side, p string, want uint64) (*remo
 // openHeld opens a file with a handle.
 func (r *remote) openHeld(ctx context.Context, s side, p string, want uint64, m *protocol.Open) (*remoteFile, error) {
 	gen := r.generation(want)
+	writes := m.Flags&unix.O_ACCMODE != unix.O_RDONLY
 	calling, done := r.bound(ctx)
-	o, err := r.openHandle(calling, m)
+	var o *protocol.Opened
+	var stream *link.Stream
+	var err error
+	if writes {
+		o, stream, err = r.openStream(calling, m)
+	} else {
+		o, err = r.openHandle(calling, m)
+	}
 	done()
 	if err != nil {
 		return nil, err
 	}
 	f := r.file(s, p, &o.Attr, gen)
 	f.adopt(o)
-	if m.Flags&unix.O_ACCMODE != unix.O_RDONLY {
-		f.box = newOutbox(r, f.id)
+	if writes {
+		f.box = newOutbox(r, f.id, stream)
 	}
 	if want == 0 { // made just now, or nobody cares
 		f.gen = r.generation(f.id)
@@ -158,7 +129,7 @@ func (r *remote) openHeld(ctx context.Context, s side, p string, want uint64, m 
 
 // file is an open file with these attributes. It must be closed.
 func (r *remote) file(s side, p string, a *protocol.Attr, gen uint64) *remoteFile {
-	f := &remoteFile{r: r, path: p, side: s, id: attrKey(s, p, a), attr: *a, gen: gen, chunks: map[int64]*piece{}, window: 1}
+	f := &remoteFile{r: r, path: p, side: s, id: attrKey(s, p, a), attr: *a, gen: gen, ahead: newAhead()}
 	f.ctx, f.cancel = context.WithCancel(r.ctx)
 	r.hold(f.id)
 	return f
@@ -176,11 +147,41 @@ func (f *remoteFile) checked(want uint64) (*remoteFile, error) {
 
 func (f *remoteFile) key(a *protocol.Attr) uint64 { return attrKey(f.side, f.path, a) }
 
+// openHandle opens a file for reading.
 func (r *remote) openHandle(calling context.Context, m *protocol.Open) (*protocol.Opened, error) {
 	o, err := ask[*protocol.Opened](calling, r, m)
 	if err != nil {
 		return nil, err
 	}
+	return r.checkOpened(m, o)
+}
+
+// openStream opens a file and gives the stream on which its changes may follow,
+// whose window comes with the answer; nil: there is none.
+func (r *remote) openStream(calling context.Context, m *protocol.Open) (*protocol.Opened, *link.Stream, error) {
+	s, err := r.peer.Open(calling, link.Bulk, m)
+	if err != nil {
+		return nil, nil, explain(calling, err)
+	}
+	stop := context.AfterFunc(calling, func() { _ = s.Reset(syscall.ECANCELED) })
+	reply, err := s.Receive()
+	alive := stop()
+	var o *protocol.Opened
+	if err == nil {
+		if o, err = as[*protocol.Opened](reply); err == nil {
+			o, err = r.checkOpened(m, o)
+		}
+	} else {
+		err = explain(calling, err)
+	}
+	if err != nil || !alive {
+		s.Close()
+		return o, nil, err
+	}
+	return o, s, nil
+}
+
+func (r *remote) checkOpened(m *protocol.Open, o *protocol.Opened) (*protocol.Opened, error) {
 	if uint64(len(o.Data)) > uint64(m.Prefetch) {
 		r.closeHandle(o.Handle)
 		return nil, fmt.Errorf("the agent sent %d bytes for %d: %w", len(o.Data), m.Prefetch, syscall.EIO)
@@ -242,9 +243,18 @@ func (f *remoteFile) notice() {
 	if !ok || !e.at.After(f.at) || f.gone || f.key(e.attr) != f.key(&f.attr) || same(e.attr, &f.attr) {
 		return
 	}
-	f.attr, f.at = *e.attr, e.at
-	f.head, f.headAt, f.whole = nil, time.Time{}, false
-	f.forgetAll()
+	f.learn(e.attr, e.at)
+}
+
+// learn notes what the file is now; what was read before it changed is dropped.
+// mu is held.
+func (f *remoteFile) learn(a *protocol.Attr, at time.Time) {
+	if !same(a, &f.attr) {
+		f.head, f.headAt, f.whole = nil, time.Time{}, false
+		f.forgetAll()
+	}
+	f.attr, f.at = *a, at
+	f.attr.Data = nil
 }
 
 // same reports whether a file is unchanged.
@@ -309,161 +319,6 @@ func (f *remoteFile) fromHead(p []byte, off int64) (n int, ok bool) {
 		return copy(p, f.head[off:]), true
 	}
 	return 0, false
-}
-
-// readSome reads a part of p: from a chunk when the file is read in order,
-// otherwise what is asked for and no more.
-func (f *remoteFile) readSome(ctx context.Context, p []byte, off int64) (int, error) {
-	f.mu.Lock()
-	sequential := off >= f.next-slack && off <= f.next+slack && f.next > 0 || off == 0
-	f.next = max(f.next, off+int64(len(p)))
-	if !sequential {
-		f.next, f.window = off+int64(len(p)), 1
-		handle := f.handle
-		f.mu.Unlock()
-		data, err := f.r.read(ctx, handle, off, min(len(p), chunk))
-		return copy(p, data), err
-	}
-	i := off / chunk
-	before := f.chunks[i]
-	c := f.want(i)
-	ahead := c != nil && c == before
-	if c != nil {
-		c.used = true
-	}
-	for j := i + 1; j <= i+f.window && j*chunk < int64(f.attr.Size); j++ {
-		if f.want(j) == nil {
-			break
-		}
-	}
-	for j := range f.chunks {
-		if j < i-slack/chunk {
-			f.forget(j)
-		}
-	}
-	handle := f.handle
-	f.mu.Unlock()
-	if c == nil { // no place: without reading ahead
-		data, err := f.r.read(ctx, handle, off, min(len(p), chunk))
-		return copy(p, data), err
-	}
-	select {
-	case <-c.ready:
-	default:
-		if ahead { // and yet too late: the program is faster than the link
-			f.widen()
-		}
-	}
-	select {
-	case <-c.ready:
-	case <-ctx.Done():
-		select { // as patient as a call
-		case <-c.ready:
-		case <-time.After(patience):
-			return 0, syscall.EINTR
-		}
-	}
-	if c.err != nil || len(c.data) < chunk {
-		f.drop(i, c) // the end of a file may grow: ask again next time
-	}
-	if c.err != nil {
-		return 0, c.err
-	}
-	at := off - i*chunk
-	if at >= int64(len(c.data)) {
-		return 0, nil
-	}
-	return copy(p, c.data[at:]), nil
-}
-
-// widen makes the window larger, which is done as long as the program has to
-// wait.
-func (f *remoteFile) widen() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.window = min(2*f.window, maxWindow)
-}
-
-// want gives chunk i, coming or here; nil if there is no place for another.
-// For holders of the lock.
-func (f *remoteFile) want(i int64) *piece {
-	if c := f.chunks[i]; c != nil && c.usable() {
-		return c
-	}
-	f.forget(i)
-	if !f.r.memory.Take(chunk) {
-		return nil
-	}
-	select {
-	case f.r.ahead <- struct{}{}:
-	default:
-		f.r.memory.Give(chunk)
-		return nil
-	}
-	c := &piece{ready: make(chan struct{})}
-	handle := f.handle
-	f.wg.Add(1)
-	if !f.r.run(func() {
-		defer f.wg.Done()
-		defer func() { <-f.r.ahead }()
-		calling, cancel := context.WithTimeoutCause(f.ctx, f.r.limit, syscall.ETIMEDOUT)
-		defer cancel()
-		c.data, c.err = f.r.readNow(calling, handle, i*chunk, chunk)
-		c.at = time.Now()
-		close(c.ready)
-		f.mu.Lock()
-		if c.come = true; c.gone {
-			f.r.memory.Give(chunk)
-		}
-		f.mu.Unlock()
-		time.AfterFunc(waits, func() { f.expire(i, c) })
-	}) {
-		f.wg.Done()
-		<-f.r.ahead
-		f.r.memory.Give(chunk)
-		return nil
-	}
-	f.chunks[i] = c
-	return c
-}
-
-// drop forgets c, which is chunk i or was.
-func (f *remoteFile) drop(i int64, c *piece) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.chunks[i] == c {
-		f.forget(i)
-	}
-}
-
-// forget drops chunk i, if there is one. mu is held.
-func (f *remoteFile) forget(i int64) {
-	c := f.chunks[i]
-	if c == nil {
-		return
-	}
-	delete(f.chunks, i)
-	if c.gone = true; c.come { // else its memory is still needed
-		f.r.memory.Give(chunk)
-	}
-}
-
-// forgetAll drops all chunks. mu is held.
-func (f *remoteFile) forgetAll() {
-	for i := range f.chunks {
-		f.forget(i)
-	}
-}
-
-// expire drops c when it is too old to be used: a file that is open and not
-// read keeps nothing. What nobody has read by then was asked for too early.
-func (f *remoteFile) expire(i int64, c *piece) {
-	f.drop(i, c)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !c.used {
-		f.window = 1
-	}
 }
 
 // WriteAt implements fusefs.File. It returns when the data is on its way; what
@@ -554,8 +409,7 @@ func (f *remoteFile) Stat(ctx context.Context) (protocol.Attr, time.Duration, er
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err == nil && f.key(now) == f.key(&f.attr) {
-		f.attr, f.at = *now, at
-		f.attr.Data = nil
+		f.learn(now, at)
 	}
 	// Otherwise it has no name any more, and is what it was.
 	return f.attr, f.r.left(at), nil
