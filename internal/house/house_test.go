@@ -32,6 +32,8 @@ const layers = `
 	NONE < rules/expression;
 	failure, protocol, rules/expression < rules < rules/filter < config;
 	NONE < config/document < config;
+	NONE < debugger < config; # which of them count
+	config/document, failure < debugger/launch < local/cli;
 	event < config; # what a person should know about a configuration that works
 	protocol, budget < link;
 	protocol < protocol/protocoltest;
