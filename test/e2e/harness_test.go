@@ -98,8 +98,12 @@ func buildPrograms(root string) error {
 	for _, c := range [][]string{
 		{"cp", filepath.Join(root, "bin", "mirrord"), w.mirrord},
 		{"cp", "programs/server.py", "programs/listeners.py", "programs/server.js", "programs/web.py", "programs/signals.py", "programs/hostile.py", "programs/victim.py", bin},
+		{"cp", "-r", "programs/debug", bin},
 		{"gcc", "-static", "-O1", "-o", filepath.Join(bin, "cserver"), "programs/server.c"},
 		{"javac", "-d", bin, "programs/Server.java", "programs/Ask.java", "programs/Jar.java"},
+		{"javac", "-g", "-d", filepath.Join(bin, "debug"), "programs/debug/Debugged.java"},
+		{"gcc", "-g", "-O0", "-o", filepath.Join(bin, "debug", "debugged-c"), "programs/debug/debugged.c"},
+		{"go", "build", "-gcflags=all=-N -l", "-o", filepath.Join(bin, "debug", "debugged-go"), "./programs/debugged"},
 		{"go", "build", "-o", filepath.Join(bin, "goserver"), "./programs/goserver"},
 		{"go", "build", "-o", filepath.Join(bin, "probe"), "./programs/probe"},
 		{"go", "build", "-o", filepath.Join(bin, "crowd"), "./programs/crowd"},

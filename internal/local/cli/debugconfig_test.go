@@ -76,7 +76,7 @@ func TestDebugConfig(t *testing.T) {
 	if st.Mode().Perm() != 0o700 || folder.Mode().Perm() != 0o700 || !strings.HasPrefix(shim, filepath.Join(dir, "state", "mirrord", "shims")+"/gdb-") {
 		t.Errorf("%s has mode %v, its directory %v", shim, st.Mode(), folder.Mode())
 	}
-	if want := " exec -c=false --steal -t pod/x -n test -f " + own + " -- " + dir + "/gdb \"$@\"\n"; !strings.HasSuffix(string(text), want) {
+	if want := " exec --accept-invalid-certificates=false --steal -t pod/x -n test -f " + own + " -- " + dir + "/gdb \"$@\"\n"; !strings.HasSuffix(string(text), want) {
 		t.Errorf("the shim is\n%swant at its end\n%s", text, want)
 	}
 	plain, _ := debugConfig(t, dir, launchJSON, "-t", "pod/x", "-n", "test", "--steal", "-c=false")
