@@ -25,7 +25,7 @@ func TestReloadersAtWork(t *testing.T) {
 			return []string{"env", "PORT=" + port, "node", "--watch", filepath.Join(dir, "reloaded.js")}
 		}, false},
 		{"air", "version.js", func(t *testing.T, dir, port string) []string {
-			air := goTool(t, "github.com/cosmtrek/air", "v1.40.4")
+			air := goTool(t, "github.com/air-verse/air", "v1.63.0")
 			write(t, filepath.Join(dir, ".air.toml"), `
 root = "."
 tmp_dir = "tmp"

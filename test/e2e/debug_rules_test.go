@@ -44,7 +44,7 @@ func TestDebuggerPaths(t *testing.T) {
 	}()
 	script := `import os, socket, tempfile
 assert tempfile.gettempdir() == os.environ["TMPDIR"] == os.environ["XDG_RUNTIME_DIR"]
-s = socket.socket(socket.AF_UNIX); s.connect(os.environ["TMPDIR"] + "/socket"); print(s.makefile().readline().strip())
+s = socket.socket(socket.AF_UNIX); s.connect(os.environ["TMPDIR"] + "/socket"); print(s.makefile().readline().strip(), flush=True)
 open(os.environ["TMPDIR"] + "/file", "w").write("written")
 print(open(os.environ["TMPDIR"] + "/fifo").readline().strip())`
 	r := startCommand(t, []string{w.mirrord, "exec", "-n", w.namespace, "-t", debugged, "--", python, "-c", script}, func(cmd *exec.Cmd) {
