@@ -13,6 +13,7 @@ package config
 import (
 	"strings"
 
+	"github.com/mirrord-go/mirrord/internal/debugger"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
@@ -40,6 +41,8 @@ type Config struct {
 	Outgoing rules.OutgoingOptions `json:"outgoing"`
 	DNS      rules.DNSOptions      `json:"dns"`
 	IPv6Off  bool                  `json:"ipv6_off,omitempty"`
+	// Debuggers are the kinds that command lines are looked through for; nil: all.
+	Debuggers []debugger.Kind `json:"debuggers,omitempty"`
 	// HostnameLocal keeps the developer's host name.
 	HostnameLocal bool `json:"hostname_local,omitempty"`
 }

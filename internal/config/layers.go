@@ -2,10 +2,12 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/mirrord-go/mirrord/internal/config/document"
+	"github.com/mirrord-go/mirrord/internal/debugger"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
@@ -40,9 +42,12 @@ func (s settings) lookup(name string) (v string, from origin, ok bool) {
 const (
 	legacyWrite = "MIRRORD_FILE_OPS"    // true: mode write
 	legacyRead  = "MIRRORD_FILE_RO_OPS" // true: mode read; both false: mode local
-	// debuggerPorts are ports of the program that are its debugger's: one, or
-	// A-B, or several with commas between.
-	debuggerPorts = "MIRRORD_IGNORE_DEBUGGER_PORTS"
+	// ignorePorts are ports of localhost that are a debugger's: one, or A-B, or
+	// several with commas between.
+	ignorePorts = "MIRRORD_IGNORE_DEBUGGER_PORTS"
+	// detectPort is which debuggers' ports are looked for in command lines: one
+	// kind, or several with commas between.
+	detectPort = "MIRRORD_DETECT_DEBUGGER_PORT"
 )
 
 // overlay lays the variables over what the file says.
@@ -99,9 +104,41 @@ func (d *decoder) legacy(s settings, name string) (yes, set bool) {
 	return text == "true", ok
 }
 
-// debugger reads the variable of the debugger's ports.
-func (d *decoder) debugger(s settings) (all []rules.PortRange) {
-	text, from, ok := s.lookup(debuggerPorts)
+// debuggers reads the variable of the kinds of debuggers; nil: it is not set.
+func (d *decoder) debuggers(s settings) (all []debugger.Kind) {
+	text, from, ok := s.lookup(detectPort)
+	if !ok {
+		return nil
+	}
+	for part := range strings.SplitSeq(text, ",") {
+		kind := debugger.Kind(strings.TrimSpace(part))
+		if !slices.Contains(debugger.Kinds(), kind) {
+			d.add(from, document.Place{}, "debuggers", "found %q, expected %s", part, joined(debugger.Kinds()))
+			continue
+		}
+		all = append(all, kind)
+	}
+	return all
+}
+
+// joined makes "a, b or c" of kinds.
+func joined(kinds []debugger.Kind) string {
+	var text string
+	for i, k := range kinds {
+		switch {
+		case i > 0 && i == len(kinds)-1:
+			text += " or "
+		case i > 0:
+			text += ", "
+		}
+		text += string(k)
+	}
+	return text
+}
+
+// debuggerPorts reads the variable of the debugger's ports.
+func (d *decoder) debuggerPorts(s settings) (all []rules.PortRange) {
+	text, from, ok := s.lookup(ignorePorts)
 	if !ok {
 		return nil
 	}

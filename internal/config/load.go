@@ -66,10 +66,12 @@ func load(s Sources) (*builder, error) {
 		d.section("", root)
 	}
 	d.overlay(set)
-	b.cfg.Incoming.DebuggerPorts = d.debugger(set)
 	if err := b.build(); err != nil {
 		return nil, err
 	}
+	ports := d.debuggerPorts(set)
+	b.cfg.Incoming.DebuggerPorts, b.cfg.Outgoing.DebuggerPorts = ports, ports
+	b.cfg.Debuggers = d.debuggers(set)
 	if err := d.failure(); err != nil {
 		return nil, err
 	}

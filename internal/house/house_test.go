@@ -32,6 +32,8 @@ const layers = `
 	NONE < rules/expression;
 	failure, protocol, rules/expression < rules < rules/filter < config;
 	NONE < config/document < config;
+	NONE < debugger < config; # which of them count
+	config/document, failure < debugger/launch < local/cli;
 	event, budget < config; # what a person should know about a configuration that works
 	protocol, budget < link;
 	protocol < protocol/protocoltest;
@@ -80,7 +82,7 @@ const layers = `
 	# Houses for tests.
 	NONE < test/bench/load, test/bench/measure;
 	testcluster, test/bench/measure < test/bench;
-	NONE < house, leak, testnet, testcluster, test/summary, test/e2e/programs/chaos, test/e2e/programs/crowd, test/e2e/programs/goserver, test/e2e/programs/lasting, test/e2e/programs/network, test/e2e/programs/posix, test/e2e/programs/probe;
+	NONE < house, leak, testnet, testcluster, test/summary, test/e2e/programs/chaos, test/e2e/programs/crowd, test/e2e/programs/debugged, test/e2e/programs/goserver, test/e2e/programs/lasting, test/e2e/programs/network, test/e2e/programs/posix, test/e2e/programs/probe;
 `
 
 // never lists edges that stay forbidden even where a floor would allow them,

@@ -46,26 +46,38 @@ func NewEnv(o EnvOptions, file []string) (Env, error) {
 	return e, nil
 }
 
+// envGroup is variables, as patterns, and a reason that they have in common.
+type envGroup struct {
+	why   string
+	names []string
+}
+
 // envLocal are the names that are never taken from the target: they describe
 // the machine a program runs on, or steer runtimes, debuggers and loaders
 // there, and the target's values break them. Sorted, for readers; the reason
 // stands beside each group.
-var envLocal = []struct {
-	why   string
-	names []string
-}{
+var envLocal = []envGroup{
 	{"names places on the machine that the program runs on", []string{
 		"HOME", "HOMEPATH", "PATH", "PWD", "OLDPWD", "TMPDIR", "TMP", "TEMP", "SHELL", "USER", "LOGNAME", "XDG_*", "DBUS_*", "SSH_AUTH_SOCK", "DISPLAY", "WAYLAND_DISPLAY",
 		"GOPATH", "GOMODCACHE", "GOROOT", "CLASSPATH", "CATALINA_HOME", "JAVA_EXE", "JAVA_HOME", "VIRTUAL_ENV"}},
 	{"steers the loader or a runtime, with code that is not here", []string{
 		"LD_*", "GCONV_PATH", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "NODE_OPTIONS", "NODE_PATH",
-		"BASH_ENV", "BASH_FUNC_*", "PROMPT_COMMAND", "PERL5OPT", "PERL5LIB",
+		"BASH_ENV", "BASH_FUNC_*", "PROMPT_COMMAND", "PERL5OPT", "PERL5LIB", "ELECTRON_RUN_AS_NODE", "NODE_INSPECT*", "BUN_INSPECT*",
 		"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYDEVD_*", "DEBUGPY_*", "VSCODE_*", "LLDB_*", "XDEBUG_*", "RUBY_DEBUG_*",
 		"RUBYLIB", "RUBYOPT", "GEM_HOME", "GEM_PATH", "BUNDLER_VERSION", "BUNDLER_ORIG_*", "BUNDLE_APP_CONFIG", "BUNDLE_BIN_PATH",
 		"BUNDLE_FORCE_RUBY_PLATFORM", "BUNDLE_GEMFILE", "BUNDLE_GEM_PATH", "BUNDLE_PATH", "BUNDLE_WITHOUT",
-		"DOTNET_EnableDiagnostics", "DOTNET_STARTUP_HOOKS"}},
+		"DOTNET_EnableDiagnostics", "DOTNET_STARTUP_HOOKS", "DOTNET_DiagnosticPorts", "DOTNET_MODIFIABLE_ASSEMBLIES", "DOTNET_HOTRELOAD_*", "DOTNET_WATCH*"}},
 	{"belongs to the terminal", []string{"TERM", "COLORTERM", "COLUMNS", "LINES", "SHLVL", "_", "NO_COLOR"}},
 	{"steers mirrord itself", []string{"MIRRORD_*", "RUST_LOG", "KUBECONFIG"}},
+}
+
+// envLauncher are names that an editor sets for the program that it starts and
+// debugs, or that a pod sets for its own: the target's are taken where this
+// machine has none.
+var envLauncher = envGroup{"whoever starts the program has set it, and the target's would break that", []string{"PYTHON*", "PHP_IDE_CONFIG"}}
+
+func (g *envGroup) has(name string) bool {
+	return slices.ContainsFunc(g.names, func(p string) bool { return glob(p, name) })
 }
 
 // Decide says whose value of a variable the program gets if both sides have
@@ -87,10 +99,19 @@ func (e Env) Decide(name string) Decision {
 		return e.mapped(name, Decision{Local, "env.env_file " + e.fileName + " sets it"})
 	}
 	d := e.target(name)
+	if d.Where == Remote && envLauncher.has(name) {
+		return Decision{Local, envLauncher.why}
+	}
 	if d.Where == Remote {
 		d = e.mapped(name, d)
 	}
 	return d
+}
+
+// OnlyMissing reports whether the target's value of a variable is taken only if
+// this machine has none.
+func (e Env) OnlyMissing(name string) bool {
+	return envLauncher.has(name) && e.target(name).Where == Remote
 }
 
 // mapped adds to the reason that the value is replaced.
@@ -104,10 +125,8 @@ func (e Env) mapped(name string, d Decision) Decision {
 // target says whether the target's value is taken.
 func (e Env) target(name string) Decision {
 	for _, group := range envLocal {
-		for _, p := range group.names {
-			if glob(p, name) {
-				return Decision{Local, "always local: " + group.why}
-			}
+		if group.has(name) {
+			return Decision{Local, "always local: " + group.why}
 		}
 	}
 	matches := func(p Pattern) bool { return glob(p.Text, name) }
@@ -145,7 +164,8 @@ func (e Env) Merge(local, remote []string) []string {
 	}
 	over := variables{value: map[string]string{}}
 	for _, kv := range remote {
-		if name, _, _ := strings.Cut(kv, "="); e.target(name).Where == Remote {
+		name, _, _ := strings.Cut(kv, "=")
+		if _, here := v.value[name]; e.target(name).Where == Remote && !(here && envLauncher.has(name)) {
 			over.set(kv)
 		}
 	}

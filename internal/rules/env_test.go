@@ -41,6 +41,9 @@ func TestEnvDecide(t *testing.T) {
 		{"the name of a stage", EnvOptions{}, "ENV", Remote, ""},
 		{"node options", EnvOptions{}, "NODE_OPTIONS", Local, ""},
 		{"node environment is the target's", EnvOptions{}, "NODE_ENV", Remote, ""},
+		{"what the launcher sets", EnvOptions{}, "PYTHONUNBUFFERED", Local, "whoever starts"},
+		{"what the launcher sets, excluded", EnvOptions{Exclude: patterns("PYTHON*")}, "PYTHONUNBUFFERED", Local, "key in file:3"},
+		{"the stage of .NET is the target's", EnvOptions{}, "DOTNET_ENVIRONMENT", Remote, ""},
 		{"case matters", EnvOptions{}, "Path", Remote, ""},
 		{"included", EnvOptions{Include: patterns("COL*")}, "COLOR", Remote, "key in file:3 has COL*"},
 		{"not included", EnvOptions{Include: patterns("COL*")}, "SIZE", Local, "key in file:3"},
@@ -70,6 +73,32 @@ func TestEnvDecide(t *testing.T) {
 	e := newEnv(t, EnvOptions{File: "/w/.env"}, "COLOR=x")
 	if got := e.Decide("COLOR"); got.Where != Local || !strings.Contains(got.Why, "/w/.env") {
 		t.Errorf("a variable of the file is %v (%s)", got.Where, got.Why)
+	}
+}
+
+// TestDebuggersVariables: what a debugger sets on this machine reaches the
+// program whatever the target has.
+func TestDebuggersVariables(t *testing.T) {
+	names := strings.Fields(`NODE_OPTIONS VSCODE_INSPECTOR_OPTIONS NODE_INSPECTOR_INFO PYTHONPATH PYTHONUNBUFFERED PYTHONIOENCODING PYTHONBREAKPOINT
+		PYDEVD_LOAD_VALUES_ASYNC PYDEVD_USE_FRAME_EVAL DEBUGPY_ADAPTER_ENDPOINTS DEBUGPY_LAUNCHER_PORT JAVA_TOOL_OPTIONS
+		JDK_JAVA_OPTIONS RUBYOPT RUBY_DEBUG_SOCK_PATH RUBY_DEBUG_PORT XDEBUG_CONFIG XDEBUG_SESSION XDEBUG_MODE PHP_IDE_CONFIG DOTNET_STARTUP_HOOKS
+		DOTNET_DiagnosticPorts DOTNET_MODIFIABLE_ASSEMBLIES LLDB_DEBUGSERVER_PATH LLDB_LAUNCH_FLAG_USE_TTY TMPDIR XDG_RUNTIME_DIR ELECTRON_RUN_AS_NODE
+		BUN_INSPECT_NOTIFY`)
+	var local, remote []string
+	for _, n := range names {
+		local, remote = append(local, n+"=launcher"), append(remote, n+"=pod")
+	}
+	e := newEnv(t, EnvOptions{})
+	if got := e.Merge(local, remote); !slices.Equal(got, local) {
+		t.Errorf("got %q, want %q", got, local)
+	}
+	for _, n := range names {
+		if d := e.Decide(n); d.Where != Local {
+			t.Errorf("%s is %v: %s", n, d.Where, d.Why)
+		}
+	}
+	if got, want := e.Merge(nil, []string{"PYTHONUNBUFFERED=1", "PYTHONPATH=/app"}), []string{"PYTHONUNBUFFERED=1"}; !slices.Equal(got, want) {
+		t.Errorf("what no launcher has set: got %q, want %q", got, want)
 	}
 }
 

@@ -147,6 +147,8 @@ func (f Filter) bare() (Filter, error) {
 type Listener struct {
 	Addr    netip.AddrPort // where it listens, with the real port
 	AnyPort bool           // the program asked for port 0
+	// Debugger is the kind of debugger that the port is for; empty: none's.
+	Debugger string
 }
 
 // Port is what becomes of a listener's port.
@@ -210,8 +212,10 @@ func (i *Incoming) local(l Listener, target uint16) string {
 		return "incoming is off"
 	case l.AnyPort:
 		return "the program asked for any free port"
-	case slices.ContainsFunc(i.o.DebuggerPorts, func(r PortRange) bool { return r.First <= number && number <= r.Last }):
+	case slices.ContainsFunc(i.o.DebuggerPorts, func(r PortRange) bool { return r.has(number) }):
 		return "it is a debugger's port"
+	case l.Debugger != "":
+		return "it is a debugger's port (" + l.Debugger + ")"
 	case i.o.IgnoreLocalhost && l.Addr.Addr().Unmap().IsLoopback():
 		return "ignore_localhost is on and it listens on " + l.Addr.Addr().Unmap().String()
 	case slices.Contains(i.o.IgnorePorts, number):

@@ -70,6 +70,8 @@ func TestIncoming(t *testing.T) {
 			rules.Port{Target: 5010, Publish: 5010, Decision: rules.Decision{Why: "debugger"}}},
 		{"beside a debugger", rules.IncomingOptions{DebuggerPorts: []rules.PortRange{{First: 5000, Last: 5010}}}, false, "127.0.0.1:5011", false,
 			rules.Port{Mode: mirror, Target: 5011, Publish: 5011, Decision: rules.Decision{Where: rules.Remote, Why: "mirror"}}},
+		{"a recognised debugger", rules.IncomingOptions{}, false, "0.0.0.0:5678 debugpy", false,
+			rules.Port{Target: 5678, Publish: 5678, Decision: rules.Decision{Why: "debugger's port (debugpy)"}}},
 		{"listen_ports", rules.IncomingOptions{ListenPorts: []rules.PortPair{{From: 80, To: 8080}}}, false, "0.0.0.0:80", false,
 			rules.Port{Mode: mirror, Target: 80, Publish: 8080, Exact: true, Decision: rules.Decision{Where: rules.Remote, Why: "mirror"}}},
 		{"listen_ports of an ignored port", rules.IncomingOptions{IgnorePorts: []uint16{80}, ListenPorts: []rules.PortPair{{From: 80, To: 8080}}}, false, "0.0.0.0:80", false,
@@ -96,7 +98,8 @@ func TestIncoming(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := i.Decide(rules.Listener{Addr: netip.MustParseAddrPort(c.addr), AnyPort: c.anyPort})
+			addr, kind, _ := strings.Cut(c.addr, " ")
+			got := i.Decide(rules.Listener{Addr: netip.MustParseAddrPort(addr), AnyPort: c.anyPort, Debugger: kind})
 			if !strings.Contains(got.Why, c.want.Why) {
 				t.Errorf("why: got %q, want %q in it", got.Why, c.want.Why)
 			}

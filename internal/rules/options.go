@@ -89,6 +89,9 @@ type OutgoingOptions struct {
 	// UnixStreams are regular expressions, unanchored, on the names of unix sockets
 	// that are the target's: a path, or an abstract name without its NUL.
 	UnixStreams []Pattern `json:"unix_streams,omitempty"`
+	// DebuggerPorts of localhost are where a debugger waits on this machine:
+	// MIRRORD_IGNORE_DEBUGGER_PORTS.
+	DebuggerPorts []PortRange `json:"debugger_ports,omitempty"`
 }
 
 // DNSOptions say who answers lookups.
@@ -112,8 +115,7 @@ type IncomingOptions struct {
 	PortMapping     []PortPair `json:"port_mapping,omitempty"` // From the program's To the target's
 	ListenPorts     []PortPair `json:"listen_ports,omitempty"` // From the program's To the published one
 	IgnoreLocalhost bool       `json:"ignore_localhost,omitempty"`
-	// DebuggerPorts, of the program, are local: MIRRORD_IGNORE_DEBUGGER_PORTS and
-	// what was found of a debugger.
+	// DebuggerPorts, of the program, are local: MIRRORD_IGNORE_DEBUGGER_PORTS.
 	DebuggerPorts []PortRange `json:"debugger_ports,omitempty"`
 	// HTTP is which requests are meant; nil: whole connections.
 	HTTP *HTTPOptions `json:"http,omitempty"`
@@ -143,6 +145,9 @@ type PortRange struct {
 	First uint16 `json:"first"`
 	Last  uint16 `json:"last"`
 }
+
+// has reports whether a port is in the range.
+func (r PortRange) has(port uint16) bool { return r.First <= port && port <= r.Last }
 
 // HTTPOptions restrict ports to requests that a filter matches.
 type HTTPOptions struct {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // Outgoing decides about connections that the program makes. The zero value
@@ -42,6 +43,8 @@ func (o *Outgoing) Decide(network string, dst netip.AddrPort, names []string) De
 		return Decision{Local, "outgoing.ignore_localhost is on"}
 	case network == "ping" && o.o.TCPLocal && o.o.UDPLocal:
 		return Decision{Local, "outgoing is off"}
+	case localhost && network == "tcp" && slices.ContainsFunc(o.o.DebuggerPorts, func(r PortRange) bool { return r.debugs(dst.Port()) }):
+		return Decision{Local, "MIRRORD_IGNORE_DEBUGGER_PORTS has the port"}
 	case network == "tcp" && o.o.TCPLocal || network == "udp" && o.o.UDPLocal:
 		return Decision{Local, "outgoing." + network + " is off"}
 	}
@@ -53,6 +56,12 @@ func (o *Outgoing) Decide(network string, dst netip.AddrPort, names []string) De
 		return Decision{Remote, "default"}
 	}
 	return d
+}
+
+// debugs reports whether a debugger may wait at a port. Editors' ranges are
+// wide; like mirrord, they leave two ports that services often have.
+func (r PortRange) debugs(port uint16) bool {
+	return r.has(port) && (r.First == r.Last || port != 50000 && port != 50001)
 }
 
 // LocalhostAdvice says for a person what makes a port of localhost this

@@ -53,6 +53,15 @@ func TestOutgoingDecide(t *testing.T) {
 		{"off beats the filter", OutgoingOptions{TCPLocal: true, Filter: AddressFilter{SideRemote, entries("0.0.0.0")}}, "tcp", "10.0.0.1:80", "", local, "off"},
 		{"localhost beats the filter", OutgoingOptions{IgnoreLocalhost: true, Filter: AddressFilter{SideRemote, entries("localhost")}}, "tcp", "[::1]:80", "", local, "ignore"},
 
+		{"debugger", OutgoingOptions{DebuggerPorts: []PortRange{{5005, 5005}, {45000, 65535}}}, "tcp", "127.0.0.1:5005", "", local, "DEBUGGER"},
+		{"debugger, IPv6", OutgoingOptions{DebuggerPorts: []PortRange{{45000, 65535}}}, "tcp", "[::1]:45000", "", local, "DEBUGGER"},
+		{"debugger, another port", OutgoingOptions{DebuggerPorts: []PortRange{{45000, 65535}}}, "tcp", "127.0.0.1:44999", "", remote, "default"},
+		{"debugger, what editors' ranges leave", OutgoingOptions{DebuggerPorts: []PortRange{{45000, 65535}}}, "tcp", "127.0.0.1:50000", "", remote, "default"},
+		{"debugger, one of these by itself", OutgoingOptions{DebuggerPorts: []PortRange{{50000, 50000}}}, "tcp", "127.0.0.1:50000", "", local, "DEBUGGER"},
+		{"debugger, elsewhere", OutgoingOptions{DebuggerPorts: []PortRange{{5005, 5005}}}, "tcp", "10.0.0.1:5005", "", remote, "default"},
+		{"debugger, UDP", OutgoingOptions{DebuggerPorts: []PortRange{{5005, 5005}}}, "udp", "127.0.0.1:5005", "", remote, "default"},
+		{"debugger beats the filter", OutgoingOptions{Filter: AddressFilter{SideRemote, entries("localhost")}, DebuggerPorts: []PortRange{{5005, 5005}}}, "tcp", "127.0.0.1:5005", "", local, "DEBUGGER"},
+
 		{"local, port", listed("local", ":5432"), "tcp", "10.0.0.1:5432", "", local, `mirrord.json:7 has ":5432"`},
 		{"local, another port", listed("local", ":5432"), "tcp", "10.0.0.1:5433", "", remote, "outgoing.filter.local has no entry"},
 		{"remote, port", listed("remote", ":5432"), "tcp", "[2001:db8::1]:5432", "", remote, `":5432"`},

@@ -121,11 +121,13 @@ func (e *Error) Error() string {
 // Format is how a document is written.
 type Format uint8
 
-// The formats.
+// The formats. JSONC is JSON with comments and commas before closing brackets,
+// as editors have it.
 const (
 	JSON Format = iota
 	YAML
 	TOML
+	JSONC
 )
 
 // FormatOf gives the format of a file by its name; ok is false if the name ends
@@ -154,6 +156,8 @@ func Parse(f Format, t *Text) (*Node, error) {
 	switch f {
 	case JSON:
 		root, err = parseJSON(t)
+	case JSONC:
+		root, err = parseJSON(t.with(bare(t.String())))
 	case YAML:
 		root, err = parseYAML(t)
 	case TOML:

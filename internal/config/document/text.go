@@ -28,6 +28,11 @@ func newText(source, filled string, spans []span) *Text {
 	return &Text{source, filled, spans, lines(source), lines(filled)}
 }
 
+// with gives the same text with other bytes at the same offsets.
+func (t *Text) with(filled string) *Text {
+	return &Text{t.source, filled, t.spans, t.sourceLines, t.filledLines}
+}
+
 func lines(s string) []int {
 	starts := []int{0}
 	for i := range len(s) {

@@ -176,8 +176,11 @@ func searched(name string, search []string, d, without rules.Decision, decide fu
 func Env(e rules.Env, name string) Answer {
 	d := e.Decide(name)
 	a := Answer{Question: "variable " + name, Where: d.Where.String(), Why: d.Why}
-	if d.Where == rules.Remote {
+	switch {
+	case d.Where == rules.Remote:
 		a.Note = "if the target has it; otherwise this machine's"
+	case e.OnlyMissing(name):
+		a.Note = "if this machine has it; otherwise the target's"
 	}
 	return a
 }

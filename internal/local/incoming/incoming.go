@@ -82,6 +82,8 @@ type Listener struct {
 	ID      uint64         // never used twice
 	Addr    netip.AddrPort // where it listens
 	AnyPort bool           // the program asked for port 0
+	// Debugger is the kind of debugger that the port is for; empty: none's.
+	Debugger string
 }
 
 // listener is one that is known.
@@ -178,7 +180,7 @@ func (p *Ports) add(one Listener) *listener {
 		}
 	}
 	p.last++
-	l := &listener{Listener: one, order: p.last, Port: p.o.Rules.Decide(rules.Listener{Addr: one.Addr, AnyPort: one.AnyPort})}
+	l := &listener{Listener: one, order: p.last, Port: p.o.Rules.Decide(rules.Listener{Addr: one.Addr, AnyPort: one.AnyPort, Debugger: one.Debugger})}
 	p.listeners[one.ID] = l
 	return l
 }

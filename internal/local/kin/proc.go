@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -108,6 +109,28 @@ func parseStatus(text string) (p Process, ok bool) {
 		}
 	}
 	return p, false
+}
+
+// maxCommandLine bounds what is read of a process's arguments, and of its
+// variables, in bytes: what execve(2) takes of both together by default.
+const maxCommandLine = 2 << 20
+
+// CommandLine gives the arguments and the variables of a process, as far as it
+// has not overwritten them and they may be read.
+func CommandLine(pid int) (argv, env []string) {
+	read := func(name string) []string {
+		f, err := os.Open(fmt.Sprintf("/proc/%d/%s", pid, name))
+		if err != nil {
+			return nil
+		}
+		defer f.Close()
+		b, _ := io.ReadAll(io.LimitReader(f, maxCommandLine)) // it may end meanwhile
+		if len(b) == 0 {
+			return nil
+		}
+		return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
+	}
+	return read("cmdline"), read("environ")
 }
 
 // startTime is when a process was started, in clock ticks since boot.

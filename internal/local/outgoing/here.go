@@ -36,6 +36,11 @@ func (r *Router) route(network string, asked netip.AddrPort) *route {
 		t.names, remote = r.Names(t.dst.Addr())
 	}
 	t.Decision = r.Rules.Decide(network, t.dst, t.names)
+	if r.Debugger != nil && network == "tcp" && t.dst.Addr().IsLoopback() {
+		if kind := r.Debugger(t.dst.Port()); kind != "" {
+			t.Decision = rules.Decision{Where: rules.Local, Why: fmt.Sprintf("the command's debugger (%s) waits there", kind)}
+		}
+	}
 	if t.Where != rules.Local || !remote || t.dst.Addr().IsLoopback() {
 		return t
 	}

@@ -73,7 +73,10 @@ type Router struct {
 	// Here finds who on this machine listens at a TCP address of localhost; ok
 	// is false if nobody does. Optional.
 	Here func(netip.AddrPort) (l Listener, ok bool)
-	Emit event.Sink
+	// Debugger gives the kind of debugger that waits at a TCP port of this
+	// machine's localhost for the program; "" if none does. Optional.
+	Debugger func(port uint16) string
+	Emit     event.Sink
 	// Relayed is the memory for large buffers. nil: it has no end.
 	Relayed *budget.Share
 	// Connections is the memory for connections to unix sockets; others are the

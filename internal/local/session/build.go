@@ -92,7 +92,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 	b.wg.Go(func() {
 		err := b.box.Watch(ctx, sandbox.Hooks{
 			Listen: func(ctx context.Context, l sandbox.Listener) error {
-				return b.ports.Listening(ctx, incoming.Listener{ID: l.ID, Addr: l.Addr, AnyPort: l.AnyPort})
+				return b.ports.Listening(ctx, incoming.Listener{ID: l.ID, Addr: l.Addr, AnyPort: l.AnyPort, Debugger: s.debuggers.listener(l.PID, l.Addr.Port())})
 			},
 			Closed: b.ports.Closed,
 			Unix:   b.unix,

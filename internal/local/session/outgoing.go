@@ -60,6 +60,7 @@ func (s *supervisor) handler(b *built, o dns.Options) (h netstack.Handler, err e
 	family := kin.Of(os.Getppid()) // the front is this process's parent, and the command's
 	out := &outgoing.Router{
 		Link: s.peer, Translate: s.translate, Names: names.Of, Resolve: names.Resolve, Emit: s.emit, Relayed: s.memory.relayed, Connections: s.memory.outgoing,
+		Debugger: s.debuggers.waits,
 		Here: func(at netip.AddrPort) (outgoing.Listener, bool) {
 			l, ok := family.Listener(at)
 			return outgoing.Listener(l), ok

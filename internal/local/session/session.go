@@ -101,7 +101,9 @@ type supervisor struct {
 	left  sync.Once   // the front has been
 	late  *time.Timer // lets the front go that has waited for the end of all
 	tally tally
-	learn *learning // nil: nobody asked
+
+	debuggers debuggers
+	learn     *learning // nil: nobody asked
 }
 
 // Run serves the session that start asks for, from the agent's start to the
@@ -109,6 +111,8 @@ type supervisor struct {
 // told to the front; Run returns when all is done.
 func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.File, start *control.Start, cfg config.Config, reach Reach) {
 	s := &supervisor{ctl: ctl, init: initSocket, start: start, cfg: cfg, reach: reach, version: version, peer: &peer{}, memory: newMemory(), began: time.Now()}
+	s.debuggers.kinds = cfg.Debuggers
+	s.debuggers.command(start.Argv, start.Env)
 	if start.Learn {
 		s.learn = s.newLearning(start.LearnFile)
 	}
