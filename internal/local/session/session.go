@@ -22,6 +22,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/control"
+	"github.com/mirrord-go/mirrord/internal/local/host"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
@@ -97,9 +98,10 @@ type supervisor struct {
 	current atomic.Pointer[attachment] // what serves it now
 
 	began time.Time
-	runs  atomic.Bool // the command has been let go
-	left  sync.Once   // the front has been
-	late  *time.Timer // lets the front go that has waited for the end of all
+	runs  atomic.Bool            // the command has been let go
+	front <-chan control.Message // how the command ended; nil when that is known
+	left  sync.Once              // the front has been
+	late  *time.Timer            // lets the front go that has waited for the end of all
 	tally tally
 	learn *learning // nil: nobody asked
 }
@@ -119,6 +121,7 @@ func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	front := make(chan control.Message, 1)
+	s.front = front
 	wg.Go(func() { s.listen(front, cancel) }) // ends when ctl is closed
 	over := make(chan struct{})
 	defer close(over)
@@ -130,7 +133,7 @@ func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.
 		s.letGo()
 		s.late.Stop()
 	}()
-	err := s.run(ctx, front)
+	err := s.run(ctx)
 	s.leave()
 	if err != nil && !errors.Is(context.Cause(ctx), errFrontGone) {
 		_ = ctl.Send(control.Message{Failed: s.failure(err)})
@@ -172,7 +175,7 @@ func (s *supervisor) beat(over <-chan struct{}) {
 	}
 }
 
-func (s *supervisor) run(ctx context.Context, front <-chan control.Message) error {
+func (s *supervisor) run(ctx context.Context) error {
 	at, err := s.attach(ctx, s.reach)
 	s.current.Store(at)
 	if err != nil {
@@ -185,25 +188,48 @@ func (s *supervisor) run(ctx context.Context, front <-chan control.Message) erro
 		return err
 	}
 	defer b.close()
-	err = s.serve(ctx, b, front)
+	err = s.serve(ctx, b)
 	s.leave()
 	return err
 }
 
-// serve waits for the end of the session, whichever comes first: the last
-// process of the tree, the agent, the helper, the front, a signal.
-func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.Message) error {
+// serve lets the command run and serves it until the session ends.
+func (s *supervisor) serve(ctx context.Context, b *built) error {
+	if err := s.begin(b); err != nil {
+		return err
+	}
+	over := b.box.Done()
+	if lost := s.endure(ctx, b, over); lost != nil && !within(settleTime, over) {
+		s.lose(ctx, b, lost)
+		return nil
+	}
+	s.last(ctx, b)
+	return nil
+}
+
+// begin lets the command run.
+func (s *supervisor) begin(b *built) error {
 	s.runs.Store(true)
 	s.emit(event.Event{Level: event.Step, Code: "running", Text: runs(s.start.Argv, &s.cfg),
 		Facts: map[string]string{"after_ms": fmt.Sprint(time.Since(s.began).Milliseconds())}})
 	if err := b.box.Go(); err != nil {
 		return sandbox.Explain(err)
 	}
-	for _, p := range b.box.Without() {
+	s.without(b.box.Without())
+	_ = s.ctl.Send(control.Message{Running: &control.Running{}})
+	return nil
+}
+
+// without says what the sandbox does without.
+func (s *supervisor) without(pieces []host.Piece) {
+	for _, p := range pieces {
 		s.emit(event.Event{Level: event.Info, Code: "without", Text: "no " + p.Name + " here; what differs: " + p.Without + " (to have it: mirrord doctor)", Facts: map[string]string{"piece": p.Name}})
 	}
-	_ = s.ctl.Send(control.Message{Running: &control.Running{}})
-	var lost error
+}
+
+// endure waits until the session is over (nil), or ends by something else: the
+// agent, the helper, the front, a signal. It follows the target meanwhile.
+func (s *supervisor) endure(ctx context.Context, b *built, over <-chan struct{}) (lost error) {
 	var next <-chan successor
 	ctx, stop := context.WithCancel(ctx)
 	defer func() { // what follows the target has ended before anything else does
@@ -213,59 +239,64 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 		}
 	}()
 	gone := s.first.link.Done()
-	for lost == nil {
+	for {
 		select {
-		case <-front:
-			front = nil
+		case <-s.front:
+			s.front = nil
 			s.release(b)
-		case <-b.box.Done():
-			s.last(ctx, b, front)
+		case <-over:
 			return nil
 		case <-gone:
 			gone, next = nil, s.follow(ctx, s.current.Load())
 		case to := <-next:
 			if next = nil; to.err != nil {
-				lost = to.err
-				continue
+				return to.err
 			}
 			gone = to.at.link.Done()
 			b.wg.Go(func() { s.acceptStreams(b.ctx, b, to.at) })
 			b.wg.Go(func() { b.ports.Renew(to.at.link, to.at.agent.Probes()) })
 		case err := <-b.helper:
-			lost = &failure.Error{Code: "helper-lost", What: "the session has ended: the process that guards its sandbox has ended", Cause: err,
+			return &failure.Error{Code: "helper-lost", What: "the session has ended: the process that guards its sandbox has ended", Cause: err,
 				Why: "it was killed; without it the program's processes would survive mirrord", Do: "start the command again"}
 		case <-ctx.Done():
-			lost = context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
-	// What ends at the same time as the command is no failure of the session.
-	timer := time.NewTimer(settleTime)
+}
+
+// within waits for done, not for longer than limit: what ends at the same time
+// as the command is no failure of the session.
+func within(limit time.Duration, done <-chan struct{}) bool {
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
-	case <-b.box.Done():
-		s.last(ctx, b, front)
-		return nil
+	case <-done:
+		return true
 	case <-timer.C:
+		return false
 	}
+}
+
+// lose ends a session that cannot go on, and what runs in it.
+func (s *supervisor) lose(ctx context.Context, b *built, lost error) {
 	s.learn.tell(false)
 	s.summarize()
 	_ = s.ctl.Send(control.Message{Failed: s.failure(lost)})
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
 	defer cancel()
 	b.box.End(end)
-	return nil
 }
 
 // last hears from the front how the command ended, if it has not, and lets it
-// go. front is nil when it has.
-func (s *supervisor) last(ctx context.Context, b *built, front <-chan control.Message) {
+// go.
+func (s *supervisor) last(ctx context.Context, b *built) {
 	s.learn.tell(false)
 	timer := time.NewTimer(endTime)
 	defer timer.Stop()
 	told := ctx.Done()
-	for front != nil && !errors.Is(context.Cause(ctx), errFrontGone) {
+	for s.front != nil && !errors.Is(context.Cause(ctx), errFrontGone) {
 		select { // the front reports the end of its child a moment later
-		case <-front:
+		case <-s.front:
 			s.release(b)
 			return
 		case <-told: // to end, by somebody else
@@ -280,17 +311,14 @@ func (s *supervisor) last(ctx context.Context, b *built, front <-chan control.Me
 // release says what goes on without the front and lets it go: at once, or when
 // all is done, in a moment.
 func (s *supervisor) release(b *built) {
-	timer := time.NewTimer(settleTime)
-	defer timer.Stop()
-	select {
-	case <-b.box.Done():
+	if within(settleTime, b.box.Done()) {
 		s.learn.tell(false)
 		s.summarize() // and Run lets it go
-	case <-timer.C:
-		s.learn.tell(true)
-		s.emit(event.Event{Level: event.Info, Code: "background", Text: "processes that the command left keep the session; it ends with the last of them"})
-		s.letGo()
+		return
 	}
+	s.learn.tell(true)
+	s.emit(event.Event{Level: event.Info, Code: "background", Text: "processes that the command left keep the session; it ends with the last of them"})
+	s.letGo()
 }
 
 // leave begins the end of the session: the front goes when all is done, or soon.
