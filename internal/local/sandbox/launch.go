@@ -61,7 +61,28 @@ func Launch() (*Process, *os.File, error) {
 		return nil, nil, err
 	}
 	defer unix.Close(wait[0])
-	p := &Process{pidfd: -1, resumed: make(chan time.Time, 1), exited: make(chan struct{}), mapped: make(chan struct{})}
+	p := newProcess()
+	if err := p.run(func() error { return p.start(theirs, wait[0]) }); err != nil {
+		ours.Close()
+		unix.Close(wait[1])
+		return nil, nil, err
+	}
+	go func() { // waited for by Wait
+		defer close(p.mapped)
+		defer unix.Close(wait[1])
+		if p.bare == nil { // else it has them all
+			p.owners = p.mapOwners()
+		}
+	}()
+	return p, ours, nil
+}
+
+func newProcess() *Process {
+	return &Process{pidfd: -1, resumed: make(chan time.Time, 1), exited: make(chan struct{}), mapped: make(chan struct{})}
+}
+
+// run has the child started, and waits for its end in the background.
+func (p *Process) run(start func() error) error {
 	// Before the start: no signal may fall between. Its handlers do not pass
 	// execve.
 	p.signals = forward()
@@ -71,7 +92,7 @@ func Launch() (*Process, *os.File, error) {
 		// started the child ends: this one stays until the child has ended.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err := p.start(theirs, wait[0])
+		err := start()
 		started <- err
 		if err == nil {
 			p.keep()
@@ -79,19 +100,10 @@ func Launch() (*Process, *os.File, error) {
 	}()
 	if err := <-started; err != nil {
 		p.signals.stop()
-		ours.Close()
-		unix.Close(wait[1])
-		return nil, nil, err
+		return err
 	}
 	p.signals.to(p)
-	go func() { // waited for by Wait
-		defer close(p.mapped)
-		defer unix.Close(wait[1])
-		if p.bare == nil { // else it has them all
-			p.owners = p.mapOwners()
-		}
-	}()
-	return p, ours, nil
+	return nil
 }
 
 // start runs on the thread that stays.

@@ -40,7 +40,7 @@ type watch struct {
 	b     *Box
 	hooks Hooks
 	reg   *registry
-	any   anyPorts
+	any   *anyPorts
 	n     *notifier // nil: no filter
 	wg    sync.WaitGroup
 	slots chan struct{}
@@ -52,31 +52,17 @@ type watch struct {
 // them, until the last process of the tree has ended (nil, and Done is closed)
 // or ctx ends (its error). It waits for Go, and is called once.
 func (b *Box) Watch(ctx context.Context, hooks Hooks) error {
-	select {
-	case <-b.started:
-	case <-ctx.Done():
-		return ctx.Err()
+	w, end, err := b.beginWatch(ctx, hooks)
+	if err != nil {
+		return err
 	}
+	defer end()
 	ctx, cancel := context.WithCancel(ctx)
-	w := &watch{b: b, hooks: hooks, reg: newRegistry(b.SetLocal), slots: make(chan struct{}, maxParked)}
-	w.sweeps.of = map[int]bool{}
-	defer w.wg.Wait()
 	defer cancel()
-
-	events := []*os.File{b.files[handoff.EventsTCP], b.files[handoff.EventsUDP]}
-	defer func() {
-		for _, f := range events { // ends the goroutines below
-			_ = f.SetReadDeadline(time.Unix(1, 0))
-		}
-	}()
-	w.wg.Go(func() { w.watchDestroyed(handoff.EventsTCP, unix.IPPROTO_TCP) })
-	w.wg.Go(func() { w.watchDestroyed(handoff.EventsUDP, unix.IPPROTO_UDP) })
-
-	var err error
 	if b.notify == nil {
-		err = w.poll(ctx)
+		err = w.poll(ctx, b.tree)
 	} else {
-		err = w.serve(ctx)
+		err = w.serve(ctx, b.notify)
 	}
 	if err != nil {
 		return err
@@ -89,14 +75,34 @@ func (b *Box) Watch(ctx context.Context, hooks Hooks) error {
 	return nil
 }
 
+// beginWatch waits for Go and begins to see sockets end, until end, which waits
+// for all that the watch has started.
+func (b *Box) beginWatch(ctx context.Context, hooks Hooks) (w *watch, end func(), err error) {
+	select {
+	case <-b.started:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	w = &watch{b: b, hooks: hooks, reg: newRegistry(b.SetLocal), any: &anyPorts{}, slots: make(chan struct{}, maxParked)}
+	w.sweeps.of = map[int]bool{}
+	w.wg.Go(func() { w.watchDestroyed(handoff.EventsTCP, unix.IPPROTO_TCP) })
+	w.wg.Go(func() { w.watchDestroyed(handoff.EventsUDP, unix.IPPROTO_UDP) })
+	return w, func() {
+		for _, f := range []*os.File{b.files[handoff.EventsTCP], b.files[handoff.EventsUDP]} { // ends the goroutines above
+			_ = f.SetReadDeadline(time.Unix(1, 0))
+		}
+		w.wg.Wait()
+	}, nil
+}
+
 // serve takes calls until there is nobody left to make one.
-func (w *watch) serve(ctx context.Context) error {
-	n, err := newNotifier(w.b.notify)
+func (w *watch) serve(ctx context.Context, notify *os.File) error {
+	n, err := newNotifier(notify)
 	if err != nil {
 		return err
 	}
 	w.n = n
-	stop := context.AfterFunc(ctx, func() { _ = w.b.notify.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = notify.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	for {
 		c, err := n.next()
