@@ -66,7 +66,7 @@ here nor in the cluster.`,
 		Version:          a.version,
 	}
 	root.SetVersionTemplate("mirrord {{.Version}}\n")
-	root.AddCommand(a.execCommand(), a.explainCommand(), a.doctorCommand(), a.rbacCommand(), a.diagnoseCommand(), a.agentCommand(), a.demoCommand(), a.versionCommand())
+	root.AddCommand(a.execCommand(), a.sessionCommand(), a.explainCommand(), a.doctorCommand(), a.rbacCommand(), a.diagnoseCommand(), a.agentCommand(), a.demoCommand(), a.versionCommand())
 	if c, rest, err := root.Find(args); err == nil && c.Flags().Lookup("config-file") != nil { // sessionFlags
 		args = append(strings.Fields(c.CommandPath())[1:], fillIn(c.Flags(), rest)...)
 	}

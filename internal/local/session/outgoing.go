@@ -59,6 +59,9 @@ func (s *supervisor) handler(o dns.Options) (h netstack.Handler, err error) {
 	out := &outgoing.Router{
 		Link: s.peer, Translate: s.translate, Names: names.Of, Resolve: names.Resolve, Emit: s.emit, Relayed: s.memory.relayed,
 		Here: func(at netip.AddrPort) (outgoing.Listener, bool) {
+			if s.kept != nil {
+				return s.kept.listener(at)
+			}
 			l, ok := family.Listener(at)
 			return outgoing.Listener(l), ok
 		},

@@ -104,6 +104,7 @@ type supervisor struct {
 	late  *time.Timer            // lets the front go that has waited for the end of all
 	tally tally
 	learn *learning // nil: nobody asked
+	kept  *keeper   // nil: the session is that of one command
 }
 
 // Run serves the session that start asks for, from the agent's start to the
@@ -111,6 +112,10 @@ type supervisor struct {
 // told to the front; Run returns when all is done.
 func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.File, start *control.Start, cfg config.Config, reach Reach) {
 	s := &supervisor{ctl: ctl, init: initSocket, start: start, cfg: cfg, reach: reach, version: version, peer: &peer{}, memory: newMemory(), began: time.Now()}
+	if len(start.Argv) == 0 {
+		s.kept = s.newKeeper()
+		defer s.kept.done()
+	}
 	if start.Learn {
 		s.learn = s.newLearning(start.LearnFile)
 	}
@@ -148,7 +153,9 @@ func (s *supervisor) listen(front chan<- control.Message, cancel context.CancelC
 	for {
 		m, err := s.ctl.Receive()
 		if err != nil {
-			cancel(errFrontGone)
+			if s.kept == nil || !s.runs.Load() {
+				cancel(errFrontGone)
+			}
 			return
 		}
 		if m.Exited != nil {
@@ -168,7 +175,7 @@ func (s *supervisor) beat(over <-chan struct{}) {
 	for {
 		select {
 		case <-tick.C:
-			_ = s.ctl.Send(control.Message{Beat: &control.Beat{}})
+			s.tell(control.Message{Beat: &control.Beat{}})
 		case <-over:
 			return
 		}
@@ -188,7 +195,11 @@ func (s *supervisor) run(ctx context.Context) error {
 		return err
 	}
 	defer b.close()
-	err = s.serve(ctx, b)
+	if s.kept != nil {
+		err = s.kept.run(ctx, b)
+	} else {
+		err = s.serve(ctx, b)
+	}
 	s.leave()
 	return err
 }
@@ -223,8 +234,12 @@ func (s *supervisor) begin(b *built) error {
 // without says what the sandbox does without.
 func (s *supervisor) without(pieces []host.Piece) {
 	for _, p := range pieces {
-		s.emit(event.Event{Level: event.Info, Code: "without", Text: "no " + p.Name + " here; what differs: " + p.Without + " (to have it: mirrord doctor)", Facts: map[string]string{"piece": p.Name}})
+		s.emit(lacking(p))
 	}
+}
+
+func lacking(p host.Piece) event.Event {
+	return event.Event{Level: event.Info, Code: "without", Text: "no " + p.Name + " here; what differs: " + p.Without + " (to have it: mirrord doctor)", Facts: map[string]string{"piece": p.Name}}
 }
 
 // endure waits until the session is over (nil), or ends by something else: the
@@ -243,6 +258,10 @@ func (s *supervisor) endure(ctx context.Context, b *built, over <-chan struct{})
 		select {
 		case <-s.front:
 			s.front = nil
+			if s.kept != nil { // it was there for the start only
+				s.letGo()
+				continue
+			}
 			s.release(b)
 		case <-over:
 			return nil
@@ -281,7 +300,7 @@ func within(limit time.Duration, done <-chan struct{}) bool {
 func (s *supervisor) lose(ctx context.Context, b *built, lost error) {
 	s.learn.tell(false)
 	s.summarize()
-	_ = s.ctl.Send(control.Message{Failed: s.failure(lost)})
+	s.tell(control.Message{Failed: s.failure(lost)})
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
 	defer cancel()
 	b.box.End(end)
@@ -353,7 +372,13 @@ func (s *supervisor) failure(err error) *failure.Error {
 
 func (s *supervisor) emit(e event.Event) {
 	s.tally.count(e)
-	_ = s.ctl.Send(control.Message{Event: &e})
+	s.tell(control.Message{Event: &e})
+}
+
+// tell passes a message to the front, and to those of commands that have joined.
+func (s *supervisor) tell(m control.Message) {
+	_ = s.ctl.Send(m)
+	s.kept.tell(m)
 }
 
 // summarize says the session's last line.

@@ -1,0 +1,349 @@
+package session
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/local/control"
+	"github.com/mirrord-go/mirrord/internal/local/kin"
+	"github.com/mirrord-go/mirrord/internal/local/outgoing"
+	"github.com/mirrord-go/mirrord/internal/local/roster"
+	"github.com/mirrord-go/mirrord/internal/local/sandbox"
+	"github.com/mirrord-go/mirrord/internal/rules"
+)
+
+const (
+	// defaultTTL is how long a session is kept without a command when nobody says
+	// otherwise: longer than a person looks at code between two runs, shorter than
+	// the time that somebody else's cluster should hold an agent for nobody.
+	defaultTTL = time.Hour
+	// thereTime is how often a session looks whether it can still be found.
+	thereTime = 5 * time.Second
+	// maxEvents is how many events a session remembers for whoever asks later.
+	maxEvents = 50
+)
+
+// keeper is what a session has that is kept for commands that join it.
+type keeper struct {
+	s     *supervisor
+	dirs  []string
+	vars  []string     // the target's variables, of the start
+	files *rules.Files // whose a path is
+	ttl   time.Duration
+	id    string        // set before the door is open
+	over  chan struct{} // closed when it is to end, in order
+
+	mu     sync.Mutex
+	ended  bool // over is closed, or the session lost: nobody joins any more
+	guests map[*guest]bool
+	served sync.WaitGroup // the guests
+	idle   *time.Timer    // ends the session; nil before it is ready
+	until  time.Time      // when; zero: there are commands
+	events []control.Happened
+	owned  json.RawMessage
+	stops  []*control.Conn // who waits for the end
+}
+
+func (s *supervisor) newKeeper() *keeper {
+	ttl := defaultTTL
+	if s.cfg.Agent.TTL != nil {
+		ttl = time.Duration(*s.cfg.Agent.TTL) * time.Second
+	}
+	return &keeper{s: s, dirs: roster.Dirs(func(name string) string { return variable(s.start.Env, name) }), ttl: ttl, over: make(chan struct{}), guests: map[*guest]bool{}}
+}
+
+// run serves the session until it ends.
+func (k *keeper) run(ctx context.Context, b *built) error {
+	door, err := roster.Open(k.dirs)
+	if err != nil {
+		return failure.Wrap(err, "session-no-socket", "the session cannot be kept: there is no place for its socket", "set XDG_RUNTIME_DIR, or make ~/.local/state writable")
+	}
+	k.id = door.ID()
+	k.s.runs.Store(true)
+	if err := b.box.Go(); err != nil {
+		door.Close()
+		return sandbox.Explain(err)
+	}
+	k.s.without(b.box.Without())
+	var wg sync.WaitGroup
+	meeting, stop := context.WithCancel(ctx)
+	k.ready()
+	wg.Go(func() { k.meetAll(meeting, b, door, &wg) })
+	wg.Go(func() { k.stayThere(meeting, door) })
+	k.s.emit(event.Event{Level: event.Step, Code: "session-ready", Text: "session " + door.ID() + " is ready: mirrord exec --session " + door.ID() + " COMMAND",
+		Facts: map[string]string{"session": door.ID(), "after_ms": fmt.Sprint(time.Since(k.s.began).Milliseconds())}})
+	_ = k.s.ctl.Send(control.Message{Running: &control.Running{Session: door.ID()}})
+	lost := k.s.endure(ctx, b, k.over)
+	k.close(false)
+	door.Close()
+	if lost != nil {
+		k.s.lose(ctx, b, lost)
+	} else {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+		b.box.End(end)
+		within(endTime, ended(&k.served)) // their fronts are told how it ended
+		cancel()
+	}
+	stop()
+	wg.Wait()
+	return nil
+}
+
+// ended gives a channel that is closed when wg is done.
+func ended(wg *sync.WaitGroup) <-chan struct{} {
+	done := make(chan struct{})
+	go func() { // ends with them, which the caller ends
+		defer close(done)
+		wg.Wait()
+	}()
+	return done
+}
+
+// meetAll meets whoever comes to the door, until that is closed.
+func (k *keeper) meetAll(ctx context.Context, b *built, door *roster.Host, wg *sync.WaitGroup) {
+	for {
+		c, err := door.Accept()
+		if err != nil {
+			return
+		}
+		wg.Go(func() { k.meet(ctx, b, c) })
+	}
+}
+
+// meet does what somebody wants who came to the door.
+func (k *keeper) meet(ctx context.Context, b *built, c *net.UnixConn) {
+	came := time.Now()
+	if roster.Greet(c, roster.Greeting{Version: k.s.version, Own: b.box.Own()}, b.box.Door()) != nil {
+		c.Close()
+		return
+	}
+	var word [1]byte
+	sock, err := roster.Receive(c, word[:])
+	if err != nil {
+		c.Close()
+		return
+	}
+	_ = c.SetReadDeadline(time.Now().Add(endTime))
+	ctl := control.On(c)
+	m, err := ctl.Receive()
+	_ = c.SetReadDeadline(time.Time{})
+	switch {
+	case err != nil:
+	case m.Start != nil && sock != nil && len(m.Start.Argv) > 0:
+		pid, err := roster.Peer(c)
+		if err != nil {
+			break
+		}
+		(&guest{k: k, ctl: ctl, start: m.Start, pid: pid, since: came, family: kin.Of(pid)}).serve(ctx, b, sock)
+		return
+	case m.Ask != nil:
+		_ = ctl.Send(control.Message{Status: k.status()})
+	case m.Stop != nil:
+		k.mu.Lock()
+		k.stops = append(k.stops, ctl) // closed when all is done
+		k.mu.Unlock()
+		k.s.emit(event.Event{Level: event.Info, Code: "session-stopping", Text: "the session is stopped, as was asked for with: mirrord session stop"})
+		k.close(true)
+		ctl = nil
+	}
+	if sock != nil {
+		sock.Close()
+	}
+	if ctl != nil {
+		ctl.Close()
+	}
+}
+
+// stayThere ends the session when nobody can find it any more.
+func (k *keeper) stayThere(ctx context.Context, door *roster.Host) {
+	tick := time.NewTicker(thereTime)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if !door.There() {
+				k.s.emit(event.Event{Level: event.Warning, Code: "session-stopping", Text: "the session ends: its socket was removed, as when a user logs out"})
+				k.close(true)
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// close lets nobody join any more; with over the session ends in order.
+func (k *keeper) close(over bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if over && !k.ended {
+		close(k.over)
+	}
+	k.ended = true
+	if k.idle != nil {
+		k.idle.Stop()
+	}
+}
+
+// ready begins the time that the session is kept without a command.
+func (k *keeper) ready() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.idle = time.AfterFunc(time.Hour, k.expire)
+	k.rest()
+}
+
+// rest is called with mu held when there is no command.
+func (k *keeper) rest() {
+	k.idle.Stop()
+	if k.ttl > 0 && !k.ended {
+		k.idle.Reset(k.ttl)
+		k.until = time.Now().Add(k.ttl)
+	}
+}
+
+// expire ends the session if nobody has joined meanwhile.
+func (k *keeper) expire() {
+	k.mu.Lock()
+	alone := len(k.guests) == 0 && !time.Now().Before(k.until)
+	k.mu.Unlock()
+	if alone {
+		k.s.emit(event.Event{Level: event.Info, Code: "session-stopping", Text: fmt.Sprintf("the session ends: there was no command for %v", k.ttl)})
+		k.close(true)
+	}
+}
+
+// enter counts a guest, unless the session ends.
+func (k *keeper) enter(g *guest) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.ended {
+		return false
+	}
+	k.idle.Stop()
+	k.until = time.Time{}
+	k.guests[g] = true
+	k.served.Add(1)
+	return true
+}
+
+// leave is the end of a guest.
+func (k *keeper) leave(g *guest) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	defer k.served.Done()
+	if delete(k.guests, g); len(k.guests) == 0 {
+		k.rest()
+	}
+}
+
+// toBackground notes that a guest's command has ended, and left processes.
+func (k *keeper) toBackground(g *guest) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	g.background = true
+}
+
+// own is what the session owns in the cluster.
+func (k *keeper) own() json.RawMessage {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.owned
+}
+
+// tell passes a message to all fronts of commands. On nil it does nothing.
+func (k *keeper) tell(m control.Message) {
+	if k == nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case m.Event != nil:
+		k.remember(*m.Event)
+	case m.Owned != nil:
+		k.owned = m.Owned
+	}
+	for g := range k.guests {
+		_ = g.ctl.Send(m)
+	}
+}
+
+// remember keeps an event for whoever asks. mu is held.
+func (k *keeper) remember(e event.Event) {
+	if e.Level == event.Detail {
+		return
+	}
+	if len(k.events) == maxEvents {
+		k.events = slices.Delete(k.events, 0, 1)
+	}
+	k.events = append(k.events, control.Happened{At: time.Now().UTC().Truncate(time.Millisecond), Event: e})
+}
+
+// done tells those who wait for the end. On nil it does nothing.
+func (k *keeper) done() {
+	if k == nil {
+		return
+	}
+	k.mu.Lock()
+	stops := k.stops
+	k.stops = nil
+	k.mu.Unlock()
+	for _, c := range stops {
+		c.Close()
+	}
+}
+
+// status is how the session is now.
+func (k *keeper) status() *control.Status {
+	s := k.s
+	st := &control.Status{ID: k.id, Version: s.version, PID: os.Getpid(), Target: s.cfg.Target, Namespace: s.cfg.Namespace, Context: s.cfg.Context,
+		Since: s.began.UTC().Truncate(time.Second), TTL: int(k.ttl / time.Second), Commands: []control.Command{}}
+	at := s.current.Load()
+	st.Hostname = at.pod.Hostname
+	if since := at.loss.since(); !since.IsZero() {
+		st.Lost = &since
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	st.Events = slices.Clone(k.events)
+	if !k.until.IsZero() {
+		until := k.until.UTC().Truncate(time.Second)
+		st.Until = &until
+	}
+	for g := range k.guests {
+		st.Commands = append(st.Commands, control.Command{Argv: g.start.Argv, PID: g.pid, Since: g.since.UTC().Truncate(time.Second), Background: g.background})
+	}
+	slices.SortFunc(st.Commands, func(a, b control.Command) int { return cmp.Or(a.Since.Compare(b.Since), a.PID-b.PID) })
+	return st
+}
+
+// listener finds who of this machine listens at an address, a relative of one of
+// the commands first: whose connection it is, nobody knows.
+func (k *keeper) listener(at netip.AddrPort) (found outgoing.Listener, ok bool) {
+	k.mu.Lock()
+	var all []*guest
+	for g := range k.guests {
+		all = append(all, g)
+	}
+	k.mu.Unlock()
+	for _, g := range all {
+		switch l, is := g.family.Listener(at); {
+		case is && l.Relative:
+			return outgoing.Listener(l), true
+		case is:
+			found, ok = outgoing.Listener(l), true
+		}
+	}
+	return found, ok
+}
