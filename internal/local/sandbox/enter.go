@@ -89,6 +89,6 @@ func (p *Process) enter(door, exe, sock *os.File, own bool) error {
 	for _, n := range inherited {
 		unix.Close(n)
 	}
-	p.userNS, _ = os.Open(fmt.Sprintf("/proc/%d/ns/user", p.pid)) // for EndTree
+	p.openSpace(own)
 	return nil
 }

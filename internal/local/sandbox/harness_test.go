@@ -801,7 +801,7 @@ func (r *run) code() int {
 	}
 }
 
-// inNamespace lists living processes of a user namespace.
+// inNamespace lists living processes of a user or network namespace.
 func inNamespace(ino int) (pids []int) {
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
@@ -809,8 +809,9 @@ func inNamespace(ino int) (pids []int) {
 		if err != nil {
 			continue
 		}
-		link, _ := os.Readlink("/proc/" + e.Name() + "/ns/user")
-		if link != fmt.Sprintf("user:[%d]", ino) {
+		user, _ := os.Readlink("/proc/" + e.Name() + "/ns/user")
+		network, _ := os.Readlink("/proc/" + e.Name() + "/ns/net")
+		if user != fmt.Sprintf("user:[%d]", ino) && network != fmt.Sprintf("net:[%d]", ino) {
 			continue
 		}
 		stat, _ := os.ReadFile("/proc/" + e.Name() + "/stat")

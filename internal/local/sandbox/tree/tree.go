@@ -77,6 +77,10 @@ func New(proc, space *os.File, except ...int) (*Tree, error) {
 // Own reports whether the tree has a user namespace of its own.
 func (t *Tree) Own() bool { return t.kind == "user" }
 
+// Here reports whether the caller lives in the tree's namespace itself, or in
+// one below it: then the tree is more than a sandbox that it guards.
+func (t *Tree) Here() bool { return t.has(os.Getpid()) }
+
 func control(f *os.File, do func(fd int) error) error {
 	rc, err := f.SyscallConn()
 	if err != nil {
