@@ -19,6 +19,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/front"
 	"github.com/mirrord-go/mirrord/internal/local/image"
+	"github.com/mirrord-go/mirrord/internal/local/journal"
 	"github.com/mirrord-go/mirrord/internal/local/learn"
 	"github.com/mirrord-go/mirrord/internal/local/monitor"
 )
@@ -89,7 +90,7 @@ func (f *execFlags) loudness(fl *pflag.FlagSet) {
 
 // exec is the front of a session.
 func (a *app) exec(f *execFlags, argv []string) (int, error) {
-	o, done, err := a.frontOptions(f)
+	o, done, err := a.frontOptions(f, true)
 	if err != nil {
 		return 0, err
 	}
@@ -104,8 +105,8 @@ func (a *app) exec(f *execFlags, argv []string) (int, error) {
 }
 
 // frontOptions are what flags, environment and files say of a session. done is
-// to be called at the front's end.
-func (a *app) frontOptions(f *execFlags) (o front.Options, done func(error), err error) {
+// to be called at the front's end. The front keeps the session's journal, or not.
+func (a *app) frontOptions(f *execFlags, journals bool) (o front.Options, done func(error), err error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return o, nil, failure.Wrap(err, "no-working-directory", "the working directory cannot be told", "cd to a directory that exists")
@@ -127,7 +128,10 @@ func (a *app) frontOptions(f *execFlags) (o front.Options, done func(error), err
 	if err != nil {
 		return o, nil, err
 	}
-	j := a.keepJournal(cfg)
+	var j *journal.Journal
+	if journals {
+		j = a.keepJournal(cfg)
+	}
 	show := func(e event.Event) {
 		j.Note(e)
 		m.Show(e)

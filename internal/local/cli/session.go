@@ -67,7 +67,7 @@ working directory and its repository, the home directory, the toolchains in PATH
   mirrord session start -t pod/shop-7d4b9 --json`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			o, done, err := a.frontOptions(f)
+			o, done, err := a.frontOptions(f, false)
 			if err != nil {
 				return err
 			}

@@ -36,6 +36,7 @@ const (
 // keeper is what a session has that is kept for commands that join it.
 type keeper struct {
 	s     *supervisor
+	note  event.Sink // what happens, for its journal
 	dirs  []string
 	vars  []string     // the target's variables, of the start
 	files *rules.Files // whose a path is
@@ -54,12 +55,12 @@ type keeper struct {
 	stops  []*control.Conn // who waits for the end
 }
 
-func (s *supervisor) newKeeper() *keeper {
+func (s *supervisor) newKeeper(note event.Sink) *keeper {
 	ttl := defaultTTL
 	if s.cfg.Agent.TTL != nil {
 		ttl = time.Duration(*s.cfg.Agent.TTL) * time.Second
 	}
-	return &keeper{s: s, dirs: roster.Dirs(func(name string) string { return variable(s.start.Env, name) }), ttl: ttl, over: make(chan struct{}), guests: map[*guest]bool{}}
+	return &keeper{s: s, note: note, dirs: roster.Dirs(func(name string) string { return variable(s.start.Env, name) }), ttl: ttl, over: make(chan struct{}), guests: map[*guest]bool{}}
 }
 
 // run serves the session until it ends.
@@ -199,7 +200,7 @@ func (k *keeper) close(over bool) {
 func (k *keeper) ready() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.idle = time.AfterFunc(time.Hour, k.expire)
+	k.idle = time.AfterFunc(defaultTTL, k.expire) // rest says when
 	k.rest()
 }
 
@@ -270,7 +271,10 @@ func (k *keeper) tell(m control.Message) {
 	defer k.mu.Unlock()
 	switch {
 	case m.Event != nil:
+		k.note(*m.Event)
 		k.remember(*m.Event)
+	case m.Failed != nil:
+		k.note(event.Event{Level: event.Error, Code: m.Failed.Code, Text: m.Failed.Error()})
 	case m.Owned != nil:
 		k.owned = m.Owned
 	}

@@ -83,6 +83,9 @@ const (
 	leaveTime = 300 * time.Millisecond
 )
 
+// startAgain is all that is to be done about a session that ended in the middle.
+const startAgain = "start the command again"
+
 // supervisor is one session.
 type supervisor struct {
 	ctl     *control.Conn
@@ -109,11 +112,12 @@ type supervisor struct {
 
 // Run serves the session that start asks for, from the agent's start to the
 // removal of its last trace. It owns ctl and initSocket. What goes wrong is
-// told to the front; Run returns when all is done.
-func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.File, start *control.Start, cfg config.Config, reach Reach) {
+// told to the front; Run returns when all is done. note gets what happens in a
+// session that is kept, which outlives its front.
+func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.File, start *control.Start, cfg config.Config, reach Reach, note event.Sink) {
 	s := &supervisor{ctl: ctl, init: initSocket, start: start, cfg: cfg, reach: reach, version: version, peer: &peer{}, memory: newMemory(), began: time.Now()}
 	if len(start.Argv) == 0 {
-		s.kept = s.newKeeper()
+		s.kept = s.newKeeper(note)
 		defer s.kept.done()
 	}
 	if start.Learn {
@@ -276,7 +280,7 @@ func (s *supervisor) endure(ctx context.Context, b *built, over <-chan struct{})
 			b.wg.Go(func() { b.ports.Renew(to.at.link, to.at.agent.Probes()) })
 		case err := <-b.helper:
 			return &failure.Error{Code: "helper-lost", What: "the session has ended: the process that guards its sandbox has ended", Cause: err,
-				Why: "it was killed; without it the program's processes would survive mirrord", Do: "start the command again"}
+				Why: "it was killed; without it the program's processes would survive mirrord", Do: startAgain}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -356,11 +360,16 @@ func (s *supervisor) letGo() {
 func (s *supervisor) failure(err error) *failure.Error {
 	var f *failure.Error
 	if errors.As(err, &f) {
+		if s.kept != nil && f.Do == startAgain {
+			kept := *f
+			kept.Do = "start another session: mirrord session start"
+			return &kept
+		}
 		return f
 	}
 	if errors.Is(err, context.Canceled) {
 		return &failure.Error{Code: "session-stopped", What: "the session was ended", Why: "mirrord's supervisor was told to end, by a signal",
-			Do: "start the command again", Cause: err, Exit: 1}
+			Do: startAgain, Cause: err, Exit: 1}
 	}
 	f = &failure.Error{Code: "session-failed", What: "the session could not be started", Why: err.Error(),
 		Do: "try again with: mirrord exec --verbose", Cause: err, Exit: 1}
