@@ -296,7 +296,11 @@ func Greeted(c *net.UnixConn) (g Greeting, door *os.File, err error) {
 		return g, nil, err
 	}
 	b := make([]byte, min(binary.BigEndian.Uint16(head[:]), maxGreeting))
-	if _, err = Receive(c, b); err == nil {
+	stray, err := Receive(c, b)
+	if stray != nil {
+		stray.Close()
+	}
+	if err == nil {
 		err = json.Unmarshal(b, &g)
 	}
 	if err == nil && door == nil {
