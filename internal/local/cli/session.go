@@ -3,32 +3,15 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os"
-	"slices"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
-	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/failure"
-	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/local/front"
 	"github.com/mirrord-go/mirrord/internal/local/monitor"
 	"github.com/mirrord-go/mirrord/internal/local/roster"
-)
-
-const (
-	// statusTime is how long a session may take to say how it is: it is asked on
-	// this machine, and only one that is stopped takes longer.
-	statusTime = 2 * time.Second
-	// stopTime is the same for its end: processes get 2 s to end themselves, and
-	// the cluster must be told.
-	stopTime = time.Minute
 )
 
 func (a *app) sessionCommand() *cobra.Command {
@@ -107,17 +90,7 @@ func (a *app) sessionList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all := []*control.Status{}
-			for _, id := range roster.IDs(sessionDirs()) {
-				st, err := askStatus(id)
-				switch {
-				case errors.Is(err, roster.ErrNone): // it was killed
-					continue
-				case err != nil:
-					st = &control.Status{ID: id, Commands: []control.Command{}, Events: []control.Happened{}}
-				}
-				all = append(all, st)
-			}
+			all := askAll(roster.IDs(sessionDirs()))
 			if asJSON {
 				return monitor.WriteJSON(os.Stdout, all, "  ")
 			}
@@ -195,187 +168,4 @@ func wantsJSON(output string) (bool, error) {
 		return false, failure.Usage("usage", fmt.Sprintf("there is no output format %q", output), "leave -o away, or use: -o json", "json is the only one")
 	}
 	return output == "json", nil
-}
-
-func sessionDirs() []string { return roster.Dirs(os.Getenv) }
-
-// reachSession opens the door of a session; the caller closes both.
-func reachSession(id string) (*front.Door, roster.Greeting, error) {
-	c, pid, err := roster.Dial(sessionDirs(), id)
-	if errors.Is(err, roster.ErrNone) {
-		do := "mirrord session start"
-		if ids := roster.IDs(sessionDirs()); len(ids) > 0 {
-			do = "one of these: " + strings.Join(ids, ", ")
-		}
-		return nil, roster.Greeting{}, &failure.Error{Code: "session-not-found", What: fmt.Sprintf("there is no session %s", id), Cause: err,
-			Why: "it has ended, was killed, or is another user's", Do: do, Exit: failure.ExitUsage}
-	}
-	if err != nil {
-		return nil, roster.Greeting{}, failure.Wrap(err, "session-unreachable", fmt.Sprintf("the session %s cannot be reached", id), "look at its process: mirrord session ls")
-	}
-	g, inside, err := roster.Greeted(c)
-	if err != nil {
-		c.Close()
-		return nil, g, failure.Wrap(err, "session-unreachable", fmt.Sprintf("the session %s does not answer", id),
-			fmt.Sprintf("its process %d is stopped, or the machine very busy: kill -CONT %d", pid, pid))
-	}
-	return &front.Door{Conn: c, Inside: inside, Own: g.Own, Supervisor: pid}, g, nil
-}
-
-// request sends a session one word, for which it needs nothing of ours.
-func request(id string, m control.Message, do func(*net.UnixConn, *control.Conn) error) error {
-	door, _, err := reachSession(id)
-	if err != nil {
-		return err
-	}
-	door.Inside.Close()
-	if err := roster.Send(door.Conn, []byte{0}, nil); err != nil {
-		door.Conn.Close()
-		return err
-	}
-	ctl := control.On(door.Conn)
-	defer ctl.Close()
-	if err := ctl.Send(m); err != nil {
-		return err
-	}
-	return do(door.Conn, ctl)
-}
-
-func askStatus(id string) (st *control.Status, err error) {
-	err = request(id, control.Message{Ask: &control.Ask{}}, func(c *net.UnixConn, ctl *control.Conn) error {
-		_ = c.SetReadDeadline(time.Now().Add(statusTime))
-		m, err := ctl.Receive()
-		if err == nil && m.Status == nil {
-			err = io.ErrUnexpectedEOF
-		}
-		st = m.Status
-		return err
-	})
-	return st, err
-}
-
-// stopSession returns when the session has ended.
-func stopSession(id string) error {
-	return request(id, control.Message{Stop: &control.Stop{}}, func(c *net.UnixConn, ctl *control.Conn) error {
-		_ = c.SetReadDeadline(time.Now().Add(stopTime))
-		for {
-			switch _, err := ctl.Receive(); {
-			case errors.Is(err, io.EOF):
-				return nil
-			case err != nil:
-				return failure.Wrap(err, "session-unreachable", fmt.Sprintf("the session %s does not end", id), "look at it: mirrord session ls")
-			}
-		}
-	})
-}
-
-// join runs a command in a session that is kept.
-func (a *app) join(f *execFlags, id string, changed []string, argv []string) (int, error) {
-	if len(changed) > 0 {
-		return 0, failure.Usage("session-rules", fmt.Sprintf("--%s has no effect on a session that is there already", strings.Join(changed, ", --")),
-			"give it to: mirrord session start", "target, rules and agent of session %s are those that it was started with", id)
-	}
-	dir, err := os.Getwd()
-	if err != nil {
-		return 0, failure.Wrap(err, "no-working-directory", "the working directory cannot be told", "cd to a directory that exists")
-	}
-	door, g, err := reachSession(id)
-	if err != nil {
-		return 0, err
-	}
-	if g.Version != a.version {
-		door.Conn.Close()
-		door.Inside.Close()
-		return 0, failure.New("session-version", fmt.Sprintf("session %s is that of another version of mirrord", id),
-			fmt.Sprintf("start it again: mirrord session stop %s && mirrord session start", id), "it was started by mirrord %s, this is %s", g.Version, a.version)
-	}
-	m := a.monitor(f.quiet, f.verbose)
-	return front.Join(front.Options{Argv: argv, Env: os.Environ(), Dir: dir, Show: m.Show, CleanUp: cleanUp}, *door)
-}
-
-// state is one word, and more for a person.
-func state(st *control.Status, now time.Time) string {
-	switch {
-	case st.PID == 0:
-		return "does not answer"
-	case st.Lost != nil:
-		return fmt.Sprintf("link lost for %s", age(now.Sub(*st.Lost)))
-	case len(st.Commands) > 0:
-		return "in use"
-	case st.Until != nil:
-		return fmt.Sprintf("idle, ends in %s", age(st.Until.Sub(now)))
-	}
-	return "idle"
-}
-
-// age is a duration as a person says it.
-func age(d time.Duration) string {
-	switch d = max(d, 0); {
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", int(d.Seconds()))
-	case d < time.Hour:
-		return fmt.Sprintf("%dm", int(d.Minutes()))
-	}
-	return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
-}
-
-func targetOf(st *control.Status) string {
-	target := st.Target
-	if target == "" {
-		target = "no target"
-	}
-	if st.Namespace != "" {
-		target += " in " + st.Namespace
-	}
-	return target
-}
-
-func listSessions(out io.Writer, all []*control.Status, now time.Time) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tTARGET\tSTATE\tCOMMANDS\tAGE")
-	for _, st := range all {
-		if st.PID == 0 {
-			fmt.Fprintf(w, "%s\t\t%s\t\t\n", monitor.Clean(st.ID), state(st, now))
-			continue
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", monitor.Clean(st.ID), monitor.Clean(targetOf(st)), state(st, now), len(st.Commands), age(now.Sub(st.Since)))
-	}
-	return w.Flush()
-}
-
-func showSession(out io.Writer, st *control.Status, now time.Time) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	line := func(name, text string) { fmt.Fprintf(w, "%s\t%s\n", name, monitor.Clean(text)) }
-	line("session", st.ID)
-	line("target", targetOf(st))
-	line("hostname", st.Hostname)
-	line("state", state(st, now))
-	line("since", st.Since.Local().Format(time.DateTime))
-	line("supervisor", fmt.Sprint(st.PID))
-	for _, c := range st.Commands {
-		text := strings.Join(c.Argv, " ")
-		if c.Background {
-			text += " (has ended; processes of it run on)"
-		}
-		line("command", fmt.Sprintf("%s, process %d, for %s", text, c.PID, age(now.Sub(c.Since))))
-	}
-	for _, e := range st.Events {
-		line(e.At.Local().Format(time.TimeOnly), e.Text)
-	}
-	return w.Flush()
-}
-
-// changedSettings names the flags of c that say something about a session.
-func changedSettings(c *cobra.Command) (names []string) {
-	known := map[string]bool{"learn": true}
-	for _, f := range config.Flags() {
-		known[f.Name] = true
-	}
-	c.Flags().Visit(func(f *pflag.Flag) {
-		if known[f.Name] {
-			names = append(names, f.Name)
-		}
-	})
-	slices.Sort(names)
-	return names
 }

@@ -1,13 +1,10 @@
 package session
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -15,7 +12,6 @@ import (
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/control"
-	"github.com/mirrord-go/mirrord/internal/local/kin"
 	"github.com/mirrord-go/mirrord/internal/local/outgoing"
 	"github.com/mirrord-go/mirrord/internal/local/roster"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
@@ -45,7 +41,7 @@ type keeper struct {
 	over  chan struct{} // closed when it is to end, in order
 
 	mu     sync.Mutex
-	ended  bool // over is closed, or the session lost: nobody joins any more
+	ended  bool // or ending: nobody joins any more
 	guests map[*guest]bool
 	served sync.WaitGroup // the guests
 	idle   *time.Timer    // ends the session; nil before it is ready
@@ -85,7 +81,7 @@ func (k *keeper) run(ctx context.Context, b *built) error {
 		Facts: map[string]string{"session": door.ID(), "after_ms": fmt.Sprint(time.Since(k.s.began).Milliseconds())}})
 	_ = k.s.ctl.Send(control.Message{Running: &control.Running{Session: door.ID()}})
 	lost := k.s.endure(ctx, b, k.over)
-	k.close(false)
+	k.close()
 	door.Close()
 	if lost != nil {
 		k.s.lose(ctx, b, lost)
@@ -110,90 +106,21 @@ func ended(wg *sync.WaitGroup) <-chan struct{} {
 	return done
 }
 
-// meetAll meets whoever comes to the door, until that is closed.
-func (k *keeper) meetAll(ctx context.Context, b *built, door *roster.Host, wg *sync.WaitGroup) {
-	for {
-		c, err := door.Accept()
-		if err != nil {
-			return
-		}
-		wg.Go(func() { k.meet(ctx, b, c) })
-	}
-}
-
-// meet does what somebody wants who came to the door.
-func (k *keeper) meet(ctx context.Context, b *built, c *net.UnixConn) {
-	came := time.Now()
-	if roster.Greet(c, roster.Greeting{Version: k.s.version, Own: b.box.Own()}, b.box.Door()) != nil {
-		c.Close()
-		return
-	}
-	var word [1]byte
-	sock, err := roster.Receive(c, word[:])
-	if err != nil {
-		c.Close()
-		return
-	}
-	_ = c.SetReadDeadline(time.Now().Add(endTime))
-	ctl := control.On(c)
-	m, err := ctl.Receive()
-	_ = c.SetReadDeadline(time.Time{})
-	switch {
-	case err != nil:
-	case m.Start != nil && sock != nil && len(m.Start.Argv) > 0:
-		pid, err := roster.Peer(c)
-		if err != nil {
-			break
-		}
-		(&guest{k: k, ctl: ctl, start: m.Start, pid: pid, since: came, family: kin.Of(pid)}).serve(ctx, b, sock)
-		return
-	case m.Ask != nil:
-		_ = ctl.Send(control.Message{Status: k.status()})
-	case m.Stop != nil:
-		k.mu.Lock()
-		k.stops = append(k.stops, ctl) // closed when all is done
-		k.mu.Unlock()
-		k.s.emit(event.Event{Level: event.Info, Code: "session-stopping", Text: "the session is stopped, as was asked for with: mirrord session stop"})
-		k.close(true)
-		ctl = nil
-	}
-	if sock != nil {
-		sock.Close()
-	}
-	if ctl != nil {
-		ctl.Close()
-	}
-}
-
-// stayThere ends the session when nobody can find it any more.
-func (k *keeper) stayThere(ctx context.Context, door *roster.Host) {
-	tick := time.NewTicker(thereTime)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			if !door.There() {
-				k.s.emit(event.Event{Level: event.Warning, Code: "session-stopping", Text: "the session ends: its socket was removed, as when a user logs out"})
-				k.close(true)
-				return
-			}
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// close lets nobody join any more; with over the session ends in order.
-func (k *keeper) close(over bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if over && !k.ended {
+// end ends the session in order, and says why, unless it is ending already.
+func (k *keeper) end(level event.Level, why string) {
+	if k.close() {
+		k.s.emit(event.Event{Level: level, Code: "session-stopping", Text: why})
 		close(k.over)
 	}
-	k.ended = true
-	if k.idle != nil {
-		k.idle.Stop()
-	}
+}
+
+// close lets nobody join any more; first: somebody could, until now.
+func (k *keeper) close() (first bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	first, k.ended = !k.ended, true
+	k.idle.Stop()
+	return first
 }
 
 // ready begins the time that the session is kept without a command.
@@ -219,8 +146,7 @@ func (k *keeper) expire() {
 	alone := len(k.guests) == 0 && !time.Now().Before(k.until)
 	k.mu.Unlock()
 	if alone {
-		k.s.emit(event.Event{Level: event.Info, Code: "session-stopping", Text: fmt.Sprintf("the session ends: there was no command for %v", k.ttl)})
-		k.close(true)
+		k.end(event.Info, fmt.Sprintf("the session ends: there was no command for %v", k.ttl))
 	}
 }
 
@@ -292,44 +218,6 @@ func (k *keeper) remember(e event.Event) {
 		k.events = slices.Delete(k.events, 0, 1)
 	}
 	k.events = append(k.events, control.Happened{At: time.Now().UTC().Truncate(time.Millisecond), Event: e})
-}
-
-// done tells those who wait for the end. On nil it does nothing.
-func (k *keeper) done() {
-	if k == nil {
-		return
-	}
-	k.mu.Lock()
-	stops := k.stops
-	k.stops = nil
-	k.mu.Unlock()
-	for _, c := range stops {
-		c.Close()
-	}
-}
-
-// status is how the session is now.
-func (k *keeper) status() *control.Status {
-	s := k.s
-	st := &control.Status{ID: k.id, Version: s.version, PID: os.Getpid(), Target: s.cfg.Target, Namespace: s.cfg.Namespace, Context: s.cfg.Context,
-		Since: s.began.UTC().Truncate(time.Second), TTL: int(k.ttl / time.Second), Commands: []control.Command{}}
-	at := s.current.Load()
-	st.Hostname = at.pod.Hostname
-	if since := at.loss.since(); !since.IsZero() {
-		st.Lost = &since
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	st.Events = slices.Clone(k.events)
-	if !k.until.IsZero() {
-		until := k.until.UTC().Truncate(time.Second)
-		st.Until = &until
-	}
-	for g := range k.guests {
-		st.Commands = append(st.Commands, control.Command{Argv: g.start.Argv, PID: g.pid, Since: g.since.UTC().Truncate(time.Second), Background: g.background})
-	}
-	slices.SortFunc(st.Commands, func(a, b control.Command) int { return cmp.Or(a.Since.Compare(b.Since), a.PID-b.PID) })
-	return st
 }
 
 // listener finds who of this machine listens at an address, a relative of one of
