@@ -25,6 +25,9 @@ const (
 type Greeting struct {
 	Version string `json:"version"` // of its mirrord
 	Own     bool   `json:"own"`     // its sandbox has a user namespace
+	// Kubeconfig is the variable KUBECONFIG that holds for it: who joins may have
+	// to remove what it owned in the cluster.
+	Kubeconfig string `json:"kubeconfig,omitempty"`
 }
 
 // Greet sends g, with the door of the session's sandbox.

@@ -30,7 +30,7 @@ func (k *keeper) meetAll(ctx context.Context, b *built, door *roster.Host, wg *s
 func (k *keeper) meet(ctx context.Context, b *built, c *net.UnixConn) {
 	came := time.Now()
 	hurry := context.AfterFunc(ctx, func() { c.Close() }) // who says nothing does not hold up the end
-	if roster.Greet(c, roster.Greeting{Version: k.s.version, Own: b.box.Own()}, b.box.Door()) != nil {
+	if roster.Greet(c, roster.Greeting{Version: k.s.version, Own: b.box.Own(), Kubeconfig: os.Getenv("KUBECONFIG")}, b.box.Door()) != nil {
 		c.Close()
 		return
 	}

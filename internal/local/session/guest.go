@@ -126,7 +126,8 @@ func (g *guest) attend(ctx context.Context, c *sandbox.Command, words <-chan con
 			}
 			_ = g.ctl.Send(control.Message{Released: &control.Released{}})
 			return
-		case <-ctx.Done():
+		case <-ctx.Done(): // the session is over; a front that is stopped will see why
+			_ = g.ctl.Send(control.Message{Released: &control.Released{}})
 			return
 		}
 	}
