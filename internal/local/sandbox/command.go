@@ -54,13 +54,19 @@ func (b *Box) Hold(ctx context.Context, hooks Hooks) error {
 		select {
 		case c := <-b.joined:
 			w.wg.Go(func() {
-				if err := w.alike().command(ctx, c.notify, c.tree); err != nil {
+				err := w.alike().command(ctx, c.notify, c.tree)
+				if err == nil { // some kernels tell before the files of the last process are closed
+					err = c.tree.Wait(ctx)
+				}
+				if err != nil {
 					select {
 					case failed <- err:
 					default:
 					}
 					return
 				}
+				w.resync(unix.IPPROTO_TCP) // whose event has not come yet
+				w.resync(unix.IPPROTO_UDP)
 				close(c.done)
 			})
 		case err := <-failed:
@@ -159,7 +165,8 @@ func (c *Command) Go(ctx context.Context) error {
 	}
 }
 
-// Done is closed when the last process of the command has ended.
+// Done is closed when the last process of the command has ended, and what it
+// listened on is closed.
 func (c *Command) Done() <-chan struct{} { return c.done }
 
 // End ends the command and what it has started; see Box.End.

@@ -276,7 +276,10 @@ func supervise(r *reporter, sc scenario, orders <-chan order) error {
 		defer stop()
 	}
 	first := sc.Spec
+	var door *os.File
 	if sc.Joined {
+		door = os.NewFile(doorFD, "door")
+		defer door.Close()
 		first.Argv, first.Env, first.Dir = nil, nil, "/"
 	}
 	b, err := Attach(ctx, os.NewFile(initFD, "init"), first, options)
@@ -332,7 +335,7 @@ func supervise(r *reporter, sc scenario, orders <-chan order) error {
 	err = b.Go()
 	if err == nil && sc.Joined {
 		var c *Command
-		if c, err = admit(ctx, b, sc.Spec); err == nil {
+		if c, err = admit(ctx, b, door, sc.Spec); err == nil {
 			done, endTree = c.Done(), c.End
 		}
 	}

@@ -47,8 +47,12 @@ func joinerRole() int {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), roleVar+"=keeper")
 	cmd.ExtraFiles = []*os.File{events, orders, down, theirs}
-	if err := cmd.Run(); err != nil {
+	if err := cmd.Run(); cmd.ProcessState == nil {
 		return broken(err)
+	}
+	if code := cmd.ProcessState.ExitCode(); code != 0 { // there is nothing to join
+		up.Write([]byte{1})
+		return code
 	}
 	for _, fd := range inherited {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
@@ -107,8 +111,8 @@ func keeperRole() int {
 }
 
 // admit is the supervisor's part.
-func admit(ctx context.Context, b *Box, spec handoff.Spec) (*Command, error) {
-	conn, err := handoff.NewConn(os.NewFile(doorFD, "door"))
+func admit(ctx context.Context, b *Box, door *os.File, spec handoff.Spec) (*Command, error) {
+	conn, err := handoff.NewConn(door)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync"
 )
 
@@ -124,23 +125,6 @@ func (r *registry) release(e *entry) {
 	_ = r.setLocal(k.proto, k.port, false)
 }
 
-// missing lists cookies of a protocol that are known but not among those there.
-func (r *registry) missing(proto int, there []socket) []uint64 {
-	seen := map[uint64]bool{}
-	for _, s := range there {
-		seen[s.cookie] = true
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var all []uint64
-	for cookie, e := range r.known {
-		if e.Proto == proto && !seen[cookie] {
-			all = append(all, cookie)
-		}
-	}
-	return all
-}
-
 // knows tells whether a socket is entered.
 func (r *registry) knows(cookie uint64) bool {
 	r.mu.Lock()
@@ -148,13 +132,24 @@ func (r *registry) knows(cookie uint64) bool {
 	return r.known[cookie] != nil
 }
 
-// cookies lists all that is known.
-func (r *registry) cookies() []uint64 {
+// cookies lists what is known of some protocols.
+func (r *registry) cookies(protos ...int) []uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var all []uint64
-	for cookie := range r.known {
-		all = append(all, cookie)
+	for cookie, e := range r.known {
+		if slices.Contains(protos, e.Proto) {
+			all = append(all, cookie)
+		}
 	}
 	return all
+}
+
+// missing lists the cookies of known that are not among those there.
+func missing(known []uint64, there []socket) []uint64 {
+	seen := map[uint64]bool{}
+	for _, s := range there {
+		seen[s.cookie] = true
+	}
+	return slices.DeleteFunc(known, func(cookie uint64) bool { return seen[cookie] })
 }

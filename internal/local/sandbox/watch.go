@@ -68,7 +68,7 @@ func (b *Box) Watch(ctx context.Context, hooks Hooks) error {
 		return err
 	}
 	cancel()
-	for _, cookie := range w.reg.cookies() { // whose event has not come yet
+	for _, cookie := range w.reg.cookies(unix.IPPROTO_TCP, unix.IPPROTO_UDP) { // whose event has not come yet
 		w.closed(cookie)
 	}
 	close(b.done)
@@ -366,13 +366,15 @@ func (w *watch) closed(cookie uint64) {
 	}
 }
 
-// resync compares with the sockets that there are, after events were lost.
+// resync compares with the sockets that there are, after events were lost, or
+// may be late.
 func (w *watch) resync(proto int) {
+	known := w.reg.cookies(proto) // first: what is made meanwhile is not missing
 	there, err := w.b.sockets(proto)
 	if err != nil {
 		return
 	}
-	for _, cookie := range w.reg.missing(proto, there) {
+	for _, cookie := range missing(known, there) {
 		w.closed(cookie)
 	}
 }
