@@ -54,19 +54,13 @@ func (b *Box) Hold(ctx context.Context, hooks Hooks) error {
 		select {
 		case c := <-b.joined:
 			w.wg.Go(func() {
-				err := w.alike().command(ctx, c.notify, c.tree)
-				if err == nil { // some kernels tell before the files of the last process are closed
-					err = c.tree.Wait(ctx)
-				}
-				if err != nil {
+				if err := w.alike().command(ctx, c.notify, c.tree); err != nil {
 					select {
 					case failed <- err:
 					default:
 					}
 					return
 				}
-				w.resync(unix.IPPROTO_TCP) // whose event has not come yet
-				w.resync(unix.IPPROTO_UDP)
 				close(c.done)
 			})
 		case err := <-failed:
@@ -88,13 +82,31 @@ func (w *watch) alike() *watch {
 func (w *watch) command(ctx context.Context, notify *os.File, all *tree.Tree) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer w.wg.Wait()
-	defer cancel()
+	defer cancel() // what looks for listeners ends
 	if notify == nil {
-		return w.poll(ctx, all)
+		if err := w.poll(ctx, all); err != nil {
+			return err
+		}
+	} else {
+		defer notify.Close()
+		if err := w.serve(ctx, notify); err != nil {
+			return err
+		}
 	}
-	defer notify.Close()
-	return w.serve(ctx, notify)
+	late, cancel := context.WithTimeout(ctx, closeTime)
+	defer cancel()
+	for _, e := range w.reg.of(w) { // their end is told a moment later
+		select {
+		case <-e.over:
+		case <-late.Done():
+		}
+	}
+	return nil
 }
+
+// closeTime is how long the end of a command waits for that of its listeners,
+// which comes within a millisecond, unless another command has got them.
+const closeTime = 200 * time.Millisecond
 
 // Join tells the init at the other end of sock, which has entered the sandbox,
 // what to become: of spec Argv, Env, Dir, NoIPv6 and Poll count. It owns sock.

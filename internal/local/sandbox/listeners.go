@@ -39,6 +39,8 @@ type portKey struct {
 type entry struct {
 	Listener
 	ready chan struct{} // closed when the hook has returned; then err is set
+	over  chan struct{} // closed when its end has been told
+	by    *watch        // who announced it; guarded by registry.mu
 	err   error
 	gone  bool // destroyed before ready; guarded by registry.mu
 	set   bool // ready; guarded by registry.mu
@@ -65,7 +67,7 @@ func (r *registry) add(cookie uint64, l Listener) (e *entry, fresh bool, err err
 	r.ports[k]++
 	r.lastID++
 	l.ID = r.lastID
-	e = &entry{Listener: l, ready: make(chan struct{})}
+	e = &entry{Listener: l, ready: make(chan struct{}), over: make(chan struct{})}
 	r.known[cookie] = e
 	return e, true, nil
 }
@@ -130,6 +132,26 @@ func (r *registry) knows(cookie uint64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.known[cookie] != nil
+}
+
+// announced notes whose an entry is.
+func (r *registry) announced(e *entry, by *watch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e.by = by
+}
+
+// of lists what a watch has announced and is still there.
+func (r *registry) of(by *watch) []*entry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []*entry
+	for _, e := range r.known {
+		if e.by == by {
+			all = append(all, e)
+		}
+	}
+	return all
 }
 
 // cookies lists what is known of some protocols.

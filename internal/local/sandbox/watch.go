@@ -301,15 +301,23 @@ func (w *watch) announce(ctx context.Context, cookie uint64, l Listener, hook fu
 	if !fresh {
 		return e.wait(ctx)
 	}
+	w.reg.announced(e, w)
 	if hook != nil {
 		ctx, done := whileAlive(ctx, l.PID)
 		err = hook(ctx, e.Listener)
 		done()
 	}
-	if w.reg.settle(cookie, e, err) && w.hooks.Closed != nil {
-		w.hooks.Closed(e.ID)
+	if w.reg.settle(cookie, e, err) {
+		w.tellClosed(e)
 	}
 	return err
+}
+
+func (w *watch) tellClosed(e *entry) {
+	if w.hooks.Closed != nil {
+		w.hooks.Closed(e.ID)
+	}
+	close(e.over)
 }
 
 // whileAlive gives a context that ends with the process. done must be called.
@@ -361,8 +369,8 @@ func (w *watch) watchDestroyed(label handoff.Label, proto int) {
 
 func (w *watch) closed(cookie uint64) {
 	w.any.take(cookie)
-	if e := w.reg.destroyed(cookie); e != nil && w.hooks.Closed != nil {
-		w.hooks.Closed(e.ID)
+	if e := w.reg.destroyed(cookie); e != nil {
+		w.tellClosed(e)
 	}
 }
 
