@@ -181,3 +181,43 @@ func TestKeptSessionInterrupted(t *testing.T) {
 		t.Errorf("exit code %d, stdout %q", code, r.stdout)
 	}
 }
+
+// TestKeptSessionFollows: the target is replaced while nobody is there.
+func TestKeptSessionFollows(t *testing.T) {
+	followable(t)
+	id := kept(t, "-t", "deployment/followed")
+	old := strings.TrimSpace(join(t, id, "hostname").output())
+	kubectl(t, "delete", "pod", old, "--wait=false")
+	for end := time.Now().Add(runTime); !strings.Contains(sessionCommand(t, "show", id), "the session goes on in"); {
+		if time.Now().After(end) {
+			t.Fatalf("the session did not follow its target:\n%s", sessionCommand(t, "show", id))
+		}
+	}
+	pod := kubectl(t, "get", "pods", "-l", "app=followed", "--field-selector=status.phase=Running", "-o", "jsonpath={.items[*].metadata.name}")
+	if got := join(t, id, "curl", "-sS", "localhost:8021/after").output(); !strings.Contains(got, "/after") || pod == old {
+		t.Errorf("after %s came %s: %q", old, pod, got)
+	}
+}
+
+// TestKeptSessionLosesItsAgent: its command is told why.
+func TestKeptSessionLosesItsAgent(t *testing.T) {
+	id := kept(t, "-t", "pod/app")
+	r := join(t, id, "sh", "-c", "echo ready; sleep 1000")
+	r.waitFor("ready")
+	kubectl(t, "delete", "pod", "-l", "app.kubernetes.io/name=mirrord-agent", "--grace-period=0", "--force", "--wait=false")
+	if code := r.wait(); code != 1 || !strings.Contains(r.stderr.String(), "agent-lost") || !strings.Contains(r.stderr.String(), "mirrord session start") {
+		t.Errorf("exit code %d, stderr:\n%s", code, r.stderr)
+	}
+	if got := sessionCommand(t, "ls", "-o", "json"); strings.TrimSpace(got) != "[]" {
+		t.Errorf("sessions afterwards: %s", got)
+	}
+}
+
+// output waits for the end of a run that must succeed, and gives what it printed.
+func (r *run) output() string {
+	r.t.Helper()
+	if code := r.end(); code != 0 {
+		r.t.Fatalf("exit code %d, stderr:\n%s", code, r.stderr)
+	}
+	return r.stdout.String()
+}
