@@ -22,6 +22,7 @@ func (b *builder) build() error {
 	c := &b.cfg
 	c.Target, c.Namespace = b.text("target.path"), b.text("target.namespace")
 	c.Kubeconfig, c.Context = b.path("kubeconfig"), b.text("kube_context")
+	c.NoProxy = !b.yes("use_proxy", true)
 	if b.has("accept_invalid_certificates") {
 		yes := b.yes("accept_invalid_certificates", false)
 		c.InsecureTLS = &yes
@@ -63,12 +64,13 @@ func (b *builder) agent() error {
 	a.Ephemeral = b.yes("agent.ephemeral", false)
 	switch _, process := b.cfg.Process(); {
 	case !a.Ephemeral:
-	case b.cfg.Targetless(), process:
+	case b.cfg.Targetless() && !b.src.TargetLater, process:
 		b.refuse("agent.ephemeral", "the agent runs in the target's pod, and there is no pod for a target; name one, or leave the key out")
 	case a.Namespace != "":
 		b.notes.warn("agent.namespace does nothing: the agent runs in the target's pod (%s)", b.about("agent.ephemeral"))
 		a.Namespace = ""
 	}
+	b.pod()
 	if b.has("agent.startup_timeout") {
 		if a.StartupTimeout = int(b.values["agent.startup_timeout"].node.Int); a.StartupTimeout == 0 {
 			b.refuse("agent.startup_timeout", "found 0, expected the seconds to wait, 1 at least")

@@ -78,6 +78,12 @@ func (d *decoder) check(v value) bool {
 				d.checkText(v, &document.Node{Place: e.Place}, e.Key)
 			}
 		}
+	case Quantities:
+		d.checkQuantities(v)
+	case Tolerations:
+		d.checkTolerations(v)
+	case References:
+		d.checkReferences(v)
 	case Ports:
 		for _, item := range items(n) {
 			checkPort(item, wrong)

@@ -26,7 +26,9 @@ type Config struct {
 	// InsecureTLS skips the check of the API server's certificate; nil: as the
 	// kubeconfig says.
 	InsecureTLS *bool `json:"insecure_tls,omitempty"`
-	Agent       Agent `json:"agent"`
+	// NoProxy reaches the cluster without the proxy that the environment names.
+	NoProxy bool  `json:"no_proxy,omitempty"`
+	Agent   Agent `json:"agent"`
 
 	Env   rules.EnvOptions   `json:"env"`
 	Files rules.FilesOptions `json:"files"`
@@ -51,6 +53,7 @@ type Agent struct {
 	ResumeWindow   int    `json:"resume_window,omitempty"`   // seconds; 0: the default
 	TTL            *int   `json:"ttl,omitempty"`             // seconds without a command, of a session that is kept; nil: the default
 	Ephemeral      bool   `json:"ephemeral,omitempty"`       // a container of the target's pod instead of a Job
+	Pod            Pod    `json:"pod,omitzero"`
 }
 
 // IncomingRules are the rules that Incoming names.

@@ -44,6 +44,7 @@ func (d *decoder) section(name string, n *document.Node) {
 			if d.keys[full] == nil && d.children[full] == nil {
 				d.unknown(name, e)
 			}
+		case full == "$schema": // for editors
 		case full == "target":
 			d.target(e.Value)
 		case d.children[full] != nil && e.Value.Kind == document.Map:

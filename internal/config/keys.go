@@ -39,13 +39,16 @@ const (
 	Expressions // object: regular expression with look-around to text
 	Ports       // list of 1 to 65535
 	PortPairs   // list of two ports each
+	Quantities  // object of amounts of resources
+	Tolerations // list of tolerations as in a pod's spec
+	References  // list of objects with a name each
 	Open        // anything
 )
 
 // String is the type as the documentation names it.
 func (t Type) String() string {
 	return []string{"true, false", "text", "path", "choice", "number", "texts, `;` between", "texts", "regexes", "addresses", "regex", "text", "conditions",
-		"object of texts", "object, regex to text", "object, regex to text", "ports", "list of port pairs", "any"}[t]
+		"object of texts", "object, regex to text", "object, regex to text", "ports", "list of port pairs", "object of amounts", "list of tolerations", "list of names", "any"}[t]
 }
 
 // Status is what becomes of a key.
@@ -63,6 +66,8 @@ const (
 // choices are the values of Choice keys.
 var choices = map[string][]string{
 	"agent.image_pull_policy":                          {"Always", "IfNotPresent", "Never"},
+	"agent.security_context.app_armor_profile.type":    {"RuntimeDefault", "Unconfined", "Localhost"},
+	"agent.security_context.seccomp_profile.type":      {"RuntimeDefault", "Unconfined", "Localhost"},
 	"feature.fs.mode":                                  {"local", "localwithoverrides", "read", "write"},
 	"feature.network.incoming.mode":                    {"mirror", "steal", "off"},
 	"feature.network.incoming.http_filter.other_ports": {"off", "steal", "mirror"},

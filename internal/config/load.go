@@ -26,6 +26,8 @@ type Sources struct {
 	// DefaultImage names the agent's image of this build. It is asked only if the
 	// configuration names a part of another.
 	DefaultImage func() (string, error)
+	// TargetLater: that there is no target is no mistake, one may still be chosen.
+	TargetLater bool
 }
 
 // ownDir is the directory in which a configuration is found without being
@@ -38,37 +40,46 @@ const ownDir = ".mirrord"
 // config-unreadable, config-invalid, steal-without-target, or one of
 // s.DefaultImage.
 func Load(s Sources) (Config, []event.Event, error) {
+	b, err := load(s)
+	if err != nil {
+		return Config{}, nil, err
+	}
+	return b.cfg, b.notes.events, nil
+}
+
+// load makes all of it; see Load.
+func load(s Sources) (*builder, error) {
 	set := newSettings(s.Environ, s.Flags)
 	d := &decoder{schema: newSchema(), values: map[string]value{}}
 	b := &builder{decoder: d, src: &s, home: set.env["HOME"]}
 	file, err := b.find(set)
 	if err != nil {
-		return Config{}, nil, err
+		return nil, err
 	}
 	if file != nil {
 		d.file = origin{name: file.name, file: true}
 		root, err := file.parse(&s, set)
 		if e, ok := errors.AsType[*document.Error](err); ok {
 			d.add(d.file, e.Place, "", "%s", e.Text)
-			return Config{}, nil, d.failure()
+			return nil, d.failure()
 		}
 		d.section("", root)
 	}
 	d.overlay(set)
 	b.cfg.Incoming.DebuggerPorts = d.debugger(set)
 	if err := b.build(); err != nil {
-		return Config{}, nil, err
+		return nil, err
 	}
 	if err := d.failure(); err != nil {
-		return Config{}, nil, err
+		return nil, err
 	}
 	const mode = incomingKey + "mode"
-	if b.cfg.Targetless() && b.cfg.Incoming.Mode == "steal" {
-		return Config{}, nil, failure.Usage("steal-without-target", "steal needs a target", "name one: mirrord exec -t pod/NAME --steal COMMAND",
+	if b.cfg.Targetless() && !s.TargetLater && b.cfg.Incoming.Mode == "steal" {
+		return nil, failure.Usage("steal-without-target", "steal needs a target", "name one: mirrord exec -t pod/NAME --steal COMMAND",
 			"without a target there is no traffic that could be taken; it is asked for by %s", d.values[mode].at(d.values[mode].node))
 	}
 	b.notes.ignored(d.values)
-	return b.cfg, b.notes.events, nil
+	return b, nil
 }
 
 // file is a configuration file.

@@ -18,6 +18,13 @@ var targetKinds = []struct{ field, kind string }{
 // pathKinds are the kinds of targets in a path.
 var pathKinds = []string{"pod", "deployment", "deploy", "rollout", "replicaset", "statefulset", "daemonset", "service", "job", "cronjob", "label", "process"}
 
+// TargetKinds are the kinds of targets, as a path begins with them, and
+// "targetless".
+func TargetKinds() []string {
+	isAlias := func(kind string) bool { return kind == "deploy" }
+	return append(slices.DeleteFunc(slices.Clone(pathKinds), isAlias), "targetless")
+}
+
 // target reads the root's key of that name: a path, an object with the kind as
 // its field, or an object with path and namespace.
 func (d *decoder) target(n *document.Node) {

@@ -32,7 +32,7 @@ const layers = `
 	NONE < rules/expression;
 	failure, protocol, rules/expression < rules < rules/filter < config;
 	NONE < config/document < config;
-	event < config; # what a person should know about a configuration that works
+	event, budget < config; # what a person should know about a configuration that works
 	protocol, budget < link;
 	protocol < protocol/protocoltest;
 	NONE < link/resume, link/seal;

@@ -303,7 +303,8 @@ func undisturbed(t *testing.T, h *hunted, k killed, want outcome, a *asker, stru
 	}
 }
 
-// revive waits until the node of the targets starts pods again.
+// revive waits until the node of the targets starts pods again, and nobody takes
+// it for lost any more because of what it could not tell meanwhile.
 func revive(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
@@ -324,4 +325,21 @@ func revive(t *testing.T) {
 		time.Sleep(200 * time.Millisecond)
 	}
 	_, _ = w.cluster.Kubectl(ctx, "delete", "pod", name, "-n", w.namespace, "--wait=false", "--grace-period=0", "--force")
+	for started := time.Now(); !renewed(ctx, started); {
+		if ctx.Err() != nil {
+			t.Fatal("the node's lease is not renewed")
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	if err := w.cluster.WaitReady(ctx, w.namespace, "node/node-2"); err != nil {
+		t.Error(err)
+	}
+}
+
+// renewed reports whether the node of the targets has said since then that it is
+// well.
+func renewed(ctx context.Context, since time.Time) bool {
+	out, _ := w.cluster.Kubectl(ctx, "get", "lease", "node-2", "-n", "kube-node-lease", "-o", "jsonpath={.spec.renewTime}")
+	last, err := time.Parse(time.RFC3339Nano, strings.TrimSpace(out))
+	return err == nil && last.After(since)
 }

@@ -16,7 +16,7 @@ import (
 // onFiles are the programs that are run; inImage are those whose programs the
 // pod's image has as well.
 var (
-	onFiles = []string{"git.sh", "sqlite.py", "import.sh", "tar.sh", "rsync.sh", "java.sh", "make.sh", "tools.sh"}
+	onFiles = []string{"git.sh", "sqlite.py", "import.sh", "tar.sh", "rsync.sh", "java.sh", "make.sh", "postgres.sh", "tools.sh"}
 	inImage = []string{"sqlite.py", "tar.sh", "tools.sh"}
 )
 

@@ -143,7 +143,14 @@ func (s *Server) remove(m *protocol.Remove) error {
 	return unix.Unlinkat(dir, name, flags)
 }
 
+// renameFlags are those of renameat2(2) that programs have a use for. The third,
+// RENAME_WHITEOUT, leaves a device, for filesystems that lie above another.
+const renameFlags = unix.RENAME_NOREPLACE | unix.RENAME_EXCHANGE
+
 func (s *Server) rename(m *protocol.Rename) error {
+	if m.Flags&^renameFlags != 0 {
+		return syscall.EINVAL
+	}
 	from, old, err := s.parent(m.Old)
 	if err != nil {
 		return err

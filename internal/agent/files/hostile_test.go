@@ -367,6 +367,7 @@ func FuzzServe(f *testing.F) {
 	for _, m := range []protocol.Message{
 		&protocol.Open{Path: "/file", Flags: unix.O_RDWR | unix.O_CREAT, Mode: 0o644, Prefetch: 10}, &protocol.ReadAt{Handle: 1, N: 100}, &protocol.ReadDir{Path: "/up"},
 		&protocol.Make{Path: "/up/x", Mode: unix.S_IFCHR | 0o666}, &protocol.Make{Path: "/new", Old: "/up/victim"}, &protocol.Rename{Old: "/file", New: "/up/y", Flags: 1},
+		&protocol.Rename{Old: "/file", New: "/device", Flags: unix.RENAME_WHITEOUT},
 		&protocol.SetAttr{Path: "/up/victim", What: ^uint32(0), Mode: 0o777, Size: 1 << 40}, &protocol.Remove{Path: "/../victim"}, &protocol.Readlink{Path: "/up"},
 		&protocol.WriteAt{Handle: 1, Off: 1 << 40, Data: []byte("x")}, &protocol.Statfs{Path: "/"}, &protocol.Stat{Path: "//x/../file", Follow: true, Prefetch: 1 << 30},
 		&protocol.Survey{Path: "/", Bytes: 1 << 30, Content: 1 << 30, Depth: 1 << 30}, &protocol.Survey{Path: "/up", Names: []string{"../victim", "victim"}, Bytes: 1 << 16},
@@ -408,7 +409,7 @@ func FuzzServe(f *testing.F) {
 		all, _ := os.ReadDir(root)
 		for _, e := range all { // small again for the next
 			if e.Type()&os.ModeDevice != 0 {
-				t.Fatalf("%T %+v made a device", m, m)
+				t.Errorf("%T %+v made a device", m, m)
 			}
 			if e.Name() != "up" {
 				_ = os.RemoveAll(filepath.Join(root, e.Name()))

@@ -66,7 +66,12 @@ here nor in the cluster.`,
 		Version:          a.version,
 	}
 	root.SetVersionTemplate("mirrord {{.Version}}\n")
-	root.AddCommand(a.execCommand(), a.sessionCommand(), a.explainCommand(), a.doctorCommand(), a.rbacCommand(), a.diagnoseCommand(), a.agentCommand(), a.demoCommand(), a.versionCommand())
+	root.AddCommand(a.execCommand(), a.sessionCommand(), a.lsCommand(), a.explainCommand(), a.verifyCommand(), a.configCommand(), a.doctorCommand(), a.rbacCommand(), a.diagnoseCommand(), a.agentCommand(), a.demoCommand(), a.versionCommand())
+	root.InitDefaultCompletionCmd(args...)
+	if c, _, err := root.Find([]string{"completion"}); err == nil {
+		c.Aliases = []string{"completions"} // as mirrord calls it
+	}
+	a.completions(root)
 	if c, rest, err := root.Find(args); err == nil && c.Flags().Lookup("config-file") != nil { // sessionFlags
 		args = append(strings.Fields(c.CommandPath())[1:], fillIn(c.Flags(), rest)...)
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -183,13 +184,27 @@ func showLearned(m *monitor.Monitor, text json.RawMessage) {
 
 // configuration is what flags, environment and file say about a session.
 func (a *app) configuration(flags map[string]config.Setting, env []string, dir string) (config.Config, []event.Event, error) {
-	return config.Load(config.Sources{
+	return config.Load(a.sourcesOf(flags, env, dir))
+}
+
+// sourcesOf are what a configuration is made from.
+func (a *app) sourcesOf(flags map[string]config.Setting, env []string, dir string) config.Sources {
+	return config.Sources{
 		Flags: flags, Environ: env, Dir: dir,
 		Read:         os.ReadFile,
-		Stdin:        func() ([]byte, error) { return io.ReadAll(os.Stdin) },
+		Stdin:        sync.OnceValues(func() ([]byte, error) { return io.ReadAll(os.Stdin) }),
 		RandomKey:    randomKey,
 		DefaultImage: func() (string, error) { return image.Reference(a.version) },
-	})
+	}
+}
+
+// sources are sourcesOf for this very process.
+func (a *app) sources(flags map[string]config.Setting) (config.Sources, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return config.Sources{}, failure.Wrap(err, "no-working-directory", "the working directory cannot be told", "cd to a directory that exists")
+	}
+	return a.sourcesOf(flags, os.Environ(), dir), nil
 }
 
 // randomKey names a session that nobody named, as mirrord does: five hexadecimal

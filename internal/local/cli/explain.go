@@ -77,11 +77,11 @@ func (a *app) explainer(use, short, example string, ask func(context.Context, co
 			}
 			ctx, stop := interruptible()
 			defer stop()
-			dir, err := os.Getwd()
+			sources, err := a.sources(settings)
 			if err != nil {
-				return failure.Wrap(err, "no-working-directory", "the working directory cannot be told", "cd to a directory that exists")
+				return err
 			}
-			cfg, _, err := a.configuration(settings, os.Environ(), dir)
+			cfg, _, err := config.Load(sources)
 			if err != nil {
 				return err
 			}

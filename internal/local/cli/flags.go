@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -13,8 +14,20 @@ import (
 // line is in the result when fl has been parsed: by the environment variable
 // that the flag stands for.
 func sessionFlags(fl *pflag.FlagSet) map[string]config.Setting {
+	var all []string
+	for _, f := range config.Flags() {
+		all = append(all, f.Name)
+	}
+	return someFlags(fl, all...)
+}
+
+// someFlags is sessionFlags with only those that are named.
+func someFlags(fl *pflag.FlagSet, names ...string) map[string]config.Setting {
 	settings := map[string]config.Setting{}
 	for _, f := range config.Flags() {
+		if !slices.Contains(names, f.Name) {
+			continue
+		}
 		v := &flagValue{flag: f, settings: settings}
 		p := fl.VarPF(v, f.Name, f.Short, f.About)
 		p.Hidden = f.Hidden

@@ -26,17 +26,6 @@ func state(st *control.Status, now time.Time) string {
 	return "idle"
 }
 
-// age is a duration as a person says it.
-func age(d time.Duration) string {
-	switch d = max(d, 0); {
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", int(d.Seconds()))
-	case d < time.Hour:
-		return fmt.Sprintf("%dm", int(d.Minutes()))
-	}
-	return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
-}
-
 func targetOf(st *control.Status) string {
 	target := st.Target
 	if target == "" {

@@ -50,9 +50,9 @@ type clusterAgent struct {
 // clusterOptions are what the configuration says about cluster and agent.
 func clusterOptions(version string, cfg config.Config) (kube.Options, error) {
 	o := kube.Options{
-		Kubeconfig: cfg.Kubeconfig, Context: cfg.Context, Namespace: cfg.Namespace, InsecureTLS: cfg.InsecureTLS,
+		Kubeconfig: cfg.Kubeconfig, Context: cfg.Context, Namespace: cfg.Namespace, InsecureTLS: cfg.InsecureTLS, NoProxy: cfg.NoProxy,
 		AgentNamespace: cfg.Agent.Namespace, Image: cfg.Agent.Image, PullPolicy: cfg.Agent.PullPolicy, Version: version,
-		StartTimeout: time.Duration(cfg.Agent.StartupTimeout) * time.Second,
+		StartTimeout: time.Duration(cfg.Agent.StartupTimeout) * time.Second, Pod: kube.Pod(cfg.Agent.Pod),
 	}
 	if o.Image != "" {
 		return o, nil // for which machines it is, its maker knows

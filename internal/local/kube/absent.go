@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -97,11 +96,9 @@ func (c *Cluster) absentNamespace(ctx context.Context) error {
 	if !ok { // ctx has ended
 		return err
 	}
-	all := list{}
-	if b, err := text(ctx, c.core.Get().Resource("namespaces").SetHeader("Accept", headOfMany)); err != nil || json.Unmarshal(b, &all) != nil {
-		return f
+	if names := c.Namespaces(ctx); names != nil {
+		f.Do = suggest(c.namespace, names, "mirrord exec -n %s ...", f.Do)
 	}
-	f.Do = suggest(c.namespace, all.names(), "mirrord exec -n %s ...", f.Do)
 	return f
 }
 

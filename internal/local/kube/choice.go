@@ -142,8 +142,8 @@ func (c *Cluster) idle(w *workload, r reference) error {
 			why = append(why, "it is suspended")
 		}
 		f.Do = fmt.Sprintf("start one: kubectl create job %s-now --from=cronjob/%s -n %s", o.Name, o.Name, c.namespace)
-	case over(o) != "":
-		why = append(why, "it is over: "+over(o))
+	case over(o.Status.Conditions) != "":
+		why = append(why, "it is over: "+over(o.Status.Conditions))
 		f.Do = describe
 	case o.Spec.Suspend:
 		why = append(why, "it is suspended")

@@ -62,6 +62,21 @@ const (
 	annotationUser   = "mirrord/user"
 )
 
+// No mesh may put a proxy beside the agent: its pod has no traffic of its own,
+// and the port-forward must reach it.
+var (
+	unmeshedLabels = map[string]string{
+		"sidecar.istio.io/inject":   "false",
+		"istio.io/dataplane-mode":   "none",
+		"kuma.io/sidecar-injection": "disabled",
+	}
+	unmeshedAnnotations = map[string]string{
+		"sidecar.istio.io/inject":             "false",
+		"linkerd.io/inject":                   "disabled",
+		"consul.hashicorp.com/connect-inject": "false",
+	}
+)
+
 // job is the agent for target t as the cluster gets it. It holds nothing
 // secret: ids, and the public key of the session.
 func job(name, namespace string, o Options, t *Target, s AgentSpec) *batchv1.Job {
@@ -69,22 +84,17 @@ func job(name, namespace string, o Options, t *Target, s AgentSpec) *batchv1.Job
 		"app.kubernetes.io/name":       "mirrord-agent",
 		"app.kubernetes.io/managed-by": "mirrord",
 		labelSession:                   s.Session,
-		// No mesh may put a proxy beside the agent: its pod has no traffic of
-		// its own, and the port-forward must reach it.
-		"sidecar.istio.io/inject":   "false",
-		"istio.io/dataplane-mode":   "none",
-		"kuma.io/sidecar-injection": "disabled",
-		"mirrord/targetless":        "true",
 	}
-	if !t.Targetless {
-		delete(labels, "mirrord/targetless")
+	if t.Targetless {
+		labels["mirrord/targetless"] = "true"
 	}
-	annotations := map[string]string{
-		annotationTarget:                      t.Namespace + "/" + t.String(),
-		"sidecar.istio.io/inject":             "false",
-		"linkerd.io/inject":                   "disabled",
-		"consul.hashicorp.com/connect-inject": "false",
+	annotations := map[string]string{annotationTarget: t.Namespace + "/" + t.String()}
+	if !o.Pod.Meshed {
+		maps.Copy(labels, unmeshedLabels)
+		maps.Copy(annotations, unmeshedAnnotations)
 	}
+	maps.Copy(labels, o.Pod.Labels)
+	maps.Copy(annotations, o.Pod.Annotations)
 	if s.User != "" {
 		annotations[annotationUser] = s.User
 	}
@@ -106,6 +116,7 @@ func job(name, namespace string, o Options, t *Target, s AgentSpec) *batchv1.Job
 	} else {
 		beside(&pod, t, s.Features)
 	}
+	o.Pod.apply(&pod)
 	return &batchv1.Job{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "batch/v1", Kind: "Job"},
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: labels, Annotations: annotations},

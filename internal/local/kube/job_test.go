@@ -2,6 +2,7 @@ package kube
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"os"
 	"slices"
@@ -9,6 +10,8 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/mirrord-go/mirrord/internal/failure"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -18,13 +21,19 @@ func TestJob(t *testing.T) {
 	for _, c := range []struct {
 		golden string
 		target *Target
+		pod    Pod
 		spec   AgentSpec
 	}{
-		{"job", target, AgentSpec{Session: "s1", PublicKey: "KEY+/=", User: "ana@laptop", Features: []Feature{FeatureNetwork, FeatureFiles, FeatureMirror}}},
-		{"job-targetless", &Target{Targetless: true, Namespace: "shop"}, AgentSpec{Session: "s1", PublicKey: "KEY+/="}},
+		{"job", target, Pod{}, AgentSpec{Session: "s1", PublicKey: "KEY+/=", User: "ana@laptop", Features: []Feature{FeatureNetwork, FeatureFiles, FeatureMirror}}},
+		{"job-targetless", &Target{Targetless: true, Namespace: "shop"}, Pod{NodeSelector: map[string]string{"pool": "tools"}}, AgentSpec{Session: "s1", PublicKey: "KEY+/="}},
+		{"job-pod", target, Pod{
+			Labels: map[string]string{"team": "shop"}, Annotations: map[string]string{"linkerd.io/inject": "enabled"}, ServiceAccount: "agents", PriorityClass: "low",
+			PullSecrets: []string{"a", "b"}, Tolerations: `[{"key": "dedicated", "operator": "Equal", "value": "db", "effect": "NoExecute", "tolerationSeconds": 60}]`,
+			Requests: map[string]string{"cpu": "50m"}, Limits: map[string]string{}, AppArmor: "Localhost/agents", Seccomp: "Unconfined", Privileged: true, Meshed: true,
+		}, AgentSpec{Session: "s1", PublicKey: "KEY+/="}},
 	} {
 		t.Run(c.golden, func(t *testing.T) {
-			got, err := json.MarshalIndent(job(jobName(c.spec.Session), "agents", Options{Image: "registry.example/agent:1"}, c.target, c.spec), "", "  ")
+			got, err := json.MarshalIndent(job(jobName(c.spec.Session), "agents", Options{Image: "registry.example/agent:1", Pod: c.pod}, c.target, c.spec), "", "  ")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -43,6 +52,16 @@ func TestJob(t *testing.T) {
 				t.Errorf("the job is not that of %s (see what changed with -update):\n%s", file, got)
 			}
 		})
+	}
+}
+
+// What a Pod says wrongly is told before the cluster is asked.
+func TestPodCheck(t *testing.T) {
+	for _, p := range []Pod{{Tolerations: `[{"effect": 1}]`}, {Tolerations: "["}, {Requests: map[string]string{"cpu": "much"}}, {Limits: map[string]string{"memory": "1 Gi"}}} {
+		_, err := Connect(Options{Pod: p})
+		if f, ok := errors.AsType[*failure.Error](err); !ok || f.Code != "agent-pod" {
+			t.Errorf("%+v: %v", p, err)
+		}
 	}
 }
 

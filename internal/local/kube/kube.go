@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -72,8 +73,12 @@ type Options struct {
 	// InsecureTLS accepts any certificate from the API server, or none but a
 	// proper one; nil: as the kubeconfig says.
 	InsecureTLS *bool
+	// NoProxy leaves out the proxy that the environment names.
+	NoProxy bool
 	// StartTimeout replaces DefaultStartTimeout.
 	StartTimeout time.Duration
+	// Pod is what the agent's pod is to have; of none in the target's pod.
+	Pod Pod
 }
 
 // Cluster is one cluster as one user. Its methods may be called concurrently.
@@ -93,8 +98,12 @@ type Cluster struct {
 
 // Connect reads the kubeconfig. It does not talk to the cluster yet, so it
 // fails only for what the kubeconfig says: codes no-kubeconfig,
-// kubeconfig-invalid and context-not-found.
+// kubeconfig-invalid and context-not-found; and for what Options.Pod says, code
+// agent-pod.
 func Connect(o Options) (*Cluster, error) {
+	if err := o.Pod.check(); err != nil {
+		return nil, err
+	}
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = o.Kubeconfig
 	rules.Warner = func(error) {} // a missing file of several; if nothing is left, that is an error below
@@ -128,6 +137,18 @@ func Connect(o Options) (*Cluster, error) {
 	return c, nil
 }
 
+// Contexts are the names of the kubeconfig's contexts, in order. Errors are those
+// of Connect.
+func Contexts(o Options) ([]string, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath, rules.Warner = o.Kubeconfig, func(error) {}
+	raw, err := rules.Load()
+	if err != nil {
+		return nil, kubeconfigFailure(err, o, rules)
+	}
+	return slices.Sorted(maps.Keys(raw.Contexts)), nil
+}
+
 // connect makes the HTTP client and on it one REST client for each API group.
 func (c *Cluster) connect() error {
 	cfg := c.config
@@ -140,6 +161,9 @@ func (c *Cluster) connect() error {
 		if cfg.Insecure = *insecure; cfg.Insecure {
 			cfg.CAFile, cfg.CAData = "", nil // client-go refuses both
 		}
+	}
+	if c.options.NoProxy && cfg.Proxy == nil { // the kubeconfig has none of its own
+		cfg.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
 	}
 	client, err := rest.HTTPClientFor(cfg)
 	if err != nil {

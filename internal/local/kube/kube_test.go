@@ -3,7 +3,10 @@ package kube
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -193,5 +196,45 @@ func TestServerError(t *testing.T) {
 	f := expect(t, err, "cluster-error", "get pods", "etcdserver: no leader")
 	if errors.Unwrap(f) == nil {
 		t.Error("the failure lost its cause")
+	}
+}
+
+// A proxy of the environment is left out on request, one of the kubeconfig never.
+func TestNoProxy(t *testing.T) {
+	const own = "http://proxy.example:3128"
+	for name, c := range map[string]struct {
+		extra   string
+		noProxy bool
+		want    string // "environment": as the environment says
+	}{
+		"nothing said":                      {"", false, "environment"},
+		"none":                              {"", true, "<nil>"},
+		"of the kubeconfig":                 {`, "proxy-url": "` + own + `"`, false, own},
+		"of the kubeconfig, in spite of it": {`, "proxy-url": "` + own + `"`, true, own},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "kubeconfig")
+			text := `{"apiVersion": "v1", "kind": "Config", "current-context": "x", "clusters": [{"name": "c", "cluster": {"server": "https://cluster.invalid"` + c.extra + `}}],
+				"users": [{"name": "u", "user": {}}], "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}]}`
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			cluster, err := Connect(Options{Kubeconfig: path, NoProxy: c.noProxy})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer cluster.Close()
+			got := "environment" // what client-go does without
+			if choose := cluster.config.Proxy; choose != nil {
+				to, err := choose(httptest.NewRequest(http.MethodGet, "https://cluster.invalid", nil))
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = fmt.Sprint(to)
+			}
+			if got != c.want {
+				t.Errorf("proxy: %s, want %s", got, c.want)
+			}
+		})
 	}
 }

@@ -160,7 +160,7 @@ func (c *Cluster) newestJob(ctx context.Context, w *workload) error {
 	var newest *object
 	for _, j := range jobs.Items {
 		owner := metav1.GetControllerOf(&j)
-		if owner == nil || owner.UID != w.object.UID || over(&j) != "" || j.DeletionTimestamp != nil {
+		if owner == nil || owner.UID != w.object.UID || over(j.Status.Conditions) != "" || j.DeletionTimestamp != nil {
 			continue
 		}
 		if newest == nil || newest.CreationTimestamp.Before(&j.CreationTimestamp) ||
@@ -174,9 +174,9 @@ func (c *Cluster) newestJob(ctx context.Context, w *workload) error {
 	return c.ownPods(ctx, w, newest)
 }
 
-// over tells how a job has ended; empty: it has not.
-func over(job *object) string {
-	for _, c := range job.Status.Conditions {
+// over tells by the conditions of a job how it has ended; empty: it has not.
+func over(conditions []metav1.Condition) string {
+	for _, c := range conditions {
 		if c.Status == metav1.ConditionTrue && (c.Type == "Complete" || c.Type == "Failed") {
 			return c.Type
 		}
