@@ -76,6 +76,10 @@ func (b *builder) agent() error {
 			b.refuse("agent.startup_timeout", "found 0, expected the seconds to wait, 1 at least")
 		}
 	}
+	if b.has("agent.ttl") {
+		ttl := int(b.values["agent.ttl"].node.Int)
+		a.TTL = &ttl
+	}
 	if b.has("agent.resume_window") {
 		if a.ResumeWindow = int(b.values["agent.resume_window"].node.Int); a.ResumeWindow < minResumeWindow {
 			b.refuse("agent.resume_window", "found %d, expected the seconds to wait, %d at least", a.ResumeWindow, minResumeWindow)

@@ -54,6 +54,7 @@ type Agent struct {
 	PullPolicy     string `json:"pull_policy,omitempty"`     // empty: IfNotPresent
 	StartupTimeout int    `json:"startup_timeout,omitempty"` // seconds; 0: the default
 	ResumeWindow   int    `json:"resume_window,omitempty"`   // seconds; 0: the default
+	TTL            *int   `json:"ttl,omitempty"`             // seconds without a command, of a session that is kept; nil: the default
 	Ephemeral      bool   `json:"ephemeral,omitempty"`       // a container of the target's pod instead of a Job
 	Pod            Pod    `json:"pod,omitzero"`
 }

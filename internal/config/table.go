@@ -37,7 +37,7 @@ var keyTable = []Key{
 	{"agent.ephemeral", Bool, "false", "MIRRORD_EPHEMERAL_CONTAINER", Works, "run as an ephemeral container of the target's pod"},
 	{"agent.log_level", Text, "info", "MIRRORD_AGENT_RUST_LOG", Later, "what the agent logs"},
 	{"agent.json_log", Bool, "false", "MIRRORD_AGENT_JSON_LOG", Later, "log as JSON"},
-	{"agent.ttl", Number, "1", "MIRRORD_AGENT_TTL", Later, "seconds that the ended agent is kept"},
+	{"agent.ttl", Number, "3600", "MIRRORD_AGENT_TTL", Works, "seconds that a session of `mirrord session start` is kept without a command; 0: until it is stopped"},
 	{"agent.communication_timeout", Number, "30", "MIRRORD_AGENT_COMMUNICATION_TIMEOUT", Needless, "the link says itself when it is lost"},
 	{"agent.flush_connections", Bool, "false", "MIRRORD_AGENT_STEALER_FLUSH_CONNECTIONS", Later, "end connections that were there before"},
 	{"agent.disabled_capabilities", Texts, "none", "", Needless, "the agent asks for what the session needs and no more"},

@@ -67,14 +67,15 @@ const layers = `
 
 	# Composition, and what a person meets.
 	WORDS < local/monitor;
-	local/control, local/sandbox < local/front;
+	NONE < local/roster; # where sessions that are kept are found
+	local/control, local/sandbox, local/roster < local/front;
 	WORDS, rules, local/fusefs < local/learn; # stands around the Tree that is served, whoever made it
-	config, link/resume, link/seal, local/control, local/learn, LOCALMECH, LOCALFLOW < local/session;
+	config, link/resume, link/seal, local/control, local/learn, local/roster, LOCALMECH, LOCALFLOW < local/session;
 	local/sandbox, local/kube < local/doctor; # looks at both without a session
 	FLOWBASE < local/explain; # the rules without what acts on them
 	event < local/journal;
 	NONE < local/diagnose;
-	local/session, local/front, local/learn, local/monitor, local/image, local/doctor, local/explain, local/journal, local/diagnose, REACH < local/cli;
+	local/session, local/front, local/roster, local/learn, local/monitor, local/image, local/doctor, local/explain, local/journal, local/diagnose, REACH < local/cli;
 	local/cli, local/sandbox/boot < cmd/mirrord;
 	link/resume, link/seal, AGENTMECH, AGENTFLOW < agent/server;
 	agent/server, agent/confine < cmd/mirrord-agent;

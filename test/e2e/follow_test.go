@@ -19,6 +19,15 @@ type follower struct {
 // follow starts a session with a target of follow.yaml that steals port 8021.
 func follow(t *testing.T, target string) *follower {
 	t.Helper()
+	followable(t)
+	f := &follower{run: start(t, "-t", target, "--steal", "bash", "-c", `goserver 8021 & while read -r line; do eval "$line"; done; kill %1`)}
+	f.waitFor("listening")
+	return f
+}
+
+// followable makes the targets of follow.yaml.
+func followable(t *testing.T) {
+	t.Helper()
 	text, err := os.ReadFile("testdata/follow.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -37,9 +46,6 @@ func follow(t *testing.T, target string) *follower {
 	})
 	kubectl(t, "rollout", "status", "deployment/followed", "--timeout=28s")
 	kubectl(t, "rollout", "status", "statefulset/kept", "--timeout=28s")
-	f := &follower{run: start(t, "-t", target, "--steal", "bash", "-c", `goserver 8021 & while read -r line; do eval "$line"; done; kill %1`)}
-	f.waitFor("listening")
-	return f
 }
 
 // says gives what the program prints for a line, in one line.

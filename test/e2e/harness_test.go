@@ -227,6 +227,13 @@ func start(t testing.TB, args ...string) *run {
 
 func startCommand(t testing.TB, argv []string, prepare func(*exec.Cmd)) *run {
 	t.Helper()
+	t.Cleanup(func() { nothingLeft(t) })
+	return startCommandOnly(t, argv, prepare)
+}
+
+// startCommandOnly is startCommand for a command that others outlive.
+func startCommandOnly(t testing.TB, argv []string, prepare ...func(*exec.Cmd)) *run {
+	t.Helper()
 	r := &run{t: t, stdout: newOutput(), stderr: newOutput(), done: make(chan struct{})}
 	r.cmd = exec.Command(argv[0], argv[1:]...)
 	r.cmd.Dir = filepath.Join(w.dir, "work")
@@ -238,8 +245,10 @@ func startCommand(t testing.TB, argv []string, prepare func(*exec.Cmd)) *run {
 	if r.stdin, err = r.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
-	if prepare != nil {
-		prepare(r.cmd)
+	for _, f := range prepare {
+		if f != nil {
+			f(r.cmd)
+		}
 	}
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -258,7 +267,6 @@ func startCommand(t testing.TB, argv []string, prepare func(*exec.Cmd)) *run {
 			_ = r.cmd.Process.Kill()
 			<-r.done
 		}
-		nothingLeft(t)
 		if t.Failed() {
 			t.Logf("stdout of %s:\n%s\nstderr:\n%s", strings.Join(argv[1:], " "), r.stdout, r.stderr)
 		}
@@ -277,6 +285,12 @@ func environment() []string {
 func (r *run) end() int {
 	r.t.Helper()
 	r.stdin.Close()
+	return r.wait()
+}
+
+// wait is end for a run that may still read.
+func (r *run) wait() int {
+	r.t.Helper()
 	select {
 	case <-r.done:
 	case <-time.After(runTime):

@@ -13,12 +13,14 @@ import (
 	"sync"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/front"
 	"github.com/mirrord-go/mirrord/internal/local/image"
+	"github.com/mirrord-go/mirrord/internal/local/journal"
 	"github.com/mirrord-go/mirrord/internal/local/learn"
 	"github.com/mirrord-go/mirrord/internal/local/monitor"
 )
@@ -28,6 +30,7 @@ type execFlags struct {
 	settings       map[string]config.Setting // those that configure the session
 	quiet, verbose bool
 	learn          string // a file, or learnHere; empty: nothing is learned
+	session        string // the id of one that is kept, to join; empty: a new one
 }
 
 // learnHere is the value of --learn without one: the report is shown and not
@@ -52,6 +55,7 @@ Without a target the command gets the cluster's network and names only.`,
 		Example: `  mirrord exec -t pod/shop-7d4b9 python main.py
   mirrord exec -t pod/shop-7d4b9/container/api -n staging --steal -- node server.js
   mirrord exec --learn -t pod/shop-7d4b9 python main.py
+  mirrord exec --session k3vq7a -- npm test
   mirrord exec psql postgresql://dbmaster:5433/mydb`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -60,39 +64,75 @@ Without a target the command gets the cluster's network and names only.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			code, err := a.exec(&f, args)
-			a.code = code
+			var err error
+			if f.session != "" {
+				a.code, err = a.join(&f, f.session, changedSettings(cmd), args)
+			} else {
+				a.code, err = a.exec(&f, args)
+			}
 			return err
 		},
 	}
 	fl := c.Flags()
 	fl.SetInterspersed(false) // flags end at the first positional
 	f.settings = sessionFlags(fl)
-	fl.BoolVarP(&f.quiet, "quiet", "q", false, "show warnings and errors only")
+	fl.StringVar(&f.session, "session", "", "join this session, of mirrord session start, which takes a moment; its rules hold")
 	fl.StringVar(&f.learn, "learn", "", "show at the end which files were remote, missing, slow or refused, and what would change it; --learn=FILE writes it as JSON too")
 	fl.Lookup("learn").NoOptDefVal = learnHere
-	fl.BoolVarP(&f.verbose, "verbose", "v", os.Getenv("MIRRORD_VERBOSE") == "true", "show details")
+	f.loudness(fl)
 	return c
+}
+
+// loudness adds the flags that say how much is shown.
+func (f *execFlags) loudness(fl *pflag.FlagSet) {
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "show warnings and errors only")
+	fl.BoolVarP(&f.verbose, "verbose", "v", os.Getenv("MIRRORD_VERBOSE") == "true", "show details")
 }
 
 // exec is the front of a session.
 func (a *app) exec(f *execFlags, argv []string) (int, error) {
+	o, done, err := a.frontOptions(f, true)
+	if err != nil {
+		return 0, err
+	}
+	if o.LearnFile, err = f.learnFile(o.Dir); err != nil {
+		done(err)
+		return 0, err
+	}
+	o.Argv, o.Learn = argv, f.learn != ""
+	code, err := front.Run(o)
+	done(err)
+	return code, err
+}
+
+// frontOptions are what flags, environment and files say of a session. done is
+// to be called at the front's end. The front keeps the session's journal, or not.
+func (a *app) frontOptions(f *execFlags, journals bool) (o front.Options, done func(error), err error) {
 	dir, err := os.Getwd()
 	if err != nil {
-		return 0, failure.Wrap(err, "no-working-directory", "the working directory cannot be told", "cd to a directory that exists")
+		return o, nil, failure.Wrap(err, "no-working-directory", "the working directory cannot be told", "cd to a directory that exists")
 	}
 	env := os.Environ() // the command's: as it is
 	cfg, notes, err := a.configuration(f.settings, env, dir)
 	if err != nil {
-		return 0, err
+		return o, nil, err
 	}
 	m := a.monitor(f.quiet, f.verbose)
 	if mode := os.Getenv("MIRRORD_PROGRESS_MODE"); !slices.Contains(progressModes, mode) {
 		m.Show(event.Event{Level: event.Warning, Code: "progress-mode",
 			Text: fmt.Sprintf("MIRRORD_PROGRESS_MODE is %q; it can be std, plain, json or off", mode)})
 	}
-	j := a.keepJournal(cfg)
-	defer j.Close()
+	if list := os.Getenv("KUBECONFIG"); list != "" { // the supervisor works elsewhere
+		os.Setenv("KUBECONFIG", absolute(list, dir))
+	}
+	options, err := json.Marshal(cfg)
+	if err != nil {
+		return o, nil, err
+	}
+	var j *journal.Journal
+	if journals {
+		j = a.keepJournal(cfg)
+	}
 	show := func(e event.Event) {
 		j.Note(e)
 		m.Show(e)
@@ -100,26 +140,17 @@ func (a *app) exec(f *execFlags, argv []string) (int, error) {
 	for _, n := range notes {
 		show(n)
 	}
-	if list := os.Getenv("KUBECONFIG"); list != "" { // the supervisor works elsewhere
-		os.Setenv("KUBECONFIG", absolute(list, dir))
-	}
-	options, err := json.Marshal(cfg)
-	if err != nil {
-		return 0, err
-	}
-	learnFile, err := f.learnFile(dir)
-	if err != nil {
-		return 0, err
-	}
-	code, err := front.Run(front.Options{
-		Argv: argv, Env: env, Dir: dir, Config: options,
+	o = front.Options{
+		Env: env, Dir: dir, Config: options,
 		SupervisorName: supervisorName, Show: show, CleanUp: cleanUp,
-		Learn: f.learn != "", LearnFile: learnFile, Learned: func(text json.RawMessage) { showLearned(m, text) },
-	})
-	if f := failure.From(err); f != nil {
-		j.Note(event.Event{Level: event.Error, Code: f.Code, Text: f.Error()})
+		Learned: func(text json.RawMessage) { showLearned(m, text) },
 	}
-	return code, err
+	return o, func(err error) {
+		if f := failure.From(err); f != nil {
+			j.Note(event.Event{Level: event.Error, Code: f.Code, Text: f.Error()})
+		}
+		j.Close()
+	}, nil
 }
 
 // learnFile makes the file that the report is to be written to, now: that it

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/config"
+	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/local/front"
@@ -52,7 +53,13 @@ func supervise(version string) {
 		_ = ctl.Send(control.Message{Failed: failure.From(err)})
 		return
 	}
-	session.Run(ctx, version, ctl, initSocket, m.Start, cfg, reach(version, cfg))
+	note := event.Discard
+	if len(m.Start.Argv) == 0 { // its front keeps no journal
+		j := (&app{version: version}).keepJournal(cfg)
+		defer j.Close()
+		note = j.Note
+	}
+	session.Run(ctx, version, ctl, initSocket, m.Start, cfg, reach(version, cfg), note)
 }
 
 // keepNoCore makes sure that no core dump of this process is written, with the

@@ -1,5 +1,7 @@
 // Package control holds the words that the front and the supervisor of a
-// session exchange, and carries them over a pair of connected unix sockets.
+// session exchange, and carries them over a pair of connected unix sockets. Over
+// the socket of a session that is kept (package roster) come the same words from
+// the fronts of commands that join, and a few from those who look after it.
 //
 // The front is the process that the user started, the parent of the command;
 // the supervisor serves the session from a session of its own. The end of the
@@ -26,6 +28,9 @@ type Message struct {
 	// From the front.
 	Start  *Start  `json:"start,omitempty"`  // first
 	Exited *Exited `json:"exited,omitempty"` // the command has ended
+	// From others, first and last.
+	Ask  *Ask  `json:"ask,omitempty"`  // how a session that is kept is
+	Stop *Stop `json:"stop,omitempty"` // a session that is kept is to end; the end of the stream says that it has
 	// From the supervisor.
 	Event    *event.Event    `json:"event,omitempty"`
 	Owned    json.RawMessage `json:"owned,omitempty"`    // what the front must remove in the cluster if the supervisor dies
@@ -34,12 +39,14 @@ type Message struct {
 	Released *Released       `json:"released,omitempty"` // the answer to Exited: the front may end
 	Beat     *Beat           `json:"beat,omitempty"`     // every BeatTime: the supervisor lives
 	Learned  json.RawMessage `json:"learned,omitempty"`  // the report of Start.Learn, whose lists are bounded
+	Status   *Status         `json:"status,omitempty"`   // the answer to Ask
 }
 
-// Start says what to run.
+// Start says what to run. Of a command that joins a session, only Argv, Env and
+// Dir count.
 type Start struct {
-	Argv    []string        `json:"argv"`
-	Env     []string        `json:"env"` // of the caller
+	Argv    []string        `json:"argv"` // empty: nothing, the session is kept for commands that join it
+	Env     []string        `json:"env"`  // of the caller
 	Dir     string          `json:"dir"`
 	UID     int             `json:"uid"`
 	GID     int             `json:"gid"`
@@ -55,8 +62,48 @@ type Exited struct {
 	Code int `json:"code"`
 }
 
-// Running tells that the command has been started.
-type Running struct{}
+// Running tells that the command has been started, or the session that is kept.
+type Running struct {
+	Session string `json:"session,omitempty"` // the id of one that is kept
+}
+
+// Ask asks for a Status.
+type Ask struct{}
+
+// Stop asks for the end of the session.
+type Stop struct{}
+
+// Status is how a session that is kept is. It holds no secret but what stands in
+// the arguments of commands, which every program of the user's sees anyway.
+type Status struct {
+	ID        string     `json:"id"`
+	Version   string     `json:"version"`
+	PID       int        `json:"pid"` // of its supervisor
+	Target    string     `json:"target,omitempty"`
+	Namespace string     `json:"namespace,omitempty"`
+	Context   string     `json:"context,omitempty"`
+	Hostname  string     `json:"hostname"` // of the target
+	Since     time.Time  `json:"since"`
+	TTL       int        `json:"ttl"`             // seconds that it is kept without a command; 0: until it is stopped
+	Until     *time.Time `json:"until,omitempty"` // when it ends if no command joins
+	Lost      *time.Time `json:"lost,omitempty"`  // since when there is no link to the agent
+	Commands  []Command  `json:"commands"`
+	Events    []Happened `json:"events"` // the last ones
+}
+
+// Command is one that has joined a session.
+type Command struct {
+	Argv       []string  `json:"argv"`
+	PID        int       `json:"pid"` // of its front
+	Since      time.Time `json:"since"`
+	Background bool      `json:"background,omitempty"` // it has ended, and left processes
+}
+
+// Happened is an event and its time.
+type Happened struct {
+	At time.Time `json:"at"`
+	event.Event
+}
 
 // Released tells the front to end.
 type Released struct{}
@@ -118,10 +165,15 @@ func Open(f *os.File) (*Conn, error) {
 		nc.Close()
 		return nil, fmt.Errorf("open the control socket: it is a %T", nc)
 	}
+	return On(u), nil
+}
+
+// On makes an end of a connection, which it takes over.
+func On(u *net.UnixConn) *Conn {
 	c := &Conn{c: u, dec: json.NewDecoder(u)}
 	c.more = sync.NewCond(&c.mu)
 	c.writer.Go(c.write) // Close waits for it
-	return c, nil
+	return c
 }
 
 // Send queues m and does not wait. It fails when the other end is known to be

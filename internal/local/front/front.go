@@ -9,6 +9,10 @@
 // removes what the supervisor owned in the cluster; when the front dies, the
 // supervisor ends the tree and cleans up. A supervisor that is stopped is told
 // of, and ended with the command.
+//
+// Start is the front of a session that is kept: it goes when the session is
+// ready. Join is that of a command in such a session, whose supervisor is the
+// guardian of many; it is not ended with one of them.
 package front
 
 import (
@@ -57,11 +61,12 @@ const (
 
 // Options of Run.
 type Options struct {
-	Argv   []string
+	Argv   []string // empty for Start
 	Env    []string // of the caller
 	Dir    string
-	Config json.RawMessage // for the supervisor
-	// SupervisorName is argv[0] of the supervisor, by which main knows the role.
+	Config json.RawMessage // for the supervisor; not for Join
+	// SupervisorName is argv[0] of the supervisor, by which main knows the role; not
+	// for Join.
 	SupervisorName string
 	Show           func(event.Event)
 	// Learn asks the supervisor for a report of files, and for writing it to
@@ -86,27 +91,50 @@ type front struct {
 
 	owned    json.RawMessage
 	running  bool
+	session  string // the id of one that is kept
+	joined   bool
+	gone     bool // the supervisor
 	failed   *failure.Error
 	released bool
 }
 
 // Run runs the command in a session and returns its exit code in the manner of
 // a shell. An error means that mirrord itself failed, and the code is to be
-// ignored. Run must be called once, from the main goroutine.
+// ignored. Run, Start or Join must be called once, from the main goroutine.
 func Run(o Options) (int, error) {
+	_, code, err := launch(o)
+	return code, err
+}
+
+// Start starts a session that is kept for commands that join it, and returns its
+// id when it is ready. Without an id, and without an error, it was interrupted:
+// the code is that of Run.
+func Start(o Options) (id string, code int, err error) { return launch(o) }
+
+func launch(o Options) (id string, code int, err error) {
 	// The parent-death signal of the sandbox belongs to this thread.
 	runtime.LockOSThread()
-	f := &front{o: o, words: make(chan control.Message), beats: time.NewTicker(control.BeatTime)}
+	f := newFront(o)
 	defer f.beats.Stop()
 	process, initSocket, err := sandbox.Launch()
 	if err != nil {
-		return 0, sandbox.Explain(err)
+		return "", 0, sandbox.Explain(err)
 	}
 	if err := f.startSupervisor(initSocket); err != nil {
 		process.Kill()
 		process.Wait()
-		return 0, err
+		return "", 0, err
 	}
+	code, err = f.attend(process)
+	return f.session, code, err
+}
+
+func newFront(o Options) *front {
+	return &front{o: o, words: make(chan control.Message), beats: time.NewTicker(control.BeatTime)}
+}
+
+// attend shows what happens until the command has ended.
+func (f *front) attend(process *sandbox.Process) (int, error) {
 	defer f.control.Close()
 	go f.listen() // ends with the control socket; the process ends with Run
 
@@ -119,6 +147,7 @@ func Run(o Options) (int, error) {
 	for {
 		select {
 		case m, ok := <-f.words:
+			f.gone = !ok
 			switch {
 			case ok:
 				f.take(m)
@@ -203,7 +232,7 @@ func (f *front) take(m control.Message) {
 	case m.Owned != nil:
 		f.owned = m.Owned
 	case m.Running != nil:
-		f.running = true
+		f.running, f.session = true, m.Running.Session
 	case m.Failed != nil:
 		f.failed = m.Failed
 	case m.Released != nil:
@@ -233,7 +262,7 @@ func (f *front) commandEnded(process *sandbox.Process, code int) (int, error) {
 		_ = f.control.Send(control.Message{Exited: &control.Exited{Code: code}}) // it may just have gone, which is no news now
 		gone = !f.until(releaseTime, func() bool { return f.failed != nil || f.released })
 	}
-	if gone && f.failed == nil {
+	if gone && f.failed == nil && (f.gone || !f.joined) { // one that is silent serves others
 		f.takeOver(process)
 	}
 	if !f.running && f.failed == nil && !interrupted(code) {
@@ -272,6 +301,7 @@ func (f *front) until(limit time.Duration, done func() bool) bool {
 		select {
 		case m, ok := <-f.words:
 			if !ok {
+				f.gone = true
 				return false
 			}
 			f.take(m)

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -146,9 +147,13 @@ func TestHelperStopped(t *testing.T) {
 // TestSupervisorAndHelper are both gone, or one is stopped: the front ends the
 // tree.
 func TestSupervisorAndHelper(t *testing.T) {
-	for _, sig := range []unix.Signal{unix.SIGKILL, unix.SIGSTOP} {
-		t.Run(unix.SignalName(sig), func(t *testing.T) {
-			r := start(t, userUID, scenario{}.sh(family+"exit 3"), func(c *exec.Cmd) { c.Env = append(c.Env, guardVar+"=1") })
+	for name, sig := range map[string]unix.Signal{"killed": unix.SIGKILL, "stopped": unix.SIGSTOP, bareRoot: unix.SIGKILL} {
+		t.Run(name, func(t *testing.T) {
+			uid := userUID
+			if name == bareRoot {
+				uid = 0
+			}
+			r := start(t, uid, scenario{}.sh(family+"exit 3"), func(c *exec.Cmd) { c.Env = append(c.Env, guardVar+"=1") })
 			supervisor := r.await("supervisor").N
 			r.await("running")
 			r.prints("ready")
@@ -159,6 +164,22 @@ func TestSupervisorAndHelper(t *testing.T) {
 			}
 			r.vanish(time.Second)
 		})
+	}
+}
+
+// TestSpace: a sandbox is ended by a namespace that is its own, also where it has
+// no user namespace; one that is the caller's too is refused.
+func TestSpace(t *testing.T) {
+	p := newProcess()
+	p.pid = os.Getpid()
+	for _, own := range []bool{true, false} {
+		p.openSpace(own)
+		over, cancel := context.WithCancel(t.Context())
+		cancel() // whatever is wrong, nothing is ended
+		if err := p.EndTree(over); err == nil || !strings.Contains(err.Error(), "no namespace of its own") {
+			t.Errorf("own %v: got %v, want it refused", own, err)
+		}
+		p.space.Close()
 	}
 }
 

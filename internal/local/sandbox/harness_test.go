@@ -39,6 +39,7 @@ const (
 
 	eventsFD, ordersFD = 3, 4 // of front and supervisor
 	initFD, frontFD    = 5, 6 // of the supervisor
+	doorFD             = 7    // of the supervisor of a sandbox that is kept
 
 	userUID = 1000
 
@@ -56,6 +57,8 @@ const (
 	// /dev/net/tun away.
 	bareRoot   = "root_without_user_namespaces"
 	withoutTUN = "without_tun"
+	// joined is one with which the command joins a sandbox that is kept.
+	joined = "joined"
 )
 
 // scenario is what front and supervisor do.
@@ -64,6 +67,7 @@ type scenario struct {
 	Refuse map[uint16]syscall.Errno // what the Listen hook says, by port
 	Hold   bool                     // the Listen hook waits for the order "release"
 	Served bool                     // serve a FUSE root (fuse_test.go)
+	Joined bool                     // the command joins (join_test.go)
 }
 
 // event is a report of the supervisor or the front.
@@ -92,6 +96,10 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(roleVar) {
 	case "front":
 		os.Exit(frontRole())
+	case "joiner":
+		os.Exit(joinerRole())
+	case "keeper":
+		os.Exit(keeperRole())
 	case "supervisor":
 		os.Exit(supervisorRole())
 	case "prober":
@@ -202,7 +210,7 @@ func frontRole() int {
 // ---- supervisor ----------------------------------------------------------------
 
 func supervisorRole() int {
-	for fd := eventsFD; fd <= frontFD; fd++ {
+	for fd := eventsFD; fd <= doorFD; fd++ {
 		syscall.CloseOnExec(fd)
 	}
 	r := &reporter{f: os.NewFile(eventsFD, "events")}
@@ -231,6 +239,9 @@ func supervisorRole() int {
 		_ = errors.Join(a.Close(), b.Close())
 	}
 	fds := countFDs() - 2 // initFD is closed by Attach, frontFD by supervise
+	if sc.Joined {
+		fds-- // doorFD by admit
+	}
 	goroutines := runtime.NumGoroutine()
 	if err := supervise(r, sc, orders); err != nil {
 		r.say(failed("failed", err))
@@ -263,7 +274,14 @@ func supervise(r *reporter, sc scenario, orders <-chan order) error {
 		options.OnFUSE, stop = serveRoot(sc.Spec.Binds)
 		defer stop()
 	}
-	b, err := Attach(ctx, os.NewFile(initFD, "init"), sc.Spec, options)
+	first := sc.Spec
+	var door *os.File
+	if sc.Joined {
+		door = os.NewFile(doorFD, "door")
+		defer door.Close()
+		first.Argv, first.Env, first.Dir = nil, nil, "/"
+	}
+	b, err := Attach(ctx, os.NewFile(initFD, "init"), first, options)
 	if err != nil {
 		return err
 	}
@@ -310,8 +328,19 @@ func supervise(r *reporter, sc scenario, orders <-chan order) error {
 	}()
 	defer func() { stopWatching(); <-kept }()
 	watched := make(chan error, 1)
-	go func() { watched <- b.Watch(watching, hooks) }()
-	if err := b.Go(); err != nil {
+	watch, done, endTree := b.Watch, b.Done(), b.End
+	if sc.Joined {
+		watch = b.Hold
+	}
+	go func() { watched <- watch(watching, hooks) }()
+	err = b.Go()
+	if err == nil && sc.Joined {
+		var c *Command
+		if c, err = admit(ctx, b, door, sc.Spec); err == nil {
+			done, endTree = c.Done(), c.End
+		}
+	}
+	if err != nil {
 		stopWatching()
 		<-watched
 		return err
@@ -328,12 +357,12 @@ func supervise(r *reporter, sc scenario, orders <-chan order) error {
 					ending.Add(1)
 				}
 				go func() {
-					obey(r, b, o, release)
+					obey(r, b, endTree, o, release)
 					if o.Do == "end" {
 						ending.Done()
 					}
 				}()
-			case <-b.Done():
+			case <-done:
 				return
 			}
 		}
@@ -343,25 +372,30 @@ func supervise(r *reporter, sc scenario, orders <-chan order) error {
 		defer close(frontEnded)
 		if n, _ := front.Read(make([]byte, 1)); n == 0 {
 			r.say(event{Name: "front-gone"})
-			if err := b.End(ctx); err != nil {
+			if err := endTree(ctx); err != nil {
 				r.say(failed("broken", err))
 			}
 			return
 		}
 		r.say(event{Name: "front-done"})
 	}()
-	<-b.Done()
+	<-done
 	r.say(event{Name: "done"})
 	<-frontEnded // its descriptor is in use until then
+	if sc.Joined {
+		stopWatching()
+		<-watched
+		return nil
+	}
 	return <-watched
 }
 
-func obey(r *reporter, b *Box, o order, release chan struct{}) {
+func obey(r *reporter, b *Box, endTree func(context.Context) error, o order, release chan struct{}) {
 	switch o.Do {
 	case "release":
 		close(release)
 	case "end":
-		if err := b.End(context.Background()); err != nil {
+		if err := endTree(context.Background()); err != nil {
 			r.say(failed("broken", err))
 		}
 		r.say(event{Name: "ended"})
@@ -488,7 +522,8 @@ func binaryPath(t *testing.T) string {
 // asBoth runs a test as root, as an ordinary user, and as root where user
 // namespaces are forbidden.
 func asBoth(t *testing.T, f func(t *testing.T, uid int)) {
-	for name, uid := range map[string]int{"root": 0, "user": userUID, bareRoot: 0} {
+	for name, uid := range map[string]int{"root": 0, "user": userUID, bareRoot: 0,
+		joined + "_root": 0, joined + "_user": userUID, joined + "_" + bareRoot: 0} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f(t, uid)
@@ -540,6 +575,7 @@ func start(t *testing.T, uid int, sc scenario, how ...adjust) *run {
 	if sc.Spec.Addrs == nil {
 		sc.Spec.Addrs = []netip.Prefix{netip.MustParsePrefix("10.1.2.3/24"), netip.MustParsePrefix("fd00:1::3/64")}
 	}
+	sc.Joined = strings.Contains(t.Name(), joined)
 	sc.Spec.Env = append(sc.Spec.Env, "PATH=/usr/bin:/bin:/usr/sbin:/sbin", quickExit)
 	text, err := json.Marshal(sc)
 	if err != nil {
@@ -575,6 +611,9 @@ func start(t *testing.T, uid int, sc scenario, how ...adjust) *run {
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{}
 	if strings.Contains(t.Name(), withoutTUN) {
 		how = append(how, takeTUN(uid))
+	}
+	if sc.Joined {
+		r.cmd.Env[0] = roleVar + "=joiner"
 	}
 	if strings.Contains(t.Name(), bareRoot) {
 		r.cmd.Env = append(r.cmd.Env, denyVar+"=user namespaces")
@@ -766,7 +805,7 @@ func (r *run) code() int {
 	}
 }
 
-// inNamespace lists living processes of a user namespace.
+// inNamespace lists living processes of a user or network namespace.
 func inNamespace(ino int) (pids []int) {
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
@@ -774,8 +813,9 @@ func inNamespace(ino int) (pids []int) {
 		if err != nil {
 			continue
 		}
-		link, _ := os.Readlink("/proc/" + e.Name() + "/ns/user")
-		if link != fmt.Sprintf("user:[%d]", ino) {
+		user, _ := os.Readlink("/proc/" + e.Name() + "/ns/user")
+		network, _ := os.Readlink("/proc/" + e.Name() + "/ns/net")
+		if user != fmt.Sprintf("user:[%d]", ino) && network != fmt.Sprintf("net:[%d]", ino) {
 			continue
 		}
 		stat, _ := os.ReadFile("/proc/" + e.Name() + "/stat")

@@ -23,7 +23,7 @@ import (
 // Process is the command (until execve: its init), a child of the caller.
 type Process struct {
 	pid     int
-	userNS  *os.File       // the sandbox's; nil: its init was gone at once. Closed with this process
+	space   *os.File       // the namespace that the sandbox's processes are known by; nil: its init was gone at once. Closed with this process
 	mu      sync.Mutex     // guards pidfd
 	pidfd   int            // -1 after Wait
 	resumed chan time.Time // when the last SIGCONT came; holds one
@@ -61,7 +61,28 @@ func Launch() (*Process, *os.File, error) {
 		return nil, nil, err
 	}
 	defer unix.Close(wait[0])
-	p := &Process{pidfd: -1, resumed: make(chan time.Time, 1), exited: make(chan struct{}), mapped: make(chan struct{})}
+	p := newProcess()
+	if err := p.run(func() error { return p.start(theirs, wait[0]) }); err != nil {
+		ours.Close()
+		unix.Close(wait[1])
+		return nil, nil, err
+	}
+	go func() { // waited for by Wait
+		defer close(p.mapped)
+		defer unix.Close(wait[1])
+		if p.bare == nil { // else it has them all
+			p.owners = p.mapOwners()
+		}
+	}()
+	return p, ours, nil
+}
+
+func newProcess() *Process {
+	return &Process{pidfd: -1, resumed: make(chan time.Time, 1), exited: make(chan struct{}), mapped: make(chan struct{})}
+}
+
+// run has the child started, and waits for its end in the background.
+func (p *Process) run(start func() error) error {
 	// Before the start: no signal may fall between. Its handlers do not pass
 	// execve.
 	p.signals = forward()
@@ -71,7 +92,7 @@ func Launch() (*Process, *os.File, error) {
 		// started the child ends: this one stays until the child has ended.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err := p.start(theirs, wait[0])
+		err := start()
 		started <- err
 		if err == nil {
 			p.keep()
@@ -79,19 +100,10 @@ func Launch() (*Process, *os.File, error) {
 	}()
 	if err := <-started; err != nil {
 		p.signals.stop()
-		ours.Close()
-		unix.Close(wait[1])
-		return nil, nil, err
+		return err
 	}
 	p.signals.to(p)
-	go func() { // waited for by Wait
-		defer close(p.mapped)
-		defer unix.Close(wait[1])
-		if p.bare == nil { // else it has them all
-			p.owners = p.mapOwners()
-		}
-	}()
-	return p, ours, nil
+	return nil
 }
 
 // start runs on the thread that stays.
@@ -137,9 +149,19 @@ func (p *Process) start(sock *os.File, wait int) error {
 		for _, n := range inherited {
 			unix.Close(n)
 		}
-		p.userNS, _ = os.Open(fmt.Sprintf("/proc/%d/ns/user", p.pid)) // for EndTree
+		p.openSpace(p.bare == nil)
 		return nil
 	})
+}
+
+// openSpace opens the namespace that the sandbox's processes are known by: its
+// own user namespace or, without one, its network namespace.
+func (p *Process) openSpace(own bool) {
+	kind := "net"
+	if own {
+		kind = "user"
+	}
+	p.space, _ = os.Open(fmt.Sprintf("/proc/%d/ns/%s", p.pid, kind))
 }
 
 // forbidden tells whether clone(2) has failed because of its CLONE_NEWUSER.
@@ -227,7 +249,7 @@ func (p *Process) Told() bool { return p.told.Load() }
 // one is late, or gone too. It returns when no process is left, or with the
 // error of ctx.
 func (p *Process) EndTree(ctx context.Context) error {
-	if p.userNS == nil {
+	if p.space == nil {
 		return nil
 	}
 	proc, err := os.Open("/proc")
@@ -235,9 +257,12 @@ func (p *Process) EndTree(ctx context.Context) error {
 		return err
 	}
 	defer proc.Close()
-	all, err := tree.New(proc, p.userNS)
+	all, err := tree.New(proc, p.space)
 	if err != nil {
 		return err
+	}
+	if all.Here() { // whatever has led to this: everything of the machine's would be ended
+		return errors.New("the sandbox has no namespace of its own")
 	}
 	first, cancel := context.WithTimeout(ctx, helperTime)
 	defer cancel()

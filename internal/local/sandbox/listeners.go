@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync"
 )
 
@@ -38,6 +39,8 @@ type portKey struct {
 type entry struct {
 	Listener
 	ready chan struct{} // closed when the hook has returned; then err is set
+	over  chan struct{} // closed when its end has been told
+	by    *watch        // who announced it; guarded by registry.mu
 	err   error
 	gone  bool // destroyed before ready; guarded by registry.mu
 	set   bool // ready; guarded by registry.mu
@@ -64,7 +67,7 @@ func (r *registry) add(cookie uint64, l Listener) (e *entry, fresh bool, err err
 	r.ports[k]++
 	r.lastID++
 	l.ID = r.lastID
-	e = &entry{Listener: l, ready: make(chan struct{})}
+	e = &entry{Listener: l, ready: make(chan struct{}), over: make(chan struct{})}
 	r.known[cookie] = e
 	return e, true, nil
 }
@@ -124,23 +127,6 @@ func (r *registry) release(e *entry) {
 	_ = r.setLocal(k.proto, k.port, false)
 }
 
-// missing lists cookies of a protocol that are known but not among those there.
-func (r *registry) missing(proto int, there []socket) []uint64 {
-	seen := map[uint64]bool{}
-	for _, s := range there {
-		seen[s.cookie] = true
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var all []uint64
-	for cookie, e := range r.known {
-		if e.Proto == proto && !seen[cookie] {
-			all = append(all, cookie)
-		}
-	}
-	return all
-}
-
 // knows tells whether a socket is entered.
 func (r *registry) knows(cookie uint64) bool {
 	r.mu.Lock()
@@ -148,13 +134,44 @@ func (r *registry) knows(cookie uint64) bool {
 	return r.known[cookie] != nil
 }
 
-// cookies lists all that is known.
-func (r *registry) cookies() []uint64 {
+// announced notes whose an entry is.
+func (r *registry) announced(e *entry, by *watch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e.by = by
+}
+
+// of lists what a watch has announced and is still there.
+func (r *registry) of(by *watch) []*entry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []*entry
+	for _, e := range r.known {
+		if e.by == by {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// cookies lists what is known of some protocols.
+func (r *registry) cookies(protos ...int) []uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var all []uint64
-	for cookie := range r.known {
-		all = append(all, cookie)
+	for cookie, e := range r.known {
+		if slices.Contains(protos, e.Proto) {
+			all = append(all, cookie)
+		}
 	}
 	return all
+}
+
+// missing lists the cookies of known that are not among those there.
+func missing(known []uint64, there []socket) []uint64 {
+	seen := map[uint64]bool{}
+	for _, s := range there {
+		seen[s.cookie] = true
+	}
+	return slices.DeleteFunc(known, func(cookie uint64) bool { return seen[cookie] })
 }

@@ -55,7 +55,7 @@ func TestRegistry(t *testing.T) {
 	if !r.settle(3, c, nil) {
 		t.Error("the end is not told after the hook has returned")
 	}
-	if got := r.missing(unix.IPPROTO_TCP, []socket{{cookie: 5}}); len(got) != 1 || got[0] != 1 {
+	if got := missing(r.cookies(unix.IPPROTO_TCP), []socket{{cookie: 5}}); len(got) != 1 || got[0] != 1 {
 		t.Errorf("missing: got %v, want [1]", got)
 	}
 	if e := r.destroyed(1); e == nil || e.ID != a.ID {

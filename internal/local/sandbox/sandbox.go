@@ -59,6 +59,7 @@ type Options struct {
 // concurrently.
 type Box struct {
 	conn  *handoff.Conn // to init; closed by Go
+	kept  bool          // there is no command, others join
 	files map[handoff.Label]*os.File
 	tree  *tree.Tree
 	proc  *os.File
@@ -75,6 +76,7 @@ type Box struct {
 	helper  *helper
 	dumping sync.Mutex // one dump at a time
 	done    chan struct{}
+	joined  chan *Command // to Hold
 }
 
 // Attach tells the init at the other end of sock what to become and receives
@@ -88,7 +90,7 @@ func Attach(ctx context.Context, sock *os.File, spec handoff.Spec, o Options) (*
 	if err != nil {
 		return nil, err
 	}
-	b := &Box{conn: conn, files: map[handoff.Label]*os.File{}, started: make(chan struct{}), done: make(chan struct{})}
+	b := &Box{conn: conn, kept: len(spec.Argv) == 0, files: map[handoff.Label]*os.File{}, started: make(chan struct{}), done: make(chan struct{}), joined: make(chan *Command)}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := b.attach(&spec, o); err != nil {
@@ -104,13 +106,13 @@ func Attach(ctx context.Context, sock *os.File, spec handoff.Spec, o Options) (*
 func (b *Box) attach(spec *handoff.Spec, o Options) error {
 	if err := b.conn.Send(handoff.Message{Kind: handoff.KindSpec, Body: spec.Encode()}); err != nil {
 		// Init may have ended with a word before it read the spec.
-		if _, failed := b.receive(); failed != nil {
+		if _, failed := receive(b.conn); failed != nil {
 			return failed
 		}
 		return err
 	}
 	for {
-		m, err := b.receive()
+		m, err := receive(b.conn)
 		if err != nil {
 			return err
 		}
@@ -134,8 +136,8 @@ func (b *Box) attach(spec *handoff.Spec, o Options) error {
 }
 
 // receive gives init's next message; its failure is the error.
-func (b *Box) receive() (handoff.Message, error) {
-	m, err := b.conn.Receive()
+func receive(conn *handoff.Conn) (handoff.Message, error) {
+	m, err := conn.Receive()
 	if errors.Is(err, io.EOF) {
 		return m, &handoff.Error{Step: handoff.StepLost, Text: "the first process of the sandbox has ended"}
 	}
@@ -150,7 +152,7 @@ func (b *Box) receive() (handoff.Message, error) {
 		}
 		// Init ends next. The caller's Close would have it killed by the helper,
 		// and its exit code, which the front returns, would be lost.
-		_, _ = b.conn.Receive()
+		_, _ = conn.Receive()
 		return m, failed
 	case handoff.KindReady:
 		return m, nil
@@ -217,29 +219,19 @@ func (b *Box) ready() error {
 }
 
 // Go lets the command run. It returns when execve has succeeded, or with what
-// failed. It is called once; Watch must be running, or be called next.
-func (b *Box) Go() error {
-	if err := b.conn.Send(handoff.Message{Kind: handoff.KindGo}); err != nil {
+// failed. It is called once; Watch must be running, or be called next. A sandbox
+// that is kept is ready for commands then.
+func (b *Box) Go() (err error) {
+	if b.kept {
+		err = dismiss(b.conn)
+	} else {
+		b.notify, err = release(b.conn)
+	}
+	if err != nil {
 		return err
 	}
-	filtered := false
-	for {
-		m, err := b.receive()
-		var failed *handoff.Error
-		switch {
-		case errors.As(err, &failed) && failed.Step == handoff.StepLost && filtered:
-			close(b.started)
-			return b.conn.Close() // close-on-exec: the command runs
-		case err != nil:
-			return err
-		case m.Kind != handoff.KindFile || handoff.Label(m.Body[0]) != handoff.Notify || filtered:
-			if m.File != nil {
-				m.File.Close()
-			}
-			return fmt.Errorf("sandbox: unexpected message %d", m.Kind)
-		}
-		filtered, b.notify = true, m.File
-	}
+	close(b.started)
+	return b.conn.Close()
 }
 
 // Filtered tells, after Go, whether listeners are seen as they are made. If
@@ -248,9 +240,13 @@ func (b *Box) Go() error {
 func (b *Box) Filtered() bool { return b.notify != nil }
 
 // Without lists, after Go, what this sandbox does without, in the order of
-// host.Pieces.
+// host.Pieces; of one that is kept, what all commands do.
 func (b *Box) Without() []host.Piece {
-	lacks := map[handoff.Step]bool{handoff.StepUserNS: !b.tree.Own(), handoff.StepTUN: b.address != nil, handoff.StepSeccomp: !b.Filtered(), handoff.StepNFT: b.routed}
+	return without(map[handoff.Step]bool{handoff.StepUserNS: !b.tree.Own(), handoff.StepTUN: b.address != nil,
+		handoff.StepSeccomp: !b.kept && !b.Filtered(), handoff.StepNFT: b.routed})
+}
+
+func without(lacks map[handoff.Step]bool) []host.Piece {
 	return slices.DeleteFunc(slices.Clone(host.Pieces), func(p host.Piece) bool { return !lacks[p.Step] })
 }
 

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/local/sandbox/tree"
 )
 
 // Where the filter cannot see, listeners are looked for. A look costs about
@@ -32,11 +34,11 @@ type sweeps struct {
 
 // poll stands in for the filter: listeners become known up to pollTime after
 // listen(2), and the end of the tree is seen by its processes.
-func (w *watch) poll(ctx context.Context) error {
+func (w *watch) poll(ctx context.Context, all *tree.Tree) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w.wg.Go(func() { w.look(ctx, pollTime, func() bool { return true }) })
-	return w.b.tree.Wait(ctx)
+	return all.Wait(ctx)
 }
 
 // look looks for listeners until ctx ends or go on is false.

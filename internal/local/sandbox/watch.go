@@ -46,7 +46,7 @@ type watch struct {
 	b     *Box
 	hooks Hooks
 	reg   *registry
-	any   anyPorts
+	any   *anyPorts
 	n     *notifier // nil: no filter
 	wg    sync.WaitGroup
 	slots chan struct{}
@@ -59,35 +59,18 @@ type watch struct {
 // them, until the last process of the tree has ended (nil, and Done is closed)
 // or ctx ends (its error). It waits for Go, and is called once.
 func (b *Box) Watch(ctx context.Context, hooks Hooks) error {
-	select {
-	case <-b.started:
-	case <-ctx.Done():
-		return ctx.Err()
+	w, end, err := b.beginWatch(ctx, hooks)
+	if err != nil {
+		return err
 	}
+	defer w.meetUnix()()
+	defer end()
 	ctx, cancel := context.WithCancel(ctx)
-	w := &watch{b: b, hooks: hooks, reg: newRegistry(b.SetLocal), slots: make(chan struct{}, maxParked)}
-	w.sweeps.of = map[int]bool{}
-	if hooks.Unix != nil {
-		w.unix = newUnixes(w, *hooks.Unix)
-		defer w.unix.meet.close()
-	}
-	defer w.wg.Wait()
 	defer cancel()
-
-	events := []*os.File{b.files[handoff.EventsTCP], b.files[handoff.EventsUDP]}
-	defer func() {
-		for _, f := range events { // ends the goroutines below
-			_ = f.SetReadDeadline(time.Unix(1, 0))
-		}
-	}()
-	w.wg.Go(func() { w.watchDestroyed(handoff.EventsTCP, unix.IPPROTO_TCP) })
-	w.wg.Go(func() { w.watchDestroyed(handoff.EventsUDP, unix.IPPROTO_UDP) })
-
-	var err error
 	if b.notify == nil {
-		err = w.poll(ctx)
+		err = w.poll(ctx, b.tree)
 	} else {
-		err = w.serve(ctx)
+		err = w.serve(ctx, b.notify)
 	}
 	if err != nil {
 		return err
@@ -96,21 +79,51 @@ func (b *Box) Watch(ctx context.Context, hooks Hooks) error {
 		w.unix.last(ctx)
 	}
 	cancel()
-	for _, cookie := range w.reg.cookies() { // whose event has not come yet
+	for _, cookie := range w.reg.cookies(unix.IPPROTO_TCP, unix.IPPROTO_UDP) { // whose event has not come yet
 		w.closed(cookie)
 	}
 	close(b.done)
 	return nil
 }
 
+// beginWatch waits for Go and begins to see sockets end, until end, which waits
+// for all that the watch has started.
+func (b *Box) beginWatch(ctx context.Context, hooks Hooks) (w *watch, end func(), err error) {
+	select {
+	case <-b.started:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	w = &watch{b: b, hooks: hooks, reg: newRegistry(b.SetLocal), any: &anyPorts{}, slots: make(chan struct{}, maxParked)}
+	w.sweeps.of = map[int]bool{}
+	w.wg.Go(func() { w.watchDestroyed(handoff.EventsTCP, unix.IPPROTO_TCP) })
+	w.wg.Go(func() { w.watchDestroyed(handoff.EventsUDP, unix.IPPROTO_UDP) })
+	return w, func() {
+		for _, f := range []*os.File{b.files[handoff.EventsTCP], b.files[handoff.EventsUDP]} { // ends the goroutines above
+			_ = f.SetReadDeadline(time.Unix(1, 0))
+		}
+		w.wg.Wait()
+	}, nil
+}
+
+// meetUnix makes ready for unix sockets, if hooks want them; the result is called
+// when nobody is served any more.
+func (w *watch) meetUnix() (end func()) {
+	if w.hooks.Unix == nil {
+		return func() {}
+	}
+	w.unix = newUnixes(w, *w.hooks.Unix)
+	return w.unix.meet.close
+}
+
 // serve takes calls until there is nobody left to make one.
-func (w *watch) serve(ctx context.Context) error {
-	n, err := newNotifier(w.b.notify)
+func (w *watch) serve(ctx context.Context, notify *os.File) error {
+	n, err := newNotifier(notify)
 	if err != nil {
 		return err
 	}
 	w.n = n
-	stop := context.AfterFunc(ctx, func() { _ = w.b.notify.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = notify.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	for {
 		c, err := n.next()
@@ -320,15 +333,23 @@ func (w *watch) announce(ctx context.Context, cookie uint64, l Listener, hook fu
 	if !fresh {
 		return e.wait(ctx)
 	}
+	w.reg.announced(e, w)
 	if hook != nil {
 		ctx, done := whileAlive(ctx, l.PID)
 		err = hook(ctx, e.Listener)
 		done()
 	}
-	if w.reg.settle(cookie, e, err) && w.hooks.Closed != nil {
-		w.hooks.Closed(e.ID)
+	if w.reg.settle(cookie, e, err) {
+		w.tellClosed(e)
 	}
 	return err
+}
+
+func (w *watch) tellClosed(e *entry) {
+	if w.hooks.Closed != nil {
+		w.hooks.Closed(e.ID)
+	}
+	close(e.over)
 }
 
 // whileAlive gives a context that ends with the process. done must be called.
@@ -380,18 +401,20 @@ func (w *watch) watchDestroyed(label handoff.Label, proto int) {
 
 func (w *watch) closed(cookie uint64) {
 	w.any.take(cookie)
-	if e := w.reg.destroyed(cookie); e != nil && w.hooks.Closed != nil {
-		w.hooks.Closed(e.ID)
+	if e := w.reg.destroyed(cookie); e != nil {
+		w.tellClosed(e)
 	}
 }
 
-// resync compares with the sockets that there are, after events were lost.
+// resync compares with the sockets that there are, after events were lost, or
+// may be late.
 func (w *watch) resync(proto int) {
+	known := w.reg.cookies(proto) // first: what is made meanwhile is not missing
 	there, err := w.b.sockets(proto)
 	if err != nil {
 		return
 	}
-	for _, cookie := range w.reg.missing(proto, there) {
+	for _, cookie := range missing(known, there) {
 		w.closed(cookie)
 	}
 }

@@ -38,7 +38,12 @@ type built struct {
 
 // build makes the sandbox ready: after it, only Go is missing.
 func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
-	env, err := s.environment(ctx)
+	var env []string
+	if s.kept != nil {
+		s.kept.vars, err = s.variables(ctx)
+	} else {
+		env, err = s.environment(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -89,8 +94,12 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 			return b.stack.Dial(ctx, a.Src, a.Dst)
 		},
 	})
+	watch := b.box.Watch
+	if s.kept != nil {
+		watch = b.box.Hold
+	}
 	b.wg.Go(func() {
-		err := b.box.Watch(ctx, sandbox.Hooks{
+		err := watch(ctx, sandbox.Hooks{
 			Listen: func(ctx context.Context, l sandbox.Listener) error {
 				return b.ports.Listening(ctx, incoming.Listener{ID: l.ID, Addr: l.Addr, AnyPort: l.AnyPort, Debugger: s.debuggers.listener(l.PID, l.Addr.Port())})
 			},

@@ -182,7 +182,7 @@ func (s *supervisor) variables(ctx context.Context) ([]string, error) {
 }
 
 func (s *supervisor) owned(description json.RawMessage) {
-	_ = s.ctl.Send(control.Message{Owned: description})
+	s.tell(control.Message{Owned: description})
 }
 
 // UserName tells others on the same target who is there: "ana@laptop".

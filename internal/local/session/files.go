@@ -50,6 +50,9 @@ func (s *supervisor) openTree(b *built, spec *handoff.Spec) error {
 	if err != nil {
 		return fmt.Errorf("read the rules of files: %w", err)
 	}
+	if s.kept != nil {
+		s.kept.files = r
+	}
 	plan := Plan(r)
 	for _, v := range s.first.pod.Mounts {
 		if d := r.Decide(v, rules.Read); d.Where == rules.Local && s.cfg.FilesRules().Mode != rules.FilesLocal {
@@ -80,15 +83,7 @@ func cacheLife(cfg *config.Config) time.Duration {
 // and the toolchain that the environment names. What the target has is not
 // known here.
 func Places(argv, env []string, dir string) rules.Places {
-	get := func(name string) string {
-		value := ""
-		for _, kv := range env {
-			if n, v, ok := strings.Cut(kv, "="); ok && n == name {
-				value = v
-			}
-		}
-		return value
-	}
+	get := func(name string) string { return variable(env, name) }
 	var at rules.Places
 	add := func(list *[]string, p string) {
 		for _, p := range []string{p, real(p)} {
@@ -136,6 +131,17 @@ func Places(argv, env []string, dir string) rules.Places {
 		*list = slices.Compact(*list)
 	}
 	return at
+}
+
+// variable is the value of a variable in env ("NAME=value"), the last one.
+func variable(env []string, name string) string {
+	value := ""
+	for _, kv := range env {
+		if n, v, ok := strings.Cut(kv, "="); ok && n == name {
+			value = v
+		}
+	}
+	return value
 }
 
 // codeOf gives the directories of the files with code that the arguments name.

@@ -132,7 +132,7 @@ func (at *attachment) lost() *failure.Error {
 		return f
 	}
 	f := &failure.Error{Code: "agent-lost", What: "the session has ended: the agent is gone", Cause: err,
-		Why: "its pod was deleted, or it was killed", Do: "start the command again"}
+		Why: "its pod was deleted, or it was killed", Do: startAgain}
 	switch bye := at.said.goodbye(); {
 	case bye != nil && bye.Code == "target-ended":
 		f.Code, f.What, f.Why = "target-ended", "the session has ended: the target has ended", "its container ended or was restarted"

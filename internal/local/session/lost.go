@@ -94,6 +94,7 @@ type loss struct {
 	mu   sync.Mutex
 	link *link.Conn // nil: not made yet
 	lost bool
+	when time.Time // the loss
 }
 
 // state of the pipe.
@@ -127,6 +128,9 @@ func (l *loss) attach(c *link.Conn) {
 // note is called by the pipe, one at a time. It does not wait.
 func (l *loss) note(s resume.State, err error) {
 	l.mu.Lock()
+	if s == resume.Lost && !l.lost {
+		l.when = time.Now()
+	}
 	l.lost = s == resume.Lost
 	if l.link != nil {
 		l.link.SetLost(l.lost)
@@ -137,6 +141,16 @@ func (l *loss) note(s resume.State, err error) {
 	default:
 	}
 	l.states <- state{s, err, time.Now()}
+}
+
+// since is when the link was lost; zero: it is not.
+func (l *loss) since() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.lost {
+		return time.Time{}
+	}
+	return l.when
 }
 
 func (l *loss) close() {

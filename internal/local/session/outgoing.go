@@ -62,6 +62,9 @@ func (s *supervisor) handler(b *built, o dns.Options) (h netstack.Handler, err e
 		Link: s.peer, Translate: s.translate, Names: names.Of, Resolve: names.Resolve, Emit: s.emit, Relayed: s.memory.relayed, Connections: s.memory.outgoing,
 		Debugger: s.debuggers.waits,
 		Here: func(at netip.AddrPort) (outgoing.Listener, bool) {
+			if s.kept != nil {
+				return s.kept.listener(at)
+			}
 			l, ok := family.Listener(at)
 			return outgoing.Listener(l), ok
 		},

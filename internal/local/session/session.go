@@ -22,6 +22,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/control"
+	"github.com/mirrord-go/mirrord/internal/local/host"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
@@ -82,6 +83,9 @@ const (
 	leaveTime = 300 * time.Millisecond
 )
 
+// startAgain is all that is to be done about a session that ended in the middle.
+const startAgain = "start the command again"
+
 // supervisor is one session.
 type supervisor struct {
 	ctl     *control.Conn
@@ -97,22 +101,30 @@ type supervisor struct {
 	current atomic.Pointer[attachment] // what serves it now
 
 	began time.Time
-	runs  atomic.Bool // the command has been let go
-	left  sync.Once   // the front has been
-	late  *time.Timer // lets the front go that has waited for the end of all
+	runs  atomic.Bool            // the command has been let go
+	front <-chan control.Message // how the command ended; nil when that is known
+	left  sync.Once              // the front has been
+	late  *time.Timer            // lets the front go that has waited for the end of all
 	tally tally
 
 	debuggers debuggers
 	learn     *learning // nil: nobody asked
+	kept      *keeper   // nil: the session is that of one command
 }
 
 // Run serves the session that start asks for, from the agent's start to the
 // removal of its last trace. It owns ctl and initSocket. What goes wrong is
-// told to the front; Run returns when all is done.
-func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.File, start *control.Start, cfg config.Config, reach Reach) {
+// told to the front; Run returns when all is done. note gets what happens in a
+// session that is kept, which outlives its front.
+func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.File, start *control.Start, cfg config.Config, reach Reach, note event.Sink) {
 	s := &supervisor{ctl: ctl, init: initSocket, start: start, cfg: cfg, reach: reach, version: version, peer: &peer{}, memory: newMemory(), began: time.Now()}
 	s.debuggers.kinds = cfg.Debuggers
-	s.debuggers.command(start.Argv, start.Env)
+	if len(start.Argv) == 0 {
+		s.kept = s.newKeeper(note)
+		defer s.kept.done()
+	} else {
+		s.debuggers.command(start.Argv, start.Env)
+	}
 	if start.Learn {
 		s.learn = s.newLearning(start.LearnFile)
 	}
@@ -123,6 +135,7 @@ func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	front := make(chan control.Message, 1)
+	s.front = front
 	wg.Go(func() { s.listen(front, cancel) }) // ends when ctl is closed
 	over := make(chan struct{})
 	defer close(over)
@@ -134,7 +147,7 @@ func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.
 		s.letGo()
 		s.late.Stop()
 	}()
-	err := s.run(ctx, front)
+	err := s.run(ctx)
 	s.leave()
 	if err != nil && !errors.Is(context.Cause(ctx), errFrontGone) {
 		_ = ctl.Send(control.Message{Failed: s.failure(err)})
@@ -149,7 +162,9 @@ func (s *supervisor) listen(front chan<- control.Message, cancel context.CancelC
 	for {
 		m, err := s.ctl.Receive()
 		if err != nil {
-			cancel(errFrontGone)
+			if s.kept == nil || !s.runs.Load() {
+				cancel(errFrontGone)
+			}
 			return
 		}
 		if m.Exited != nil {
@@ -169,14 +184,14 @@ func (s *supervisor) beat(over <-chan struct{}) {
 	for {
 		select {
 		case <-tick.C:
-			_ = s.ctl.Send(control.Message{Beat: &control.Beat{}})
+			s.tell(control.Message{Beat: &control.Beat{}})
 		case <-over:
 			return
 		}
 	}
 }
 
-func (s *supervisor) run(ctx context.Context, front <-chan control.Message) error {
+func (s *supervisor) run(ctx context.Context) error {
 	at, err := s.attach(ctx, s.reach)
 	s.current.Store(at)
 	if err != nil {
@@ -189,26 +204,57 @@ func (s *supervisor) run(ctx context.Context, front <-chan control.Message) erro
 		return err
 	}
 	defer b.close()
-	err = s.serve(ctx, b, front)
+	if s.kept != nil {
+		err = s.kept.run(ctx, b)
+	} else {
+		err = s.serve(ctx, b)
+	}
 	s.leave()
 	return err
 }
 
-// serve waits for the end of the session, whichever comes first: the last
-// process of the tree, the agent, the helper, the front, a signal.
-func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.Message) error {
+// serve lets the command run and serves it until the session ends.
+func (s *supervisor) serve(ctx context.Context, b *built) error {
+	if err := s.begin(b); err != nil {
+		return err
+	}
+	over := b.box.Done()
+	if lost := s.endure(ctx, b, over); lost != nil && !within(settleTime, over) {
+		s.lose(ctx, b, lost)
+		return nil
+	}
+	s.last(ctx, b)
+	return nil
+}
+
+// begin lets the command run.
+func (s *supervisor) begin(b *built) error {
 	s.runs.Store(true)
 	s.emit(event.Event{Level: event.Step, Code: "running", Text: runs(s.start.Argv, &s.cfg),
 		Facts: map[string]string{"after_ms": fmt.Sprint(time.Since(s.began).Milliseconds())}})
 	if err := b.box.Go(); err != nil {
 		return sandbox.Explain(err)
 	}
-	for _, p := range b.box.Without() {
-		s.emit(event.Event{Level: event.Info, Code: "without", Text: "no " + p.Name + " here; what differs: " + p.Without + " (to have it: mirrord doctor)", Facts: map[string]string{"piece": p.Name}})
-	}
-	s.tellNoUnix(b.box)
+	s.without(b.box.Without())
+	s.tellNoUnix(b.box.Filtered())
 	_ = s.ctl.Send(control.Message{Running: &control.Running{}})
-	var lost error
+	return nil
+}
+
+// without says what the sandbox does without.
+func (s *supervisor) without(pieces []host.Piece) {
+	for _, p := range pieces {
+		s.emit(lacking(p))
+	}
+}
+
+func lacking(p host.Piece) event.Event {
+	return event.Event{Level: event.Info, Code: "without", Text: "no " + p.Name + " here; what differs: " + p.Without + " (to have it: mirrord doctor)", Facts: map[string]string{"piece": p.Name}}
+}
+
+// endure waits until the session is over (nil), or ends by something else: the
+// agent, the helper, the front, a signal. It follows the target meanwhile.
+func (s *supervisor) endure(ctx context.Context, b *built, over <-chan struct{}) (lost error) {
 	var next <-chan successor
 	ctx, stop := context.WithCancel(ctx)
 	defer func() { // what follows the target has ended before anything else does
@@ -218,59 +264,68 @@ func (s *supervisor) serve(ctx context.Context, b *built, front <-chan control.M
 		}
 	}()
 	gone := s.first.link.Done()
-	for lost == nil {
+	for {
 		select {
-		case <-front:
-			front = nil
+		case <-s.front:
+			s.front = nil
+			if s.kept != nil { // it was there for the start only
+				s.letGo()
+				continue
+			}
 			s.release(b)
-		case <-b.box.Done():
-			s.last(ctx, b, front)
+		case <-over:
 			return nil
 		case <-gone:
 			gone, next = nil, s.follow(ctx, s.current.Load())
 		case to := <-next:
 			if next = nil; to.err != nil {
-				lost = to.err
-				continue
+				return to.err
 			}
 			gone = to.at.link.Done()
 			b.wg.Go(func() { s.acceptStreams(b.ctx, b, to.at) })
 			b.wg.Go(func() { b.ports.Renew(to.at.link, to.at.agent.Probes()) })
 		case err := <-b.helper:
-			lost = &failure.Error{Code: "helper-lost", What: "the session has ended: the process that guards its sandbox has ended", Cause: err,
-				Why: "it was killed; without it the program's processes would survive mirrord", Do: "start the command again"}
+			return &failure.Error{Code: "helper-lost", What: "the session has ended: the process that guards its sandbox has ended", Cause: err,
+				Why: "it was killed; without it the program's processes would survive mirrord", Do: startAgain}
 		case <-ctx.Done():
-			lost = context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
-	// What ends at the same time as the command is no failure of the session.
-	timer := time.NewTimer(settleTime)
+}
+
+// within waits for done, not for longer than limit: what ends at the same time
+// as the command is no failure of the session.
+func within(limit time.Duration, done <-chan struct{}) bool {
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
-	case <-b.box.Done():
-		s.last(ctx, b, front)
-		return nil
+	case <-done:
+		return true
 	case <-timer.C:
+		return false
 	}
+}
+
+// lose ends a session that cannot go on, and what runs in it.
+func (s *supervisor) lose(ctx context.Context, b *built, lost error) {
 	s.learn.tell(false)
 	s.summarize()
-	_ = s.ctl.Send(control.Message{Failed: s.failure(lost)})
+	s.tell(control.Message{Failed: s.failure(lost)})
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
 	defer cancel()
 	b.box.End(end)
-	return nil
 }
 
 // last hears from the front how the command ended, if it has not, and lets it
-// go. front is nil when it has.
-func (s *supervisor) last(ctx context.Context, b *built, front <-chan control.Message) {
+// go.
+func (s *supervisor) last(ctx context.Context, b *built) {
 	s.learn.tell(false)
 	timer := time.NewTimer(endTime)
 	defer timer.Stop()
 	told := ctx.Done()
-	for front != nil && !errors.Is(context.Cause(ctx), errFrontGone) {
+	for s.front != nil && !errors.Is(context.Cause(ctx), errFrontGone) {
 		select { // the front reports the end of its child a moment later
-		case <-front:
+		case <-s.front:
 			s.release(b)
 			return
 		case <-told: // to end, by somebody else
@@ -285,17 +340,14 @@ func (s *supervisor) last(ctx context.Context, b *built, front <-chan control.Me
 // release says what goes on without the front and lets it go: at once, or when
 // all is done, in a moment.
 func (s *supervisor) release(b *built) {
-	timer := time.NewTimer(settleTime)
-	defer timer.Stop()
-	select {
-	case <-b.box.Done():
+	if within(settleTime, b.box.Done()) {
 		s.learn.tell(false)
 		s.summarize() // and Run lets it go
-	case <-timer.C:
-		s.learn.tell(true)
-		s.emit(event.Event{Level: event.Info, Code: "background", Text: "processes that the command left keep the session; it ends with the last of them"})
-		s.letGo()
+		return
 	}
+	s.learn.tell(true)
+	s.emit(event.Event{Level: event.Info, Code: "background", Text: "processes that the command left keep the session; it ends with the last of them"})
+	s.letGo()
 }
 
 // leave begins the end of the session: the front goes when all is done, or soon.
@@ -314,11 +366,16 @@ func (s *supervisor) letGo() {
 func (s *supervisor) failure(err error) *failure.Error {
 	var f *failure.Error
 	if errors.As(err, &f) {
+		if s.kept != nil && f.Do == startAgain {
+			kept := *f
+			kept.Do = "start another session: mirrord session start"
+			return &kept
+		}
 		return f
 	}
 	if errors.Is(err, context.Canceled) {
 		return &failure.Error{Code: "session-stopped", What: "the session was ended", Why: "mirrord's supervisor was told to end, by a signal",
-			Do: "start the command again", Cause: err, Exit: 1}
+			Do: startAgain, Cause: err, Exit: 1}
 	}
 	f = &failure.Error{Code: "session-failed", What: "the session could not be started", Why: err.Error(),
 		Do: "try again with: mirrord exec --verbose", Cause: err, Exit: 1}
@@ -330,7 +387,13 @@ func (s *supervisor) failure(err error) *failure.Error {
 
 func (s *supervisor) emit(e event.Event) {
 	s.tally.count(e)
-	_ = s.ctl.Send(control.Message{Event: &e})
+	s.tell(control.Message{Event: &e})
+}
+
+// tell passes a message to the front, and to those of commands that have joined.
+func (s *supervisor) tell(m control.Message) {
+	_ = s.ctl.Send(m)
+	s.kept.tell(m)
 }
 
 // summarize says the session's last line.

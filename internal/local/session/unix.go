@@ -34,9 +34,10 @@ func unixHooks(out *outgoing.Router) *sandbox.Unix {
 	}
 }
 
-// tellNoUnix says that what the configuration asks for cannot be had here.
-func (s *supervisor) tellNoUnix(b *sandbox.Box) {
-	if len(s.cfg.Outgoing.UnixStreams) > 0 && !b.Filtered() {
+// tellNoUnix says that what the configuration asks for cannot be had for a
+// command without a filter.
+func (s *supervisor) tellNoUnix(filtered bool) {
+	if len(s.cfg.Outgoing.UnixStreams) > 0 && !filtered {
 		s.emit(event.Event{Level: event.Warning, Code: "unix-not-seen", Flow: "outgoing",
 			Text: "unix sockets of the target cannot be reached here: this machine lets nobody see who connects to which (seccomp; mirrord doctor says why); all of them are this machine's"})
 	}

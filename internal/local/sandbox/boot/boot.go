@@ -43,6 +43,9 @@ func Main() {
 	case handoff.InitName:
 		runtime.LockOSThread()
 		os.Exit(runInit())
+	case handoff.JoinName:
+		runtime.LockOSThread()
+		os.Exit(runJoin())
 	case handoff.HelperName:
 		os.Exit(runHelper())
 	}
@@ -80,16 +83,21 @@ func runInit() int {
 		return handoff.CodeBroken
 	}
 	s := &setup{conn: conn}
-	failed := s.run()
+	return s.end(s.run())
+}
+
+// end tells the supervisor what has failed and gives the exit code.
+func (s *setup) end(failed *handoff.Error) int {
 	if failed == nil {
 		return 0
 	}
 	// A supervisor that is gone needs no explanation.
-	_ = conn.Send(handoff.Message{Kind: handoff.KindError, Body: failed.Encode()})
+	_ = s.conn.Send(handoff.Message{Kind: handoff.KindError, Body: failed.Encode()})
 	return failed.ExitCode()
 }
 
-// run takes the steps one after another. It returns nil only after a probe.
+// run takes the steps one after another. It returns nil only after a probe, and
+// where there is no command.
 func (s *setup) run() *handoff.Error {
 	if s.own = os.Getenv(handoff.EnvUID) != ""; s.own {
 		if err := mapIDs(); err != nil {
@@ -203,17 +211,16 @@ func (s *setup) command() *handoff.Error {
 	if err := os.Chdir(s.spec.Dir); err != nil {
 		return failure(handoff.StepChdir, s.spec.Dir, err)
 	}
+	if len(s.spec.Argv) == 0 {
+		return s.ready()
+	}
 	name := s.spec.Argv[0]
 	path, err := lookPath(name, s.spec.Env)
 	if err != nil {
 		return failure(handoff.StepLookup, name, err)
 	}
-	if err := s.conn.Send(handoff.Message{Kind: handoff.KindReady}); err != nil {
-		return failure(handoff.StepSpec, "", err)
-	}
-	m, err := s.conn.Receive()
-	if err != nil || m.Kind != handoff.KindGo {
-		return failure(handoff.StepSpec, "", err)
+	if failed := s.ready(); failed != nil {
+		return failed
 	}
 	// The signal was set for the thread that init began as; execve keeps that
 	// of the calling thread.
@@ -244,6 +251,17 @@ func (s *setup) command() *handoff.Error {
 		err = syscall.Exec("/bin/sh", append([]string{"sh", path}, s.spec.Argv[1:]...), s.spec.Env)
 	}
 	return failure(handoff.StepExec, path, err)
+}
+
+// ready says so and waits for the supervisor's word.
+func (s *setup) ready() *handoff.Error {
+	if err := s.conn.Send(handoff.Message{Kind: handoff.KindReady}); err != nil {
+		return failure(handoff.StepSpec, "", err)
+	}
+	if m, err := s.conn.Receive(); err != nil || m.Kind != handoff.KindGo {
+		return failure(handoff.StepSpec, "", err)
+	}
+	return nil
 }
 
 // clearBounding keeps the command from capabilities of the sandbox's namespaces

@@ -21,6 +21,7 @@ import (
 const (
 	InitName   = "mirrord-init"   // becomes the command
 	HelperName = "mirrord-helper" // stays: makes sockets, guards the tree
+	JoinName   = "mirrord-join"   // an init that has entered a sandbox, and becomes another command
 )
 
 // Environment variables of init, from the front: the ids to map, which init
@@ -29,7 +30,7 @@ const (
 //
 // Its arguments are two descriptors: the socket, and a pipe. When that ends the
 // front has tried to have more ids mapped (newuidmap(1), from outside), and init
-// maps what is not.
+// maps what is not. One that joins has the socket only, and no such variable.
 const (
 	EnvUID = "MIRRORD_INIT_UID"
 	EnvGID = "MIRRORD_INIT_GID"
@@ -95,7 +96,9 @@ const Mark = 0x6d72
 
 // Spec is what init needs to know.
 type Spec struct {
-	Argv []string // Argv[0] is looked up in Env's PATH when it has no slash
+	// Argv[0] is looked up in Env's PATH when it has no slash. Without Argv there is
+	// no command: init ends, and the namespaces are kept for others that join.
+	Argv []string
 	Env  []string // the command's environment, complete
 	Dir  string   // absolute working directory; it must exist inside
 
@@ -123,7 +126,7 @@ type Label byte
 
 // Descriptors in the order they are sent.
 const (
-	Space     Label = iota + 1 // the sandbox's user namespace or, without one, its network namespace
+	Space     Label = iota + 1 // the sandbox's user namespace or, without one, its network namespace; of an init that joins its UTS namespace
 	Packets                    // of the device, a TUN (IFF_TUN | IFF_NO_PI | IFF_VNET_HDR, TUN_F_CSUM); or see Veth
 	NFT                        // netlink socket for the loopback rules' sets; or see Routed
 	Dump                       // sock_diag socket for looking at sockets
@@ -147,6 +150,7 @@ const (
 	StepHostname Step = "hostname" //
 	StepTUN      Step = "tun"      // /dev/net/tun
 	StepNetwork  Step = "network"  // addresses and routes
+	StepJoin     Step = "join"     // of one that joins: its own UTS namespace
 	StepNFT      Step = "nft"      // the loopback rules
 	StepSockets  Step = "sockets"  // netlink sockets for the supervisor
 	StepHelper   Step = "helper"   // starting the helper

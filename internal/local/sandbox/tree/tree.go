@@ -3,7 +3,8 @@
 // They are found by their user namespace, which nobody can leave: double forks,
 // setsid and nested namespaces change nothing, and neither a PID namespace nor
 // a cgroup is needed. (A sandbox of root's may have none: it is known by its
-// network namespace, and what makes one of its own in there is out of sight.)
+// network namespace, and what makes one of its own in there is out of sight. So
+// it is with one of several commands of a sandbox and its UTS namespace.)
 // The supervisor uses it, and the helper that ends the tree
 // when the supervisor has died. Both may look into the processes: the first
 // owns the user namespace, the second has CAP_SYS_PTRACE and CAP_KILL in it.
@@ -40,16 +41,16 @@ const (
 )
 
 // Tree is the processes of one user namespace and of those nested in it, or of
-// one network namespace.
+// one network or UTS namespace.
 type Tree struct {
 	proc     *os.File
-	kind     string // of the namespace: "user" or "net"
+	kind     string // of the namespace: "user", "net" or "uts"
 	dev, ino uint64
 	except   []int
 }
 
 // New makes a Tree. proc is a directory of the proc file system and must stay
-// open; space is the user or network namespace and is not kept. Processes in except are
+// open; space is the user, network or UTS namespace and is not kept. Processes in except are
 // never touched or counted, nor is the caller.
 func New(proc, space *os.File, except ...int) (*Tree, error) {
 	var st unix.Stat_t
@@ -59,8 +60,11 @@ func New(proc, space *os.File, except ...int) (*Tree, error) {
 		if errno != 0 {
 			return errno
 		}
-		if n == unix.CLONE_NEWUSER {
+		switch n {
+		case unix.CLONE_NEWUSER:
 			kind = "user"
+		case unix.CLONE_NEWUTS:
+			kind = "uts"
 		}
 		return unix.Fstat(fd, &st)
 	})
@@ -72,6 +76,10 @@ func New(proc, space *os.File, except ...int) (*Tree, error) {
 
 // Own reports whether the tree has a user namespace of its own.
 func (t *Tree) Own() bool { return t.kind == "user" }
+
+// Here reports whether the caller lives in the tree's namespace itself, or in
+// one below it: then the tree is more than a sandbox that it guards.
+func (t *Tree) Here() bool { return t.has(os.Getpid()) }
 
 func control(f *os.File, do func(fd int) error) error {
 	rc, err := f.SyscallConn()
@@ -305,7 +313,7 @@ func (t *Tree) below(fd int) bool {
 			return true
 		}
 		up, err := unix.IoctlRetInt(fd, nsGetParent)
-		if err != nil { // EPERM: above what we may see; EINVAL: networks are not nested
+		if err != nil { // EPERM: above what we may see; EINVAL: others are not nested
 			return false
 		}
 		unix.Close(fd)

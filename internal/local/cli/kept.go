@@ -1,0 +1,166 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/mirrord-go/mirrord/internal/config"
+	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/local/control"
+	"github.com/mirrord-go/mirrord/internal/local/front"
+	"github.com/mirrord-go/mirrord/internal/local/roster"
+)
+
+const (
+	// statusTime is how long a session may take to say how it is: it is asked on
+	// this machine, and only one that is stopped takes longer.
+	statusTime = 2 * time.Second
+	// stopTime is the same for its end: processes get 2 s to end themselves, and
+	// the cluster must be told.
+	stopTime = time.Minute
+)
+
+func sessionDirs() []string { return roster.Dirs(os.Getenv) }
+
+// reachSession opens the door of a session; the caller closes both.
+func reachSession(id string) (*front.Door, roster.Greeting, error) {
+	c, pid, err := roster.Dial(sessionDirs(), id)
+	if errors.Is(err, roster.ErrNone) {
+		do := "mirrord session start"
+		if ids := roster.IDs(sessionDirs()); len(ids) > 0 {
+			do = "one of these: " + strings.Join(ids, ", ")
+		}
+		return nil, roster.Greeting{}, &failure.Error{Code: "session-not-found", What: fmt.Sprintf("there is no session %s", id), Cause: err,
+			Why: "it has ended, was killed, or is another user's", Do: do, Exit: failure.ExitUsage}
+	}
+	if err != nil {
+		return nil, roster.Greeting{}, failure.Wrap(err, "session-unreachable", fmt.Sprintf("the session %s cannot be reached", id), "look at its process: mirrord session ls")
+	}
+	g, inside, err := roster.Greeted(c)
+	if err != nil {
+		c.Close()
+		return nil, g, failure.Wrap(err, "session-unreachable", fmt.Sprintf("the session %s does not answer", id),
+			fmt.Sprintf("its process %d is stopped, or the machine very busy: kill -CONT %d", pid, pid))
+	}
+	return &front.Door{Conn: c, Inside: inside, Own: g.Own, Supervisor: pid}, g, nil
+}
+
+// request sends a session one word, for which it needs nothing of ours.
+func request(id string, m control.Message, do func(*net.UnixConn, *control.Conn) error) error {
+	door, _, err := reachSession(id)
+	if err != nil {
+		return err
+	}
+	door.Inside.Close()
+	if err := roster.Send(door.Conn, []byte{0}, nil); err != nil {
+		door.Conn.Close()
+		return err
+	}
+	ctl := control.On(door.Conn)
+	defer ctl.Close()
+	if err := ctl.Send(m); err != nil {
+		return err
+	}
+	return do(door.Conn, ctl)
+}
+
+func askStatus(id string) (st *control.Status, err error) {
+	err = request(id, control.Message{Ask: &control.Ask{}}, func(c *net.UnixConn, ctl *control.Conn) error {
+		_ = c.SetReadDeadline(time.Now().Add(statusTime))
+		m, err := ctl.Receive()
+		if err == nil && m.Status == nil {
+			err = io.ErrUnexpectedEOF
+		}
+		st = m.Status
+		return err
+	})
+	return st, err
+}
+
+// askAll asks sessions at the same time. One that does not answer has no PID, one
+// that was killed is left out.
+func askAll(ids []string) []*control.Status {
+	all := make([]*control.Status, len(ids))
+	var wg sync.WaitGroup
+	for i, id := range ids {
+		wg.Go(func() {
+			st, err := askStatus(id)
+			if err != nil && !errors.Is(err, roster.ErrNone) {
+				st = &control.Status{ID: id, Commands: []control.Command{}, Events: []control.Happened{}}
+			}
+			all[i] = st
+		})
+	}
+	wg.Wait()
+	return slices.DeleteFunc(all, func(st *control.Status) bool { return st == nil })
+}
+
+// stopSession returns when the session has ended.
+func stopSession(id string) error {
+	return request(id, control.Message{Stop: &control.Stop{}}, func(c *net.UnixConn, ctl *control.Conn) error {
+		_ = c.SetReadDeadline(time.Now().Add(stopTime))
+		for {
+			switch _, err := ctl.Receive(); {
+			case errors.Is(err, io.EOF):
+				return nil
+			case err != nil:
+				return failure.Wrap(err, "session-unreachable", fmt.Sprintf("the session %s does not end", id), "look at it: mirrord session ls")
+			}
+		}
+	})
+}
+
+// join runs a command in a session that is kept.
+func (a *app) join(f *execFlags, id string, changed []string, argv []string) (int, error) {
+	if len(changed) > 0 {
+		return 0, failure.Usage("session-rules", fmt.Sprintf("--%s has no effect on a session that is there already", strings.Join(changed, ", --")),
+			"give it to: mirrord session start", "target, rules and agent of session %s are those that it was started with", id)
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return 0, failure.Wrap(err, "no-working-directory", "the working directory cannot be told", "cd to a directory that exists")
+	}
+	door, g, err := reachSession(id)
+	if err != nil {
+		return 0, err
+	}
+	if g.Version != a.version {
+		door.Conn.Close()
+		door.Inside.Close()
+		return 0, failure.New("session-version", fmt.Sprintf("session %s is that of another version of mirrord", id),
+			fmt.Sprintf("start it again: mirrord session stop %s && mirrord session start", id), "it was started by mirrord %s, this is %s", g.Version, a.version)
+	}
+	m := a.monitor(f.quiet, f.verbose)
+	env := os.Environ() // the command's: as it is
+	return front.Join(front.Options{Argv: argv, Env: env, Dir: dir, Show: m.Show, CleanUp: func(ctx context.Context, owned json.RawMessage) error {
+		os.Setenv("KUBECONFIG", g.Kubeconfig) // empty is as good as none
+		return cleanUp(ctx, owned)
+	}}, *door)
+}
+
+// changedSettings names the flags of c that say something about a session.
+func changedSettings(c *cobra.Command) (names []string) {
+	known := map[string]bool{"learn": true}
+	for _, f := range config.Flags() {
+		known[f.Name] = true
+	}
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if known[f.Name] {
+			names = append(names, f.Name)
+		}
+	})
+	slices.Sort(names)
+	return names
+}

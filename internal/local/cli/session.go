@@ -1,0 +1,171 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/local/front"
+	"github.com/mirrord-go/mirrord/internal/local/monitor"
+	"github.com/mirrord-go/mirrord/internal/local/roster"
+)
+
+func (a *app) sessionCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "session",
+		Aliases: []string{"sessions"},
+		Short:   "Keep a session for several commands",
+		Long: `session keeps a session: the agent in the cluster, and the sandbox here, without a
+command. Commands join it in a moment, several at once, one after another:
+
+  mirrord session start -t deployment/shop     prints the session's id
+  mirrord exec --session ID -- COMMAND         again and again
+  mirrord session stop ID
+
+It ends when it is stopped, after an hour without a command (--agent-ttl), and where
+a session of exec ends: when the target or the way to it is lost for good.`,
+		Example: `  mirrord session ls
+  id=$(mirrord session start -t pod/shop-7d4b9) && mirrord exec --session $id -- npm test
+  mirrord session stop --all`,
+	}
+	c.AddCommand(a.sessionStart(), a.sessionList(), a.sessionShow(), a.sessionStop())
+	return c
+}
+
+func (a *app) sessionStart() *cobra.Command {
+	f := &execFlags{}
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "start [flags]",
+		Short: "Start a session and print its id",
+		Long: `start starts a session with the configuration and the flags of exec, shows the
+progress on stderr, prints the session's id on stdout when commands can join, and
+returns. The session shows the places of this machine that it was started with: the
+working directory and its repository, the home directory, the toolchains in PATH.`,
+		Example: `  mirrord session start -t deployment/shop --steal
+  mirrord session start -t pod/shop-7d4b9 --json`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			o, done, err := a.frontOptions(f, false)
+			if err != nil {
+				return err
+			}
+			var id string
+			id, a.code, err = front.Start(o)
+			done(err)
+			if err != nil || id == "" {
+				return err
+			}
+			if !asJSON {
+				fmt.Println(id)
+				return nil
+			}
+			st, err := askStatus(id)
+			if err != nil {
+				return err
+			}
+			return monitor.WriteJSON(os.Stdout, st, "  ")
+		},
+	}
+	f.settings = sessionFlags(c.Flags())
+	f.loudness(c.Flags())
+	c.Flags().BoolVar(&asJSON, "json", false, "print the session as one JSON object, as session show does")
+	return c
+}
+
+func (a *app) sessionList() *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List the sessions that are kept",
+		Example: "  mirrord session ls -o json",
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			asJSON, err := wantsJSON(output)
+			if err != nil {
+				return err
+			}
+			all := askAll(roster.IDs(sessionDirs()))
+			if asJSON {
+				return monitor.WriteJSON(os.Stdout, all, "  ")
+			}
+			if len(all) == 0 {
+				fmt.Fprintln(os.Stderr, "mirrord: there are no sessions; mirrord session start makes one")
+				return nil
+			}
+			return listSessions(os.Stdout, all, time.Now())
+		},
+	}
+	c.Flags().StringVarP(&output, "output", "o", "", "json: as one JSON array")
+	return c
+}
+
+func (a *app) sessionShow() *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use:     "show ID",
+		Short:   "Show a session: its commands and what it said last",
+		Example: "  mirrord session show k3vq7a",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			asJSON, err := wantsJSON(output)
+			if err != nil {
+				return err
+			}
+			st, err := askStatus(args[0])
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return monitor.WriteJSON(os.Stdout, st, "  ")
+			}
+			return showSession(os.Stdout, st, time.Now())
+		},
+	}
+	c.Flags().StringVarP(&output, "output", "o", "", "json: as one JSON object")
+	return c
+}
+
+func (a *app) sessionStop() *cobra.Command {
+	var all bool
+	c := &cobra.Command{
+		Use:   "stop ID... | --all",
+		Short: "End sessions, and what runs in them",
+		Long: `stop ends sessions: what runs in them is asked to end (SIGTERM, after two seconds
+SIGKILL), the target gets its ports back, the agent is removed. It returns when all of
+that is done.`,
+		Example: "  mirrord session stop k3vq7a",
+		Args: func(_ *cobra.Command, args []string) error {
+			if all == (len(args) > 0) {
+				return fmt.Errorf("name the sessions to stop, or use --all; mirrord session ls shows them")
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			if all {
+				args = roster.IDs(sessionDirs())
+			}
+			var failed error
+			for _, id := range args {
+				if err := stopSession(id); err != nil && !(all && errors.Is(err, roster.ErrNone)) {
+					failed = errors.Join(failed, err)
+				}
+			}
+			return failed
+		},
+	}
+	c.Flags().BoolVar(&all, "all", false, "all sessions of this user")
+	return c
+}
+
+func wantsJSON(output string) (bool, error) {
+	if output != "" && output != "json" {
+		return false, failure.Usage("usage", fmt.Sprintf("there is no output format %q", output), "leave -o away, or use: -o json", "json is the only one")
+	}
+	return output == "json", nil
+}
