@@ -129,8 +129,7 @@ func (a *app) loadImage(ctx context.Context, f imageFlags, ref string) error {
 	return nil
 }
 
-// writeImage writes whole files only: a name that exists is replaced when the
-// new image is complete.
+// writeImage writes the image to a file, or to stdout for "-".
 func (a *app) writeImage(output, ref string) error {
 	program, err := image.Agent()
 	if err != nil {
@@ -139,22 +138,7 @@ func (a *app) writeImage(output, ref string) error {
 	if output == "-" {
 		return image.Write(os.Stdout, program, ref, a.version, runtime.GOARCH)
 	}
-	f, err := os.CreateTemp(filepath.Dir(output), ".image-*")
-	if err != nil {
-		return failure.Wrap(err, "image-not-written", "the image cannot be written there", "choose another place: mirrord agent image --output /tmp/agent.tar")
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	err = image.Write(f, program, ref, a.version, runtime.GOARCH)
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if err == nil {
-		err = f.Close()
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), output)
-	}
+	err = writeWhole(output, 0o644, func(f *os.File) error { return image.Write(f, program, ref, a.version, runtime.GOARCH) })
 	if err != nil {
 		return failure.Wrap(err, "image-not-written", "the image cannot be written", "choose another place: mirrord agent image --output /tmp/agent.tar")
 	}

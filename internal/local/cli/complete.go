@@ -130,19 +130,7 @@ func (a *app) remembered(what string, settings map[string]config.Setting, ask fu
 		return old
 	}
 	if text, err := json.Marshal(names); err == nil && file != "" && os.MkdirAll(filepath.Dir(file), 0o700) == nil {
-		replaceFile(file, text)
+		_ = writeWhole(file, 0o600, func(f *os.File) error { _, err := f.Write(text); return err })
 	}
 	return names
-}
-
-// replaceFile writes a file whole or not at all: another shell may be reading it.
-func replaceFile(file string, text []byte) {
-	f, err := os.CreateTemp(filepath.Dir(file), ".new-")
-	if err != nil {
-		return
-	}
-	_, err = f.Write(text)
-	if f.Close() != nil || err != nil || os.Rename(f.Name(), file) != nil {
-		_ = os.Remove(f.Name())
-	}
 }

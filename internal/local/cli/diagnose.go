@@ -65,7 +65,7 @@ func (a *app) diagnose(ctx context.Context, settings map[string]config.Setting, 
 	if err != nil {
 		return err
 	}
-	if err := writePrivate(output, func(f *os.File) error { return b.Write(f, name, now) }); err != nil {
+	if err := writeWhole(output, 0o600, func(f *os.File) error { return b.Write(f, name, now) }); err != nil {
 		return failure.Wrap(err, "diagnose-not-written", "the archive cannot be written there", "choose another place: mirrord diagnose -o /tmp/mirrord.tar.gz")
 	}
 	files, left := b.List()
@@ -188,24 +188,6 @@ func agents(ctx context.Context, b *diagnose.Bundle, options kube.Options) (vers
 		b.Leave("agent", "no agent of "+session.UserName()+" is in namespace "+cluster.AgentNamespace()+" now")
 	}
 	return version
-}
-
-// writePrivate writes a file that only its user can read; a name that exists is
-// replaced when all is written.
-func writePrivate(output string, write func(*os.File) error) error {
-	f, err := os.CreateTemp(filepath.Dir(output), ".diagnose-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	if err := write(f); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), output)
 }
 
 // keepJournal begins the journal of a session; nil where there is none.

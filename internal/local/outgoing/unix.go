@@ -96,12 +96,15 @@ func (f *UnixFar) facts() map[string]string {
 // report emits the one event of a dial; err is why it failed.
 func (f *UnixFar) report(err error) {
 	d := f.r.Rules.DecideUnix(f.name)
-	e := event.Event{Level: event.Detail, Code: "outgoing-connected", Flow: "outgoing", Facts: f.facts()}
-	e.Facts["where"], e.Facts["why"] = d.Where.String(), d.Why
-	e.Text = fmt.Sprintf("%s %s: %v, connected", e.Facts["network"], e.Facts["address"], d.Where)
+	what := "connected"
 	if err != nil {
-		e.Code = "outgoing-refused"
-		e.Text = fmt.Sprintf("%s %s: %v, refused: %v", e.Facts["network"], e.Facts["address"], d.Where, err)
+		what = "refused"
+	}
+	e := event.Event{Level: event.Detail, Code: "outgoing-" + what, Flow: "outgoing", Facts: f.facts()}
+	e.Facts["where"], e.Facts["why"] = d.Where.String(), d.Why
+	e.Text = fmt.Sprintf("%s %s: %v, %s", e.Facts["network"], e.Facts["address"], d.Where, what)
+	if err != nil {
+		e.Text += fmt.Sprintf(": %v", err)
 		e.Facts["errno"] = fmt.Sprint(int(dialErrno(err)))
 	}
 	f.r.Emit(e)
