@@ -163,14 +163,12 @@ func (b *outbox) receive(s *link.Stream) {
 	defer stop()
 	for {
 		m, err := s.Receive()
-		end, late := errors.Is(err, io.EOF), errors.Is(err, os.ErrDeadlineExceeded)
-		if (end || late) && b.rested(s) {
+		switch {
+		case err != nil && b.rested(s): // nobody has to be told
 			return
-		}
-		if late { // something was sent meanwhile
+		case errors.Is(err, os.ErrDeadlineExceeded): // something was sent meanwhile
 			continue
-		}
-		if end {
+		case errors.Is(err, io.EOF):
 			err = fmt.Errorf("the agent ended a stream of changes: %w", syscall.EIO)
 		}
 		if err == nil {

@@ -2,6 +2,7 @@ package files
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -122,6 +123,26 @@ func TestOpenEndsItsStream(t *testing.T) {
 		must(t, file.Flush(t.Context()))
 		if got := read(t, v.remote(v.in("/file"))); got != "content" {
 			t.Errorf("the file is %q", got)
+		}
+	})
+}
+
+// TestIdleWriterIsNotTold: a stream that is lost with nothing on its way is
+// nobody's error.
+func TestIdleWriterIsNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := writing(t, nil)
+		v.has(nil, map[string]string{"/file": ""})
+		file, err := v.openFile(v.in("/file"), unix.O_WRONLY)
+		must(t, err)
+		defer file.Close()
+		v.link.Close("")
+		synctest.Wait()
+		if err := file.Flush(t.Context()); err != nil {
+			t.Errorf("close of what was not written: %v", err)
+		}
+		if err := errors.Join(second(file.WriteAt(t.Context(), []byte("x"), 0)), file.Flush(t.Context())); errno(err) != syscall.EIO {
+			t.Errorf("a write: %v, want EIO", err)
 		}
 	})
 }
