@@ -303,24 +303,26 @@ func TestToldIsBounded(t *testing.T) {
 func TestDebuggerWaitsHere(t *testing.T) {
 	asked := make(chan netip.AddrPort, 4)
 	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
-		b := setUp(t, refusing(asked))
-		here := answering(t, at, "adapter")
-		b.rule(rules.OutgoingOptions{})
-		b.Debugger = func(port uint16) string {
-			if port == here.Port() {
-				return "debugpy"
+		t.Run(at, func(t *testing.T) {
+			b := setUp(t, refusing(asked))
+			here := answering(t, at, "adapter")
+			b.rule(rules.OutgoingOptions{})
+			b.Debugger = func(port uint16) string {
+				if port == here.Port() {
+					return "debugpy"
+				}
+				return ""
 			}
-			return ""
-		}
-		if got, errno := b.connect(t, here.String()); got != "adapter" || errno != 0 || len(asked) != 0 {
-			t.Errorf("%v: got %q, %v; the target was asked %d times", here, got, errno, len(asked))
-		}
-		if e := b.said("outgoing-connected"); len(e) != 1 || !strings.Contains(e[0].Facts["why"], "debugpy") {
-			t.Errorf("%v: events %v", here, e)
-		}
-		if _, errno := b.connect(t, "10.0.0.1:"+strconv.Itoa(int(here.Port()))); errno != syscall.ECONNREFUSED || len(asked) != 1 {
-			t.Errorf("the same port elsewhere: %v, the target was asked %d times", errno, len(asked))
-		}
-		<-asked
+			if got, errno := b.connect(t, here.String()); got != "adapter" || errno != 0 || len(asked) != 0 {
+				t.Errorf("%v: got %q, %v; the target was asked %d times", here, got, errno, len(asked))
+			}
+			if e := b.said("outgoing-connected"); len(e) != 1 || !strings.Contains(e[0].Facts["why"], "debugpy") {
+				t.Errorf("%v: events %v", here, e)
+			}
+			if _, errno := b.connect(t, "10.0.0.1:"+strconv.Itoa(int(here.Port()))); errno != syscall.ECONNREFUSED || len(asked) != 1 {
+				t.Errorf("the same port elsewhere: %v, the target was asked %d times", errno, len(asked))
+			}
+			<-asked
+		})
 	}
 }
