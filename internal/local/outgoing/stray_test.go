@@ -32,7 +32,10 @@ func TestStraysAreToldOnce(t *testing.T) {
 // A network's own broadcast address is known to the target only: its kernel
 // refuses it.
 func TestBroadcastOfTheTarget(t *testing.T) {
-	b := setUp(t, func(s *link.Stream, _ protocol.Message) { _ = s.Send(&protocol.Answer{Errno: syscall.EACCES}); s.Close() })
+	b := setUp(t, func(s *link.Stream, _ protocol.Message) {
+		_ = s.Send(&protocol.Answer{Errno: syscall.EACCES})
+		s.Close()
+	})
 	for range 2 {
 		f := newSocket("10.1.2.255:9000")
 		done := b.udp(t.Context(), f)
