@@ -54,9 +54,7 @@ kill $servers`
 	if err := os.WriteFile(conf, []byte("passwd: files\nhosts: mdns4_minimal resolve myhostname files dns\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll("/tmp/.X11-unix", 0o1777); err != nil {
-		t.Fatal(err)
-	}
+	directory(t, "/tmp/.X11-unix")
 	argv := []string{"bash", "-c", script}
 	if session {
 		argv = append([]string{w.mirrord, "exec", "-q", "-t", d.p.target(), "--"}, argv...)
@@ -73,6 +71,17 @@ kill $servers`
 		t.Fatalf("exit code %d, stderr:\n%s", code, r.stderr)
 	}
 	return strings.TrimSpace(r.stdout.String())
+}
+
+// directory sees to it that there is one, for the time of the test.
+func directory(t testing.TB, path string) {
+	t.Helper()
+	err := os.Mkdir(path, 0o755)
+	if err == nil {
+		t.Cleanup(func() { os.Remove(path) })
+	} else if !os.IsExist(err) {
+		t.Fatal(err)
+	}
 }
 
 // Programs find the user's agents where they are on this machine: by the paths

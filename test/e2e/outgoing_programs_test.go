@@ -136,9 +136,7 @@ func TestSSH(t *testing.T) {
 	if err := os.Chown(key, user, user); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll("/run/sshd", 0o755); err != nil { // where sshd locks itself in
-		t.Fatal(err)
-	}
+	directory(t, "/run/sshd") // where sshd locks itself in
 	conf := fmt.Sprintf("Port 2222\nListenAddress %s\nHostKey %s\nAuthorizedKeysFile %s.pub\nStrictModes no\nPermitRootLogin prohibit-password\nUsePAM no\nPidFile none\nSubsystem sftp internal-sftp\n", handWorld, hostKey, key)
 	if err := os.WriteFile(filepath.Join(p.dir, "sshd_config"), []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
