@@ -212,7 +212,7 @@ func TestLLDBDescriptor(t *testing.T) {
 	s := besides(t, "env", "LLDB_DEBUGSERVER_PATH="+shim, "lldb", "--no-lldbinit", debugProgram("debugged-c"))
 	s.say("settings set plugin.process.gdb-remote.packet-timeout 60", "") // a session's start takes longer than a server's
 	s.say("breakpoint set --name add", "Breakpoint 1:")
-	s.say("process launch", "stop reason = breakpoint")
+	s.say("process launch --no-stdio", "stop reason = breakpoint")
 	s.say("frame variable n", "(int) n = 41")
 	s.say("process kill", "exited with status")
 	s.say("quit", "")
