@@ -47,9 +47,9 @@ mkdir -p /run/user/%[1]d && chown %[1]d:%[1]d /run/user/%[1]d && chmod 0700 /run
 mount -t tmpfs -o mode=1777 tmpfs /tmp/.X11-unix
 mount --bind %[2]s /etc/nsswitch.conf
 setsid python3 %[3]s %[4]s %[5]s >%[6]s & servers=$!
+trap 'kill $servers' EXIT
 until grep -q ready %[6]s; do sleep 0.02; done
-setpriv --reuid %[1]d --regid %[1]d --clear-groups -- bash -c "$BEFORE" "$@"
-kill $servers`
+setpriv --reuid %[1]d --regid %[1]d --clear-groups -- bash -c "$BEFORE" "$@"`
 	conf := filepath.Join(d.dir, "nsswitch.conf")
 	if err := os.WriteFile(conf, []byte("passwd: files\nhosts: mdns4_minimal resolve myhostname files dns\n"), 0o644); err != nil {
 		t.Fatal(err)
