@@ -91,7 +91,11 @@ here nor in the cluster.`,
 		if c, _, err := root.Find(args); err == nil {
 			help = c.CommandPath()
 		}
-		f = &failure.Error{Code: "usage", What: err.Error(), Do: help + " --help", Exit: exitUsage}
+		what, near, _ := strings.Cut(err.Error(), "\n\nDid you mean this?\n")
+		f = &failure.Error{Code: "usage", What: what, Do: help + " --help", Exit: exitUsage}
+		if names := strings.Fields(near); len(names) > 0 {
+			f.Why = "did you mean: " + strings.Join(names, ", ")
+		}
 	}
 	a.monitor(false, false).Fail(f)
 	if f.Exit != 0 {
