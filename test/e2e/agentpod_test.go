@@ -30,15 +30,19 @@ value: -5
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { kubectl(t, "delete", "serviceaccount/agents", "priorityclass/"+class) })
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if _, err := w.cluster.Kubectl(ctx, "-n", w.namespace, "delete", "serviceaccount/agents", "priorityclass/"+class); err != nil {
+			t.Error(err)
+		}
+	})
 	file := func(agent map[string]any) string {
 		text, err := json.Marshal(map[string]any{"agent": agent})
 		if err == nil {
-			path := filepath.Join(t.TempDir(), "mirrord.json")
-			if err = os.Chmod(filepath.Dir(path), 0o755); err == nil {
-				if err = os.WriteFile(path, text, 0o644); err == nil {
-					return path
-				}
+			path := filepath.Join(ownDir(t, "agentpod"), "mirrord.json")
+			if err = os.WriteFile(path, text, 0o644); err == nil {
+				return path
 			}
 		}
 		t.Fatal(err)

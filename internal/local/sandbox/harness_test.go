@@ -678,7 +678,7 @@ func (r *run) clean() {
 	}
 	if r.ns != 0 {
 		pids := inNamespace(r.ns)
-		for end := time.Now().Add(raceExit); len(pids) > 0 && time.Now().Before(end); pids = inNamespace(r.ns) {
+		for end := time.Now().Add(5 * raceExit); len(pids) > 0 && time.Now().Before(end); pids = inNamespace(r.ns) {
 			time.Sleep(5 * time.Millisecond) // the helper is on its way
 		}
 		if len(pids) > 0 {

@@ -27,22 +27,11 @@ func (s *setup) mounts() *handoff.Error {
 	if !s.spec.FUSE {
 		return nil
 	}
-	// Detached copies are taken before the pivot and attached after it, so that
-	// a symbolic link in the target's tree can never lead a mount out of the
-	// new root. Recursive: a copy without the locked submounts is refused in a
-	// user namespace.
-	copies := map[string]int{}
-	for _, p := range s.spec.Binds {
-		fd, err := unix.OpenTree(unix.AT_FDCWD, p, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
-		if err == unix.ENOENT && exists(path.Dir(p)) { // removed since it was listed, as happens in /tmp all the time
-			continue
-		}
-		if err != nil {
-			return failure(handoff.StepBind, p, err)
-		}
-		defer unix.Close(fd)
-		copies[p] = fd
+	old, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return failure(handoff.StepMount, "/", err)
 	}
+	defer unix.Close(old)
 	if err := s.mountFUSE(); err != nil {
 		return failure(handoff.StepFUSE, "/dev/fuse", err)
 	}
@@ -50,14 +39,12 @@ func (s *setup) mounts() *handoff.Error {
 		return failure(handoff.StepMount, "/", err)
 	}
 	for _, p := range s.spec.Binds {
-		fd, ok := copies[p]
-		if !ok {
-			continue
-		}
-		err := unix.MoveMount(fd, "", unix.AT_FDCWD, path.Clean("/"+p), unix.MOVE_MOUNT_F_EMPTY_PATH)
-		if err != nil {
+		if err := bind(old, path.Clean("/"+p)); err != nil {
 			return failure(handoff.StepBind, p, err)
 		}
+	}
+	if err := leave(); err != nil {
+		return failure(handoff.StepMount, "/", err)
 	}
 	for _, p := range s.spec.Hides {
 		err := unix.Mount("mirrord", p, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=4k,nr_inodes=1,mode=555")
@@ -68,9 +55,35 @@ func (s *setup) mounts() *handoff.Error {
 	return nil
 }
 
-func exists(p string) bool {
-	var st unix.Stat_t
-	return unix.Stat(p, &st) == nil
+// bind attaches a copy of p of the old root at p. The path is walked in each of
+// both by itself, so that a symbolic link in the target's tree never leads a
+// mount out of the new root. Recursive: a copy without the locked submounts is
+// refused in a user namespace. One at a time: the caller may have set a low
+// limit of open files.
+func bind(old int, p string) error {
+	from, err := below(old, p)
+	if err == unix.ENOENT { // removed since it was listed, as happens in /tmp all the time
+		dir, gone := below(old, path.Dir(p))
+		if gone != nil {
+			return err
+		}
+		return unix.Close(dir)
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(from)
+	tree, err := unix.OpenTree(from, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(tree)
+	return unix.MoveMount(tree, "", unix.AT_FDCWD, p, unix.MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+// below opens p as if root were the root.
+func below(root int, p string) (int, error) {
+	return unix.Openat2(root, p, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
 }
 
 // keepMounts makes the copied mounts slaves of the host's, which they are by
@@ -114,15 +127,17 @@ func openFUSE(options ...string) (int, error) {
 	return fd, nil
 }
 
-// pivot makes the mount at dir the root and lets go of the old one, which
-// pivot_root(2) stacks upon the new one when both arguments are ".".
+// pivot makes the mount at dir the root. The old one is stacked upon it, as
+// pivot_root(2) does when both arguments are ".", until leave.
 func pivot(dir string) error {
 	if err := unix.Chdir(dir); err != nil {
 		return err
 	}
-	if err := unix.PivotRoot(".", "."); err != nil {
-		return err
-	}
+	return unix.PivotRoot(".", ".")
+}
+
+// leave lets go of the old root.
+func leave() error {
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return err
 	}

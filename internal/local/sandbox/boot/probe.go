@@ -43,7 +43,10 @@ func (s *setup) probe() *handoff.Error {
 			if err := unix.Mount("mirrord", base, "tmpfs", 0, "size=4k"); err != nil {
 				return err
 			}
-			return pivot(base)
+			if err := pivot(base); err != nil {
+				return err
+			}
+			return leave()
 		}, nil},
 		{handoff.StepSeccomp, "", tryFilter, func(error) error { return nil }},
 	} {
