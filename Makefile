@@ -50,7 +50,7 @@ bin/summary: test/summary/main.go
 
 unit: bin/summary build ## unit and integration tests, with the race detector
 	@test/setup build test
-	CGO_ENABLED=1 bin/summary -counts $(COUNTS) -- $(GO) test -race -json -timeout 10m ./cmd/... ./internal/... ./test/summary ./test/bench/...
+	CGO_ENABLED=1 GORACE=atexit_sleep_ms=100 bin/summary -counts $(COUNTS) -- $(GO) test -race -json -timeout 10m ./cmd/... ./internal/... ./test/summary ./test/bench/...
 
 e2e: bin/summary build ## end-to-end tests on the cluster that cluster-up makes
 	@test/setup build test

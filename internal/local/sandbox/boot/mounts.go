@@ -32,6 +32,13 @@ func (s *setup) mounts() *handoff.Error {
 		return failure(handoff.StepMount, "/", err)
 	}
 	defer unix.Close(old)
+	for _, p := range s.spec.Binds { // before anybody has to serve anything
+		from, err := source(old, path.Clean("/"+p))
+		if err != nil {
+			return failure(handoff.StepBind, p, err)
+		}
+		unix.Close(from)
+	}
 	if err := s.mountFUSE(); err != nil {
 		return failure(handoff.StepFUSE, "/dev/fuse", err)
 	}
@@ -61,15 +68,8 @@ func (s *setup) mounts() *handoff.Error {
 // refused in a user namespace. One at a time: the caller may have set a low
 // limit of open files.
 func bind(old int, p string) error {
-	from, err := below(old, p)
-	if err == unix.ENOENT { // removed since it was listed, as happens in /tmp all the time
-		dir, gone := below(old, path.Dir(p))
-		if gone != nil {
-			return err
-		}
-		return unix.Close(dir)
-	}
-	if err != nil {
+	from, err := source(old, p)
+	if from < 0 {
 		return err
 	}
 	defer unix.Close(from)
@@ -79,6 +79,21 @@ func bind(old int, p string) error {
 	}
 	defer unix.Close(tree)
 	return unix.MoveMount(tree, "", unix.AT_FDCWD, p, unix.MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+// source opens p of the old root. One that was removed since it was listed, as
+// happens in /tmp all the time, is -1 and no error.
+func source(old int, p string) (int, error) {
+	from, err := below(old, p)
+	if err != unix.ENOENT {
+		return from, err
+	}
+	dir, gone := below(old, path.Dir(p))
+	if gone != nil {
+		return -1, err
+	}
+	unix.Close(dir)
+	return -1, nil
 }
 
 // below opens p as if root were the root.
