@@ -229,7 +229,10 @@ func (st *start) watchPods(ctx context.Context) {
 func (st *start) watchRefusals(ctx context.Context) {
 	_ = st.c.watch(ctx, st.c.core, st.namespace, "events", metav1.ListOptions{FieldSelector: "involvedObject.kind=Job,involvedObject.name=" + st.ref.Job}, func(o runtime.Object) {
 		e, ok := o.(*corev1.Event)
-		if !ok || e.Type != corev1.EventTypeWarning || e.Reason != "FailedCreate" || strings.Contains(e.Message, "service account") {
+		if !ok || e.Type != corev1.EventTypeWarning || e.Reason != "FailedCreate" {
+			return
+		}
+		if st.c.options.Pod.ServiceAccount == "" && strings.Contains(e.Message, "service account") {
 			return // a namespace just made gets its service account a moment later, and the Job is tried again
 		}
 		select {

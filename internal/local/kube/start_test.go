@@ -129,6 +129,8 @@ func TestStartAgentFails(t *testing.T) {
 			code: "namespace-not-found", texts: []string{`no namespace "agents"`}},
 		{name: "pod security refuses the pod", api: &api{events: refusal(psa)}, code: "agent-refused", texts: []string{psa, "--agent-namespace", "pod-security.kubernetes.io/enforce=privileged"}},
 		{name: "quota refuses the pod", api: &api{events: refusal(`pods "x" is forbidden: exceeded quota: q, requested: pods=1`)}, code: "agent-refused", texts: []string{"exceeded quota: q", "kubectl describe quota -n shop"}},
+		{name: "no such service account", api: &api{events: refusal(`pods "x-" is forbidden: error looking up service account shop/agents: serviceaccount "agents" not found`)},
+			o: Options{Pod: Pod{ServiceAccount: "agents"}}, code: "agent-refused", texts: []string{`serviceaccount "agents" not found`}},
 		{name: "image cannot be pulled", api: &api{agent: []corev1.Pod{agentWaits("ContainerCreating", ""), agentWaits("ErrImagePull", "no such host")}},
 			code: "agent-image", texts: []string{"registry.example/agent:1", "ErrImagePull: no such host", "mirrord agent image --output agent.tar", "ctr -n k8s.io images import"}},
 		{name: "image name is invalid", api: &api{agent: []corev1.Pod{agentWaits("InvalidImageName", "")}}, code: "agent-image", texts: []string{"InvalidImageName"}},
