@@ -48,7 +48,7 @@ func TestRuleByNameForEveryResolver(t *testing.T) {
 			"lookup-musl connect " + name + " " + port,
 			"probe tcp " + name + ":" + port + " hi",
 			"java -XX:TieredStopAtLevel=1 -cp " + filepath.Dir(bin("x")) + " Ask " + name + " " + port,
-			`curl -sS --max-time 5 -o - telnet://` + name + ":" + port + " <<<hi",
+			`curl -sS --max-time 30 -o - telnet://` + name + ":" + port + " <<<hi",
 			`python3 -c 'import asyncio
 async def main():
     r, w = await asyncio.open_connection("` + name + `", ` + port + `)
