@@ -21,7 +21,7 @@ var update = flag.Bool("update", false, "write what becomes of the configuration
 
 // options are those of an ordinary user's.
 func options() Options {
-	variables := map[string]string{"workspaceFolder": "/work/shop", "userHome": "/home/ana"}
+	variables := map[string]string{"workspaceFolder": "/src/shop", "userHome": "/home/ana"}
 	return Options{
 		Mirrord: "mirrord", Args: []string{"-t", "deployment/shop"}, Storage: "/state/shims",
 		Resolve: func(name string) (string, bool) { v, ok := variables[name]; return v, ok },
