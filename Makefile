@@ -50,11 +50,11 @@ bin/summary: test/summary/main.go
 
 unit: bin/summary build ## unit and integration tests, with the race detector
 	@test/setup build test
-	CGO_ENABLED=1 GORACE=atexit_sleep_ms=100 bin/summary -counts $(COUNTS) -- $(GO) test -race -json -timeout 10m ./cmd/... ./internal/... ./test/summary ./test/bench/...
+	CGO_ENABLED=1 GORACE=atexit_sleep_ms=100 bin/summary -counts $(COUNTS) -- $(GO) test -race -json -timeout 20m ./cmd/... ./internal/... ./test/summary ./test/bench/...
 
 e2e: bin/summary build ## end-to-end tests on the cluster that cluster-up makes
 	@test/setup build test
-	@bin/summary -counts $(COUNTS) -- $(GO) test -json -timeout 40m -count 1 ./test/e2e
+	@bin/summary -counts $(COUNTS) -- $(GO) test -json -timeout 60m -count 1 ./test/e2e
 
 chaos: bin/summary build ## links cut and parts killed, on the cluster; use one of your own (CLUSTER_ID=...)
 	@test/setup build test
