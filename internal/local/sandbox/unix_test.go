@@ -470,7 +470,7 @@ async def main():
 asyncio.run(main())`
 	t.Run("python", func(t *testing.T) {
 		if _, err := os.Stat("/usr/bin/python3"); err != nil {
-			t.Skip(err)
+			t.Fatal(err)
 		}
 		sc := connects()
 		sc.Spec.Argv = []string{"/usr/bin/python3", "-c", python}
@@ -504,7 +504,7 @@ int main(void) {
 }`
 		gcc, err := exec.LookPath("gcc")
 		if err != nil {
-			t.Skip(err)
+			t.Fatal(err)
 		}
 		program := filepath.Join(filepath.Dir(binaryPath(t)), "static-c")
 		cc := exec.Command(gcc, "-static", "-x", "c", "-o", program, "-")
