@@ -40,7 +40,7 @@ const layers = `
 	NONE < link/resume, link/seal;
 
 	# Kernel tools both machines need.
-	NONE < nft, netns, mountinfo < KERNEL;
+	NONE < nft, netns, mountinfo, rights < KERNEL;
 
 	# The developer's machine: mechanisms, then ways to an agent.
 	WORDS < local/netstack, local/control, local/image, local/kin;
@@ -67,7 +67,7 @@ const layers = `
 
 	# Composition, and what a person meets.
 	WORDS < local/monitor;
-	NONE < local/roster; # where sessions that are kept are found
+	rights < local/roster; # where sessions that are kept are found
 	local/control, local/sandbox, local/roster < local/front;
 	WORDS, rules, local/fusefs < local/learn; # stands around the Tree that is served, whoever made it
 	config, link/resume, link/seal, local/control, local/learn, local/roster, LOCALMECH, LOCALFLOW < local/session;

@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/front"
 	"github.com/mirrord-go/mirrord/internal/local/monitor"
 	"github.com/mirrord-go/mirrord/internal/local/roster"
@@ -78,7 +77,7 @@ working directory and its repository, the home directory, the toolchains in PATH
 }
 
 func (a *app) sessionList() *cobra.Command {
-	var output string
+	var wanted func() (bool, error)
 	c := &cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"list"},
@@ -86,7 +85,7 @@ func (a *app) sessionList() *cobra.Command {
 		Example: "  mirrord session ls -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			asJSON, err := wantsJSON(output)
+			asJSON, err := wanted()
 			if err != nil {
 				return err
 			}
@@ -101,19 +100,19 @@ func (a *app) sessionList() *cobra.Command {
 			return listSessions(os.Stdout, all, time.Now())
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "", "json: as one JSON array")
+	wanted = jsonWanted(c)
 	return c
 }
 
 func (a *app) sessionShow() *cobra.Command {
-	var output string
+	var wanted func() (bool, error)
 	c := &cobra.Command{
 		Use:     "show ID",
 		Short:   "Show a session: its commands and what it said last",
 		Example: "  mirrord session show k3vq7a",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			asJSON, err := wantsJSON(output)
+			asJSON, err := wanted()
 			if err != nil {
 				return err
 			}
@@ -127,7 +126,7 @@ func (a *app) sessionShow() *cobra.Command {
 			return showSession(os.Stdout, st, time.Now())
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "", "json: as one JSON object")
+	wanted = jsonWanted(c)
 	return c
 }
 
@@ -161,11 +160,4 @@ that is done.`,
 	}
 	c.Flags().BoolVar(&all, "all", false, "all sessions of this user")
 	return c
-}
-
-func wantsJSON(output string) (bool, error) {
-	if output != "" && output != "json" {
-		return false, failure.Usage("usage", fmt.Sprintf("there is no output format %q", output), "leave -o away, or use: -o json", "json is the only one")
-	}
-	return output == "json", nil
 }

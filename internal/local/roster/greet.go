@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/rights"
 )
 
 const (
@@ -91,7 +93,7 @@ func Receive(c *net.UnixConn, b []byte) (f *os.File, err error) {
 	for len(b) > 0 {
 		n, oobn, _, _, err := c.ReadMsgUnix(b, oob)
 		if f == nil && oobn > 0 {
-			f = received(oob[:oobn])
+			f = rights.Received(oob[:oobn])
 		}
 		if err == nil && n == 0 {
 			err = io.ErrUnexpectedEOF
@@ -105,26 +107,4 @@ func Receive(c *net.UnixConn, b []byte) (f *os.File, err error) {
 		b = b[n:]
 	}
 	return f, nil
-}
-
-// received gives the file of a control message, and closes any others.
-func received(oob []byte) (f *os.File) {
-	all, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil
-	}
-	for _, m := range all {
-		fds, err := unix.ParseUnixRights(&m)
-		if err != nil {
-			continue
-		}
-		for _, fd := range fds {
-			if f == nil {
-				f = os.NewFile(uintptr(fd), "received")
-			} else {
-				unix.Close(fd)
-			}
-		}
-	}
-	return f
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/rights"
 )
 
 // Kind of a Message.
@@ -201,33 +203,11 @@ func (c *Conn) read(b []byte) (f *os.File, err error) {
 			return f, io.ErrUnexpectedEOF
 		}
 		if oobn > 0 && f == nil {
-			f = received(oob[:oobn])
+			f = rights.Received(oob[:oobn])
 		}
 		got += n
 	}
 	return f, nil
-}
-
-// received gives the descriptor of a control message, and closes any others.
-func received(oob []byte) (f *os.File) {
-	msgs, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil
-	}
-	for _, m := range msgs {
-		fds, err := unix.ParseUnixRights(&m)
-		if err != nil {
-			continue
-		}
-		for _, fd := range fds {
-			if f == nil {
-				f = os.NewFile(uintptr(fd), "received")
-			} else {
-				unix.Close(fd)
-			}
-		}
-	}
-	return f
 }
 
 // SendFile passes f with a label over a socket of Pair, for processes that have
