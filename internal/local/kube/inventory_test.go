@@ -5,12 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/mirrord-go/mirrord/internal/failure"
 )
@@ -108,6 +112,91 @@ func TestInventoryOfSome(t *testing.T) {
 	if _, _, err := c.Inventory(ctx, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("with an ended context: %v", err)
 	}
+}
+
+// A namespace of a thousand pods, each as large as they are in real clusters, is
+// listed by one request a kind, and read in less than a second of the CPU's time;
+// the terminal waits for it.
+func TestInventoryOfAThousand(t *testing.T) {
+	var pods corev1.PodList
+	for i := range 1000 {
+		pods.Items = append(pods.Items, podNamed(fmt.Sprintf("web-%03d", i), i%2 == 0, func(p *corev1.Pod) {
+			p.Labels["app"] = fmt.Sprintf("web%d", i/10)
+			p.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubelet", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:status":{` + strings.Repeat(`"f:conditions":{},`, 100) + `"f:x":{}}}`)}}}
+			for v := range 20 {
+				name := fmt.Sprintf("VARIABLE_%d", v)
+				p.Spec.Containers[0].Env = append(p.Spec.Containers[0].Env, corev1.EnvVar{Name: name, Value: strings.ToLower(name)})
+			}
+		}))
+	}
+	content, err := pods.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	envelope, err := (&runtime.Unknown{TypeMeta: runtime.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Raw: content}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := append([]byte("k8s\x00"), envelope...)
+	services := map[string]any{}
+	for i := range 100 {
+		services[fmt.Sprintf("web%d", i)] = raw(t, fmt.Sprintf(`{"metadata": {"name": "web%d"}, "spec": {"selector": {"app": "web%d"}, "ports": [{"port": 80}]}}`, i, i))
+	}
+	a := &api{others: map[string]map[string]any{"services": services}, own: func(_ *api, w http.ResponseWriter, r *http.Request, key string) bool {
+		if key != "list pods" || !strings.Contains(r.Header.Get("Accept"), "protobuf") {
+			return false
+		}
+		w.Header().Set("Content-Type", "application/vnd.kubernetes.protobuf")
+		w.Write(answer)
+		return true
+	}}
+	for _, k := range kinds {
+		if a.others[k.resource] == nil {
+			a.others[k.resource] = map[string]any{}
+		}
+	}
+	c := a.start(t, Options{})
+	before := cpuTime(t)
+	all, notes, err := c.Inventory(t.Context(), nil)
+	took := cpuTime(t) - before
+	if err != nil || len(notes) > 0 {
+		t.Fatal(notes, err)
+	}
+	t.Logf("%d targets of %d bytes in %v of the CPU, server included", len(all), len(answer), took)
+	if took > time.Second {
+		t.Errorf("it took %v of the CPU, want less than a second", took)
+	}
+	ready := 0
+	for _, l := range all {
+		if l.Kind == "service" && (l.Ready != 5 || l.Wanted != 10) {
+			t.Errorf("%s: %d/%d ready, want 5/10", l.Path, l.Ready, l.Wanted)
+		}
+		if l.Kind == "pod" && l.Available {
+			ready++
+		}
+	}
+	if len(all) != 1100 || ready != 500 {
+		t.Errorf("%d targets with %d ready pods, want 1100 and 500", len(all), ready)
+	}
+	asked := map[string]int{}
+	for _, key := range a.asked {
+		if asked[key]++; asked[key] > 1 {
+			t.Errorf("%s was asked for %d times", key, asked[key])
+		}
+	}
+	if len(a.asked) != len(kinds) {
+		t.Errorf("asked for %q, want one list a kind", a.asked)
+	}
+}
+
+// cpuTime is what this process has used.
+func cpuTime(t *testing.T) time.Duration {
+	t.Helper()
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
 func TestInventoryOfNowhere(t *testing.T) {

@@ -36,17 +36,20 @@ func (c *Cluster) Ending(ctx context.Context, t *Target) bool {
 		switch {
 		case apierrors.IsNotFound(err):
 			return true
-		case err != nil:
-		case string(pod.UID) != t.UID || pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodFailed:
+		case err == nil && ends(pod, t):
 			return true
-		default:
-			s := containerStatus(pod, t.Container)
-			if s.State.Running == nil || !strings.HasSuffix(s.ContainerID, "://"+t.ContainerID) {
-				return true
-			}
 		}
 	}
 	return false
+}
+
+// ends reports whether a pod shows that t ends or has ended: it is another pod, it
+// is being deleted, it was evicted (which leaves it where it is, failed), or its
+// container does not run or is another.
+func ends(pod *corev1.Pod, t *Target) bool {
+	s := containerStatus(pod, t.Container)
+	return string(pod.UID) != t.UID || pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodFailed ||
+		s.State.Running == nil || !strings.HasSuffix(s.ContainerID, "://"+t.ContainerID)
 }
 
 // Successor waits for what takes the place of old, a Target of this Cluster

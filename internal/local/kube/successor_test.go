@@ -42,6 +42,31 @@ func TestRenewal(t *testing.T) {
 	}
 }
 
+func TestEnds(t *testing.T) {
+	target := &Target{UID: "u", Container: "app", ContainerID: "c1"}
+	for name, c := range map[string]struct {
+		change func(*corev1.Pod)
+		want   bool
+	}{
+		"runs":            {func(*corev1.Pod) {}, false},
+		"another pod":     {func(p *corev1.Pod) { p.UID = "v" }, true},
+		"deleted":         {func(p *corev1.Pod) { p.DeletionTimestamp = new(metav1.Now()) }, true},
+		"evicted":         {func(p *corev1.Pod) { p.Status.Phase, p.Status.Reason = corev1.PodFailed, "Evicted" }, true},
+		"restarted":       {func(p *corev1.Pod) { p.Status.ContainerStatuses[0].ContainerID = "containerd://c2" }, true},
+		"has crashed":     {func(p *corev1.Pod) { p.Status.ContainerStatuses[0].State = corev1.ContainerState{} }, true},
+		"nothing is told": {func(p *corev1.Pod) { p.Status.ContainerStatuses = nil }, true},
+	} {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u"}, Status: corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{
+			{Name: "app", ContainerID: "containerd://c1", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}},
+			{Name: "sidecar", ContainerID: "containerd://c0"},
+		}}}
+		c.change(pod)
+		if got := ends(pod, target); got != c.want {
+			t.Errorf("%s: got %v, want %v", name, got, c.want)
+		}
+	}
+}
+
 func TestFinal(t *testing.T) {
 	bare := &Target{Workload: "pod/x"}
 	restarted := &Target{Workload: "pod/x", Restarted: true}
