@@ -209,9 +209,9 @@ func (r *remote) openToChange(ctx context.Context, p string, want uint64, flags 
 	if flags&unix.O_TRUNC != 0 {
 		r.touch(want)
 		r.forgetAround(p)
-	}
-	if err == nil {
-		f.gen = r.generation(want)
+		if err == nil { // that was its own change, and it has read nothing yet
+			f.gen = r.generation(want)
+		}
 	}
 	return f, err
 }

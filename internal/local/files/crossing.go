@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -123,12 +124,16 @@ func walked(p, at string, a *protocol.Attr) bool {
 
 // replaced is err, or ESTALE if it says that name is not there because what it
 // is in was replaced meanwhile, as the kubelet does with what "..data" of a
-// volume leads to (AtomicWriter, k8s.io/kubernetes/pkg/volume/util): in the
-// target a path leads to the old or to the new one at any time. The kernel then
-// walks the path once more, asking for every name.
+// volume leads to (AtomicWriter, k8s.io/kubernetes/pkg/volume/util), and removes
+// the old one piece by piece: in the target a path leads to the old or to the new
+// one at any time. The kernel then walks the path once more, asking for every
+// name.
 func (t *Tree) replaced(ctx context.Context, name string, err error) error {
 	if !errors.Is(err, syscall.ENOENT) {
 		return err
+	}
+	if old, known := t.old(ctx, path.Dir(name), path.Base(name)); known && old {
+		return fmt.Errorf("%s was replaced: %w", name, syscall.ESTALE)
 	}
 	dir := path.Dir(name)
 	for i := 0; ; {
@@ -140,13 +145,76 @@ func (t *Tree) replaced(ctx context.Context, name string, err error) error {
 		if i += n + 1; dir[i:] == ".." || strings.HasPrefix(dir[i:], "../") {
 			continue
 		}
-		t.remote.forget(dir)
-		if _, gone := t.remote.stat(ctx, dir); !errors.Is(gone, syscall.ENOENT) {
+		in, _, _ := strings.Cut(dir[i:], "/")
+		old, known := t.old(ctx, volume, in)
+		if !known {
+			t.remote.forget(volume + "/" + dataLink)
+			t.remote.forget(dir)
+			_, gone := t.remote.stat(ctx, dir)
+			old = errors.Is(gone, syscall.ENOENT)
+		}
+		if !old {
 			return err
 		}
-		t.remote.forget(volume + "/..data")
 		return fmt.Errorf("%s was replaced: %w", dir, syscall.ESTALE)
 	}
+}
+
+// old reports whether a volume's directory is not what its ..data leads to any
+// more; it is known only of one that the kernel has got to by that.
+func (t *Tree) old(ctx context.Context, volume, in string) (old, known bool) {
+	if !t.followed(volume, in) {
+		return false, false
+	}
+	data := volume + "/" + dataLink
+	t.remote.forget(data)
+	a, err := t.remote.stat(ctx, data)
+	if err != nil || a.Link == "" {
+		return false, false
+	}
+	return a.Link != in, true
+}
+
+const (
+	// dataLink is the link of a volume to what it has now.
+	dataLink = "..data"
+	// followTime is how long a walk may go on by a link that was replaced: as long
+	// as the kernel keeps it, and the walk.
+	followTime = 2 * time.Second
+	// maxLed bounds the volumes whose links are remembered; there are as many as
+	// the target mounts.
+	maxLed = 1 << 10
+)
+
+// led is where a volume's link has led the kernel.
+type led struct {
+	now, before string
+	since       time.Time // of now
+}
+
+// lead notes where the link at p, a path of the target, leads the kernel.
+func (t *Tree) lead(p, to string) {
+	if path.Base(p) != dataLink {
+		return
+	}
+	volume := path.Dir(p)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.led) >= maxLed {
+		clear(t.led)
+	}
+	if was := t.led[volume]; was.now != to {
+		t.led[volume] = led{to, was.now, time.Now()}
+	}
+}
+
+// followed reports whether the kernel may still be on its way by the volume's link
+// to a name that is asked for.
+func (t *Tree) followed(volume, name string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.led[volume]
+	return l.now != "" && (name == l.now || name == l.before && time.Since(l.since) < followTime)
 }
 
 // resolve walks p in the target, as its kernel would: the result has neither

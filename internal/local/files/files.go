@@ -94,6 +94,7 @@ type Tree struct {
 	switched map[string]bool // remote by rule, local since the program wrote there
 	parents  map[string]bool // directories of these
 	said     map[string]bool // events that are told once
+	led      map[string]led  // by volume
 }
 
 var _ fusefs.Tree = (*Tree)(nil)
@@ -101,7 +102,7 @@ var _ fusefs.Tree = (*Tree)(nil)
 // New makes the view.
 func New(o Options) *Tree {
 	t := &Tree{o: o, remote: newRemote(o.Peer, o.Window, o.Life, o.Ahead), born: time.Now(), fixed: map[string]uint32{}, absent: map[string]bool{},
-		switched: map[string]bool{}, parents: map[string]bool{}, said: map[string]bool{}}
+		switched: map[string]bool{}, parents: map[string]bool{}, said: map[string]bool{}, led: map[string]led{}}
 	lead := func(p string) {
 		for d := path.Dir(p); d != "/"; d = path.Dir(d) {
 			t.fixed[d] = unix.S_IFDIR | 0o755
@@ -302,6 +303,7 @@ func (t *Tree) Readlink(ctx context.Context, p string, k uint64) (string, error)
 		t.remote.forget(at)
 		return "", syscall.ESTALE
 	}
+	t.lead(at, a.Link)
 	return t.cross(ctx, at, beside(p, at, a.Link), s == sideView)
 }
 

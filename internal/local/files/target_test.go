@@ -259,6 +259,42 @@ func TestReadsWhatItWrote(t *testing.T) {
 	}
 }
 
+// TestOpenedWhileWritten: what comes with an open file may be from before a write
+// that was done by the time it is here.
+func TestOpenedWhileWritten(t *testing.T) {
+	v := writing(t, nil)
+	v.has(nil, map[string]string{"/file": "0123456789"})
+	w, err := v.openFile(v.in("/file"), unix.O_WRONLY)
+	must(t, err)
+	defer w.Close()
+	v.target.on(func(s *link.Stream, m protocol.Message) bool {
+		if o, ok := m.(*protocol.Open); !ok || o.Flags&unix.O_ACCMODE != unix.O_RDWR {
+			return false
+		}
+		reply, err := v.target.reply(m)
+		if err == nil {
+			_, err = w.WriteAt(t.Context(), []byte("more"), 10)
+		}
+		if err == nil {
+			err = w.Flush(t.Context())
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		_ = s.Send(reply)
+		return true
+	})
+	f, err := v.openFile(v.in("/file"), unix.O_RDWR)
+	must(t, err)
+	defer f.Close()
+	if got, err := v.all(f); got != "0123456789more" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if a, _, err := f.Stat(t.Context()); a.Size != 14 || err != nil {
+		t.Errorf("got size %d, %v", a.Size, err)
+	}
+}
+
 // TestOrderOfDescriptors: what is written by turns through several descriptors
 // is done in that order.
 func TestOrderOfDescriptors(t *testing.T) {

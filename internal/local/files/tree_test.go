@@ -343,9 +343,21 @@ func TestReplacedVolume(t *testing.T) {
 	}
 	old, err := v.Lookup(t.Context(), v.in("/vol/..v1/one"))
 	must(t, err)
+	if _, err := v.Lookup(t.Context(), v.in("/vol/..v1/missing")); errno(err) != syscall.ENOENT {
+		t.Errorf("a name that was never there: %v, want ENOENT", err)
+	}
 	must(t, os.Symlink("..v2", v.remote(v.in("/vol/..tmp"))))
 	must(t, os.Rename(v.remote(v.in("/vol/..tmp")), v.remote(v.in("/vol/..data"))))
+	must(t, os.Remove(v.remote(v.in("/vol/..v1/two"))))
+	v.Tree.remote.forget(v.in("/vol/..v1/two"))
+	if _, err := v.Lookup(t.Context(), v.in("/vol/..v1/two")); errno(err) != syscall.ESTALE {
+		t.Errorf("a name in what is being removed: %v, want ESTALE", err)
+	}
 	must(t, os.RemoveAll(v.remote(v.in("/vol/..v1"))))
+	v.Tree.remote.forget(v.in("/vol/..v1"))
+	if _, err := v.Lookup(t.Context(), v.in("/vol/..v1")); errno(err) != syscall.ESTALE {
+		t.Errorf("what ..data has led to: %v, want ESTALE", err)
+	}
 	// By what was remembered a path may still go the old way. Then it is walked anew.
 	if _, err := v.Lookup(t.Context(), v.in("/vol/..v1/two")); errno(err) != syscall.ESTALE {
 		t.Errorf("a name in what was replaced: %v, want ESTALE", err)
@@ -363,7 +375,7 @@ func TestReplacedVolume(t *testing.T) {
 	if to, k := leads("/vol/turn"); to != v.in("/vol/..v2/one") || k == turn {
 		t.Errorf("a link that is walked leads to %q, and is another: %v", to, k != turn)
 	}
-	for _, p := range []string{"/vol/..v2/missing", "/vol/missing"} {
+	for _, p := range []string{"/vol/..v2/missing", "/vol/missing", "/vol/..v0"} {
 		if _, err := v.Lookup(t.Context(), v.in(p)); errno(err) != syscall.ENOENT {
 			t.Errorf("%s: %v, want ENOENT", p, err)
 		}
