@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,8 +18,8 @@ import (
 	"github.com/mirrord-go/mirrord/internal/failure"
 )
 
-// Program is the path of the agent in its image.
-const Program = "/mirrord-agent"
+// programPath is where the agent is in its image.
+const programPath = "/mirrord-agent"
 
 // Media types of the OCI image specification.
 const (
@@ -75,26 +76,64 @@ type index struct {
 	Manifests     []descriptor `json:"manifests"`
 }
 
-// Write writes to w, as a tar, an image for linux/arch with nothing in it but
-// the program agent. The image is named ref. The archive is an OCI image
-// layout and at the same time what "docker save" makes, so containerd, docker,
-// podman, kind, k3s and minikube all load it. Equal arguments give equal
-// bytes.
-//
-// The code of a ref that no runtime would take is image-name; other errors are
-// those of w.
-func Write(w io.Writer, agent []byte, ref, version, arch string) error {
-	name, err := canonical(ref)
-	if err != nil {
-		return err
+// A blob is content with what names it.
+type blob struct {
+	descriptor
+	content []byte
+}
+
+// An Image is the agent's container image: nothing but its program, for one
+// architecture or several. Equal programs and versions make equal images, byte
+// for byte, whatever they are named and wherever they go. Its methods may be
+// called concurrently.
+type Image struct {
+	variants []variant
+	head     blob // the manifest of the one variant, or the index of several
+}
+
+// A variant is the image for one architecture.
+type variant struct{ config, layer, manifest blob }
+
+// New makes the image of the programs, of which there must be one at least.
+func New(programs []Program, version string) (*Image, error) {
+	var i Image
+	for _, p := range programs {
+		v, err := variantOf(p, version)
+		if err != nil {
+			return nil, fmt.Errorf("pack the agent for %s: %w", p.Arch, err)
+		}
+		i.variants = append(i.variants, v)
 	}
-	layer, diffID, err := layerOf(agent)
+	if i.head = i.variants[0].manifest; len(i.variants) > 1 {
+		var manifests []descriptor
+		for _, v := range i.variants {
+			manifests = append(manifests, v.manifest.descriptor)
+		}
+		i.head = blobOf(mediaIndex, encode(index{2, mediaIndex, manifests}))
+	}
+	return &i, nil
+}
+
+// Digest names the image's bytes: "sha256:" and 64 digits.
+func (i *Image) Digest() string { return i.head.Digest }
+
+// Platforms are what the image is for: "linux/amd64".
+func (i *Image) Platforms() []string {
+	var all []string
+	for _, v := range i.variants {
+		all = append(all, v.manifest.Platform.OS+"/"+v.manifest.Platform.Architecture)
+	}
+	return all
+}
+
+func variantOf(p Program, version string) (variant, error) {
+	layer, diffID, err := layerOf(p.Content)
 	if err != nil {
-		return fmt.Errorf("pack the agent: %w", err)
+		return variant{}, err
 	}
 	var c configuration
-	c.Created, c.Architecture, c.OS = epoch().Format(time.RFC3339), arch, "linux"
-	c.Config.Entrypoint = []string{Program}
+	c.Created, c.Architecture, c.OS = epoch().Format(time.RFC3339), p.Arch, "linux"
+	c.Config.Entrypoint = []string{programPath}
 	c.Config.WorkingDir = "/"
 	c.Config.Labels = map[string]string{
 		"org.opencontainers.image.title":    "mirrord-agent",
@@ -103,20 +142,38 @@ func Write(w io.Writer, agent []byte, ref, version, arch string) error {
 	}
 	c.RootFS.Type, c.RootFS.DiffIDs = "layers", []string{diffID}
 	c.History = []map[string]string{{"created": c.Created, "created_by": "mirrord agent image"}}
+	v := variant{config: blobOf(mediaConfig, encode(c)), layer: blobOf(mediaLayer, layer)}
+	v.manifest = blobOf(mediaManifest, encode(manifest{2, mediaManifest, v.config.descriptor, []descriptor{v.layer.descriptor}}))
+	v.manifest.Platform = &platform{p.Arch, "linux"}
+	return v, nil
+}
 
-	var a archive
-	config := a.blob(mediaConfig, encode(c))
-	content := a.blob(mediaLayer, layer)
-	m := a.blob(mediaManifest, encode(manifest{2, mediaManifest, config, []descriptor{content}}))
-	m.Platform = &platform{arch, "linux"}
+// Write writes to w, as a tar, the image named ref: an OCI image layout and at
+// the same time what "docker save" makes, so containerd, docker, podman, kind,
+// k3s and minikube all load it. Of several architectures it takes the first:
+// nodes differ in what they make of more.
+//
+// The code of a ref that no runtime would take is image-name; other errors are
+// those of w.
+func (i *Image) Write(w io.Writer, ref string) error {
+	name, err := canonical(ref)
+	if err != nil {
+		return err
+	}
+	v := i.variants[0]
+	a := archive{}
+	for _, b := range []blob{v.config, v.layer, v.manifest} {
+		a[path(b.descriptor)] = b.content
+	}
+	m := v.manifest.descriptor
 	m.Annotations = map[string]string{
 		"io.containerd.image.name":          name, // containerd, podman, docker with containerd's store
 		"org.opencontainers.image.ref.name": name[strings.LastIndexByte(name, ':')+1:],
 	}
-	a.add("index.json", encode(index{2, mediaIndex, []descriptor{m}}))
-	a.add("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`))
+	a["index.json"] = encode(index{2, mediaIndex, []descriptor{m}})
+	a["oci-layout"] = []byte(`{"imageLayoutVersion":"1.0.0"}`)
 	// What docker without containerd's store reads.
-	a.add("manifest.json", encode([]map[string]any{{"Config": path(config), "RepoTags": []string{name}, "Layers": []string{path(content)}}}))
+	a["manifest.json"] = encode([]map[string]any{{"Config": path(v.config.descriptor), "RepoTags": []string{name}, "Layers": []string{path(v.layer.descriptor)}}})
 	return a.write(w)
 }
 
@@ -133,7 +190,7 @@ func layerOf(agent []byte) (layer []byte, diffID string, err error) {
 	sum := sha256.New()
 	z := gzip.NewWriter(&packed)
 	t := tar.NewWriter(io.MultiWriter(z, sum))
-	if err := file(t, strings.TrimPrefix(Program, "/"), programMode, agent); err != nil {
+	if err := file(t, strings.TrimPrefix(programPath, "/"), programMode, agent); err != nil {
 		return nil, "", err
 	}
 	if err := t.Close(); err != nil {
@@ -145,40 +202,26 @@ func layerOf(agent []byte) (layer []byte, diffID string, err error) {
 	return packed.Bytes(), "sha256:" + hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// archive collects the files of the outer tar.
-type archive struct {
-	names   []string
-	content map[string][]byte
-}
+// An archive is the files of the outer tar, by their names.
+type archive map[string][]byte
 
-func (a *archive) add(name string, b []byte) {
-	if a.content == nil {
-		a.content = map[string][]byte{}
-	}
-	a.names = append(a.names, name)
-	a.content[name] = b
-}
-
-// blob adds content under its digest.
-func (a *archive) blob(mediaType string, b []byte) descriptor {
+func blobOf(mediaType string, b []byte) blob {
 	sum := sha256.Sum256(b)
-	d := descriptor{MediaType: mediaType, Digest: "sha256:" + hex.EncodeToString(sum[:]), Size: len(b)}
-	a.add(path(d), b)
-	return d
+	return blob{descriptor{MediaType: mediaType, Digest: "sha256:" + hex.EncodeToString(sum[:]), Size: len(b)}, b}
 }
 
 // path of a blob in the archive.
 func path(d descriptor) string { return "blobs/" + strings.Replace(d.Digest, ":", "/", 1) }
 
-func (a *archive) write(w io.Writer) error {
+func (a archive) write(w io.Writer) error {
 	t := tar.NewWriter(w)
 	for _, dir := range []string{"blobs/", "blobs/sha256/"} {
 		if err := t.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755, ModTime: epoch(), Format: tar.FormatUSTAR}); err != nil {
 			return err
 		}
 	}
-	for _, name := range slices.Sorted(slices.Values(a.names)) {
-		if err := file(t, name, 0o644, a.content[name]); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(a)) {
+		if err := file(t, name, 0o644, a[name]); err != nil {
 			return err
 		}
 	}

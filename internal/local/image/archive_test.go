@@ -52,10 +52,20 @@ func decode[T any](t *testing.T, b []byte) T {
 	return v
 }
 
+func imageOf(t *testing.T, version string, programs ...Program) *Image {
+	t.Helper()
+	img, err := New(programs, version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
 func TestWrite(t *testing.T) {
 	agent := []byte("\x7fELF agent")
 	var out bytes.Buffer
-	if err := Write(&out, agent, testRef, "1.2.3", "arm64"); err != nil {
+	img := imageOf(t, "1.2.3", Program{"arm64", agent}, Program{"amd64", []byte("other")})
+	if err := img.Write(&out, testRef); err != nil {
 		t.Fatal(err)
 	}
 	files := untar(t, &out)
@@ -89,7 +99,7 @@ func TestWrite(t *testing.T) {
 		t.Fatalf("manifest = %+v", mf)
 	}
 	c := decode[configuration](t, blob(mf.Config))
-	if c.Architecture != "arm64" || c.OS != "linux" || len(c.Config.Entrypoint) != 1 || c.Config.Entrypoint[0] != Program {
+	if c.Architecture != "arm64" || c.OS != "linux" || len(c.Config.Entrypoint) != 1 || c.Config.Entrypoint[0] != programPath {
 		t.Errorf("configuration = %+v", c)
 	}
 	z, err := gzip.NewReader(bytes.NewReader(blob(mf.Layers[0])))
@@ -124,18 +134,43 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-func TestWriteIsReproducible(t *testing.T) {
-	var a, b, other bytes.Buffer
-	for w, agent := range map[*bytes.Buffer]string{&a: "one", &b: "one", &other: "two"} {
-		if err := Write(w, []byte(agent), testRef, "1.2.3", "amd64"); err != nil {
+func TestImagesAreReproducible(t *testing.T) {
+	var archives [3]bytes.Buffer
+	var digests [3]string
+	for i, c := range []struct{ agent, ref string }{{"one", testRef}, {"one", testRef}, {"two", testRef}} {
+		img := imageOf(t, "1.2.3", Program{"amd64", []byte(c.agent)})
+		digests[i] = img.Digest()
+		if err := img.Write(&archives[i], c.ref); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if !bytes.Equal(a.Bytes(), b.Bytes()) {
-		t.Error("equal agents make different archives")
+	if !bytes.Equal(archives[0].Bytes(), archives[1].Bytes()) || digests[0] != digests[1] {
+		t.Error("equal agents make different images")
 	}
-	if bytes.Equal(a.Bytes(), other.Bytes()) {
-		t.Error("different agents make equal archives")
+	if bytes.Equal(archives[0].Bytes(), archives[2].Bytes()) || digests[0] == digests[2] {
+		t.Error("different agents make equal images")
+	}
+	// The bytes of all machines and times are these. Whoever changes them on
+	// purpose, or builds with a Go that compresses otherwise, writes the new digest.
+	if want := "sha256:e8048c02857fa1eb73b26f4e160e2c52b939045779664e32491ad4929c75a029"; digests[0] != want {
+		t.Errorf("digest = %s, want %s", digests[0], want)
+	}
+	if got := decode[index](t, untar(t, &archives[0])["index.json"]).Manifests[0].Digest; got != digests[0] {
+		t.Errorf("the archive holds %s, the image is %s", got, digests[0])
+	}
+}
+
+func TestPlatforms(t *testing.T) {
+	one, two := Program{"amd64", []byte("one")}, Program{"arm64", []byte("two")}
+	both := imageOf(t, "1", one, two)
+	if got := strings.Join(both.Platforms(), " "); got != "linux/amd64 linux/arm64" {
+		t.Errorf("platforms = %s", got)
+	}
+	ix := decode[index](t, both.head.content)
+	for i, p := range []Program{one, two} {
+		if got := ix.Manifests[i]; got.Digest != imageOf(t, "1", p).Digest() || got.Platform.Architecture != p.Arch {
+			t.Errorf("of %s the index says %+v", p.Arch, got)
+		}
 	}
 }
 
@@ -173,7 +208,7 @@ var errFull = errors.New("disk full")
 
 func TestWriteTellsTheWritersError(t *testing.T) {
 	for _, room := range []int{0, 700, 2000, 4000} {
-		if err := Write(&full{room}, []byte("agent"), testRef, "1", "amd64"); !errors.Is(err, errFull) {
+		if err := imageOf(t, "1", Program{"amd64", []byte("agent")}).Write(&full{room}, testRef); !errors.Is(err, errFull) {
 			t.Errorf("with %d bytes of room: %v, want %v", room, err, errFull)
 		}
 	}

@@ -3,10 +3,11 @@
 //
 // The command line calls it: for the name of the image that agents run from,
 // for the image itself (so that neither a registry nor docker is needed), and
-// for the program where the target is on this machine. It touches nothing but
-// the writer it is given. A build without an agent inside (go build instead of
-// make build) fails with the code no-agent-inside, and only where the agent is
-// needed.
+// for the program where the target is on this machine. Making an image touches
+// nothing but the writer that is given; Push talks to a registry, with the
+// credentials that docker login left, and a Loader runs the tool of a local
+// cluster. A build without an agent inside (go build instead of make build)
+// fails with the code no-agent-inside, and only where the agent is needed.
 //
 // An image name that stays while the agent changes would make nodes run an old
 // agent, which they have by that name. So only released versions have a plain
@@ -19,7 +20,9 @@ import (
 	"embed"
 	"fmt"
 	"io"
+	"io/fs"
 	"regexp"
+	"runtime"
 	"strings"
 
 	"github.com/mirrord-go/mirrord/internal/failure"
@@ -28,7 +31,9 @@ import (
 // Repository is where the images of the agent are named, by default.
 const Repository = "ghcr.io/mirrord-go/agent"
 
-// built holds agent.gz and agent.sha256, if this build has them.
+// built holds agent.gz and agent.sha256, if this build has them: the agent for
+// this build's own architecture. agent.ARCH.gz are those for others, if it was
+// built with any.
 //
 //go:embed agent.*
 var built embed.FS
@@ -72,8 +77,10 @@ func reference(version, hash string) (string, error) {
 // Agent unpacks the agent's program: a static executable for Linux on the
 // architecture of this build. It takes some 60 ms, so call it only where the
 // program is needed. The caller owns the result.
-func Agent() ([]byte, error) {
-	packed, err := built.Open("agent.gz")
+func Agent() ([]byte, error) { return open("agent.gz") }
+
+func open(name string) ([]byte, error) {
+	packed, err := built.Open(name)
 	if err != nil {
 		return nil, missing(err)
 	}
@@ -96,6 +103,42 @@ func unpack(packed io.Reader) ([]byte, error) {
 		return nil, missing(fmt.Errorf("it is longer than %d bytes", maxAgent))
 	}
 	return program.Bytes(), nil
+}
+
+// A Program is the agent for one architecture.
+type Program struct {
+	Arch    string // as Go names it: "amd64"
+	Content []byte // a static executable for Linux
+}
+
+// Architectures are those that this build has an agent for, its own first.
+func Architectures() []string { return architectures(built) }
+
+func architectures(blobs fs.FS) []string {
+	all := []string{runtime.GOARCH}
+	others, _ := fs.Glob(blobs, "agent.*.gz") // its one error is a bad pattern
+	for _, name := range others {
+		all = append(all, strings.TrimSuffix(strings.TrimPrefix(name, "agent."), ".gz"))
+	}
+	return all
+}
+
+// Programs unpacks the agents of these architectures, which must be of
+// Architectures.
+func Programs(architectures []string) ([]Program, error) {
+	var all []Program
+	for _, arch := range architectures {
+		name := "agent.gz"
+		if arch != runtime.GOARCH {
+			name = "agent." + arch + ".gz"
+		}
+		content, err := open(name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, Program{arch, content})
+	}
+	return all, nil
 }
 
 // missing explains a build that has no agent, or not a whole one.

@@ -7,8 +7,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"io/fs"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/mirrord-go/mirrord/internal/failure"
 )
@@ -68,6 +71,34 @@ func TestBuilt(t *testing.T) {
 	}
 	if ref, err := Reference("1.2.3-dev"); err != nil || !strings.HasSuffix(ref, string(hash[:12])) {
 		t.Errorf("Reference = %q, %v; want it to end with %s", ref, err, hash[:12])
+	}
+}
+
+// An agent for another architecture is one only if the build has it.
+func TestArchitectures(t *testing.T) {
+	if got := architectures(fstest.MapFS{"agent.gz": {}, "agent.sha256": {}, "agent.txt": {}}); !slices.Equal(got, []string{runtime.GOARCH}) {
+		t.Errorf("got %q, want this one's alone", got)
+	}
+	if got := architectures(fstest.MapFS{"agent.gz": {}, "agent.riscv64.gz": {}}); !slices.Equal(got, []string{runtime.GOARCH, "riscv64"}) {
+		t.Errorf("got %q, want this one's and riscv64", got)
+	}
+	if _, err := Programs([]string{"pdp11"}); code(err) != "no-agent-inside" {
+		t.Errorf("an architecture that is not there: %v", err)
+	}
+}
+
+func TestTagged(t *testing.T) {
+	own, err := Reference("1.2.3")
+	if err != nil {
+		t.Fatal("this build holds no agent: make build makes one")
+	}
+	tag := strings.TrimPrefix(own, Repository)
+	for ref, want := range map[string]string{
+		"r.example/a:1": "r.example/a:1", "r.example:5000/a:1": "r.example:5000/a:1", "r.example:5000/a": "r.example:5000/a" + tag, "a": "a" + tag,
+	} {
+		if got, err := Tagged(ref, "1.2.3"); got != want || err != nil {
+			t.Errorf("Tagged(%q) = %q, %v; want %q", ref, got, err, want)
+		}
 	}
 }
 

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"path"
+)
+
+// A team is a registry of images that ana may use.
+type team struct{ registry http.Handler }
+
+func (s team) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if user, password, _ := r.BasicAuth(); user != "ana" || password != "s3cr3t" {
+		w.Header().Set("WWW-Authenticate", `Basic realm="team"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	s.registry.ServeHTTP(w, r)
+}
+
+// A crowd is an API server with this many ready pods, and a deployment of them
+// all, in every namespace.
+type crowd int
+
+func (pods crowd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	type object = map[string]any
+	items := []object{}
+	add := func(name string, spec, status object) {
+		items = append(items, object{"metadata": object{"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": spec, "status": status})
+	}
+	containers := []object{{"name": "app", "image": "app:1", "ports": []object{{"containerPort": 8080}}}}
+	kind := map[string]string{"pods": "PodList", "namespaces": "NamespaceList"}[path.Base(r.URL.Path)]
+	switch path.Base(r.URL.Path) {
+	case "pods":
+		for i := range int(pods) {
+			add(fmt.Sprintf("web-%04d", i), object{"containers": containers}, object{"phase": "Running", "containerStatuses": []object{{"name": "app", "ready": true}}})
+		}
+	case "deployments":
+		add("web", object{"replicas": pods, "template": object{"spec": object{"containers": containers}}}, object{"readyReplicas": pods})
+	case "namespaces":
+		add("shop", nil, nil)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(object{"apiVersion": "v1", "kind": kind, "items": items})
+}
