@@ -92,7 +92,7 @@ func receive(c net.Conn) (buf *[maxDatagram]byte, n int, err error) {
 		if raw, rawErr := sc.SyscallConn(); rawErr == nil {
 			waited := raw.Read(func(fd uintptr) bool {
 				take()
-				if n, err = syscall.Read(int(fd), buf[:]); err != nil {
+				if n, err = ping.Take(c, int(fd), buf[:]); err != nil {
 					drop()
 				}
 				return err != syscall.EAGAIN

@@ -19,11 +19,12 @@ const (
 	maxEchoes = 256
 	// echoQueue is how many requests may wait to be read; more are lost.
 	echoQueue = 16
-	// maxEcho is the largest request that is carried, in bytes of ICMP. ping(8)
-	// sends 64 unless told.
-	maxEcho = 2 << 10
-	// echoCost is what a flow may hold, in bytes.
-	echoCost = echoQueue * maxEcho
+	// maxEcho is the largest request that is carried, in bytes of ICMP: the largest
+	// payload of IPv4. ping(8) sends 64 unless told.
+	maxEcho = 1<<16 - 1 - header.IPv4MinimumSize
+	// echoCost is what a flow is counted as, in bytes, besides the requests that
+	// wait: its handler's buffer for one of any length, and stacks.
+	echoCost = 72 << 10
 	// echoIdle is how long a flow lives without a request: longer than the pause
 	// between two of ping(8).
 	echoIdle = 10 * time.Second
@@ -49,8 +50,9 @@ type EchoFlow struct {
 	done     chan struct{}
 	once     sync.Once
 
-	mu   sync.Mutex
-	last []byte // IP and ICMP header of the last request
+	mu    sync.Mutex
+	last  []byte // IP and ICMP header of the last request
+	ended bool   // nothing goes into requests any more
 }
 
 // takeEcho takes a packet if it is an echo request. Nobody has asked the
@@ -59,34 +61,46 @@ type EchoFlow struct {
 func (t *Stack) takeEcho(pkt []byte) bool {
 	id, ip, ok := echoRequest(pkt)
 	if !ok {
-		return false
+		return inFragments(pkt)
 	}
 	if t.h.Echo == nil {
 		t.device.unreachable(id.program, id.peer, pkt[:ip+echoHeader], icmpProhibited)
 		return true
 	}
+	if len(pkt)-ip > maxEcho || inFragments(pkt) {
+		return true // lost
+	}
 	t.mu.Lock()
 	f := t.echoes[id]
-	made := f == nil && len(t.echoes) < maxEchoes && len(pkt)-ip <= maxEcho && t.memory.Datagrams.Take(echoCost)
+	made := f == nil && len(t.echoes) < maxEchoes && t.memory.Datagrams.Take(echoCost)
 	if made {
 		f = &EchoFlow{t: t, id: id, requests: make(chan []byte, echoQueue), done: make(chan struct{})}
 		t.echoes[id] = f
 	}
 	t.mu.Unlock()
-	if f == nil || len(pkt)-ip > maxEcho {
+	if f == nil {
 		return true // lost
 	}
-	f.mu.Lock()
-	f.last = append([]byte(nil), pkt[:ip+echoHeader]...)
-	f.mu.Unlock()
-	select {
-	case f.requests <- append([]byte(nil), pkt[ip:]...):
-	default:
-	}
+	f.ask(pkt, ip)
 	if made && !t.spawn(func() { t.h.Echo(t.ctx, f); f.Close() }) {
 		f.Close()
 	}
 	return true
+}
+
+// ask queues the request of a packet, if there is room; else it is lost.
+func (f *EchoFlow) ask(pkt []byte, ip int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.last = append([]byte(nil), pkt[:ip+echoHeader]...)
+	if f.ended || !f.t.memory.Datagrams.Take(len(pkt)-ip) {
+		return
+	}
+	select {
+	case f.requests <- append([]byte(nil), pkt[ip:]...):
+	default:
+		f.t.memory.Datagrams.Give(len(pkt) - ip)
+	}
 }
 
 // echoRequest tells whose request a packet is, and the length of its IP header.
@@ -112,6 +126,17 @@ func echoRequest(pkt []byte) (id echoID, ipHeader int, ok bool) {
 	return echoID{ip.SourceAddress(), ip.DestinationAddress(), h.Ident()}, header.IPv6MinimumSize, true
 }
 
+// inFragments reports whether a packet is a part of an ICMP message that is
+// longer than the device's MTU. The stack would put them together, and answer.
+func inFragments(pkt []byte) bool {
+	if pkt[0]>>4 == 4 {
+		ip := header.IPv4(pkt)
+		return ip.IsValid(len(pkt)) && ip.TransportProtocol() == header.ICMPv4ProtocolNumber && (ip.FragmentOffset() != 0 || ip.More())
+	}
+	ip := header.IPv6(pkt)
+	return ip.IsValid(len(pkt)) && ip.TransportProtocol() == header.IPv6FragmentHeader && len(ip.Payload()) > 0 && ip.Payload()[0] == uint8(header.ICMPv6ProtocolNumber)
+}
+
 // Src is the program's address; the port is 0.
 func (f *EchoFlow) Src() netip.AddrPort { return addrPort(f.id.program, 0) }
 
@@ -126,6 +151,7 @@ func (f *EchoFlow) Read(p []byte) (int, error) {
 	defer idle.Stop()
 	select {
 	case m := <-f.requests:
+		f.t.memory.Datagrams.Give(len(m))
 		return copy(p, m), nil
 	case <-f.done:
 		return 0, net.ErrClosed
@@ -205,7 +231,18 @@ func (f *EchoFlow) Close() error {
 		delete(f.t.echoes, f.id)
 		f.t.mu.Unlock()
 		close(f.done)
-		f.t.memory.Datagrams.Give(echoCost)
+		f.mu.Lock()
+		f.ended = true
+		f.mu.Unlock()
+		held := echoCost
+		for len(f.requests) > 0 {
+			select {
+			case m := <-f.requests:
+				held += len(m)
+			default: // its reader has it
+			}
+		}
+		f.t.memory.Datagrams.Give(held)
 		err = nil
 	})
 	return err

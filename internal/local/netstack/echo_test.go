@@ -176,12 +176,13 @@ func TestEchoRefusesNonsense(t *testing.T) {
 // Without memory for another flow a request is lost, as on any way, and what a
 // flow had is given back.
 func TestEchoTakesMemory(t *testing.T) {
-	share := budget.New(echoCost).Share(echoCost, echoCost)
-	flows := make(chan *EchoFlow, 2)
+	const room = echoCost + 2*64 // and two requests
+	share := budget.New(room).Share(room, room)
+	flows, strays := make(chan *EchoFlow, 2), make(chan Stray, 1)
 	w := newWorldWith(t, Handler{Echo: func(ctx context.Context, f *EchoFlow) {
 		flows <- f
 		<-ctx.Done()
-	}}, Memory{Datagrams: share})
+	}, Stray: func(s Stray) { strays <- s }}, Memory{Datagrams: share})
 	p := w.pinger(t, peer4)
 	p.ask(1, 1)
 	f := await(t, flows)
@@ -195,8 +196,64 @@ func TestEchoTakesMemory(t *testing.T) {
 	if len(flows) != 0 || share.Used() != echoCost {
 		t.Errorf("%d more flows, %d bytes", len(flows), share.Used())
 	}
+	for number := range uint16(4) { // of which two find room, and nobody reads them
+		p.ask(1, 3+number)
+	}
+	p.request = byte(header.ICMPv4Timestamp) // the way is in order
+	p.ask(1, 1)
+	if s := await(t, strays); s.Type != p.request || share.Used() != room {
+		t.Errorf("%+v, and %d bytes are taken, want %d", s, share.Used(), room)
+	}
 	f.Close()
 	if share.Used() != 0 {
 		t.Errorf("%d bytes are kept", share.Used())
 	}
+}
+
+// Any length that a packet of the device's holds is carried; longer ones are
+// lost, and nobody answers them instead.
+func TestEchoSizes(t *testing.T) {
+	lengths := make(chan int, 8)
+	w := newWorld(t, Handler{Echo: func(_ context.Context, f *EchoFlow) {
+		buf := make([]byte, 1<<16)
+		for {
+			n, err := f.Read(buf)
+			if err != nil {
+				return
+			}
+			lengths <- n
+			buf[0] = byte(header.ICMPv4EchoReply)
+			if f.Dst().Addr().Is6() {
+				buf[0] = byte(header.ICMPv6EchoReply)
+			}
+			f.Write(buf[:n])
+		}
+	}})
+	bothFamilies(t, func(t *testing.T, program, peer netip.Addr) {
+		p := w.pinger(t, peer)
+		if err := unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		ipLen := header.IPv4MinimumSize
+		if peer.Is6() {
+			ipLen = header.IPv6MinimumSize
+		}
+		for _, size := range []int{8, 2009, 9000, tunMTU - ipLen + 1, tunMTU - ipLen} {
+			request := make([]byte, size)
+			request[0] = p.request
+			header.ICMPv4(request).SetIdent(5)
+			header.ICMPv4(request).SetChecksum(header.ICMPv4Checksum(request, 0))
+			if err := unix.Sendto(p.fd, request, 0, p.to); err != nil {
+				t.Fatal(err)
+			}
+			if size > tunMTU-ipLen {
+				continue // the next one's answer comes first
+			}
+			buf := make([]byte, 1<<16)
+			n, _, err := unix.Recvfrom(p.fd, buf, 0)
+			if err != nil || n != p.ipLen+size || buf[p.ipLen] != p.reply || await(t, lengths) != size {
+				t.Errorf("%d bytes: got %d of type %d, %v", size, n, buf[p.ipLen], err)
+			}
+		}
+	})
 }

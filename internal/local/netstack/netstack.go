@@ -104,7 +104,7 @@ func New(device *os.File, address net.HardwareAddr, h Handler, memory Memory) (*
 		return nil, err
 	}
 	t := &Stack{device: d, h: h, memory: memory, attempts: map[stack.TransportEndpointID][]byte{}, echoes: map[echoID]*EchoFlow{}}
-	d.take = func(pkt []byte) bool { return t.takeEcho(pkt) || t.takeStray(pkt) }
+	d.take = func(pkt []byte) bool { return t.takeStray(pkt) || t.takeEcho(pkt) }
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.close = sync.OnceValue(t.end)
 	t.s = stack.New(stack.Options{

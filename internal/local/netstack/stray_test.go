@@ -92,6 +92,103 @@ func TestNoStrays(t *testing.T) {
 	}
 }
 
+// What a packet asks for, and the groups that its sender wants.
+func TestOddPackets(t *testing.T) {
+	hops := func(pkt []byte, n byte) []byte { pkt[8] = n; return pkt }
+	with := func(pkt []byte, head int, payload ...byte) []byte { copy(pkt[head:], payload); return pkt }
+	for _, c := range []struct {
+		name string
+		pkt  []byte
+		want string // empty: no stray
+	}{
+		{"ping", with(ip4(unix.IPPROTO_ICMP, 8, "192.0.2.1"), 20, 8), ""},
+		{"ping that looks for the way", with(hops(ip4(unix.IPPROTO_ICMP, 8, "192.0.2.1"), 3), 20, 8), "{1 192.0.2.1:0 8 false 3}"},
+		{"traceroute", with(hops(ip4(unix.IPPROTO_UDP, 8, "192.0.2.1"), 1), 20, 0, 1, 0x82, 0x9a), "{17 192.0.2.1:33434 0 false 1}"},
+		{"the same to localhost", hops(ip4(unix.IPPROTO_UDP, 8, "127.0.0.1"), 1), ""},
+		{"a timestamp request", with(ip4(unix.IPPROTO_ICMP, 20, "192.0.2.1"), 20, 13), "{1 192.0.2.1:0 13 false 0}"},
+		{"what the kernel says of a closed port", with(ip4(unix.IPPROTO_ICMP, 8, "192.0.2.1"), 20, 3, 3), ""},
+		{"multicast, which has one hop", hops(ip4(unix.IPPROTO_UDP, 8, "239.1.2.3"), 1), "{17 239.1.2.3:0 0 false 0}"},
+		{"a neighbour's question", ip6(unix.IPPROTO_ICMPV6, "ff02::1:ff00:1", 135, 0, 0, 0), ""},
+		{"ping over IPv6", ip6(unix.IPPROTO_ICMPV6, "2001:db8::1", 128, 0, 0, 0, 0, 0, 0, 0), ""},
+		{"node information", ip6(unix.IPPROTO_ICMPV6, "2001:db8::1", 139, 0, 0, 0), "{58 [2001:db8::1]:0 139 false 0}"},
+		{"no ICMP in it", ip6(unix.IPPROTO_ICMPV6, "2001:db8::1"), ""},
+	} {
+		s, _, ok := stray(c.pkt)
+		got := ""
+		if ok {
+			got = fmt.Sprint(s)
+		}
+		if got != c.want {
+			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestJoined(t *testing.T) {
+	report6 := func(records ...byte) []byte { // after an option for routers
+		return ip6(unix.IPPROTO_HOPOPTS, "ff02::16", append([]byte{unix.IPPROTO_ICMPV6, 0, 5, 2, 0, 0, 1, 0}, records...)...)
+	}
+	group6 := func(last ...byte) []byte { a := netip.MustParseAddr("ff0e::").As16(); return append(a[:14], last...) }
+	solicited := netip.MustParseAddr("ff02::1:ff00:2").As16()
+	igmp := func(b ...byte) []byte { return append(ip4(unix.IPPROTO_IGMP, 0, "224.0.0.22"), b...) }
+	for _, c := range []struct {
+		name string
+		pkt  []byte
+		want string
+	}{
+		{"two groups, one left", igmp(0x22, 0, 0, 0, 0, 0, 0, 3, 4, 0, 0, 0, 239, 1, 2, 3, 3, 0, 0, 0, 239, 9, 9, 9, 2, 0, 0, 0, 239, 1, 2, 4), "[239.1.2.3 239.1.2.4]"},
+		{"sources, and auxiliary data", igmp(0x22, 0, 0, 0, 0, 0, 0, 2, 5, 1, 0, 1, 232, 1, 2, 3, 192, 0, 2, 1, 0, 0, 0, 0, 4, 0, 0, 0, 239, 1, 2, 4), "[232.1.2.3 239.1.2.4]"},
+		{"fewer records than said", igmp(0x22, 0, 0, 0, 0, 0, 0xff, 0xff, 4, 0, 0xff, 0xff, 239, 1, 2, 3), "[239.1.2.3]"},
+		{"the second version", igmp(0x16, 0, 0, 0, 239, 1, 2, 3), "[239.1.2.3]"},
+		{"every host", igmp(0x22, 0, 0, 0, 0, 0, 0, 1, 4, 0, 0, 0, 224, 0, 0, 1), "[]"},
+		{"no group", igmp(0x16, 0, 0, 0, 10, 1, 2, 3), "[]"},
+		{"too short", igmp(0x22), "[]"},
+		{"IPv6", report6(append(append([]byte{143, 0, 0, 0, 0, 0, 0, 2, 4, 0, 0, 0}, solicited[:]...), append([]byte{4, 0, 0, 0}, group6(1, 2)...)...)...), "[ff0e::102]"},
+		{"IPv6, the first version", report6(append([]byte{131, 0, 0, 0, 0, 0, 0, 0}, group6(1, 2)...)...), "[ff0e::102]"},
+		{"IPv6, cut short", report6(131, 0, 0, 0, 0, 0, 0, 0, 0xff), "[]"},
+	} {
+		if c.pkt[0]>>4 == 4 {
+			c.pkt[3] = byte(len(c.pkt))
+		}
+		got := []netip.Addr{}
+		joined(c.pkt, func(g netip.Addr) { got = append(got, g) })
+		if fmt.Sprint(got) != c.want {
+			t.Errorf("%s: got %v, want %s", c.name, got, c.want)
+		}
+	}
+}
+
+// A program may send what it likes.
+func FuzzStray(f *testing.F) {
+	f.Add(ip4(unix.IPPROTO_IGMP, 20, "224.0.0.22"))
+	f.Add(ip4(unix.IPPROTO_ICMP, 0, "192.0.2.1"))
+	f.Add(ip6(unix.IPPROTO_HOPOPTS, "ff02::16", unix.IPPROTO_ICMPV6, 0, 5, 2, 0, 0, 1, 0, 143, 0, 0, 0, 0, 0, 0, 1, 4, 0, 0, 0))
+	f.Fuzz(func(t *testing.T, pkt []byte) {
+		if len(pkt) == 0 {
+			return // the device gives none such
+		}
+		joined(pkt, func(g netip.Addr) {
+			if !g.IsMulticast() {
+				t.Errorf("%v is no group", g)
+			}
+		})
+		if _, head, ok := stray(pkt); ok && head > len(pkt) {
+			t.Errorf("a header of %d bytes in a packet of %d", head, len(pkt))
+		}
+		inFragments(pkt)
+		echoRequest(pkt)
+	})
+}
+
+// ip6 is a packet with a payload.
+func ip6(next byte, dst string, payload ...byte) []byte {
+	pkt := append(make([]byte, 40), payload...)
+	pkt[0], pkt[5], pkt[6], pkt[7] = 0x60, byte(len(payload)), next, 64
+	copy(pkt[8:], net.ParseIP("2001:db8::99"))
+	copy(pkt[24:], net.ParseIP(dst))
+	return pkt
+}
+
 // ip4 is a packet with a payload of zeroes.
 func ip4(protocol byte, payload int, dst string) []byte {
 	pkt := make([]byte, 20+payload)

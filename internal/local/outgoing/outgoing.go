@@ -211,13 +211,13 @@ func (r *Router) report(t *route, err error) {
 
 // tellNoPing says once for each side that nobody may ping there.
 func (r *Router) tellNoPing(t *route, refused event.Event) {
-	place := "the target"
+	place, do := "the target", "set that sysctl in the pod's securityContext, or mirror: an agent that may, may ping"
 	if t.Where == rules.Local {
-		place = "this machine"
+		place, do = "this machine", "set it by sysctl"
 	}
 	if r.told.once("ping " + place) {
 		r.Emit(event.Event{Level: event.Warning, Code: "ping-refused", Flow: "outgoing", Facts: refused.Facts,
-			Text: fmt.Sprintf("ping %s: the network of %s lets no ordinary process ping (net.ipv4.ping_group_range), so the answer is \"prohibited\"", refused.Facts["address"], place)})
+			Text: fmt.Sprintf("ping %s: the network of %s lets no ordinary process ping (net.ipv4.ping_group_range), so the answer is \"prohibited\"; %s", refused.Facts["address"], place, do)})
 	}
 }
 
