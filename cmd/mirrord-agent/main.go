@@ -41,8 +41,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	// No core dump on the node, with the agent's key and the target's variables.
-	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
+	// No core dump on the node, with the agent's key and the target's variables: not
+	// in a file, and by one byte instead of none not for the node's handler either
+	// (do_coredump in the kernel's fs/coredump.c).
+	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{Cur: 1, Max: 1})
 	vitals.Tell(os.Stderr)
 	if err := run(ctx, log, os.Args[1:]); err != nil {
 		log.Error("agent ends", "error", err)

@@ -64,11 +64,13 @@ func supervise(version string) {
 
 // keepNoCore makes sure that no core dump of this process is written, with the
 // session's key and the target's variables. The command is none of its
-// children and keeps its limit.
+// children and keeps its limit. A limit of one byte holds for handlers behind
+// a pipe too (core_pattern, core(5)), which 0 does not (do_coredump in
+// fs/coredump.c).
 func keepNoCore() {
 	var core syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_CORE, &core) == nil {
-		core.Cur = 0
+		core.Cur = min(1, core.Max)
 		_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &core) // less is always allowed
 	}
 }

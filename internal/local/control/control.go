@@ -48,6 +48,7 @@ type Start struct {
 	Argv    []string        `json:"argv"` // empty: nothing, the session is kept for commands that join it
 	Env     []string        `json:"env"`  // of the caller
 	Dir     string          `json:"dir"`
+	Front   int             `json:"front"` // its process id, the command's parent
 	UID     int             `json:"uid"`
 	GID     int             `json:"gid"`
 	Options json.RawMessage `json:"options"` // of the command line, resolved

@@ -3,7 +3,8 @@
 // It owns the terminal, the signals and the exit code, and shows what the
 // supervisor reports. Everything that serves the session is in the supervisor,
 // a process of its own in a session of its own, so that neither Ctrl-C nor a
-// closed terminal ends the clean-up. Front and supervisor guard each other:
+// closed terminal ends the clean-up, and nobody's child (package orphan), so that
+// neither does a debugger that kills our whole tree. Front and supervisor guard each other:
 // when the supervisor dies, the command's tree is ended by the helper that
 // lives in the sandbox, and by the front if that one is gone too, and the front
 // removes what the supervisor owned in the cluster; when the front dies, the
@@ -22,6 +23,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -29,6 +31,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/control"
+	"github.com/mirrord-go/mirrord/internal/local/orphan"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
 )
 
@@ -82,7 +85,7 @@ type Options struct {
 // front is one run.
 type front struct {
 	o          Options
-	supervisor *os.Process
+	supervisor *orphan.Process
 	control    *control.Conn
 	words      chan control.Message // from the supervisor; closed when it is gone
 	beats      *time.Ticker
@@ -125,6 +128,7 @@ func launch(o Options) (id string, code int, err error) {
 		process.Wait()
 		return "", 0, err
 	}
+	defer f.supervisor.Close()
 	code, err = f.attend(process)
 	return f.session, code, err
 }
@@ -170,7 +174,7 @@ func (f *front) attend(process *sandbox.Process) (int, error) {
 				f.told++
 			}
 			if f.told == toldBeats {
-				_ = f.supervisor.Kill() // the rest is takeOver's
+				f.supervisor.Kill() // the rest is takeOver's
 			}
 		case <-ended:
 			return f.commandEnded(process, code)
@@ -185,27 +189,29 @@ func (f *front) startSupervisor(initSocket *os.File) error {
 		return err
 	}
 	defer theirs.Close()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = []string{f.o.SupervisorName}
-	cmd.ExtraFiles = []*os.File{theirs, initSocket} // ControlFD, InitFD
-	cmd.Dir = "/"                                   // holds no directory of the user's busy
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	program := orphan.Program{
+		Path:  "/proc/self/exe",
+		Argv:  []string{f.o.SupervisorName, strconv.Itoa(os.Getpid())}, // the second one for package kin, and for people
+		Dir:   "/",                                                     // holds no directory of the user's busy
+		Files: []*os.File{nil, nil, nil, ControlFD: theirs, InitFD: initSocket},
+	}
+	program.Env = (&exec.Cmd{Dir: program.Dir}).Environ()
 	if path := os.Getenv("MIRRORD_SUPERVISOR_LOG"); path != "" { // crashes of the supervisor go there
 		log, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		if err != nil {
 			return failure.Wrap(err, "supervisor-log", "the file that MIRRORD_SUPERVISOR_LOG names cannot be opened", "unset MIRRORD_SUPERVISOR_LOG")
 		}
 		defer log.Close()
-		cmd.Stderr = log
+		program.Files[syscall.Stderr] = log
 	}
-	if err := cmd.Start(); err != nil {
+	process, err := orphan.Start(program)
+	if err != nil {
 		ours.Close()
 		return failure.Wrap(err, "no-supervisor", "mirrord could not start its second process", "look at your limits: ulimit -u")
 	}
-	go cmd.Wait() // it outlives us; a zombie it must not be while we run
-	f.supervisor, f.control = cmd.Process, ours
+	f.supervisor, f.control = process, ours
 	return ours.Send(control.Message{Start: &control.Start{
-		Argv: f.o.Argv, Env: f.o.Env, Dir: f.o.Dir, UID: os.Getuid(), GID: os.Getgid(), Options: f.o.Config,
+		Argv: f.o.Argv, Env: f.o.Env, Dir: f.o.Dir, Front: os.Getpid(), UID: os.Getuid(), GID: os.Getgid(), Options: f.o.Config,
 		Learn: f.o.Learn, LearnFile: f.o.LearnFile}})
 }
 
@@ -246,13 +252,14 @@ func (f *front) take(m control.Message) {
 func (f *front) beat() {
 	if f.unheard++; f.unheard == silentBeats && !f.released {
 		f.o.Show(event.Event{Level: event.Warning, Code: "supervisor-silent",
-			Text: fmt.Sprintf("mirrord's supervisor (process %d) does not answer: it is stopped, or the machine is very busy; what needs the target waits for it", f.supervisor.Pid)})
+			Text: fmt.Sprintf("mirrord's supervisor (process %d) does not answer: it is stopped, or the machine is very busy; what needs the target waits for it", f.supervisor.PID())})
 	}
 }
 
 // commandEnded hands over to the supervisor, or finds out why the command
 // never ran.
 func (f *front) commandEnded(process *sandbox.Process, code int) (int, error) {
+	died := code > 128 && f.supervisor.Ended() // by who ends the processes of a session without a supervisor
 	gone := false
 	if !f.running && code <= 128 {
 		// The sandbox could not be made: the supervisor knows the reason.
@@ -263,6 +270,9 @@ func (f *front) commandEnded(process *sandbox.Process, code int) (int, error) {
 		gone = !f.until(releaseTime, func() bool { return f.failed != nil || f.released })
 	}
 	if gone && f.failed == nil && (f.gone || !f.joined) { // one that is silent serves others
+		if died && f.gone && f.running {
+			return 0, f.lost(process)
+		}
 		f.takeOver(process)
 	}
 	if !f.running && f.failed == nil && !interrupted(code) {
@@ -323,7 +333,7 @@ func (f *front) takeOver(process *sandbox.Process) {
 	if f.unheard >= silentBeats {
 		text = "mirrord's supervisor does not answer and was killed, now that the command has ended"
 	}
-	_ = f.supervisor.Kill()
+	f.supervisor.Kill()
 	for _, why := range f.leave(process) {
 		text += "; " + why
 	}
@@ -332,17 +342,23 @@ func (f *front) takeOver(process *sandbox.Process) {
 
 // orphaned is the end of a session whose supervisor died.
 func (f *front) orphaned(process *sandbox.Process, ended chan struct{}) (int, error) {
+	process.Kill()
+	lost := f.lost(process)
+	<-ended
+	return 0, lost
+}
+
+// lost cleans up after a supervisor that has died, and says so.
+func (f *front) lost(process *sandbox.Process) *failure.Error {
 	lost := &failure.Error{Code: "supervisor-lost", What: "mirrord's supervisor has ended unexpectedly, and the command with it",
 		Why: "it was killed, or it crashed", Do: "start again; if it happens again, set MIRRORD_SUPERVISOR_LOG=FILE and look there"}
 	if !f.running {
 		lost.What = "mirrord's supervisor has ended unexpectedly, before the command could run"
 	}
-	process.Kill()
 	for _, why := range f.leave(process) {
 		lost.Why += "; " + why
 	}
-	<-ended
-	return 0, lost
+	return lost
 }
 
 // leave sees to it that nothing of a session is left whose supervisor is gone,

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/control"
+	"github.com/mirrord-go/mirrord/internal/local/orphan"
 	"github.com/mirrord-go/mirrord/internal/local/roster"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
 )
@@ -27,11 +28,8 @@ func Join(o Options, door Door) (int, error) {
 	f := newFront(o)
 	defer f.beats.Stop()
 	defer door.Inside.Close()
-	var err error
-	if f.supervisor, err = os.FindProcess(door.Supervisor); err != nil { // never, on Linux
-		door.Conn.Close()
-		return 0, err
-	}
+	f.supervisor = orphan.Find(door.Supervisor)
+	defer f.supervisor.Close()
 	f.joined = true
 	process, initSocket, err := sandbox.Enter(door.Inside, door.Own)
 	if err != nil {

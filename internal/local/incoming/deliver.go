@@ -64,31 +64,27 @@ func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
 		p.o.Emit(event.Event{Level: event.Detail, Code: "delivered", Flow: "incoming", Text: fmt.Sprintf("%v is connected to port %d", a.client, a.port),
 			Facts: map[string]string{"port": fmt.Sprint(a.port), "client": a.client.String()}})
 	}
-	if s, ok := far.(*link.Stream); ok {
-		far = taken{s}
-	}
 	if a.copied {
 		_, _ = relay.Drain(ctx, p.o.Relayed, near, far)
 		return
 	}
+	if s, ok := far.(*link.Stream); ok {
+		t := p.taken(ctx, s, near)
+		defer t.forget()
+		far = t
+	}
 	_, _ = relay.Join(ctx, p.o.Relayed, far, near)
 }
 
-// taken is a connection that the program has: whatever it ends with, it was not
-// refused.
-type taken struct{ *link.Stream }
-
-// Reset is that of the stream, but for the errnos that mean a refusal.
-func (t taken) Reset(errno syscall.Errno) error {
-	if errno == syscall.ECONNREFUSED || errno == syscall.EAGAIN {
-		errno = syscall.ECONNRESET
-	}
-	return t.Stream.Reset(errno)
+// delivered is a connection to the program.
+type delivered interface {
+	net.Conn
+	CloseWrite() error
 }
 
 // dial tries the ways to each listener of the port, the likeliest first. The
 // error is that of the first try.
-func (p *Ports) dial(ctx context.Context, a arrival) (relay.Conn, error) {
+func (p *Ports) dial(ctx context.Context, a arrival) (delivered, error) {
 	ctx, cancel := context.WithTimeout(ctx, deliverTime)
 	defer cancel()
 	var first error
@@ -96,7 +92,7 @@ func (p *Ports) dial(ctx context.Context, a arrival) (relay.Conn, error) {
 		for _, try := range p.o.Host.Reach(a.client, l) {
 			c, err := p.o.Dial(ctx, try)
 			if err == nil {
-				if conn, ok := c.(relay.Conn); ok {
+				if conn, ok := c.(delivered); ok {
 					return conn, nil
 				}
 				c.Close()

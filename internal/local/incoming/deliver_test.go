@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -231,6 +232,60 @@ func TestRefused(t *testing.T) {
 				t.Errorf("the client reads %v, want %v", err, want)
 			}
 			within(t, "the end of the delivery", done)
+		})
+	}
+}
+
+// queued is a Peer that has ended in the queue of a listener, or has not.
+type queued struct {
+	yes              bool
+	found, forgotten atomic.Bool
+}
+
+func (o *queued) Find()                           { o.found.Store(true) }
+func (o *queued) Unaccepted(context.Context) bool { return o.yes }
+func (o *queued) Forget()                         { o.forgotten.Store(true) }
+
+// What has ended in a listener's queue was refused, unless something was heard
+// of it.
+func TestUnaccepted(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		yes, speaks bool
+		want        syscall.Errno
+	}{
+		{"in the queue", true, false, syscall.ECONNREFUSED},
+		{"accepted", false, false, syscall.ECONNRESET},
+		{"answered", true, true, syscall.ECONNRESET},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := setUp(t, protocol.ModeSteal)
+			o := &queued{yes: c.yes}
+			b.o.Follow = func(_, to netip.AddrPort) Peer { return o }
+			agent, app, done := arrive(t, b, t.Context(), protocol.ModeSteal)
+			agent.Write([]byte("a request"))
+			if _, err := io.ReadFull(app, make([]byte, 9)); err != nil {
+				t.Fatal(err)
+			}
+			if !o.found.Load() {
+				t.Error("nobody looked for the program's side before it was told something")
+			}
+			if c.speaks {
+				app.Write([]byte("a"))
+				if _, err := io.ReadFull(agent, make([]byte, 1)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			app.SetLinger(0)
+			app.Close()
+			var reset *link.ResetError
+			if _, err := agent.Read(make([]byte, 1)); !errors.As(err, &reset) || reset.Errno != c.want {
+				t.Errorf("the client reads %v, want %v", err, c.want)
+			}
+			within(t, "the end of the delivery", done)
+			if !o.forgotten.Load() {
+				t.Error("the program's side was not forgotten")
+			}
 		})
 	}
 }

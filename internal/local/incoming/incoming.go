@@ -44,6 +44,12 @@ type Options struct {
 	// Dial makes one attempt to connect into the sandbox. The connection has a
 	// CloseWrite.
 	Dial func(ctx context.Context, a Attempt) (net.Conn, error)
+	// Follow looks after the program's side of a connection that Dial has made,
+	// from one address to another. Optional.
+	Follow func(from, to netip.AddrPort) Peer
+	// Try gives a command that sends the target a request at a port which the
+	// filter matches; "" if there is none. Optional.
+	Try func(port uint16) string
 	// Listen opens a listener on this machine; net.Listen in the product.
 	Listen func(network, address string) (net.Listener, error)
 	Emit   event.Sink
@@ -214,6 +220,12 @@ func (p *Ports) begin(ctx context.Context, l *listener) error {
 	l.publication = sh
 	if fresh || began {
 		p.tell(l, began)
+	}
+	if fresh && l.Filter != "" && p.o.Try != nil && l.subscribed.value.given() {
+		if command := p.o.Try(l.Target); command != "" {
+			p.o.Emit(event.Event{Level: event.Info, Code: "try", Flow: "incoming", Text: "a request that comes here: " + command,
+				Facts: map[string]string{"port": fmt.Sprint(l.Target), "command": command}})
+		}
 	}
 	return nil
 }

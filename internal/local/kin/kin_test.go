@@ -266,9 +266,35 @@ func begin(t *testing.T, role string, sayings int) map[string]said {
 	return found
 }
 
+// beginAs starts a listener with other arguments, which is a child of this
+// process.
+func beginAs(t *testing.T, argv []string) (s said) {
+	t.Helper()
+	cmd := inRole("listener")
+	cmd.Args = argv
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stdin.Close(); cmd.Wait() })
+	if err := json.NewDecoder(out).Decode(&s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func TestFamily(t *testing.T) {
 	leak.Check(t)
 	editor, stranger := begin(t, "parent", 3), begin(t, "listener", 1)
+	adopted := beginAs(t, []string{os.Args[0], strconv.Itoa(editor["command"].PID)})
+	unknown := beginAs(t, []string{os.Args[0], strconv.Itoa(1 << 30)})
 	f := Of(editor["command"].PID)
 	own, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -284,6 +310,8 @@ func TestFamily(t *testing.T) {
 	}{
 		{"the editor, on ::1", editor["parent"], Listener{self, editor["parent"].PID, true}, true},
 		{"what it has started", editor["listener"], Listener{self, editor["listener"].PID, true}, true},
+		{"a supervisor of what it has started", adopted, Listener{self, adopted.PID, true}, true},
+		{"a supervisor whose front has ended", unknown, Listener{self, unknown.PID, false}, true},
 		{"a stranger", stranger["listener"], Listener{self, stranger["listener"].PID, false}, true},
 		{"this process itself", said{os.Getpid(), own.Addr().String()}, Listener{}, false},
 		{"nobody", said{0, "127.0.0.1:1"}, Listener{}, false},

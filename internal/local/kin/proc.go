@@ -64,7 +64,10 @@ func accepts(local, at netip.AddrPort) bool {
 }
 
 // processes is the process table; the names of files are told for uid's only.
+// Supervisors of other sessions count as children of their fronts.
 func processes(uid int) (all []Process) {
+	self, _ := os.Executable() // found, or nobody goes by that name
+	own := filepath.Base(self)
 	names, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range names {
 		b, err := os.ReadFile(filepath.Join(dir, "status"))
@@ -80,10 +83,43 @@ func processes(uid int) (all []Process) {
 			if file, err := os.Readlink(filepath.Join(dir, "exe")); err == nil {
 				p.Name = filepath.Base(strings.TrimSuffix(file, " (deleted)"))
 			}
+			if p.Name == own {
+				argv, _ := CommandLine(p.PID)
+				if front := frontOf(argv, os.Args[0]); front > 0 && !older(p.PID, front) {
+					p.Parent = front
+				}
+			}
 		}
 		all = append(all, p)
 	}
 	return all
+}
+
+// frontOf gives whom a process belongs to that goes by our own name: it is the
+// supervisor of another session, nobody's child, and names its front. 0: it is
+// none.
+func frontOf(argv []string, name string) int {
+	if len(argv) != 2 || argv[0] != name {
+		return 0
+	}
+	front, _ := strconv.Atoi(argv[1])
+	return front
+}
+
+// older reports whether a process was started before another one, which has then
+// got its id after somebody else.
+func older(pid, than int) bool {
+	a, aerr := startTicks(pid)
+	b, berr := startTicks(than)
+	return aerr != nil || berr != nil || a < b
+}
+
+func startTicks(pid int) (uint64, error) {
+	s, err := startTime(pid)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseUint(s, 10, 64)
 }
 
 // parseStatus reads /proc/PID/status.

@@ -97,14 +97,7 @@ func (w *watch) command(ctx context.Context, notify *os.File, all *tree.Tree) er
 	if w.unix != nil {
 		w.unix.last(ctx)
 	}
-	late, cancel := context.WithTimeout(ctx, closeTime)
-	defer cancel()
-	for _, e := range w.reg.of(w) { // their end is told a moment later
-		select {
-		case <-e.over:
-		case <-late.Done():
-		}
-	}
+	w.awaitClosed(ctx, w.reg.of(w), closeTime) // their end is told a moment later
 	return nil
 }
 

@@ -17,6 +17,8 @@ type socket struct {
 	addr   netip.AddrPort
 	cookie uint64 // SO_COOKIE
 	inode  uint32
+	peer   uint16 // port at the other side; 0: there is none
+	state  uint8
 }
 
 // States of a socket, as a mask (enum in net/tcp_states.h). Unconnected UDP
@@ -24,15 +26,25 @@ type socket struct {
 const (
 	stateClose       = 7
 	stateEstablished = 1
+	stateSynReceived = 3
 	stateListen      = 10
 )
+
+// statesConnected are those of a TCP socket that has a peer, to SYN_RECV.
+var statesConnected = []int{1, 2, 3, 4, 5, 8, 9, 11, 12}
 
 const (
 	sockDiagByFamily = 20 // SOCK_DIAG_BY_FAMILY
 	requestSize      = 56 // struct inet_diag_req_v2
 	messageSize      = 72 // struct inet_diag_msg
 
+	// Offsets in struct inet_diag_req_v2, and INET_DIAG_NOCOOKIE twice.
+	requestStates = 4
+	requestID     = 8 // struct inet_diag_sockid
+	noCookie      = ^uint64(0)
+
 	// Offsets in struct inet_diag_msg (linux/inet_diag.h).
+	offsetState  = 1
 	offsetSport  = 4
 	offsetDport  = 6
 	offsetSrc    = 8
@@ -62,35 +74,69 @@ func (b *Box) dump(proto int, states ...int) ([]socket, error) {
 }
 
 func dumpFamily(fd int, family, proto byte, states []int, all []socket) ([]socket, error) {
-	ne := binary.NativeEndian
-	req := make([]byte, unix.NLMSG_HDRLEN+requestSize)
-	ne.PutUint32(req, uint32(len(req)))
-	ne.PutUint16(req[4:], sockDiagByFamily)
-	ne.PutUint16(req[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	body := req[unix.NLMSG_HDRLEN:]
-	body[0], body[1] = family, proto
 	var mask uint32
 	for _, s := range states {
 		mask |= 1 << s
 	}
-	ne.PutUint32(body[4:], mask)
-	if err := unix.Sendto(fd, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	req, body := diagRequest(unix.NLM_F_DUMP, family, proto)
+	binary.NativeEndian.PutUint32(body[requestStates:], mask)
+	if err := ask(fd, req); err != nil {
 		return nil, err
 	}
 	buf := make([]byte, 32<<10)
+	for {
+		found, done, err := receivePart(fd, buf)
+		all = append(all, found...)
+		if err != nil || done {
+			return all, err
+		}
+	}
+}
+
+// diagRequest begins a request; body is the part of it that says what for.
+func diagRequest(flags uint16, family, proto byte) (req, body []byte) {
+	ne := binary.NativeEndian
+	req = make([]byte, unix.NLMSG_HDRLEN+requestSize)
+	ne.PutUint32(req, uint32(len(req)))
+	ne.PutUint16(req[4:], sockDiagByFamily)
+	ne.PutUint16(req[6:], unix.NLM_F_REQUEST|flags)
+	body = req[unix.NLMSG_HDRLEN:]
+	body[0], body[1] = family, proto
+	return req, body
+}
+
+// diagConnection asks for the one TCP socket that is connected from local to
+// remote.
+func diagConnection(local, remote netip.AddrPort) []byte {
+	family := byte(unix.AF_INET)
+	if local.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	req, body := diagRequest(0, family, unix.IPPROTO_TCP)
+	be := binary.BigEndian
+	be.PutUint16(body[requestID:], local.Port())
+	be.PutUint16(body[requestID+2:], remote.Port())
+	copy(body[requestID+4:], local.Addr().AsSlice())
+	copy(body[requestID+20:], remote.Addr().AsSlice())
+	binary.NativeEndian.PutUint64(body[requestID+40:], noCookie)
+	return req
+}
+
+func ask(fd int, req []byte) error {
+	return unix.Sendto(fd, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+}
+
+// receivePart takes one datagram of an answer into buf.
+func receivePart(fd int, buf []byte) (found []socket, done bool, err error) {
 	for {
 		n, _, err := unix.Recvfrom(fd, buf, 0)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
-		found, done, err := parseSockets(buf[:n])
-		all = append(all, found...)
-		if err != nil || done {
-			return all, err
-		}
+		return parseSockets(buf[:n])
 	}
 }
 
@@ -136,13 +182,15 @@ func parseSocket(b []byte) socket {
 		addr:   netip.AddrPortFrom(ip, binary.BigEndian.Uint16(b[offsetSport:])),
 		cookie: binary.NativeEndian.Uint64(b[offsetCookie:]),
 		inode:  binary.NativeEndian.Uint32(b[offsetInode:]),
+		peer:   binary.BigEndian.Uint16(b[offsetDport:]),
+		state:  b[offsetState],
 	}
 }
 
 // events calls on for each destroyed socket that the events socket reports,
 // until it is closed (nil) or fails. lost is called when the kernel had to drop
 // some.
-func (b *Box) events(label handoff.Label, on func(cookie uint64), lost func()) error {
+func (b *Box) events(label handoff.Label, on func(socket), lost func()) error {
 	rc, err := b.files[label].SyscallConn()
 	if err != nil {
 		return err
@@ -171,7 +219,7 @@ func (b *Box) events(label handoff.Label, on func(cookie uint64), lost func()) e
 			return err
 		}
 		for _, s := range found {
-			on(s.cookie)
+			on(s)
 		}
 	}
 }

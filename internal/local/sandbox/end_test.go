@@ -149,6 +149,7 @@ func TestHelperStopped(t *testing.T) {
 func TestSupervisorAndHelper(t *testing.T) {
 	for name, sig := range map[string]unix.Signal{"killed": unix.SIGKILL, "stopped": unix.SIGSTOP, bareRoot: unix.SIGKILL} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it is the front's patience that they wait for
 			uid := userUID
 			if name == bareRoot {
 				uid = 0

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/netip"
@@ -45,10 +46,11 @@ const (
 
 	virtioHeader, etherHeader = 10, 14 // before each packet of the device
 
-	// With the race detector every program would wait a second at its end; the
-	// helper, which has no such variable, does.
+	// With the race detector every program would wait a second at its end.
 	quickExit = "GORACE=atexit_sleep_ms=0"
-	raceExit  = 2 * time.Second
+	slack     = 2 * time.Second // of a busy machine
+
+	variants = 7 // of a session, by asBoth and overBoth
 
 	// patience bounds every wait; nothing comes near it.
 	patience = 20 * time.Second
@@ -128,6 +130,11 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+	}
+	// A session mostly waits for its processes: all variants of a test at once.
+	if err := flag.Set("test.parallel", strconv.Itoa(variants)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 	code := m.Run()
 	if path, err := testBinary(); err == nil {
@@ -414,6 +421,8 @@ func obey(r *reporter, b *Box, endTree func(context.Context) error, o order, rel
 			return
 		}
 		r.say(event{Name: "dialed", Text: strings.TrimSpace(line)})
+	case "follow":
+		r.say(follow(r, b, o))
 	case "packet":
 		device, address := b.Device()
 		head := make([]byte, virtioHeader)
@@ -679,7 +688,7 @@ func (r *run) clean() {
 	}
 	if r.ns != 0 {
 		pids := inNamespace(r.ns)
-		for end := time.Now().Add(5 * raceExit); len(pids) > 0 && time.Now().Before(end); pids = inNamespace(r.ns) {
+		for end := time.Now().Add(5 * slack); len(pids) > 0 && time.Now().Before(end); pids = inNamespace(r.ns) {
 			time.Sleep(5 * time.Millisecond) // the helper is on its way
 		}
 		if len(pids) > 0 {
@@ -830,7 +839,7 @@ func inNamespace(ino int) (pids []int) {
 // vanish waits until nobody is left in the sandbox.
 func (r *run) vanish(limit time.Duration) {
 	r.t.Helper()
-	for end := time.Now().Add(limit + raceExit); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(limit + slack); ; time.Sleep(10 * time.Millisecond) {
 		pids := inNamespace(r.ns)
 		if len(pids) == 0 {
 			return

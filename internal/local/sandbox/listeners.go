@@ -154,6 +154,18 @@ func (r *registry) of(by *watch) []*entry {
 	return all
 }
 
+// all lists what is known of a protocol.
+func (r *registry) all(proto int) (all []*entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.known {
+		if e.Proto == proto {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
 // cookies lists what is known of some protocols.
 func (r *registry) cookies(protos ...int) []uint64 {
 	r.mu.Lock()

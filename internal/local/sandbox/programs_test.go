@@ -37,6 +37,8 @@ func program(name string) int {
 		err = listenRaw(os.Args[1], os.Args[2])
 	case "sockets":
 		err = socketsProgram(os.Args[1:])
+	case "leave":
+		err = leaveProgram(os.Args[1], os.Args[2])
 	case "udp":
 		err = udpProgram(os.Args[1])
 	case "send":

@@ -74,7 +74,8 @@ type Box struct {
 	notify  *os.File      // nil: there is no filter, look for listeners
 
 	helper  *helper
-	dumping sync.Mutex // one dump at a time
+	dumping sync.Mutex // one request at a time
+	peers   *peers
 	done    chan struct{}
 	joined  chan *Command // to Hold
 }
@@ -90,7 +91,7 @@ func Attach(ctx context.Context, sock *os.File, spec handoff.Spec, o Options) (*
 	if err != nil {
 		return nil, err
 	}
-	b := &Box{conn: conn, kept: len(spec.Argv) == 0, files: map[handoff.Label]*os.File{}, started: make(chan struct{}), done: make(chan struct{}), joined: make(chan *Command)}
+	b := &Box{conn: conn, kept: len(spec.Argv) == 0, files: map[handoff.Label]*os.File{}, started: make(chan struct{}), done: make(chan struct{}), joined: make(chan *Command), peers: newPeers()}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := b.attach(&spec, o); err != nil {

@@ -36,7 +36,8 @@ type Hooks struct {
 	// Unix is about unix sockets; nil: they are all this machine's.
 	Unix *Unix
 	// Socket tells that a process asks for a socket of a kind that no session
-	// carries ("raw", "SCTP", …); the kernel answers it. It must not wait.
+	// carries ("raw", "SCTP", …; "raw ICMP" where the kernel refuses it), or for an
+	// option of sockets ("SO_MARK", …); the kernel answers it. It must not wait.
 	// Optional.
 	Socket func(kind string, pid int)
 }
@@ -78,6 +79,7 @@ func (b *Box) Watch(ctx context.Context, hooks Hooks) error {
 	if w.unix != nil {
 		w.unix.last(ctx)
 	}
+	w.awaitUnaccepted(ctx)
 	cancel()
 	for _, cookie := range w.reg.cookies(unix.IPPROTO_TCP, unix.IPPROTO_UDP) { // whose event has not come yet
 		w.closed(cookie)
@@ -170,7 +172,7 @@ func (w *watch) begin(ctx context.Context, c *call) func() answer {
 		}
 		return nil
 	}
-	if c.Data.NR == unix.SYS_SOCKET {
+	if c.Data.NR == unix.SYS_SOCKET || c.Data.NR == unix.SYS_SETSOCKOPT {
 		w.tellKind(c)
 		return nil
 	}
@@ -396,13 +398,25 @@ func waitReadable(f *os.File) error {
 // watchDestroyed withdraws what the kernel has destroyed. It ends with the
 // events socket's deadline.
 func (w *watch) watchDestroyed(label handoff.Label, proto int) {
-	_ = w.b.events(label, w.closed, func() { w.resync(proto) })
+	_ = w.b.events(label, func(s socket) { w.b.peers.destroyed(s); w.closed(s.cookie) }, func() { w.resync(proto) })
 }
 
 func (w *watch) closed(cookie uint64) {
 	w.any.take(cookie)
 	if e := w.reg.destroyed(cookie); e != nil {
 		w.tellClosed(e)
+	}
+}
+
+// awaitClosed waits until the end of listeners has been told, for limit at most.
+func (w *watch) awaitClosed(ctx context.Context, all []*entry, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for _, e := range all {
+		select {
+		case <-e.over:
+		case <-ctx.Done():
+		}
 	}
 }
 

@@ -124,3 +124,21 @@ func TestFilterOfSockets(t *testing.T) {
 		}
 	}
 }
+
+// Of the options of sockets it sends those that mean something to this machine's
+// kernel only.
+func TestFilterOfOptions(t *testing.T) {
+	for _, c := range []struct {
+		level, option uint32
+		want          bool
+	}{
+		{unix.SOL_SOCKET, unix.SO_MARK, true}, {unix.SOL_IP, unix.IP_TRANSPARENT, true}, {unix.SOL_IPV6, unix.IPV6_TRANSPARENT, true},
+		{unix.SOL_SOCKET, unix.SO_REUSEADDR, false}, {unix.SOL_IP, unix.SO_MARK, false}, {unix.SOL_SOCKET, unix.IP_TRANSPARENT, false}, {unix.SOL_TCP, unix.TCP_NODELAY, false},
+	} {
+		for goarch, at := range map[string][2]uint32{"amd64": {54, unix.AUDIT_ARCH_X86_64}, "arm64": {208, unix.AUDIT_ARCH_AARCH64}} {
+			if got := evaluate(t, filter(goarch, false), at[0], at[1], 3, c.level, c.option) == retUserNotif; got != c.want {
+				t.Errorf("%s: setsockopt(3, %d, %d): sent %v, want %v", goarch, c.level, c.option, got, c.want)
+			}
+		}
+	}
+}

@@ -24,8 +24,10 @@ const (
 	retUserNotif = 0x7fc00000
 
 	offsetNR, offsetArch = 0, 4 // in struct seccomp_data
-	// Of the arguments the low halves, little endian.
+	// Of the arguments the low halves, little endian: those of socket(2), and those
+	// of setsockopt(2).
 	offsetDomain, offsetType, offsetProtocol = 16, 24, 32
+	offsetLevel, offsetOption                = 24, 32
 )
 
 // connect is connect(2) by architecture.
@@ -33,17 +35,17 @@ var connect = map[string]uint32{"amd64": 42, "arm64": 203}
 
 // filter is the program that sends the calls which can make a listener to the
 // supervisor and lets all others pass: listen, bind, and io_uring_setup, whose
-// operations no filter sees; and socket for what no session carries. Programs
+// operations no filter sees; and socket and setsockopt for what no session carries. Programs
 // with another set of numbers (32 bit) are sent too, where they could make one;
 // the supervisor tells by the architecture. With connects it sends connect(2)
 // too, of this architecture only.
 func filter(goarch string, connects bool) []unix.SockFilter {
-	arch, socket := uint32(unix.AUDIT_ARCH_X86_64), uint32(41)
+	arch, socket, setsockopt := uint32(unix.AUDIT_ARCH_X86_64), uint32(41), uint32(54)
 	foreign := []uint32{102, 363} // i386: socketcall, listen
 	native := []uint32{50, 49, 425,
 		0x40000000 | 50} // x32: listen
 	if goarch == "arm64" {
-		arch, socket = unix.AUDIT_ARCH_AARCH64, 198
+		arch, socket, setsockopt = unix.AUDIT_ARCH_AARCH64, 198, 208
 		foreign = []uint32{284} // arm: listen
 		native = []uint32{201, 200, 425}
 	}
@@ -69,6 +71,9 @@ func filter(goarch string, connects bool) []unix.SockFilter {
 		{Code: jeq, K: arch, Jt: uint8(len(others)), Jf: 0},
 	}
 	p = append(append(p, others...), sent(native)...)
+	set := options()
+	p = append(p, unix.SockFilter{Code: jeq, K: setsockopt, Jt: 0, Jf: uint8(len(set))})
+	p = append(p, set...)
 	p = append(p, unix.SockFilter{Code: jeq, K: socket, Jt: 1, Jf: 0}, allow, unix.SockFilter{Code: load, K: offsetDomain})
 	return append(p, sockets()...)
 }
@@ -98,6 +103,22 @@ func sockets() (p []unix.SockFilter) {
 		unix.SockFilter{Code: jeq, K: unix.SOCK_STREAM, Jt: 2, Jf: 0}, unix.SockFilter{Code: jeq, K: unix.SOCK_DGRAM, Jt: 1, Jf: 0}, send,
 		unix.SockFilter{Code: load, K: offsetProtocol})
 	return append(append(p, pass(0, unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6, unix.IPPROTO_MPTCP)...), send)
+}
+
+// options is the part of the filter about setsockopt(2): it sends those that mark
+// packets for this machine's routes and filters, and those that give them
+// others' addresses.
+func options() (p []unix.SockFilter) {
+	const (
+		load = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
+		jeq  = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+		ret  = unix.BPF_RET | unix.BPF_K
+	)
+	for _, o := range [][2]uint32{{unix.SOL_SOCKET, unix.SO_MARK}, {unix.SOL_IP, unix.IP_TRANSPARENT}, {unix.SOL_IPV6, unix.IPV6_TRANSPARENT}} {
+		p = append(p, unix.SockFilter{Code: load, K: offsetLevel}, unix.SockFilter{Code: jeq, K: o[0], Jt: 0, Jf: 3},
+			unix.SockFilter{Code: load, K: offsetOption}, unix.SockFilter{Code: jeq, K: o[1], Jt: 0, Jf: 1}, unix.SockFilter{Code: ret, K: retUserNotif})
+	}
+	return append(p, unix.SockFilter{Code: ret, K: retAllow})
 }
 
 // installFilter puts the filter on this thread and hands its listener to the

@@ -147,10 +147,16 @@ func writeSysctls() {
 	for name, value := range map[string]string{
 		"net/mptcp/enabled":                   "0", // listeners are TCP sockets then, also Go's
 		"net/ipv4/ip_unprivileged_port_start": "0",
-		"net/ipv4/ping_group_range":           "0 2147483647",
 		"net/ipv6/conf/all/disable_ipv6":      "0",
 	} {
 		_ = os.WriteFile("/proc/sys/"+name, []byte(value), 0)
+	}
+	// Who may have sockets for ping (icmp(7)): all groups, or the command's own where
+	// the namespace does not know all; the kernel takes none that it does not know.
+	const groups = "/proc/sys/net/ipv4/ping_group_range"
+	if err := os.WriteFile(groups, []byte("0 2147483647"), 0); err != nil {
+		own := os.Getegid()
+		_ = os.WriteFile(groups, fmt.Appendf(nil, "%d %d", own, own), 0)
 	}
 }
 

@@ -36,8 +36,9 @@ const (
 	EnvGID = "MIRRORD_INIT_GID"
 )
 
-// Device is the name of the sandbox's network device.
-const Device = "tun0"
+// Device is the name of the sandbox's network device: that of nearly every pod's
+// (CNI_IFNAME), for programs that look for it or bind to it (SO_BINDTODEVICE).
+const Device = "eth0"
 
 // Reserved addresses inside the tunnel. 198.18.0.0/15 is for benchmarks and
 // never routed (RFC 2544), fd00:6d69::/64 a unique local prefix. The variables
