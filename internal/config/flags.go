@@ -1,6 +1,10 @@
 package config
 
-import "strings"
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
 
 // Flag is a flag of the command line. It stands for environment variables,
 // which it beats: so the table of keys serves both.
@@ -11,6 +15,8 @@ type Flag struct {
 	// has the variables and their values in Sets instead: "NAME=value".
 	Var  string
 	Sets []string
+	// Form makes the variable's value of the flag's; nil: they are the same.
+	Form func(string) (string, error)
 	// Alone is the value of a flag that may stand alone; "" if it may not.
 	Alone string
 	// Equals: a value is only what follows "=".
@@ -33,6 +39,8 @@ var flagTable = []Flag{
 	{Name: "kubeconfig", Var: "MIRRORD_KUBECONFIG", About: "kubeconfig file (default: as kubectl finds it)"},
 	{Name: "accept-invalid-certificates", Short: "c", Var: "MIRRORD_ACCEPT_INVALID_CERTIFICATES", Alone: "true", Equals: true, About: "do not check the API server's certificate; =true or =false"},
 	{Name: "steal", Sets: []string{"MIRRORD_AGENT_TCP_STEAL_TRAFFIC=true"}, About: "take the target's traffic instead of a copy of it"},
+	{Name: "header", Var: "MIRRORD_HTTP_HEADER_FILTER", Form: headerFilter, About: "only HTTP requests with this header: 'NAME: VALUE', or NAME for any value"},
+	{Name: "path", Var: "MIRRORD_HTTP_PATH_FILTER", Form: pathFilter, About: "only HTTP requests for this path and what is below it"},
 	{Name: "fs-mode", Var: "MIRRORD_FILE_MODE", About: "files: read (default), write, local, local-with-overrides"},
 	{Name: "override-env-vars-include", Short: "s", Var: "MIRRORD_OVERRIDE_ENV_VARS_INCLUDE", About: "take only these variables of the target: A;B*"},
 	{Name: "override-env-vars-exclude", Short: "x", Var: "MIRRORD_OVERRIDE_ENV_VARS_EXCLUDE", About: "take all but these variables of the target: A;B*"},
@@ -64,8 +72,14 @@ type Setting struct {
 }
 
 // Set puts into settings what the flag says when it is given with value; for a
-// flag that takes none value is not looked at.
-func (f *Flag) Set(settings map[string]Setting, value string) {
+// flag that takes none value is not looked at. The error says what is wrong with
+// the value, and nothing is set.
+func (f *Flag) Set(settings map[string]Setting, value string) (err error) {
+	if f.Form != nil && value != "" {
+		if value, err = f.Form(value); err != nil {
+			return err
+		}
+	}
 	if f.Var != "" {
 		settings[f.Var] = Setting{value, f.Name}
 	}
@@ -73,4 +87,34 @@ func (f *Flag) Set(settings map[string]Setting, value string) {
 		name, value, _ := strings.Cut(kv, "=")
 		settings[name] = Setting{value, f.Name}
 	}
+	return nil
+}
+
+// headerFilter is the expression for a header as it stands in a request, whatever
+// the case.
+func headerFilter(header string) (string, error) {
+	name, value, valued := strings.Cut(header, ":")
+	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return !strings.ContainsRune(token, r) }) {
+		return "", fmt.Errorf("it takes 'NAME: VALUE' or NAME, and %q is no name of a header", name)
+	}
+	exp := "^" + regexp.QuoteMeta(name) + ": "
+	if valued {
+		exp += regexp.QuoteMeta(strings.TrimSpace(value)) + "$"
+	}
+	return exp, nil
+}
+
+// token is what names of headers are made of (RFC 9110, 5.6.2).
+const token = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+// pathFilter is the expression for a path and all below it.
+func pathFilter(path string) (string, error) {
+	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "?# ") {
+		return "", fmt.Errorf("it takes a path, which begins with / and has no query; patterns are for feature.network.incoming.http_filter")
+	}
+	exp := "^" + regexp.QuoteMeta(path)
+	if !strings.HasSuffix(path, "/") {
+		exp += "(/|\\?|$)"
+	}
+	return exp, nil
 }

@@ -82,7 +82,9 @@ func (p pair) sources(t *testing.T) Sources {
 		if i < 0 {
 			t.Fatalf("there is no flag %q", name)
 		}
-		flagTable[i].Set(s.Flags, v)
+		if err := flagTable[i].Set(s.Flags, v); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return s
 }

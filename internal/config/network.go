@@ -175,14 +175,27 @@ func (b *builder) httpFilter() *rules.Filter {
 	if len(given) == 0 {
 		return nil
 	}
-	if len(given) > 1 {
-		b.refuse(given[1], "only one filter can be given, and there is %s; put both in \"all_of\" or \"any_of\"", b.about(given[0]))
-		return nil
+	var all []rules.Filter
+	flags := true // in a command line they mean that all of them must match
+	for _, key := range given {
+		all = append(all, b.condition(key))
+		flags = flags && b.values[key].from.flag
 	}
-	v := b.values[given[0]]
+	switch {
+	case len(all) == 1:
+		return &all[0]
+	case flags:
+		return &rules.Filter{AllOf: all}
+	}
+	b.refuse(given[1], "only one filter can be given, and there is %s; put both in \"all_of\" or \"any_of\"", b.about(given[0]))
+	return nil
+}
+
+// condition makes a filter of one of its keys.
+func (b *builder) condition(key string) (f rules.Filter) {
+	v := b.values[key]
 	pattern := &rules.Pattern{Text: v.node.Text, Origin: v.at(v.node)}
-	f := &rules.Filter{}
-	switch strings.TrimPrefix(given[0], section) {
+	switch key[strings.LastIndexByte(key, '.')+1:] {
 	case "header_filter":
 		f.Header = pattern
 	case "path_filter":
@@ -196,7 +209,7 @@ func (b *builder) httpFilter() *rules.Filter {
 		f.AnyOf = b.conditions(v)
 		return f
 	}
-	b.checkFilter(v, v.node, *f)
+	b.checkFilter(v, v.node, f)
 	return f
 }
 

@@ -41,6 +41,7 @@ const layers = `
 
 	# Kernel tools both machines need.
 	NONE < nft, netns, mountinfo, rights < KERNEL;
+	NONE < shell < debugger/launch, local/host, local/demo, local/session; # commands that are printed to be typed
 
 	# The developer's machine: mechanisms, then ways to an agent.
 	WORDS < local/netstack, local/control, local/image, local/kin;
@@ -68,7 +69,8 @@ const layers = `
 	# Composition, and what a person meets.
 	WORDS < local/monitor;
 	rights < local/roster; # where sessions that are kept are found
-	local/control, local/sandbox, local/roster < local/front;
+	NONE < local/orphan; # processes that no walk through a tree of processes finds
+	local/control, local/sandbox, local/roster, local/orphan < local/front;
 	WORDS, rules, local/fusefs < local/learn; # stands around the Tree that is served, whoever made it
 	config, link/resume, link/seal, local/control, local/learn, local/roster, LOCALMECH, LOCALFLOW < local/session;
 	local/sandbox, local/kube < local/doctor; # looks at both without a session

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
@@ -224,4 +226,25 @@ func (i *Incoming) local(l Listener, target uint16) string {
 		return fmt.Sprintf("ports does not have %d", target)
 	}
 	return ""
+}
+
+// Line gives a header, "name: value", with which a request matches, where the
+// filter asks for one header and nothing else, and that in plain text; else "".
+func (f Filter) Line() string {
+	if f.Header == nil {
+		return ""
+	}
+	plain, err := regexp.Compile(strings.TrimSuffix(strings.TrimPrefix(f.Header.Text, "^"), "$"))
+	if err != nil {
+		return ""
+	}
+	line, whole := plain.LiteralPrefix()
+	name, value, ok := strings.Cut(line, ": ")
+	if !whole || !ok || name == "" || strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return ""
+	}
+	if value == "" {
+		value = "any"
+	}
+	return name + ": " + value
 }

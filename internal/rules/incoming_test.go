@@ -186,3 +186,17 @@ func TestWrongIncoming(t *testing.T) {
 		t.Errorf("two ports onto one: got %v", err)
 	}
 }
+
+func TestLine(t *testing.T) {
+	for _, c := range []struct{ header, want string }{
+		{"x-user: me", "x-user: me"}, {"^x-user: me$", "x-user: me"}, {`^X-User: a\+b$`, "X-User: a+b"}, {"^x-user: ", "x-user: any"},
+		{"x-user: (me|you)", ""}, {"x-user", ""}, {"x-user: m.", ""}, {`x-user: me\$`, ""}, {"(?!x)y", ""}, {"x: \x01", ""}, {": x", ""},
+	} {
+		if got := (rules.Filter{Header: &rules.Pattern{Text: c.header}}).Line(); got != c.want {
+			t.Errorf("%s: got %q, want %q", c.header, got, c.want)
+		}
+	}
+	if got := (rules.Filter{Path: &rules.Pattern{Text: "/x"}}).Line(); got != "" {
+		t.Errorf("a path: got %q", got)
+	}
+}

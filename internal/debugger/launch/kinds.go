@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"hash/fnv"
 	"path"
-	"slices"
 	"strings"
 
 	"github.com/mirrord-go/mirrord/internal/config/document"
+	"github.com/mirrord-go/mirrord/internal/shell"
 )
 
 // node: js-debug reaches its program by a socket with a path, and by variables.
@@ -52,9 +52,9 @@ func (w *rewriting) nodeTerminal() error {
 	if w.already(first) {
 		return nil
 	}
-	front := quoteAll(w.command())
+	front := shell.Line(w.command()...)
 	if strings.ContainsAny(command, ";&|<>()`\n") || strings.Contains(first, "=") {
-		command = "sh -c " + quote(command)
+		command = "sh -c " + shell.Quote(command)
 	}
 	w.c.Set("command", front+" "+command)
 	return nil
@@ -233,7 +233,7 @@ func (w *rewriting) lldb() error {
 	}
 	created := program
 	if strings.Contains(program, " ") {
-		created = quote(program)
+		created = shell.Quote(program)
 	}
 	h := fnv.New32a()
 	h.Write([]byte(program + text(w.c, "name")))
@@ -265,25 +265,4 @@ func (w *rewriting) java() error {
 	}
 	w.c.Set("javaExec", shim)
 	return nil
-}
-
-// quoteAll makes a line for a shell of words.
-func quoteAll(words []string) string {
-	quoted := slices.Clone(words)
-	for i, word := range words {
-		quoted[i] = quote(word)
-	}
-	return strings.Join(quoted, " ")
-}
-
-// quote makes one word for a shell. Variables of editors, which are filled in
-// before, stay as they are.
-func quote(word string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:=,@%+", r)
-	}
-	if word != "" && !strings.ContainsFunc(word, func(r rune) bool { return !plain(r) }) {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }

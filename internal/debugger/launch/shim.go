@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/mirrord-go/mirrord/internal/config/document"
+	"github.com/mirrord-go/mirrord/internal/shell"
 )
 
 // variable is one of the editor's.
@@ -51,7 +52,7 @@ func (w *rewriting) shim(name, real string, probes []string) (string, error) {
 	plain := *w
 	plain.Args = args
 	content := fmt.Sprintf("#!/bin/sh\n# Runs %s in a session of mirrord; made by mirrord debug-config.\ncase \"${1-}\" in\n%s) exec %s \"$@\" ;;\nesac\nexec %s %s \"$@\"\n",
-		path.Base(real), strings.Join(probes, "|"), quote(real), quoteAll(plain.command()), quote(real))
+		path.Base(real), strings.Join(probes, "|"), shell.Quote(real), shell.Line(plain.command()...), shell.Quote(real))
 	sum := w.hash(content)
 	file := path.Join(w.Storage, name+"-"+sum)
 	if name == "java" { // Java's extension reads the version from the JDK around it

@@ -77,6 +77,9 @@ Without a target the command gets the cluster's network and names only.`,
 	fl.SetInterspersed(false) // flags end at the first positional
 	f.settings = sessionFlags(fl)
 	fl.StringVar(&f.session, "session", "", "join this session, of mirrord session start, which takes a moment; its rules hold")
+	_ = c.RegisterFlagCompletionFunc("session", func(c *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+		return sessionIDs(c, nil, begun)
+	})
 	fl.StringVar(&f.learn, "learn", "", "show at the end which files were remote, missing, slow or refused, and what would change it; --learn=FILE writes it as JSON too")
 	fl.Lookup("learn").NoOptDefVal = learnHere
 	f.loudness(fl)

@@ -92,7 +92,7 @@ func (a *app) explainer(use, short, example string, ask func(context.Context, co
 			return printAnswers(answers, asJSON || output == "json")
 		},
 	}
-	settings = sessionFlags(c.Flags())
+	settings = sessionFlags(c.Flags(), "header") // that of a request
 	c.Flags().BoolVar(&asJSON, "json", false, "print a list of JSON objects")
 	c.Flags().StringVarP(&output, "output", "o", "", "json: the same as --json")
 	return c
@@ -217,7 +217,7 @@ func (a *app) search(cfg config.Config) ([]string, error) {
 
 func (a *app) explainConnect() *cobra.Command {
 	network := "tcp"
-	c := a.explainer("connect {HOST:PORT | unix:/PATH | unix:@NAME}...", "Where a connection goes", "  mirrord explain connect localhost:5432 db.shop:5432\n  mirrord explain connect unix:/var/run/app.sock\n  mirrord explain connect --udp 10.0.0.1:8125",
+	c := a.explainer("connect {HOST:PORT | /PATH | unix:@NAME}...", "Where a connection goes", "  mirrord explain connect localhost:5432 db.shop:5432\n  mirrord explain connect /var/run/app.sock\n  mirrord explain connect --udp 10.0.0.1:8125",
 		func(_ context.Context, cfg config.Config, addresses []string) (all []explain.Answer, err error) {
 			o, err := rules.NewOutgoing(cfg.Outgoing)
 			if err != nil {

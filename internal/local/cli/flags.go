@@ -12,11 +12,14 @@ import (
 
 // sessionFlags adds the flags of a session to fl. What is given on the command
 // line is in the result when fl has been parsed: by the environment variable
-// that the flag stands for.
-func sessionFlags(fl *pflag.FlagSet) map[string]config.Setting {
+// that the flag stands for. The command has flags of its own with the names of
+// those without.
+func sessionFlags(fl *pflag.FlagSet, without ...string) map[string]config.Setting {
 	var all []string
 	for _, f := range config.Flags() {
-		all = append(all, f.Name)
+		if !slices.Contains(without, f.Name) {
+			all = append(all, f.Name)
+		}
 	}
 	return someFlags(fl, all...)
 }
@@ -68,8 +71,7 @@ func (v *flagValue) Set(text string) error {
 		}
 	}
 	v.text = text
-	v.flag.Set(v.settings, text)
-	return nil
+	return v.flag.Set(v.settings, text)
 }
 
 // fillIn gives flags that may stand alone, and do, their value: the library

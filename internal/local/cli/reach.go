@@ -59,7 +59,9 @@ func clusterOptions(version string, cfg config.Config) (kube.Options, error) {
 	}
 	var err error
 	o.Image, err = image.Reference(version)
-	o.Architecture = runtime.GOARCH
+	if len(image.Architectures()) == 1 { // else the image of that name may be for all of them
+		o.Architecture = runtime.GOARCH
+	}
 	return o, err
 }
 

@@ -111,6 +111,8 @@ func (a *app) sessionShow() *cobra.Command {
 		Short:   "Show a session: its commands and what it said last",
 		Example: "  mirrord session show k3vq7a",
 		Args:    cobra.ExactArgs(1),
+
+		ValidArgsFunction: oneSessionID,
 		RunE: func(_ *cobra.Command, args []string) error {
 			asJSON, err := wanted()
 			if err != nil {
@@ -139,6 +141,8 @@ func (a *app) sessionStop() *cobra.Command {
 SIGKILL), the target gets its ports back, the agent is removed. It returns when all of
 that is done.`,
 		Example: "  mirrord session stop k3vq7a",
+
+		ValidArgsFunction: sessionIDs,
 		Args: func(_ *cobra.Command, args []string) error {
 			if all == (len(args) > 0) {
 				return fmt.Errorf("name the sessions to stop, or use --all; mirrord session ls shows them")

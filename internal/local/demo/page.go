@@ -48,16 +48,3 @@ func (p *page) verdict(ok bool, evidence string) {
 	}
 	p.write("    %s %s\n", mark, evidence)
 }
-
-// quote writes a command line as a shell reads it.
-func quote(argv []string) string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=@,+%"
-	var words []string
-	for _, a := range argv {
-		if a == "" || strings.Trim(a, plain) != "" {
-			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
-		}
-		words = append(words, a)
-	}
-	return strings.Join(words, " ")
-}

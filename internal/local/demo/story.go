@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/shell"
 )
 
 const (
@@ -141,7 +142,7 @@ func (s *story) show(args []string) {
 			typed[i] = s.shown
 		}
 	}
-	s.command(quote(typed))
+	s.command(shell.Line(typed...))
 }
 
 // program starts mirrord. The caller waits for it.

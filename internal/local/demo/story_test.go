@@ -17,6 +17,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/leak"
+	"github.com/mirrord-go/mirrord/internal/shell"
 )
 
 // standIn plays the mirrord command without sandbox and agent: enough for the
@@ -176,23 +177,16 @@ func (w writer) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func TestQuote(t *testing.T) {
-	got := quote([]string{"bin/mirrord", "exec", "-t", "process/1", "bash", "-c", "echo $x", "", "it's"})
-	if want := `bin/mirrord exec -t process/1 bash -c 'echo $x' '' 'it'\''s'`; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-}
-
 func TestAskWithProxy(t *testing.T) {
 	for _, name := range []string{"http_proxy", "all_proxy", "ALL_PROXY"} {
 		t.Setenv(name, "")
 	}
 	var s story
-	if got, want := quote(s.ask("http://x/")), "curl --silent --show-error http://x/"; got != want {
+	if got, want := shell.Line(s.ask("http://x/")...), "curl --silent --show-error http://x/"; got != want {
 		t.Errorf("without a proxy: got %s, want %s", got, want)
 	}
 	t.Setenv("http_proxy", "http://192.0.2.1:3128")
-	if got, want := quote(s.ask("http://x/")), "curl --silent --show-error --noproxy '*' http://x/"; got != want {
+	if got, want := shell.Line(s.ask("http://x/")...), "curl --silent --show-error --noproxy '*' http://x/"; got != want {
 		t.Errorf("with one: got %s, want %s", got, want)
 	}
 }

@@ -37,11 +37,11 @@ func (a *Answer) note(text string) {
 // nameServer is the port whose flows the name flow takes.
 const nameServer = 53
 
-// Connect says where a connection to address ("HOST:PORT", or as Unix has it) goes; network is
-// "tcp" or "udp", search the search list of the target as far as it is known.
+// Connect says where a connection to address goes: HOST:PORT, a path, or "unix:"
+// and what Unix takes; network is "tcp" or "udp", search the search list of the target as far as it is known.
 // The code of an address that is none is explain-malformed.
 func Connect(o *rules.Outgoing, search []string, network, address string) (Answer, error) {
-	if name, ok := strings.CutPrefix(address, "unix:"); ok {
+	if name, ok := strings.CutPrefix(address, "unix:"); ok || strings.HasPrefix(address, "/") {
 		return Unix(o, name)
 	}
 	host, port, err := hostPort(address)
@@ -80,7 +80,7 @@ func Unix(o *rules.Outgoing, name string) (Answer, error) {
 	if abstract, ok := strings.CutPrefix(name, "@"); ok {
 		inKernel = "\x00" + abstract
 	} else if !strings.HasPrefix(name, "/") {
-		return Answer{}, failure.Usage("explain-malformed", fmt.Sprintf("%q is no unix socket", "unix:"+name), "mirrord explain connect unix:/var/run/app.sock",
+		return Answer{}, failure.Usage("explain-malformed", fmt.Sprintf("%q is no unix socket", "unix:"+name), "mirrord explain connect /var/run/app.sock",
 			"it is an absolute path, or @ and an abstract name; a program's relative paths begin in its working directory")
 	}
 	d := o.DecideUnix(inKernel)

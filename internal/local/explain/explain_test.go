@@ -114,6 +114,7 @@ func TestConnectToUnixSocket(t *testing.T) {
 	o := must[*rules.Outgoing](t)(rules.NewOutgoing(rules.OutgoingOptions{UnixStreams: []rules.Pattern{pattern("^/run/app"), pattern("^bus$")}}))
 	for _, c := range []struct{ address, where, why string }{
 		{"unix:/run/app.sock", "remote", "KEY in FILE:3"},
+		{"/run/app.sock", "remote", "KEY in FILE:3"},
 		{"unix:/run/other.sock", "local", "no pattern"},
 		{"unix:@bus", "remote", "KEY in FILE:3"},
 		{"unix:@/run/app", "remote", "KEY in FILE:3"},

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
+	"github.com/mirrord-go/mirrord/internal/shell"
 )
 
 // A Cure is what mends a missing piece: one of the three.
@@ -34,28 +35,15 @@ func (c Command) String() string { return c.line("") }
 func (c Command) Sudo() string { return c.line("sudo ") }
 
 func (c Command) line(prefix string) string {
-	words := make([]string, len(c.Argv))
-	for i, w := range c.Argv {
-		words[i] = Quote(w)
-	}
-	text := prefix + strings.Join(words, " ")
+	text := prefix + shell.Line(c.Argv...)
 	if c.Input == "" {
 		return text
 	}
 	var lines []string
 	for l := range strings.Lines(c.Input) {
-		lines = append(lines, Quote(strings.TrimSuffix(l, "\n")))
+		lines = append(lines, shell.Quote(strings.TrimSuffix(l, "\n")))
 	}
 	return `printf '%s\n' ` + strings.Join(lines, " ") + " | " + text
-}
-
-// Quote quotes a word for a shell, if it must be.
-func Quote(s string) string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=:,@%+"
-	if s != "" && strings.Trim(s, plain) == "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // text is what a failure tells to do.
@@ -72,7 +60,7 @@ func (c Cure) text(f Facts) string {
 		}
 		return "on the machine that runs this " + f.Container + ":\n" + strings.Join(lines, "\n")
 	case len(c.Commands) > 0:
-		lines := []string{"let mirrord mend it: sudo " + Quote(f.program()) + " doctor --fix", "or do it yourself:"}
+		lines := []string{"let mirrord mend it: sudo " + shell.Quote(f.program()) + " doctor --fix", "or do it yourself:"}
 		for _, x := range c.Commands {
 			lines = append(lines, "  "+x.Sudo())
 		}

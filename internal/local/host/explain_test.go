@@ -202,12 +202,3 @@ func TestKernel(t *testing.T) {
 		}
 	}
 }
-
-// What is printed for a shell is what would be run.
-func TestQuote(t *testing.T) {
-	for in, want := range map[string]string{"": "''", "a-b_c./=:,@%+": "a-b_c./=:,@%+", "a b": "'a b'", "it's": `'it'\''s'`, "$x": "'$x'", "ü": "'ü'"} {
-		if got := Quote(in); got != want {
-			t.Errorf("%q: got %s, want %s", in, got, want)
-		}
-	}
-}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/mirrord-go/mirrord/internal/local/ids"
+	"github.com/mirrord-go/mirrord/internal/shell"
 )
 
 // Owners is what a user has for showing files with their owners: subordinate
@@ -86,7 +87,7 @@ func (o Owners) cure() Cure {
 		if len(o.Groups) == 0 {
 			args += fmt.Sprintf(" --add-subgids %d-%d", o.free.First, last)
 		}
-		do = append(do, "sudo usermod"+args+" "+Quote(o.User))
+		do = append(do, "sudo usermod"+args+" "+shell.Quote(o.User))
 	}
 	if len(do) == 0 {
 		return Cure{Else: "see docs/hosts.md: owners of files"}

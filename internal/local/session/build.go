@@ -19,6 +19,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
+	"github.com/mirrord-go/mirrord/internal/shell"
 )
 
 // built is what serves the sandbox of a session.
@@ -93,6 +94,8 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 			}
 			return b.stack.Dial(ctx, a.Src, a.Dst)
 		},
+		Try:    s.try,
+		Follow: func(from, to netip.AddrPort) incoming.Peer { return b.box.Follow(from, to) },
 	})
 	watch := b.box.Watch
 	if s.kept != nil {
@@ -170,6 +173,26 @@ func (s *supervisor) host(b *sandbox.Box) (h incoming.Host) {
 	h.Localhost4, h.Localhost6 = b.Localhost()
 	h.Pod4, h.Pod6 = s.podAddrs(s.first.pod)
 	return h
+}
+
+// try gives a command that sends a request with the header that the filter wants
+// to a port of the target, from a session of its own that has nothing but the
+// cluster's network; "" if there is none.
+func (s *supervisor) try(port uint16) string {
+	h := s.cfg.Incoming.HTTP
+	v4, v6 := s.podAddrs(s.first.pod)
+	at := v4
+	if !at.IsValid() {
+		at = v6
+	}
+	if h == nil || h.Filter.Line() == "" || s.cfg.Namespace == "" || !at.IsValid() {
+		return ""
+	}
+	argv := []string{"mirrord", "exec", "-n", s.cfg.Namespace}
+	if s.cfg.Context != "" {
+		argv = append(argv, "--context", s.cfg.Context)
+	}
+	return shell.Line(append(argv, "curl", "-H", h.Filter.Line(), "http://"+netip.AddrPortFrom(at, port).String()+"/")...)
 }
 
 // addrs are a pod's addresses of the families that the session has.

@@ -21,8 +21,12 @@ func TestDebuggers(t *testing.T) {
 	}
 	// A process deep below has its debugger's port on its own command line.
 	child := exec.Command("/bin/sh")
-	child.Args = []string{"dlv", "-c", "read x", "--listen=:4002"}
+	child.Args = []string{"dlv", "-c", "echo; read x", "--listen=:4002"}
 	in, err := child.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := child.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,6 +35,11 @@ func TestDebuggers(t *testing.T) {
 	}
 	defer child.Wait()
 	defer in.Close()
+	// Start returns in the middle of execve(2), which closes descriptors before the
+	// process has its new command line.
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
 	if got, want := d.listener(child.Process.Pid, 4002), "delve"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -57,7 +57,7 @@ func (s *supervisor) handler(b *built, o dns.Options) (h netstack.Handler, err e
 		return h, err
 	}
 	names := dns.New(o)
-	family := kin.Of(os.Getppid()) // the front is this process's parent, and the command's
+	family := kin.Of(s.start.Front)
 	out := &outgoing.Router{
 		Link: s.peer, Translate: s.translate, Names: names.Of, Resolve: names.Resolve, Emit: s.emit, Relayed: s.memory.relayed, Connections: s.memory.outgoing,
 		Debugger: s.debuggers.waits,
@@ -90,8 +90,11 @@ func (s *supervisor) handler(b *built, o dns.Options) (h netstack.Handler, err e
 			}
 			names.UDP(ctx, f, func(ctx context.Context, f dns.UDPFlow, d rules.Decision) { out.CarryUDP(ctx, f, to, d) })
 		},
-		Echo:  func(ctx context.Context, f *netstack.EchoFlow) { out.Ping(ctx, f) },
-		Stray: func(p netstack.Stray) { out.Stray(p.Protocol, s.translate(p.Dst)) },
+		Echo: func(ctx context.Context, f *netstack.EchoFlow) { out.Ping(ctx, f) },
+		Stray: func(p netstack.Stray) {
+			p.Dst = s.translate(p.Dst)
+			out.Stray(outgoing.Stray(p))
+		},
 	}, nil
 }
 
@@ -121,7 +124,14 @@ func (s *supervisor) notCarried() func(kind string, pid int) {
 			return
 		}
 		told[kind+program] = true
+		text := fmt.Sprintf("asks for a socket of kind %s: a session carries TCP, UDP and ping", kind)
+		switch {
+		case kind == "raw ICMP":
+			text += ", and ping by such a socket only for who has CAP_NET_RAW; all have datagram sockets for it"
+		case strings.HasSuffix(kind, "_MARK"), strings.HasSuffix(kind, "_TRANSPARENT"):
+			text = fmt.Sprintf("asks for %s: that holds in the sandbox only, what a session carries leaves the target without", kind)
+		}
 		s.emit(event.Event{Level: event.Info, Code: "socket-kind", Flow: "outgoing", Facts: map[string]string{"kind": kind, "program": program, "pid": fmt.Sprint(pid)},
-			Text: fmt.Sprintf("%s (process %d) asks for a socket of kind %s: a session carries TCP, UDP and ping", program, pid, kind)})
+			Text: fmt.Sprintf("%s (process %d) %s", program, pid, text)})
 	}
 }
