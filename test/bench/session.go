@@ -36,10 +36,7 @@ func (w *world) session(ctx context.Context, l link, pod string, flags ...string
 	}
 	w.later(hired.close)
 	front := fmt.Sprint(hired.cmd.Process.Pid)
-	supervisors := processes(func(pid int, args []string) bool {
-		fields, err := stat(pid)
-		return err == nil && args[0] == "mirrord-supervisor" && fields[1] == front
-	})
+	supervisors := processes(func(_ int, args []string) bool { return slices.Equal(args, []string{"mirrord-supervisor", front}) })
 	now := slices.DeleteFunc(agents(), func(pid int) bool { return slices.Contains(before, pid) })
 	if len(supervisors) != 1 || len(now) != 1 {
 		return nil, fmt.Errorf("a session with pod %s has the supervisors %v and the agents %v, not one of each", pod, supervisors, now)

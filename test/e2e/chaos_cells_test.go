@@ -169,6 +169,8 @@ func matrix() []killed {
 			want: [phases]outcome{own.with(143), left.with(143), left.with(143), own.with(143, 130)}},
 		{name: "front", how: "STOP", pid: front, sig: syscall.SIGSTOP,
 			want: [phases]outcome{paused, paused, paused, frontPaused}},
+		{name: "front with its tree", how: "KILL", act: func(t *testing.T, h *hunted) { killTree(t, h.cmd.Process.Pid) },
+			want: [phases]outcome{gone, gone, gone, gone.with(137, 130)}}, // it may end while the tree is looked for
 
 		{name: "supervisor", how: "KILL", pid: supervisor, sig: syscall.SIGKILL,
 			want: [phases]outcome{failing("supervisor-lost", goneTime, 0), failing("supervisor-lost", goneTime, closedTime), failing("supervisor-lost", goneTime, closedTime), byBoth}},

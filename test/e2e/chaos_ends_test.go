@@ -16,21 +16,26 @@ import (
 func TestChaosLinkEnds(t *testing.T) {
 	const window = 10 * time.Second
 	for _, c := range []struct {
-		name  string
-		short bool
+		name   string
+		short  bool
+		window bool // it is what ends the session
 		// lose takes the link away for good, and says when it can be known.
 		lose  func(t *testing.T, r *relay)
 		bound time.Duration // of the session's end
 		says  []string
 		left  time.Duration // of the agent in the cluster, at most
 	}{
-		{"the window passes", true, func(t *testing.T, r *relay) { r.set(func() { r.closes = true }) },
+		{"the window passes", true, true, func(t *testing.T, r *relay) { r.set(func() { r.closes = true }) },
 			window + 2*time.Second,
 			// The API server cannot be reached: the agent is left to end itself.
 			[]string{"did not come back within 10s", "it ends by itself now"},
 			// Its own window, and what the cluster takes to remove a Job that has ended.
 			window + 10*time.Second + removedWithin + 5*time.Second},
-		{"the agent is stopped", false, func(t *testing.T, _ *relay) {
+		{"the window passes in silence", false, true, func(t *testing.T, r *relay) { r.set(func() { r.stalls = true }) },
+			silenceTime + window + 2*time.Second,
+			[]string{"did not come back within 10s", "it ends by itself now"},
+			silenceTime + window + 10*time.Second + removedWithin + 5*time.Second},
+		{"the agent is stopped", false, false, func(t *testing.T, _ *relay) {
 			for _, pid := range agentProcesses(t) {
 				if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 					t.Fatal(err)
@@ -44,7 +49,7 @@ func TestChaosLinkEnds(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r, kubeconfig := newRelay(t)
 			args := []string{"-t", "pod/app", "--steal", "--kubeconfig", kubeconfig}
-			if c.short {
+			if c.window {
 				args = append(args, "--agent-resume-window", fmt.Sprint(int(window.Seconds())))
 			}
 			s, url, pid := startFamily(t, "8035", args...)
@@ -67,7 +72,7 @@ func TestChaosLinkEnds(t *testing.T) {
 				}
 			}
 			gone(t, pid)
-			if c.short { // from a node, the target has had its port back all the while
+			if c.window { // from a node, the target has had its port back all the while
 				if got := request(t, url); !strings.HasPrefix(got, "remote /x") {
 					t.Errorf("the target's port answers %q", got)
 				}

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -76,9 +78,43 @@ func TestHandback(t *testing.T) {
 					bad = append(bad, q.String())
 				}
 			}
+			unchanged(t, p, goneTime)
 			t.Logf("%d sessions, %d requests, %d of them served here: %d failed inside the program", rounds*len(ends), all, local, inside)
 			if len(bad) > 0 {
 				t.Errorf("%d requests failed that the program never had:\n%s", len(bad), strings.Join(bad[:min(len(bad), 20)], "\n"))
+			}
+		})
+	}
+}
+
+// TestHandbackOfTheQueue kills a program that has a connection in its listener's
+// queue, with a request in it: the target answers that.
+func TestHandbackOfTheQueue(t *testing.T) {
+	const program = `
+import os, select, signal, socket
+ln = socket.create_server(("", int(os.environ["PORT"])))
+p = select.poll()
+p.register(ln, select.POLLIN)
+p.poll()
+os.kill(os.getpid(), signal.SIGKILL)`
+	filter := filepath.Join(w.dir, "work", "queue.json")
+	if err := os.WriteFile(filter, []byte(`{"feature": {"network": {"incoming": {"mode": "steal", "http_filter": {"path_filter": "."}}}}}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p := newPrey(t)
+	for name, args := range map[string][]string{"whole": {"--steal"}, "filtered": {"--config-file", filter}} {
+		t.Run(name, func(t *testing.T) {
+			for range 3 {
+				argv := append([]string{w.mirrord, "exec", "-n", w.namespace, "-t", "pod/" + p.pod}, args...)
+				r := startCommand(t, append(argv, "env", "PORT="+chaosPort, "python3", "-c", program), nil)
+				if !r.stderr.waitFor("port "+chaosPort, runTime) {
+					t.Fatal("the port is not stolen")
+				}
+				out, err := exec.Command("nsenter", "-t", strconv.Itoa(p.client), "--net", "curl", "-sS", "--max-time", "20", "http://"+p.ip+":"+chaosPort+"/").CombinedOutput()
+				if got := strings.TrimSpace(string(out)); err != nil || !strings.HasPrefix(got, "remote") {
+					t.Errorf("the client got %q, %v, want the target's answer", got, err)
+				}
+				r.wait()
 			}
 		})
 	}

@@ -97,15 +97,14 @@ func kill(t *testing.T, p *prey, k killed, ph phase) {
 		_ = syscall.Kill(victim, syscall.SIGCONT)
 	}
 
-	if want.kin {
-		for _, pid := range []int{h.program, h.grandchild} {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-	} else if h.grandchild > 0 && want.codes[0] != 130 {
-		gone(t, h.grandchild)
-	} else if h.grandchild > 0 {
-		_ = syscall.Kill(h.grandchild, syscall.SIGKILL)
-		_ = syscall.Kill(h.program, syscall.SIGKILL)
+	switch {
+	case want.kin:
+		livesOn(t, h, victim, a, ph)
+		h.release()
+	case want.codes[0] != 130 || want.held: // nobody of the session's lives on
+		h.treeGone()
+	default: // whom the command has left lives on, as without mirrord
+		h.release()
 	}
 	clean := want.clean
 	if clean == 0 {
@@ -121,11 +120,7 @@ func kill(t *testing.T, p *prey, k killed, ph phase) {
 	}
 	undisturbed(t, h, k, want, a, struck, bound)
 	if !k.fresh {
-		ctx, cancel := context.WithTimeout(t.Context(), clean)
-		defer cancel()
-		if err := w.cluster.Unchanged(ctx, w.namespace, p.pod, p.before); err != nil {
-			t.Errorf("left in the target: %v", err)
-		}
+		unchanged(t, p, clean)
 	}
 	if k.slow {
 		revive(t)
@@ -162,6 +157,23 @@ func reach(t *testing.T, h *hunted, k killed, ph phase) *asker {
 		}
 	}
 	return nil
+}
+
+// livesOn checks that those whom the command has left live, and serve.
+func livesOn(t *testing.T, h *hunted, victim int, a *asker, ph phase) {
+	t.Helper()
+	if !alive(h.grandchild) {
+		t.Error("the grandchild does not live any more")
+	}
+	if h.program == victim {
+		return
+	}
+	if !alive(h.program) {
+		t.Error("the program does not live any more")
+	}
+	if ph == loaded && !a.seen("local", time.Now(), 10*time.Second) {
+		t.Error("the program does not serve any more")
+	}
 }
 
 // alive tells processes from zombies.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -77,7 +78,18 @@ func TestChaosRandom(t *testing.T) {
 			t.Errorf("a client was disturbed: %v", q)
 		}
 	}
+	unchanged(t, p, goneTime)
 	t.Logf("%d sessions, %d requests: %d failed inside the program that was killed, %d on their way to it", sessions, all, inside, onTheWay)
+}
+
+// unchanged waits until the target's network is as it was before all sessions.
+func unchanged(t *testing.T, p *prey, limit time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	if err := w.cluster.Unchanged(ctx, w.namespace, p.pod, p.before); err != nil {
+		t.Errorf("left in the target: %v", err)
+	}
 }
 
 // near reports whether q was under way when something was killed, or began
@@ -108,6 +120,9 @@ func (h *hunted) finish() (strikes []time.Time) {
 	}
 	h.look()
 	strikes = append(strikes, time.Now())
+	if code := h.cmd.ProcessState.ExitCode(); code == 1 || code < 0 { // it has failed, or was killed: nobody lives on
+		h.treeGone()
+	}
 	h.family()
 	h.release()
 	return strikes

@@ -172,18 +172,41 @@ func (h *hunted) ready() {
 // family finds the program and the grandchild, if they are there: their parent may
 // have been killed before anybody looked.
 func (h *hunted) family() {
+	for pid, line := range h.kin() {
+		switch {
+		case strings.HasSuffix(line, "sleep\x001000\x00"):
+			h.grandchild = pid
+		case strings.HasPrefix(line, "chaos\x00"):
+			h.program = pid
+		}
+	}
+}
+
+// kin gives the processes that live of those that the command and its children
+// have started, by their environment, with their arguments.
+func (h *hunted) kin() map[int]string {
+	all := map[int]string{}
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
-		line, _ := os.ReadFile(dir + "/cmdline")
 		env, _ := os.ReadFile(dir + "/environ")
 		if !strings.Contains(string(env), "HUNTED="+h.log+"\x00") {
 			continue
 		}
-		switch pid, _ := strconv.Atoi(filepath.Base(dir)); {
-		case strings.HasSuffix(string(line), "sleep\x001000\x00"):
-			h.grandchild = pid
-		case strings.HasPrefix(string(line), "chaos\x00"):
-			h.program = pid
+		line, _ := os.ReadFile(dir + "/cmdline")
+		if pid, _ := strconv.Atoi(filepath.Base(dir)); alive(pid) {
+			all[pid] = string(line)
+		}
+	}
+	return all
+}
+
+// treeGone waits until nobody of the session's lives.
+func (h *hunted) treeGone() {
+	h.t.Helper()
+	for end := time.Now().Add(goneTime); len(h.kin()) > 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			h.t.Errorf("of the session's processes there are still: %v", h.kin())
+			return
 		}
 	}
 }
@@ -210,7 +233,7 @@ func (h *hunted) look() {
 	}
 	for pid, line := range args {
 		switch {
-		case parents[pid] == front && strings.HasPrefix(line, "mirrord-supervisor"):
+		case supervises(line, front):
 			h.supervisor = pid
 		case parents[pid] == front && strings.HasPrefix(line, "mirrord-helper"):
 			h.helper = pid

@@ -176,9 +176,7 @@ func TestNodeInspect(t *testing.T) {
 // whole tree is killed, leaves first.
 func TestNodeStop(t *testing.T) {
 	port := freePort(t)
-	// The supervisor is part of the tree: in a cluster its agent ends itself, when
-	// the window has passed.
-	r := start(t, "-t", target(t), "--", "sh", "-c", "node --inspect-brk="+port+" "+debugProgram("app.js")+"; true")
+	r := start(t, "-t", debugged, "--", "sh", "-c", "node --inspect-brk="+port+" "+debugProgram("app.js")+"; true")
 	r.published(port)
 	inspectPort(t, port).hit()
 	killTree(t, r.cmd.Process.Pid)

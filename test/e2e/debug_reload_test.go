@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -23,6 +24,9 @@ func TestReloadersAtWork(t *testing.T) {
 	}{
 		{"node --watch", "version.js", func(_ *testing.T, dir, port string) []string {
 			return []string{"env", "PORT=" + port, "node", "--watch", filepath.Join(dir, "reloaded.js")}
+		}, false},
+		{"nodemon", "version.js", func(t *testing.T, dir, port string) []string {
+			return []string{"env", "PORT=" + port, "NO_UPDATE_NOTIFIER=1", nodeTool(t, "nodemon", "3.1.10"), "--watch", dir, "--signal", "SIGTERM", filepath.Join(dir, "reloaded.js")}
 		}, false},
 		{"air", "version.js", func(t *testing.T, dir, port string) []string {
 			air := goTool(t, "github.com/air-verse/air", "v1.63.0")
@@ -83,6 +87,23 @@ exclude_dir = ["tmp"]
 			r.stop()
 		})
 	}
+}
+
+// nodeTool gives the program of a package of npm's, once for all tests.
+func nodeTool(t testing.TB, name, version string) string {
+	t.Helper()
+	dir := filepath.Join(w.dir, "bin", name)
+	file := filepath.Join(dir, "node_modules", ".bin", name)
+	if _, err := os.Stat(file); err == nil {
+		return file
+	}
+	// No scripts: what is fetched runs as the user, in sessions only.
+	cmd := exec.Command("npm", "install", "--prefix", dir, "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error", name+"@"+version)
+	cmd.Dir = w.dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", cmd, err, out)
+	}
+	return file
 }
 
 // write writes a file of the user's.

@@ -109,9 +109,8 @@ func TestDebuggerDescriptors(t *testing.T) {
 	r.end()
 }
 
-// TestDebuggerEnds: however an editor ends a program, nothing is left. Where the
-// supervisor is killed as part of the tree the target is a process of this
-// machine: in a cluster the agent ends itself, when the window has passed.
+// TestDebuggerEnds: however an editor ends a program, nothing is left, here and in
+// the cluster.
 func TestDebuggerEnds(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -125,13 +124,9 @@ func TestDebuggerEnds(t *testing.T) {
 		{"SIGTERM to the group", func(_ *testing.T, pid int) { _ = syscall.Kill(-pid, syscall.SIGTERM) }, 128 + 15},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			at := debugged
-			if strings.Contains(c.name, "tree") {
-				at = target(t)
-			}
 			mark := "marked-by-" + strings.ReplaceAll(t.Name(), "/", "-")
 			script := "import os, signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL); os.fork(); os.write(1, b'ready\\n'); time.sleep(3600)"
-			r := startCommand(t, []string{w.mirrord, "exec", "-n", w.namespace, "-t", at, "--", python, "-c", script, mark}, func(cmd *exec.Cmd) {
+			r := startCommand(t, []string{w.mirrord, "exec", "-n", w.namespace, "-t", debugged, "--", python, "-c", script, mark}, func(cmd *exec.Cmd) {
 				cmd.SysProcAttr.Setpgid = true
 			})
 			r.waitFor("ready\nready")

@@ -99,6 +99,37 @@ E`, text, ip)
 	r.stop()
 }
 
+// Filters by flags, and the command that is told for trying one.
+func TestFilterFlags(t *testing.T) {
+	url := fmt.Sprintf("http://%s:8024", podIP(t, "app"))
+	r := start(t, "-t", "pod/app", "--steal", "--header", "X-User: ana+", "python3", "../bin/web.py", "8024")
+	r.waitFor("listening 8024")
+	const told = "a request that comes here: "
+	if !r.stderr.waitFor(told, runTime) {
+		t.Fatal("no command was told")
+	}
+	_, command, _ := strings.Cut(r.stderr.String(), told)
+	command, _, _ = strings.Cut(command, "\n")
+	if want := " curl -H 'X-User: ana+' " + url + "/"; !strings.HasSuffix(command, want) {
+		t.Errorf("got %s, want …%s", command, want)
+	}
+	if got := curl(t, url+"/other"); !strings.HasPrefix(got, "remote ") {
+		t.Errorf("without the header: %q", got)
+	}
+	if out, err := asUser(t, "bash", "-c", command); err != nil || !strings.HasPrefix(out, "local /") {
+		t.Errorf("%s: %v, %s", command, err, out)
+	}
+	r.stop()
+	r = start(t, "-t", "pod/app", "--steal", "--path", "/api", "python3", "../bin/web.py", "8024")
+	r.waitFor("listening 8024")
+	for path, want := range map[string]string{"/api/x": "local", "/api?x": "local", "/api": "local", "/apis": "remote", "/x/api": "remote"} {
+		if got := curl(t, url+path); !strings.HasPrefix(got, want+" ") {
+			t.Errorf("%s: %q, want %s", path, got, want)
+		}
+	}
+	r.stop()
+}
+
 func TestFilterUpgrade(t *testing.T) {
 	ip := podIP(t, "app")
 	r := start(t, append(filtered(t, `{"mode": "steal", "http_filter": {"path_filter": "^/socket"}}`), "python3", "../bin/web.py", "8023")...)
@@ -161,11 +192,15 @@ func TestFilterOfMirror(t *testing.T) {
 // and while the program here answers nothing at all.
 func TestProbesReachTheOriginal(t *testing.T) {
 	url := fmt.Sprintf("http://%s:8001", podIP(t, "probed"))
+	state := func() string {
+		return kubectl(t, "get", "pod", "probed", "-o", "jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}")
+	}
 	for name, args := range map[string][]string{
 		"whole":    {"-t", "pod/probed", "--steal"},
 		"filtered": append(filtered(t, `{"mode": "steal", "http_filter": {"path_filter": "."}}`), "-t", "pod/probed"),
 	} {
 		t.Run(name, func(t *testing.T) {
+			before := state()
 			r := start(t, append(args, "python3", "../bin/web.py", "8001")...)
 			r.waitFor("listening 8001")
 			logged := strings.Count(kubectl(t, "logs", "probed"), "/live?deep=1")
@@ -178,8 +213,8 @@ func TestProbesReachTheOriginal(t *testing.T) {
 			if out := r.stdout.String(); strings.Contains(out, "/live") || strings.Count(out, "/ready") != 1 {
 				t.Errorf("a probe came here:\n%s", out)
 			}
-			if got := kubectl(t, "get", "pod", "probed", "-o", "jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}"); got != "0 true" {
-				t.Errorf("restarts and readiness: %s", got)
+			if got := state(); got != before || !strings.HasSuffix(got, " true") {
+				t.Errorf("restarts and readiness: %s, and %s before the session", got, before)
 			}
 		})
 	}

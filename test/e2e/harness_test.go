@@ -5,7 +5,9 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -40,6 +42,10 @@ var w world
 func TestMain(m *testing.M) { os.Exit(mainCode(m)) }
 
 func mainCode(m *testing.M) (code int) {
+	flag.Parse()
+	if setting("list") != "" {
+		return m.Run()
+	}
 	defer func() {
 		if err := tearDown(); err != nil {
 			fmt.Fprintln(os.Stderr, "e2e: tear-down:", err)
@@ -50,7 +56,10 @@ func mainCode(m *testing.M) (code int) {
 		fmt.Fprintln(os.Stderr, "e2e: set-up:", err)
 		return 1
 	}
-	return m.Run()
+	if partial() {
+		return m.Run()
+	}
+	return runAll(m)
 }
 
 func setUp() error {
@@ -78,8 +87,10 @@ func setUp() error {
 	if w.cluster, err = testcluster.Start(ctx, 2, os.Stderr); err != nil {
 		return err
 	}
-	if err := loadImages(ctx); err != nil {
-		return err
+	if os.Getenv(partVar) == "" {
+		if err := loadImages(ctx); err != nil {
+			return err
+		}
 	}
 	if err := fixture(ctx); err != nil {
 		return err
@@ -101,6 +112,9 @@ func buildPrograms(root string) error {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return err
 		}
+	}
+	if whole := os.Getenv(partVar); whole != "" {
+		return copyPrograms(whole)
 	}
 	for _, c := range [][]string{
 		{"cp", filepath.Join(root, "bin", "mirrord"), w.mirrord},
@@ -148,7 +162,7 @@ func loadImages(ctx context.Context) error {
 func fixture(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
-	w.namespace = fmt.Sprintf("e2e-%d", time.Now().Unix())
+	w.namespace = "e2e-" + strings.ToLower(rand.Text()[:10]) // runs may begin at once
 	if _, err := w.cluster.Kubectl(ctx, "create", "namespace", w.namespace); err != nil {
 		return err
 	}
@@ -215,8 +229,9 @@ type run struct {
 	done           chan struct{} // closed when it has ended
 }
 
-// runTime bounds one run of mirrord in the tests.
-const runTime = 90 * time.Second
+// runTime bounds one run of mirrord in the tests; on a machine that does nothing
+// else none comes near it.
+const runTime = 3 * time.Minute
 
 // start starts "mirrord exec -n NAMESPACE args..." as the user. At the test's
 // end it must have ended, and nothing of it may be left in the cluster.
@@ -425,6 +440,8 @@ func noAgent(t testing.TB, limit time.Duration) {
 			t.Errorf("%v after the end of the session there is still: %s %v", limit, out, err)
 			return
 		}
+		// Its failure shows above.
+		_, _ = w.cluster.Kubectl(ctx, "wait", "--for=delete", "jobs,pods", "-n", w.namespace, "-l", "app.kubernetes.io/name=mirrord-agent")
 	}
 }
 

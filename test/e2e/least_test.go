@@ -427,9 +427,7 @@ spec:
 		r := startCommand(t, []string{w.mirrord, "exec", "-n", namespace, "-f", settings(t, quietInPod), "-t", "pod/" + name, "sh", "-c",
 			"echo ready; while read -r line; do cat /.mirrord/remote/tmp/born; done"}, nil)
 		r.waitFor("ready")
-		if _, err := w.cluster.Kubectl(ctx, "-n", namespace, "exec", name, "-c", "app", "--", "kill", "-USR1", "1"); err != nil {
-			t.Fatal(err)
-		}
+		crash(t, namespace, name)
 		return r
 	}
 	again := begin("again")

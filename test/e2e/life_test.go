@@ -115,6 +115,12 @@ func supervisor(t *testing.T) int {
 	return 0
 }
 
+// supervises reports whether a process with these arguments, as /proc has them, is
+// the supervisor of what the user started. It is nobody's child.
+func supervises(args string, front int) bool {
+	return args == fmt.Sprintf("mirrord-supervisor\x00%d\x00", front)
+}
+
 // gone waits until process pid has ended.
 func gone(t *testing.T, pid int) {
 	t.Helper()

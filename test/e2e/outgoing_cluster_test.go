@@ -2,6 +2,9 @@ package e2e
 
 import (
 	"context"
+	"fmt"
+	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +66,60 @@ spec: {selector: {app: redis}, clusterIP: None, ports: [{name: redis, port: 6379
 			_ = r.end() // of the last program: grep -c of nothing ends with 1
 			if got := strings.TrimSpace(r.stdout.String()); got != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// In a pod of the cluster ping reaches other pods and the gateway; where the
+// pod's network lets no ordinary process ping, by an agent that mirrors, and one
+// that does not says what to do.
+func TestPingInTheCluster(t *testing.T) {
+	const yaml = `
+apiVersion: v1
+kind: Pod
+metadata: {name: quiet}
+spec:
+  terminationGracePeriodSeconds: 0
+  securityContext: {sysctls: [{name: net.ipv4.ping_group_range, value: "1 0"}]}
+  containers:
+  - {name: quiet, image: "debian:1", command: [sleep, infinity]}
+`
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := w.cluster.Apply(ctx, w.namespace, yaml); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // t's context has ended by then
+		if _, err := w.cluster.Kubectl(context.Background(), "-n", w.namespace, "delete", "--wait=false", "pod/quiet"); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := w.cluster.WaitReady(ctx, w.namespace, "pod/quiet"); err != nil {
+		t.Fatal(err)
+	}
+	gateway := strings.Fields(kubectl(t, "-n", w.namespace, "exec", "app", "--", "sh", "-c", "awk '$2 == \"00000000\" {print $3}' /proc/net/route"))[0]
+	var g [4]byte
+	if _, err := fmt.Sscanf(gateway, "%02x%02x%02x%02x", &g[3], &g[2], &g[1], &g[0]); err != nil {
+		t.Fatal(err)
+	}
+	const ping = "ping -q -c 3 -i 0.2 -W 5 "
+	for _, c := range []struct {
+		target, peer, incoming string
+		want                   int // pings that are answered
+	}{{"app", "quiet", "mirror", 5}, {"quiet", "app", "mirror", 5}, {"quiet", "app", "off", 1}} {
+		t.Run(c.target+" "+c.incoming, func(t *testing.T) {
+			ip, ip6 := podIP(t, c.peer), strings.Trim(podIP6(t, c.peer), "[]")
+			script := strings.Join([]string{ping + ip, ping + ip6, ping + netip.AddrFrom4(g).String(), ping + "-s 4000 " + ip, ping + "localhost"}, "; ")
+			config := filepath.Join(w.dir, "work", "ping.json")
+			write(t, config, `{"feature": {"network": {"incoming": "`+c.incoming+`"}}}`)
+			r := start(t, "-t", "pod/"+c.target, "-f", config, "bash", "-c", script)
+			r.end()
+			if got := strings.Count(r.stdout.String(), "3 packets transmitted, 3 received"); got != c.want {
+				t.Errorf("got %d answers, want %d", got, c.want)
+			}
+			if said := strings.Count(r.stderr.String(), "securityContext"); said != 0 && c.want == 5 || said != 1 && c.want != 5 {
+				t.Errorf("what to do is said %d times", said)
 			}
 		})
 	}

@@ -37,11 +37,14 @@ func TestNotCarriedIsSaidOnce(t *testing.T) {
 	p.serve()
 	four := strings.Join([]string{"network odd", handWorld, handOther, handNowhere, handPod}, " ")
 	six := strings.Join([]string{"network odd", handWorld6, handOther6, handNowhere6, handPod6}, " ")
-	r := start(t, "-t", p.target(), "bash", "-c", strings.Join([]string{four, six, four, six, "sleep 0.5"}, "; "))
+	join, ping := strings.Replace(four, "odd", "join", 1), strings.Replace(four, "odd", "ping", 1)
+	join6 := strings.Replace(six, "odd", "join", 1)
+	r := start(t, "-t", p.target(), "bash", "-c", strings.Join([]string{four, six, four, six, join + "& " + join6, join, ping, ping, "ping -c 1 -t 3 " + handWorld, "wait"}, "; "))
 	if code := r.end(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	for _, want := range []string{"asks for a socket of kind raw:", "asks for a socket of kind packet:", "asks for a socket of kind SCTP:", "asks for a socket of kind CAN:",
+	for _, want := range []string{"asks for a socket of kind raw:", "asks for a socket of kind raw ICMP:", "asks for a socket of kind IPsec key:", "asks for SO_MARK:", "asks for IP_TRANSPARENT:",
+		"asks for IPV6_TRANSPARENT:", "multicast from 239.7.7.8 does not enter", "multicast from ff0e::7:8 does not enter", "a limit of hops to " + handWorld + " does not leave", "asks for a socket of kind packet:", "asks for a socket of kind SCTP:", "asks for a socket of kind CAN:",
 		"multicast to 239.7.7.7:7007 does not leave", "multicast to [ff0e::7:7]:7007 does not leave", "broadcast to 255.255.255.255:7007 does not leave", "UDP to 10.77.0.255:7007 does not leave"} {
 		if n := strings.Count(r.stderr.String(), want); n != 1 {
 			t.Errorf("%q is said %d times, want once", want, n)

@@ -3,7 +3,7 @@
 // that differs from run to run, so that what a session shows can be compared with
 // what the pod shows.
 //
-//	network tcp|udp|odd ADDRESS OTHER NOWHERE SELF
+//	network tcp|udp|odd|ping|join ADDRESS OTHER NOWHERE SELF
 //	network lookup NAME...
 //
 // ADDRESS serves the ports below, OTHER the same as another peer, NOWHERE is an
@@ -42,7 +42,7 @@ func main() {
 		return
 	}
 	if len(os.Args) != 6 {
-		fmt.Fprintln(os.Stderr, "usage: network tcp|udp|odd ADDRESS OTHER NOWHERE SELF")
+		fmt.Fprintln(os.Stderr, "usage: network tcp|udp|odd|ping|join ADDRESS OTHER NOWHERE SELF")
 		os.Exit(2)
 	}
 	var at [4]netip.Addr
@@ -50,7 +50,7 @@ func main() {
 		at[i] = netip.MustParseAddr(os.Args[2+i])
 	}
 	w := &world{server: at[0], other: at[1], nowhere: at[2], self: at[3]}
-	map[string]func(){"tcp": w.tcp, "udp": w.udp, "odd": w.odd}[os.Args[1]]()
+	map[string]func(){"tcp": w.tcp, "udp": w.udp, "odd": w.odd, "ping": w.ping, "join": w.join}[os.Args[1]]()
 }
 
 // world is where connections go.

@@ -152,8 +152,75 @@ func (w *world) odd() {
 		}
 		show("a socket of kind "+s.name, err)
 	}
+	for _, o := range []struct {
+		name                 string
+		level, option, value int
+	}{
+		{"SO_MARK", unix.SOL_SOCKET, unix.SO_MARK, 7}, {"IP_TRANSPARENT", unix.SOL_IP, unix.IP_TRANSPARENT, 1}, {"IPV6_TRANSPARENT", unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1},
+		{"IP_FREEBIND", unix.SOL_IP, unix.IP_FREEBIND, 1}, {"SO_PRIORITY", unix.SOL_SOCKET, unix.SO_PRIORITY, 6}, {"SO_RCVBUFFORCE", unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1 << 20},
+		{"TCP_FASTOPEN", unix.SOL_TCP, unix.TCP_FASTOPEN, 5},
+	} {
+		fd := socket(w.server, unix.SOCK_STREAM)
+		show("the option "+o.name, unix.SetsockoptInt(fd, o.level, o.option, o.value))
+		unix.Close(fd)
+	}
+	w.bound()
+	w.fastOpen()
 	show("netlink, a route", addRoute())
 	w.multicast()
+}
+
+// bound connects by a device of a name.
+func (w *world) bound() {
+	for _, device := range []string{"eth0", "eth1"} {
+		fd := socket(w.server, unix.SOCK_STREAM)
+		err := unix.BindToDevice(fd, device)
+		show("a connection by "+device, err, unix.Connect(fd, sockaddr(netip.AddrPortFrom(w.server, portFirst))))
+		unix.Close(fd)
+	}
+}
+
+// fastOpen sends with the first packet, if it may (TCP Fast Open).
+func (w *world) fastOpen() {
+	for _, port := range []uint16{portEcho, portNobody} {
+		fd := socket(w.server, unix.SOCK_STREAM)
+		b := make([]byte, 16)
+		err := unix.Sendto(fd, []byte("fast"), unix.MSG_FASTOPEN, sockaddr(netip.AddrPortFrom(w.server, port)))
+		if err != nil {
+			show(fmt.Sprintf("MSG_FASTOPEN to port %d", port), err)
+		} else {
+			n, rerr := unix.Read(fd, b)
+			show(fmt.Sprintf("MSG_FASTOPEN to port %d", port), string(b[:max(n, 0)]), rerr)
+		}
+		unix.Close(fd)
+		fd = socket(w.server, unix.SOCK_STREAM)
+		_ = unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_FASTOPEN_CONNECT, 1)
+		err = unix.Connect(fd, sockaddr(netip.AddrPortFrom(w.server, port)))
+		_, werr := unix.Write(fd, []byte("fast"))
+		n, rerr := unix.Read(fd, b)
+		show(fmt.Sprintf("TCP_FASTOPEN_CONNECT to port %d", port), err, werr, string(b[:max(n, 0)]), rerr)
+		unix.Close(fd)
+	}
+}
+
+// join is in a group for longer than the kernel takes to report it (a second:
+// RFC 3376, 8.11).
+func (w *world) join() {
+	group := netip.MustParseAddr("239.7.7.8")
+	if w.server.Is6() {
+		group = netip.MustParseAddr("ff0e::7:8")
+	}
+	ifi, err := net.InterfaceByName(outward())
+	if err != nil {
+		show("join", err)
+		return
+	}
+	c, err := net.ListenMulticastUDP("udp", ifi, &net.UDPAddr{IP: group.AsSlice(), Port: 0})
+	show("join", err)
+	if err == nil {
+		time.Sleep(1500 * time.Millisecond)
+		c.Close()
+	}
 }
 
 // addRoute asks the kernel for a route by netlink, as ip(8) does.
