@@ -497,6 +497,11 @@ spec:
     spec:
       terminationGracePeriodSeconds: 0
       containers: [{name: app, image: "debian:1", command: [sleep, infinity]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80}]}
 `)
 	if err == nil {
 		err = w.cluster.WaitReady(ctx, namespace, "deployment/web")
@@ -509,15 +514,15 @@ spec:
 	for _, c := range []struct {
 		name string
 		args []string
-		all  bool // verbs are taken away, too
 		want string
 	}{
-		{"targetless", nil, false, ""},
-		{"pod", []string{"-t", "pod/app"}, true, "app"},
-		{"deployment", []string{"-t", "deployment/web"}, true, "web-"},
-		{"label", []string{"-t", "label/app=web"}, false, "web-"},
-		{"in the pod", []string{"-t", "pod/app", "-e"}, true, "app"},
-		{"agents elsewhere", []string{"-t", "pod/app", "-a", agents}, false, "app"},
+		{"targetless", nil, ""},
+		{"pod", []string{"-t", "pod/app"}, "app"},
+		{"deployment", []string{"-t", "deployment/web"}, "web-"},
+		{"service", []string{"-t", "service/web"}, "web-"},
+		{"label", []string{"-t", "label/app=web"}, "web-"},
+		{"in the pod", []string{"-t", "pod/app", "-e"}, "app"},
+		{"agents elsewhere", []string{"-t", "pod/app", "-a", agents}, "app"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := startCommand(t, append([]string{w.mirrord, "rbac", "-n", namespace, "-o", "json", "--serviceaccount", namespace + ":dev"}, c.args...), nil)
@@ -569,9 +574,9 @@ spec:
 			if stdout, stderr, code := exec(); code != 0 || !strings.HasPrefix(stdout, c.want) {
 				t.Fatalf("with the role: exit code %d, stdout %q, stderr:\n%s", code, stdout, stderr)
 			}
-			if c.all {
-				for i := range printed.Items[0].Rules {
-					rule := &printed.Items[0].Rules[i]
+			for _, o := range printed.Items {
+				for i := range o.Rules {
+					rule := &o.Rules[i]
 					whole := rule.Verbs
 					for j, verb := range whole {
 						rule.Verbs = slices.Delete(slices.Clone(whole), j, j+1)
@@ -579,7 +584,7 @@ spec:
 							rule.Verbs = []string{"none"}
 						}
 						apply()
-						may(verb, rule.Groups[0], rule.Resources[0], namespace, "no")
+						may(verb, rule.Groups[0], rule.Resources[0], o.Meta["namespace"].(string), "no")
 						without(t, verb, rule.Resources[0], exec)
 					}
 					rule.Verbs = whole
@@ -587,8 +592,10 @@ spec:
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 			defer cancel()
-			if _, err := w.cluster.Kubectl(ctx, "delete", "role,rolebinding", "mirrord", "-n", namespace); err != nil {
-				t.Error(err)
+			for _, o := range printed.Items {
+				if _, err := w.cluster.Kubectl(ctx, "delete", o.Kind, "mirrord", "-n", o.Meta["namespace"].(string)); err != nil {
+					t.Error(err)
+				}
 			}
 		})
 	}
