@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -217,27 +218,47 @@ func TestChaosStalledUploads(t *testing.T) {
 	r.stop()
 }
 
-// Several developers work on one pod, each with a port of its own that is
-// stolen and one that all have copies of.
+// Several developers work on one pod, half of them with a port of their own that
+// is stolen, half with copies of one and the same.
 func TestChaosSessionsOnAPod(t *testing.T) {
+	const copied = 8011
 	n := number(10, 4)
-	var all []*run
-	for i := range n {
-		all = append(all, start(t, "-t", "pod/app", "--steal", "goserver", strconv.Itoa(8026+i)))
+	var thieves, mirrors []*run
+	for i := range n / 2 {
+		thieves = append(thieves, start(t, "-t", "pod/app", "--steal", "goserver", strconv.Itoa(8026+i)))
+		mirrors = append(mirrors, start(t, "-t", "pod/app", "goserver", strconv.Itoa(copied)))
 	}
-	for i, r := range all {
+	ask := func(port int, path string) string {
+		t.Helper()
+		return request(t, fmt.Sprintf("http://%s:%d/%s", podIP(t, "app"), port, path))
+	}
+	for i, r := range thieves {
 		r.waitFor("listening")
-		if got := request(t, fmt.Sprintf("http://%s:%d/mine", podIP(t, "app"), 8026+i)); !strings.HasPrefix(got, "local go /mine") {
+		if got := ask(8026+i, "mine"); !strings.HasPrefix(got, "local go /mine") {
 			t.Errorf("session %d: %q", i, got)
 		}
 	}
-	for _, r := range all[1:] {
+	for _, r := range mirrors {
+		r.waitFor("listening")
+	}
+	if got := ask(copied, "all"); !strings.HasPrefix(got, "remote /all") {
+		t.Errorf("the port that all have copies of: %q", got)
+	}
+	for _, r := range mirrors {
+		r.waitFor("got /all from ")
+	}
+	for _, r := range slices.Concat(thieves[1:], mirrors[1:]) {
 		r.stop()
 	}
-	if got := request(t, fmt.Sprintf("http://%s:8026/still", podIP(t, "app"))); !strings.HasPrefix(got, "local go /still") {
+	if got := ask(8026, "still"); !strings.HasPrefix(got, "local go /still") {
 		t.Errorf("the last one: %q", got)
 	}
-	all[0].stop()
+	if got := ask(copied, "still"); !strings.HasPrefix(got, "remote /still") {
+		t.Errorf("the port that the last one has copies of: %q", got)
+	}
+	mirrors[0].waitFor("got /still from ")
+	thieves[0].stop()
+	mirrors[0].stop()
 }
 
 // Many agents run on one node, and cost it next to nothing while they idle.

@@ -1,18 +1,22 @@
 package e2e
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -109,6 +113,7 @@ func TestNoSecrets(t *testing.T) {
 		t.Fatal("the supervisor was not found")
 	}
 	seed := keyOf(t, supervisor, seen["the agent's Job and pod"])
+	packed(t, namespace, seen)
 	for name, pid := range map[string]int{"supervisor": supervisor, "agent": agent} {
 		limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid))
 		if err != nil || !regexp.MustCompile(`Max core file size +1 `).Match(limits) { // 0 would not stop a handler behind a pipe
@@ -142,7 +147,7 @@ func TestNoSecrets(t *testing.T) {
 	recent(t, seen)
 	token := tokenOf(t, kubeconfig)
 	for where, text := range seen {
-		for what, secret := range map[string]string{"the target's secret": marker, "the login": token, "the session's key": string(seed),
+		for what, secret := range map[string]string{"the target's secret": marker, "the login": token, "the administrator's login": loginKey(t), "the session's key": string(seed),
 			"the session's key in base64": base64.RawStdEncoding.EncodeToString(seed)[:40], "the session's key in hexadecimal": hex.EncodeToString(seed)} {
 			if strings.HasPrefix(where, "arguments of ") && what == "the target's secret" && strings.Contains(text, "PART") {
 				continue // the test's own words, which do not hold it whole
@@ -153,6 +158,66 @@ func TestNoSecrets(t *testing.T) {
 		}
 	}
 	t.Logf("looked into %d places", len(seen))
+}
+
+// packed adds what mirrord diagnose packs for a cluster's administrator while a
+// session runs: among it the journal of a session and the log of the agent.
+func packed(t *testing.T, namespace string, seen map[string]string) {
+	t.Helper()
+	r := startCommand(t, []string{w.mirrord, "diagnose", "-n", namespace, "-o", "packed.tar.gz"}, nil)
+	if code := r.end(); code != 0 {
+		t.Fatalf("diagnose: exit code %d: %s", code, r.stderr)
+	}
+	archive := filepath.Join(w.dir, "work", "packed.tar.gz")
+	t.Cleanup(func() { os.Remove(archive) })
+	f, err := os.Open(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	unzipped, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for files := tar.NewReader(unzipped); ; {
+		h, err := files.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, name, _ := strings.Cut(h.Name, "/")
+		if len(text) == 0 {
+			t.Errorf("%s is empty", name)
+		}
+		seen["diagnose: "+name] = string(text)
+		all = append(all, name)
+	}
+	for _, want := range []string{`^agent/mirrord-agent-[^/]*\.log$`, `^sessions/`, `^versions\.json$`, `^doctor\.json$`, `^config\.json$`} {
+		if !slices.ContainsFunc(all, regexp.MustCompile(want).MatchString) {
+			t.Errorf("diagnose packs %q, without %s", all, want)
+		}
+	}
+}
+
+// loginKey is the private key of the kubeconfig that the tests use otherwise.
+func loginKey(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(w.cluster.Kubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := regexp.MustCompile(`client-key-data: (\S{100,})`).FindSubmatch(b)
+	if key == nil {
+		t.Fatal("no key in the kubeconfig")
+	}
+	return string(key[1])
 }
 
 // parent is the parent of the process whose directory of /proc is given.
