@@ -16,7 +16,7 @@ AGENT_BLOB := internal/local/image/agent.gz
 AGENT_ALSO ?=
 COUNTS := bin/test-counts
 
-.PHONY: help build demo test unit e2e chaos bench fuzz vm-test lint clean setup
+.PHONY: help build demo test unit e2e chaos bench fuzz package vm-test lint clean setup
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
@@ -57,7 +57,7 @@ bin/summary: test/summary/main.go
 
 unit: bin/summary build ## unit and integration tests, with the race detector
 	@test/setup build test
-	CGO_ENABLED=1 GORACE=atexit_sleep_ms=100 bin/summary -counts $(COUNTS) -- $(GO) test -race -json -timeout 20m ./cmd/... ./internal/... ./test/summary ./test/bench/...
+	CGO_ENABLED=1 GORACE=atexit_sleep_ms=100 bin/summary -counts $(COUNTS) -- $(GO) test -race -json -timeout 20m ./cmd/... ./internal/... ./test/summary ./test/bench/... ./test/packages
 
 e2e: bin/summary build ## end-to-end tests on the cluster that cluster-up makes
 	@test/setup build test
@@ -82,6 +82,9 @@ bench: build ## figures against what one would use otherwise (ROWS=start,files/w
 
 fuzz: bin/mirrord ## every parser of outside bytes, for FUZZTIME=10s each
 	@test/fuzz
+
+package: build ## .deb, .rpm, .tar.gz for amd64 and arm64, in dist/ (VERSION=1.2.3)
+	packaging/build $(VERSION)
 
 vm-test: build ## in whole machines of other distributions (VM=path/to/vm, see test/vm/README.md)
 	VM='$(VM)' test/vm/run $(IMAGES)

@@ -79,13 +79,14 @@ const layers = `
 	NONE < local/diagnose;
 	local/session, local/front, local/roster, local/learn, local/monitor, local/image, local/doctor, local/explain, local/journal, local/diagnose, REACH < local/cli;
 	local/cli, local/sandbox/boot < cmd/mirrord;
+	local/cli < packaging/papers; # what lies beside the program in a package
 	link/resume, link/seal, AGENTMECH, AGENTFLOW < agent/server;
 	agent/server, agent/confine < cmd/mirrord-agent;
 
 	# Houses for tests.
 	NONE < test/bench/load, test/bench/measure;
 	testcluster, test/bench/measure < test/bench;
-	NONE < house, leak, testnet, testcluster, test/summary, test/e2e/programs/chaos, test/e2e/programs/crowd, test/e2e/programs/debugged, test/e2e/programs/goserver, test/e2e/programs/lasting, test/e2e/programs/network, test/e2e/programs/posix, test/e2e/programs/probe;
+	NONE < house, leak, testnet, testcluster, test/packages, test/summary, test/e2e/programs/chaos, test/e2e/programs/crowd, test/e2e/programs/debugged, test/e2e/programs/goserver, test/e2e/programs/lasting, test/e2e/programs/network, test/e2e/programs/posix, test/e2e/programs/probe;
 `
 
 // never lists edges that stay forbidden even where a floor would allow them,
@@ -265,7 +266,7 @@ func TestPackageDocs(t *testing.T) {
 	for _, r := range rooms(t) {
 		n := r.Name
 		want := "Package " + path.Base(n) + " "
-		if strings.HasPrefix(n, "cmd/") || n == "test/summary" || n == "test/bench" || n == "test/bench/load" || strings.HasPrefix(n, "test/e2e/programs/") {
+		if strings.HasPrefix(n, "cmd/") || n == "test/summary" || n == "packaging/papers" || n == "test/bench" || n == "test/bench/load" || strings.HasPrefix(n, "test/e2e/programs/") {
 			want = "Command " + path.Base(n) + " "
 		}
 		if len(r.Docs) != 1 {

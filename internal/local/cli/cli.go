@@ -49,7 +49,7 @@ func Main(version string, args []string) int {
 	return (&app{version: version}).run(args[1:])
 }
 
-func (a *app) run(args []string) int {
+func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "mirrord",
 		Short: "Run a local process in the context of a Kubernetes pod",
@@ -67,6 +67,11 @@ here nor in the cluster.`,
 	}
 	root.SetVersionTemplate("mirrord {{.Version}}\n")
 	root.AddCommand(a.execCommand(), a.sessionCommand(), a.lsCommand(), a.explainCommand(), a.verifyCommand(), a.configCommand(), a.doctorCommand(), a.rbacCommand(), a.diagnoseCommand(), a.agentCommand(), a.debugConfigCommand(), a.demoCommand(), a.versionCommand())
+	return root
+}
+
+func (a *app) run(args []string) int {
+	root := a.root()
 	root.InitDefaultCompletionCmd(args...)
 	if c, _, err := root.Find([]string{"completion"}); err == nil {
 		c.Aliases = []string{"completions"} // as mirrord calls it
