@@ -105,7 +105,7 @@ func (r *Router) remoteDatagrams(ctx context.Context, f UDPFlow, s *link.Stream,
 	}()
 	buf := datagramBuffers.Get().(*[maxDatagram]byte)
 	for {
-		n, err := r.readOn(f, buf[:])
+		n, err := r.readOn(f, t, buf[:])
 		if err != nil || s.Send(&protocol.Datagram{Data: buf[:n]}) != nil {
 			break
 		}
@@ -116,14 +116,18 @@ func (r *Router) remoteDatagrams(ctx context.Context, f UDPFlow, s *link.Stream,
 }
 
 // readOn reads the next datagram of f. It does not take a flow for idle whose
-// answers wait for a lost link.
-func (r *Router) readOn(f UDPFlow, buf []byte) (int, error) {
-	for {
+// answers wait for a lost link; who looks up a name is told when that takes
+// longer than new work waits.
+func (r *Router) readOn(f UDPFlow, t *route, buf []byte) (int, error) {
+	for first := time.Now(); ; {
 		began := time.Now()
 		n, err := f.Read(buf)
 		var ne net.Error
 		if err == nil || r.LostSince == nil || !errors.As(err, &ne) || !ne.Timeout() || !r.LostSince(began) {
 			return n, err
+		}
+		if t.dst.Port() == dnsPort && time.Since(first) >= link.BeginTime {
+			f.Unreachable(syscall.EHOSTUNREACH)
 		}
 	}
 }

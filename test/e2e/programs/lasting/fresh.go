@@ -186,6 +186,19 @@ func exchange(address string, b []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer c.Close()
+	raw, err := c.(*net.UDPConn).SyscallConn()
+	if err == nil { // to hear of a host that cannot be reached, udp(7)
+		family, option := unix.IPPROTO_IP, unix.IP_RECVERR
+		if c.RemoteAddr().(*net.UDPAddr).IP.To4() == nil {
+			family, option = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
+		}
+		var set error
+		err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), family, option, 1) })
+		err = errors.Join(err, set)
+	}
+	if err != nil {
+		return nil, err
+	}
 	if _, err := c.Write(b); err != nil {
 		return nil, err
 	}
