@@ -67,7 +67,8 @@ type Options struct {
 	// ends should agree.
 	Window time.Duration
 	// OnState is told every change, in order, never twice at the same time. It
-	// must neither block nor call the Pipe. May be nil.
+	// must neither block nor call the Pipe. The error of Lost is a *SilentError if
+	// the loss had begun before. May be nil.
 	OnState func(State, error)
 	// Fatal reports whether an error of connect, or of the first bytes of its
 	// short pipe, makes trying again useless: the agent's pod is deleted, the
@@ -154,9 +155,24 @@ func (e *noEOF) As(target any) bool   { return errors.As(e.err, target) }
 var (
 	errClosed   = fmt.Errorf("link: %w", net.ErrClosed)
 	errReplaced = errors.New("replaced by a newer pipe")
-	errSilent   = fmt.Errorf("nothing heard for %v", maxSilent)
-	errSlept    = fmt.Errorf("no answer within %v after this machine slept", heartbeat)
+	errSlept    = fmt.Errorf("no answer within %v", heartbeat)
 )
+
+// SilentError is a loss that had begun a while before it was noticed.
+type SilentError struct {
+	For   time.Duration // until it was noticed
+	Slept bool          // it was this end that stood still
+	Err   error         // how it was noticed, if not by the silence
+}
+
+func (e *SilentError) Error() string {
+	if !e.Slept {
+		return fmt.Sprintf("nothing heard for %v", e.For.Round(100*time.Millisecond))
+	}
+	return fmt.Sprintf("this machine slept, or the session was stopped, for %v: %v", e.For.Round(100*time.Millisecond), e.Err)
+}
+
+func (e *SilentError) Unwrap() error { return e.Err }
 
 // ID names a session for as long as its Pipe lasts.
 type ID [16]byte

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -326,6 +327,80 @@ func TestSuspendIsNoticed(t *testing.T) {
 		far.Close()
 		l.server.Close()
 	})
+}
+
+// Who stood still while the other end gave up learns from the loss for how long,
+// also if that is seen before anything else.
+func TestStandingStillIsTold(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		sleep time.Duration
+		wait  time.Duration // from waking to the loss
+		want  time.Duration // 0: nothing is told of it
+	}{
+		{"lost at once", time.Hour, 0, time.Hour},
+		{"lost when an answer was asked for", time.Hour, 1500 * time.Millisecond, time.Hour},
+		{"lost after an answer", time.Hour, 3500 * time.Millisecond, 0},
+		{"a nap", 2 * time.Second, 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var slept atomic.Int64
+				var mu sync.Mutex
+				var lost []error
+				l := newLab(t, Options{suspended: func() time.Duration { return 0 }})
+				near, far := l.session(Options{suspended: func() time.Duration { return time.Duration(slept.Load()) }, OnState: func(s State, err error) {
+					mu.Lock()
+					defer mu.Unlock()
+					if s == Lost {
+						lost = append(lost, err)
+					}
+				}})
+				time.Sleep(2500 * time.Millisecond)
+				current := l.current()
+				if c.wait > 0 && c.want > 0 { // nothing comes
+					current.in.set(func(w *wire) { w.frozen = true })
+				}
+				slept.Store(int64(c.sleep))
+				time.Sleep(c.wait)
+				current.Close()
+				synctest.Wait()
+				near.Close()
+				far.Close()
+				l.server.Close()
+				var silent *SilentError
+				switch {
+				case len(lost) != 1:
+					t.Fatalf("lost with %v, want one loss", lost)
+				case errors.As(lost[0], &silent) != (c.want > 0):
+					t.Errorf("lost with %#v", lost[0])
+				case c.want > 0 && (!silent.Slept || silent.For < c.want || silent.For > c.want+tick+c.wait):
+					t.Errorf("stood still for %v, want %v", silent.For, c.want)
+				}
+			})
+		})
+	}
+}
+
+// A process that is stopped has no clock that tells.
+func TestStill(t *testing.T) {
+	at := time.Now()
+	for _, c := range []struct {
+		name  string
+		l     life
+		ran   time.Duration // since, by the clock that a suspend stops
+		slept time.Duration
+		want  time.Duration
+	}{
+		{"it runs", life{at: at}, time.Second, 0, 0},
+		{"stopped", life{at: at}, 12 * time.Second, 0, 12 * time.Second},
+		{"the machine slept", life{at: at, slept: time.Hour}, time.Second, time.Hour + 9*time.Second, 10 * time.Second},
+		{"before", life{at: at, stood: time.Minute}, time.Second, 0, time.Minute},
+	} {
+		if got := c.l.still(at.Add(c.ran), c.slept); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
 }
 
 // TestFencing: a newer short pipe ends the older one, and an older one cannot

@@ -28,10 +28,19 @@ const (
 	// come back: only an agent that is stuck meets them.
 	callTime  = 90 * time.Second
 	afterLoss = 30 * time.Second
+	// lostMoment is how long a name is taken for out of reach after a question for
+	// it has waited in vain for a lost link. The kernel asks for a name once at a
+	// time (d_alloc_parallel, fs/dcache.c), and after a failed revalidation again
+	// (fuse_dentry_revalidate): who waits there for his turn has waited long
+	// enough, and would wait as long once more for each that was before him.
+	lostMoment = 500 * time.Millisecond
 	// maxNames bounds a directory's listing, at about 1 KiB each while it is made:
 	// a directory without end must not take the supervisor's memory.
 	maxNames = 1 << 18
 )
+
+// errLost is the end of a question that waited for a lost link in vain.
+var errLost = fmt.Errorf("%v: %w", link.ErrLost, syscall.EIO)
 
 // remote asks the agent.
 type remote struct {
@@ -50,17 +59,18 @@ type remote struct {
 	mu sync.Mutex // guards what follows
 	known
 	thrift  thrift
-	surveys []*asking     // under way
-	arrived chan struct{} // closed and made anew when something came unasked
-	trip    time.Duration // what a small question takes; 0: not known
-	old     bool          // the agent knows no surveys
+	surveys []*asking            // under way
+	lost    map[string]time.Time // when a question for a path ended in errLost, for lostMoment
+	arrived chan struct{}        // closed and made anew when something came unasked
+	trip    time.Duration        // what a small question takes; 0: not known
+	old     bool                 // the agent knows no surveys
 	inodes  map[uint64]*inode
 	light   map[*remoteFile]bool // open files that began without a handle
 }
 
 func newRemote(p Peer, window, life time.Duration, memory *budget.Share) *remote {
 	r := &remote{peer: p, life: life, memory: memory, names: maxNames, limit: callTime,
-		known: newKnown(), arrived: make(chan struct{}), inodes: map[uint64]*inode{}, light: map[*remoteFile]bool{}, ahead: make(chan struct{}, maxAhead)}
+		known: newKnown(), arrived: make(chan struct{}), inodes: map[uint64]*inode{}, lost: map[string]time.Time{}, light: map[*remoteFile]bool{}, ahead: make(chan struct{}, maxAhead)}
 	if window > 0 {
 		r.limit = window + afterLoss
 	}
@@ -179,7 +189,9 @@ func explain(calling context.Context, err error) error {
 		return fmt.Errorf("ask the agent: %w", errno)
 	case calling.Err() != nil:
 		return fmt.Errorf("the session has ended: %w", syscall.EIO)
-	case errors.As(err, &closed), errors.Is(err, link.ErrLost):
+	case errors.Is(err, link.ErrLost):
+		return errLost
+	case errors.As(err, &closed):
 		return fmt.Errorf("%v: %w", err, syscall.EIO)
 	}
 	return err
@@ -248,7 +260,15 @@ func (r *remote) left(at time.Time) time.Duration { return max(0, r.life-time.Si
 // reads, for the content of a small file.
 func (r *remote) ask(ctx context.Context, p string) (*protocol.Attr, error) {
 	asked := time.Now()
+	if r.outOfReach(p, asked) {
+		return nil, errLost
+	}
 	a, err := call[*protocol.Attr](ctx, r, &protocol.Stat{Path: p, Prefetch: prefetch})
+	if err == errLost {
+		r.mu.Lock()
+		r.lost[p] = time.Now()
+		r.mu.Unlock()
+	}
 	r.answered(p, a, err, asked)
 	if err != nil {
 		return nil, err
@@ -258,6 +278,19 @@ func (r *remote) ask(ctx context.Context, p string) (*protocol.Attr, error) {
 	}
 	r.learn(p, a, asked)
 	return a, nil
+}
+
+// outOfReach reports whether a question for p has just waited in vain.
+func (r *remote) outOfReach(p string, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for p, at := range r.lost {
+		if now.Sub(at) > lostMoment {
+			delete(r.lost, p)
+		}
+	}
+	_, ok := r.lost[p]
+	return ok
 }
 
 // answered notes the answer to a question for p that was asked then.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/ping"
@@ -72,7 +73,7 @@ func (r *Router) carryDatagrams(ctx context.Context, f UDPFlow, t *route) {
 		}
 		var s *link.Stream
 		if s, err = r.Link.Open(ctx, lane, &protocol.Dial{Network: network, Addr: t.dst}); err == nil {
-			remoteDatagrams(ctx, f, s, func(err error) { r.report(t, err) })
+			r.remoteDatagrams(ctx, f, s, t)
 			return
 		}
 	}
@@ -82,7 +83,7 @@ func (r *Router) carryDatagrams(ctx context.Context, f UDPFlow, t *route) {
 
 // remoteDatagrams owns s. It does not wait for the agent's answer before it
 // sends: a lookup costs one round trip, not two.
-func remoteDatagrams(ctx context.Context, f UDPFlow, s *link.Stream, report func(error)) {
+func (r *Router) remoteDatagrams(ctx context.Context, f UDPFlow, s *link.Stream, t *route) {
 	stop := context.AfterFunc(ctx, func() { s.Close(); f.Close() })
 	defer stop()
 	back := make(chan struct{})
@@ -95,7 +96,7 @@ func remoteDatagrams(ctx context.Context, f UDPFlow, s *link.Stream, report func
 		if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
 			return // the flow ended first
 		}
-		report(err)
+		r.report(t, err)
 		if err != nil {
 			f.Unreachable(dialErrno(err))
 			return
@@ -104,7 +105,7 @@ func remoteDatagrams(ctx context.Context, f UDPFlow, s *link.Stream, report func
 	}()
 	buf := datagramBuffers.Get().(*[maxDatagram]byte)
 	for {
-		n, err := f.Read(buf[:])
+		n, err := r.readOn(f, t, buf[:])
 		if err != nil || s.Send(&protocol.Datagram{Data: buf[:n]}) != nil {
 			break
 		}
@@ -112,6 +113,23 @@ func remoteDatagrams(ctx context.Context, f UDPFlow, s *link.Stream, report func
 	datagramBuffers.Put(buf)
 	s.Close()
 	<-back
+}
+
+// readOn reads the next datagram of f. It does not take a flow for idle whose
+// answers wait for a lost link; who looks up a name is told when that takes
+// longer than new work waits.
+func (r *Router) readOn(f UDPFlow, t *route, buf []byte) (int, error) {
+	for first := time.Now(); ; {
+		began := time.Now()
+		n, err := f.Read(buf)
+		var ne net.Error
+		if err == nil || r.LostSince == nil || !errors.As(err, &ne) || !ne.Timeout() || !r.LostSince(began) {
+			return n, err
+		}
+		if t.dst.Port() == dnsPort && time.Since(first) >= link.BeginTime {
+			f.Unreachable(syscall.EHOSTUNREACH)
+		}
+	}
 }
 
 // fromAgent gives the program what the agent sends until s ends.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
@@ -47,6 +48,26 @@ func TestDatagrams(t *testing.T) {
 	within(t, "the end of an idle flow", done)
 	within(t, "the close of the flow", f.closed)
 	b.wantEvents("outgoing-connected")
+}
+
+// A flow is not idle while its answers wait for a lost link: it goes on, and
+// ends when it is idle again.
+func TestDatagramsWaitForTheLink(t *testing.T) {
+	b := setUp(t, echo(t))
+	lost := make(chan bool) // asked once a timeout
+	b.LostSince = func(time.Time) bool { return <-lost }
+	f := newSocket("203.0.113.9:9000")
+	close(f.idle)
+	done := b.udp(t.Context(), f)
+	for range 3 {
+		select {
+		case lost <- true:
+		case <-done:
+			t.Fatal("the flow has ended while the link was lost")
+		}
+	}
+	lost <- false
+	within(t, "the end of an idle flow", done)
 }
 
 // A lookup costs one round trip: nothing waits for the answer to the dial. And

@@ -76,7 +76,10 @@ type Router struct {
 	// Debugger gives the kind of debugger that waits at a TCP port of this
 	// machine's localhost for the program; "" if none does. Optional.
 	Debugger func(port uint16) string
-	Emit     event.Sink
+	// LostSince reports whether the link was lost at any time since then.
+	// Optional.
+	LostSince func(time.Time) bool
+	Emit      event.Sink
 	// Relayed is the memory for large buffers. nil: it has no end.
 	Relayed *budget.Share
 	// Connections is the memory for connections to unix sockets; others are the

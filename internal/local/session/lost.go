@@ -91,17 +91,29 @@ type loss struct {
 	states chan state // the newest that run has not seen; capacity 1
 	wg     sync.WaitGroup
 
-	mu   sync.Mutex
-	link *link.Conn // nil: not made yet
-	lost bool
-	when time.Time // the loss
+	mu    sync.Mutex
+	link  *link.Conn // nil: not made yet
+	lost  bool
+	when  time.Time // the loss
+	ended time.Time // the latest
 }
 
 // state of the pipe.
 type state struct {
 	resume.State
-	err error
-	at  time.Time
+	err  error
+	at   time.Time     // when it was noticed
+	past time.Duration // of a loss, until then
+	lost *state        // before this one, and not seen by run
+}
+
+// past is how long the link had been lost when that was noticed.
+func past(err error) time.Duration {
+	var silent *resume.SilentError
+	if errors.As(err, &silent) {
+		return silent.For
+	}
+	return 0
 }
 
 func newLoss(window time.Duration, emit event.Sink) *loss {
@@ -127,20 +139,26 @@ func (l *loss) attach(c *link.Conn) {
 
 // note is called by the pipe, one at a time. It does not wait.
 func (l *loss) note(s resume.State, err error) {
+	now := state{State: s, err: err, at: time.Now(), past: past(err)}
 	l.mu.Lock()
 	if s == resume.Lost && !l.lost {
-		l.when = time.Now()
+		l.when = now.at.Add(-now.past)
 	}
-	l.lost = s == resume.Lost
+	if l.lost = s == resume.Lost; !l.lost {
+		l.ended = now.at
+	}
 	if l.link != nil {
 		l.link.SetLost(l.lost)
 	}
 	l.mu.Unlock()
 	select {
-	case <-l.states: // nobody has looked; it is old now
+	case old := <-l.states: // nobody has looked; it is old now
+		if old.State == resume.Lost {
+			now.lost = &old
+		}
 	default:
 	}
-	l.states <- state{s, err, time.Now()}
+	l.states <- now
 }
 
 // since is when the link was lost; zero: it is not.
@@ -151,6 +169,13 @@ func (l *loss) since() time.Time {
 		return time.Time{}
 	}
 	return l.when
+}
+
+// lostSince reports whether it was lost at any time since t.
+func (l *loss) lostSince(t time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lost || l.ended.After(t)
 }
 
 func (l *loss) close() {
@@ -165,15 +190,25 @@ func (l *loss) run() {
 	late := time.NewTimer(blinkTime)
 	late.Stop()
 	defer late.Stop()
+	lost := func(s state) {
+		since, said = s, s.past >= blinkTime
+		if said {
+			l.tell(since)
+			return
+		}
+		late.Reset(blinkTime - s.past)
+	}
 	for {
 		select {
 		case s, ok := <-l.states:
+			if ok && s.lost != nil && since.at.IsZero() {
+				lost(*s.lost)
+			}
 			switch {
 			case !ok:
 				return
 			case s.State == resume.Lost && since.at.IsZero():
-				since, said = s, false
-				late.Reset(blinkTime)
+				lost(s)
 			case s.State != resume.Lost:
 				late.Stop()
 				if s.State == resume.Back {
@@ -183,20 +218,25 @@ func (l *loss) run() {
 			}
 		case <-late.C:
 			said = true
-			until := since.at.Add(l.window)
-			l.emit(event.Event{Level: event.Warning, Code: "link-lost",
-				Text: fmt.Sprintf("the link to the agent is lost (%q): what is open waits for it until %s, what is new fails after %v; the agent gives the target its ports back",
-					since.err, until.Format(time.TimeOnly), link.BeginTime),
-				Facts: map[string]string{"until": until.Format(time.RFC3339)}})
+			l.tell(since)
 		}
 	}
+}
+
+// tell tells of a loss.
+func (l *loss) tell(since state) {
+	until := since.at.Add(l.window)
+	l.emit(event.Event{Level: event.Warning, Code: "link-lost",
+		Text: fmt.Sprintf("the link to the agent is lost (%q): what is open waits for it until %s, what is new fails after %v; the agent gives the target its ports back",
+			since.err, until.Format(time.TimeOnly), link.BeginTime),
+		Facts: map[string]string{"until": until.Format(time.RFC3339)}})
 }
 
 // back tells of the end of a loss.
 func (l *loss) back(since, now state, said bool) {
 	e := event.Event{Level: event.Info, Code: "link-back", Text: "the link to the agent is back: everything goes on"}
 	if !since.at.IsZero() {
-		took := now.at.Sub(since.at)
+		took := now.at.Sub(since.at) + since.past
 		e.Text = fmt.Sprintf("the link to the agent is back after %v: everything goes on", took.Round(100*time.Millisecond))
 		e.Facts = map[string]string{"after_ms": fmt.Sprint(took.Milliseconds())}
 	}

@@ -45,26 +45,36 @@ func (h *heard) said() (all []string) {
 	return all
 }
 
-// A loss is one line, and so is its end; what is mended at once is a detail.
+// A loss is one line, and so is its end; what is mended at once is a detail, but
+// not what was noticed late: then everything had stood still.
 func TestLossIsTold(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		lasts time.Duration
+		past  time.Duration // when it was noticed
+		lasts time.Duration // from then on
 		end   resume.State
 		want  []string
 	}{
-		{"a blink", 900 * time.Millisecond, resume.Back, []string{"detail link-back"}},
-		{"mended", 12 * time.Second, resume.Back, []string{"warning link-lost", "info link-back"}},
-		{"not mended", 90 * time.Second, resume.Gone, []string{"warning link-lost"}},
-		{"ended in between", 500 * time.Millisecond, resume.Gone, nil},
+		{"a blink", 0, 900 * time.Millisecond, resume.Back, []string{"detail link-back"}},
+		{"mended", 0, 12 * time.Second, resume.Back, []string{"warning link-lost", "info link-back"}},
+		{"mended at once when noticed", 10 * time.Second, 50 * time.Millisecond, resume.Back, []string{"warning link-lost", "info link-back"}},
+		{"mended before anybody looks", 10 * time.Second, 0, resume.Back, []string{"warning link-lost", "info link-back"}},
+		{"not mended", 0, 90 * time.Second, resume.Gone, []string{"warning link-lost"}},
+		{"ended in between", 0, 500 * time.Millisecond, resume.Gone, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var h heard
 				l := newLoss(90*time.Second, h.emit)
 				start := time.Now()
-				l.note(resume.Lost, errors.New("nothing\nheard"))
-				time.Sleep(c.lasts)
+				err := errors.New("nothing\nheard")
+				if c.past > 0 {
+					err = &resume.SilentError{For: c.past, Slept: true, Err: err}
+				}
+				l.note(resume.Lost, err)
+				if c.lasts > 0 {
+					time.Sleep(c.lasts)
+				}
 				l.note(c.end, nil)
 				synctest.Wait()
 				l.close()
@@ -80,7 +90,7 @@ func TestLossIsTold(t *testing.T) {
 							}
 						}
 					case "link-back":
-						if want := c.lasts.String(); !strings.Contains(e.Text, want) {
+						if want := (c.past + c.lasts).Round(100 * time.Millisecond).String(); !strings.Contains(e.Text, want) {
 							t.Errorf("%q does not say %q", e.Text, want)
 						}
 					}
@@ -114,6 +124,29 @@ func TestLossReachesTheLink(t *testing.T) {
 		near.Close("")
 		far.Close("")
 		l.close()
+	})
+}
+
+// Who asks later than the end of a loss has not lost anything by it.
+func TestLostSince(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLoss(time.Minute, event.Discard)
+		defer l.close()
+		start := time.Now()
+		ask := func(when string, since time.Time, want bool) {
+			t.Helper()
+			if got := l.lostSince(since); got != want {
+				t.Errorf("%s: %v, want %v", when, got, want)
+			}
+		}
+		ask("never lost", start.Add(-time.Hour), false)
+		time.Sleep(time.Second)
+		l.note(resume.Lost, io.EOF)
+		ask("lost", time.Now(), true)
+		time.Sleep(time.Second)
+		l.note(resume.Back, nil)
+		ask("back, from before", start, true)
+		ask("back, from then on", time.Now(), false)
 	})
 }
 

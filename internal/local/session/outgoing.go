@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/local/dns"
@@ -60,7 +61,7 @@ func (s *supervisor) handler(b *built, o dns.Options) (h netstack.Handler, err e
 	family := kin.Of(s.start.Front)
 	out := &outgoing.Router{
 		Link: s.peer, Translate: s.translate, Names: names.Of, Resolve: names.Resolve, Emit: s.emit, Relayed: s.memory.relayed, Connections: s.memory.outgoing,
-		Debugger: s.debuggers.waits,
+		Debugger: s.debuggers.waits, LostSince: func(t time.Time) bool { return s.current.Load().loss.lostSince(t) },
 		Here: func(at netip.AddrPort) (outgoing.Listener, bool) {
 			if s.kept != nil {
 				return s.kept.listener(at)
