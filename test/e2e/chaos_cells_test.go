@@ -35,6 +35,14 @@ const (
 	// collectTime is what the cluster takes to remove the pod of a Job that was
 	// deleted while it was hurt itself: its collector of garbage begins anew.
 	collectTime = 110 * time.Second
+	// shortWindow is for the sessions that nobody cleans up after: the shortest
+	// that can be had.
+	shortWindow = 10 * time.Second
+	// aloneTime is how long an agent whose session is dead lives, and its Job; the
+	// last of it is for a cluster that is busy.
+	aloneTime = shortWindow + removedWithin + 10*time.Second
+	// unseenTime is the same for an agent that no session has come to.
+	unseenTime = time.Minute + removedWithin + 10*time.Second
 )
 
 // outcome is what must follow.
@@ -51,6 +59,8 @@ type outcome struct {
 	// kin: the grandchild, and the program if it lives, go on and keep the
 	// session, as they would without mirrord.
 	kin bool
+	// strays: the shell is gone; what it started goes on, without a session.
+	strays bool
 	// back: new connections reach the target's own server from this time on;
 	// 0: nobody looks, since the program goes on serving, or the target is gone.
 	back time.Duration
@@ -77,8 +87,17 @@ type killed struct {
 	pid func(h *hunted) *int
 	sig syscall.Signal
 	act func(t *testing.T, h *hunted) // otherwise
-	// fresh: the target does not outlive it.
-	fresh bool
+	// prompt: what act does is done when it begins, as a signal is; otherwise it is
+	// an order to the cluster.
+	prompt bool
+	// first brings the session further than the phase does.
+	first func(t *testing.T, h *hunted)
+	// window of the session, if it is another than usual: nobody cleans up, and
+	// only the whole matrix waits for that.
+	window time.Duration
+	// fresh: the target is hurt itself, so it is one of its own; doomed: it does
+	// not come again.
+	fresh, doomed bool
 	// slow: the cluster needs time to be itself again, and a session to start.
 	slow bool
 	want [phases]outcome
@@ -145,6 +164,14 @@ func matrix() []killed {
 	followed.text, followed.says = "is followed, and said", []string{"waiting for its successor"}
 	resumed := onward
 	resumed.text = "goes on, after a pause"
+	alone := outcome{text: fmt.Sprintf("exit CODE; what the command started stays; the agent ends itself; all else is gone within %v", aloneTime),
+		ends: time.Second, back: closedTime, clean: aloneTime, strays: true}
+	unseen := alone
+	unseen.text, unseen.clean, unseen.strays = fmt.Sprintf("exit CODE; the agent ends itself; all is gone within %v", unseenTime), unseenTime, false
+	unserved := left
+	unserved.text, unserved.kin, unserved.back, unserved.clean = fmt.Sprintf("ends what was left; the agent ends itself; all is gone within %v", aloneTime), false, closedTime, aloneTime
+	unserved.codes = []int{143} // of the command that had ended before
+	overslept := failing("link-gone", goneTime, silenceTime)
 	lateClean := own.with(130)
 	lateClean.clean = collectTime
 
@@ -189,6 +216,12 @@ func matrix() []killed {
 			want: [phases]outcome{{}, failing("supervisor-lost", goneTime, closedTime), failing("supervisor-lost", goneTime, closedTime), byBoth}},
 		{name: "helper, then supervisor", how: "STOP, KILL", act: both(syscall.SIGSTOP),
 			want: [phases]outcome{{}, failing("supervisor-lost", goneTime, closedTime), failing("supervisor-lost", goneTime, closedTime), byBoth}},
+		{name: "front, supervisor and helper", how: "KILL", act: allThree, prompt: true, window: shortWindow,
+			want: [phases]outcome{unseen.with(137), alone.with(137), alone.with(137), alone.with(137, 130)}},
+		{name: "supervisor, when the command has ended and left processes", how: "KILL", first: endShell, pid: supervisor, sig: syscall.SIGKILL, window: shortWindow,
+			want: [phases]outcome{{}, unserved, unserved, {}}},
+		{name: "user process and supervisor", how: "STOP, CONT after the window", act: oversleep, prompt: true, window: shortWindow,
+			want: [phases]outcome{{}, overslept, overslept, {}}},
 
 		{name: "agent", how: "KILL", pid: agent, sig: syscall.SIGKILL,
 			want: [phases]outcome{unbegun(20 * time.Second), lostAgent, lostAgent, mayAgent}},
@@ -203,7 +236,7 @@ func matrix() []killed {
 
 		{name: "target's container", how: "restarted", act: restartTarget, fresh: true,
 			want: [phases]outcome{unbegun(20 * time.Second), followed, followed, mayTarget}},
-		{name: "target's pod", how: "deleted", fresh: true, act: func(t *testing.T, h *hunted) {
+		{name: "target's pod", how: "deleted", fresh: true, doomed: true, act: func(t *testing.T, h *hunted) {
 			kubectl(t, "delete", "pod", h.prey.pod, "--wait=false")
 		},
 			want: [phases]outcome{unbegun(20 * time.Second), targetEnd, targetEnd, mayTarget}},
@@ -229,14 +262,57 @@ func both(sig syscall.Signal) func(*testing.T, *hunted) {
 	}
 }
 
+// allThree kills all who guard each other.
+func allThree(_ *testing.T, h *hunted) {
+	for _, pid := range []int{h.cmd.Process.Pid, h.supervisor, h.helper} {
+		if pid > 0 { // the helper comes later
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
+// endShell ends the command, which leaves processes.
+func endShell(t *testing.T, h *hunted) {
+	if err := syscall.Kill(h.shell, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-h.done:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the command does not end")
+	}
+}
+
+// oversleep is a suspend that is longer than the window; the program stops first,
+// or its kernel goes on to talk to a supervisor that does not answer.
+func oversleep(t *testing.T, h *hunted) {
+	for _, pid := range []int{h.program, h.supervisor} {
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		defer syscall.Kill(pid, syscall.SIGCONT)
+	}
+	limit := silenceTime + shortWindow + 10*time.Second
+	for end := time.Now().Add(limit); alive(h.agent); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the agent waits for its session longer than %v", limit)
+		}
+	}
+}
+
 func deletePod(how ...string) func(*testing.T, *hunted) {
 	return func(t *testing.T, h *hunted) {
 		kubectl(t, slices.Concat([]string{"delete", "pod", "--wait=false", "-l", "job-name=" + h.job}, how)...)
 	}
 }
 
+// restartTarget returns when the target serves again.
 func restartTarget(t *testing.T, h *hunted) {
 	if err := syscall.Kill(h.prey.server, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	kubectl(t, "wait", "pod/"+h.prey.pod, "--for=jsonpath={.status.containerStatuses[0].restartCount}=1", "--timeout=20s")
+	if err := w.cluster.WaitReady(t.Context(), w.namespace, "pod/"+h.prey.pod); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,8 +16,8 @@ import (
 var updateMatrix = flag.Bool("update", false, "write the kill matrix into docs/reliability.md")
 
 // TestChaosKill kills each part of a session in each phase. Without
-// MIRRORD_CHAOS=whole each part is killed once, and nothing of the cluster
-// itself, which others may be using.
+// MIRRORD_CHAOS=whole each part is killed once, but nothing of the cluster
+// itself, which others may be using, and nobody whose work the cluster does then.
 func TestChaosKill(t *testing.T) {
 	documented(t)
 	p := newPrey(t)
@@ -26,7 +27,7 @@ func TestChaosKill(t *testing.T) {
 			if k.want[ph].none() {
 				continue
 			}
-			if !whole() && (seen[k.name] || k.slow || ph != idle) {
+			if !whole() && (seen[k.name] || k.slow || k.window > 0 || ph != idle) {
 				continue
 			}
 			seen[k.name] = true
@@ -52,8 +53,21 @@ func kill(t *testing.T, p *prey, k killed, ph phase) {
 	if k.slow {
 		startTime = time.Minute
 	}
-	h := hunt(t, p, startTime, ph == idle || ph == loaded, ph == loaded)
-	a := reach(t, h, k, ph)
+	var a *asker
+	if ph == starting {
+		if a = askAll(t, p); !a.seen("remote", time.Now(), 10*time.Second) {
+			t.Fatal("the target answers nobody")
+		}
+	}
+	var args []string
+	if k.window > 0 {
+		args = []string{"--agent-resume-window", strconv.Itoa(int(k.window.Seconds()))}
+	}
+	h := hunt(t, p, startTime, ph == idle || ph == loaded, ph == loaded, args...)
+	a = reach(t, h, k, ph, a)
+	if k.first != nil {
+		k.first(t, h)
+	}
 
 	struck := time.Now()
 	var victim int
@@ -67,7 +81,7 @@ func kill(t *testing.T, p *prey, k killed, ph phase) {
 		k.act(t, h)
 	}
 	done := time.Now() // the cluster takes its time for an order
-	if a == nil && ph != starting {
+	if a == nil {
 		a = askAll(t, p)
 	}
 
@@ -101,6 +115,10 @@ func kill(t *testing.T, p *prey, k killed, ph phase) {
 	case want.kin:
 		livesOn(t, h, victim, a, ph)
 		h.release()
+	case want.strays:
+		strays(t, h)
+		h.release()
+		h.treeGone() // they hang on nothing that is gone
 	case want.codes[0] != 130 || want.held: // nobody of the session's lives on
 		h.treeGone()
 	default: // whom the command has left lives on, as without mirrord
@@ -115,11 +133,13 @@ func kill(t *testing.T, p *prey, k killed, ph phase) {
 	}
 	nothingOf(t, h, clean)
 	bound := struck.Add(want.back + lateness) // from here on everything is the target's
-	if k.pid == nil {
+	if k.pid == nil && !k.prompt {
 		bound = ended.Add(want.back + lateness)
 	}
-	undisturbed(t, h, k, want, a, struck, bound)
-	if !k.fresh {
+	undisturbed(t, h, k, ph, a, struck, done, bound)
+	if k.doomed {
+		unheld(t, p, clean)
+	} else {
 		unchanged(t, p, clean)
 	}
 	if k.slow {
@@ -127,25 +147,26 @@ func kill(t *testing.T, p *prey, k killed, ph phase) {
 	}
 }
 
-// reach brings the session into the phase. The client is nil while nobody asks.
-func reach(t *testing.T, h *hunted, k killed, ph phase) *asker {
+// reach brings the session into the phase. The client is nil where it is idle;
+// where it starts, it has been there before.
+func reach(t *testing.T, h *hunted, k killed, ph phase, a *asker) *asker {
 	t.Helper()
 	if ph == starting {
 		h.ordered()
 		if k.name == "agent" || k.name == "agent's pod" {
 			h.awaitAgent()
 		}
-		return nil
+		return a
 	}
 	h.ready()
-	a := askAll(t, h.prey)
+	a = askAll(t, h.prey)
 	if !a.seen("local", time.Now(), 10*time.Second) {
 		t.Fatal("the program gets nothing")
 	}
-	if ph == loaded {
-		return a
+	if ph == idle {
+		a.answers()
+		return nil
 	}
-	a.answers()
 	if ph == stopping {
 		h.ctrlC()
 		if k.name != "user process" && k.name != "shell" {
@@ -156,7 +177,7 @@ func reach(t *testing.T, h *hunted, k killed, ph phase) *asker {
 			}
 		}
 	}
-	return nil
+	return a
 }
 
 // livesOn checks that those whom the command has left live, and serve.
@@ -173,6 +194,15 @@ func livesOn(t *testing.T, h *hunted, victim int, a *asker, ph phase) {
 	}
 	if ph == loaded && !a.seen("local", time.Now(), 10*time.Second) {
 		t.Error("the program does not serve any more")
+	}
+}
+
+// strays checks that of the command's processes it alone has ended.
+func strays(t *testing.T, h *hunted) {
+	t.Helper()
+	gone(t, h.shell)
+	if h.grandchild > 0 && (!alive(h.grandchild) || !alive(h.program)) { // else they end by themselves
+		t.Errorf("of what the command started there is only: %v", h.kin())
 	}
 }
 
@@ -212,7 +242,6 @@ func goesOn(t *testing.T, h *hunted, k killed, ph phase, a *asker, struck time.T
 	}
 	if ph == starting {
 		h.ready()
-		a = askAll(t, h.prey)
 	}
 	select {
 	case <-h.done:
@@ -280,17 +309,19 @@ func shellCode(s *os.ProcessState) int {
 }
 
 // undisturbed checks what others noticed: the target serves its port itself from
-// the bound on, and what failed before that was at the local side.
-func undisturbed(t *testing.T, h *hunted, k killed, want outcome, a *asker, struck, bound time.Time) {
+// the bound on, and what failed before that was at the local side. A target that
+// was hurt itself serves nobody from when it was struck, and again when that was
+// done; one that is doomed never.
+func undisturbed(t *testing.T, h *hunted, k killed, ph phase, a *asker, struck, done, bound time.Time) {
 	t.Helper()
-	if a == nil || k.fresh {
-		return
-	}
-	if !a.seen("remote", time.Now(), 5*time.Second) {
+	want := k.want[ph]
+	if !k.doomed && !a.seen("remote", time.Now(), 5*time.Second) {
 		t.Error("the target does not serve its port")
 	}
 	onTheWay := func(q asked) bool { return q.end.After(struck) && q.begin.Before(bound) }
 	switch {
+	case ph == starting && (want.ends > 0 || want.held): // nobody was ever served here
+		onTheWay = func(asked) bool { return false }
 	case want.kin: // the session ends later
 		bound = time.Now()
 		onTheWay = func(q asked) bool { return q.end.After(struck) }
@@ -303,10 +334,13 @@ func undisturbed(t *testing.T, h *hunted, k killed, want outcome, a *asker, stru
 	if k.name == "user process" { // the session lives: whatever the program was not given is the target's
 		onTheWay = func(asked) bool { return false }
 	}
+	down := func(q asked) bool {
+		return k.fresh && q.end.After(struck) && (k.doomed || q.begin.Before(done))
+	}
 	got := held(t, h)
 	var bad []string
 	for _, q := range a.answers() {
-		if q.answer != "open" && (q.begin.After(bound) && q.answer != "remote" || q.failed() && !q.of(got) && !onTheWay(q)) {
+		if q.answer != "open" && !down(q) && (q.begin.After(bound) && q.answer != "remote" || q.failed() && !q.of(got) && !onTheWay(q)) {
 			bad = append(bad, q.String())
 		}
 	}

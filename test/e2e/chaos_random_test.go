@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"testing"
@@ -89,6 +90,27 @@ func unchanged(t *testing.T, p *prey, limit time.Duration) {
 	defer cancel()
 	if err := w.cluster.Unchanged(ctx, w.namespace, p.pod, p.before); err != nil {
 		t.Errorf("left in the target: %v", err)
+	}
+}
+
+// unheld waits until nobody is in the network of a target that is gone.
+func unheld(t *testing.T, p *prey, limit time.Duration) {
+	t.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(100 * time.Millisecond) {
+		in := ""
+		threads, _ := filepath.Glob("/proc/[0-9]*/task/[0-9]*/ns/net")
+		for _, thread := range threads {
+			if ns, err := os.Readlink(thread); err == nil && ns == p.netns {
+				in = thread
+			}
+		}
+		if in == "" {
+			return
+		}
+		if time.Now().After(end) {
+			t.Errorf("the target is gone, and its network is not: %s", in)
+			return
+		}
 	}
 }
 

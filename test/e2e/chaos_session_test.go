@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -28,6 +29,7 @@ type prey struct {
 	ip     string
 	server int // the first process of its container, when it was made
 	client int // a process of the pod where its clients are
+	netns  string
 	before testcluster.Snapshot
 }
 
@@ -64,6 +66,9 @@ spec:
 		p.server, err = w.cluster.PodProcess(ctx, w.namespace, p.pod)
 	}
 	if err == nil {
+		p.netns, err = os.Readlink(fmt.Sprintf("/proc/%d/ns/net", p.server))
+	}
+	if err == nil {
 		p.client, err = w.cluster.PodProcess(ctx, w.namespace, "tools")
 	}
 	if err != nil {
@@ -86,7 +91,7 @@ type hunted struct {
 
 // hunt starts a session on p. With kin the command leaves a grandchild in a
 // session of its own.
-func hunt(t testing.TB, p *prey, startTime time.Duration, kin, load bool) *hunted {
+func hunt(t testing.TB, p *prey, startTime time.Duration, kin, load bool, args ...string) *hunted {
 	t.Helper()
 	dir := filepath.Join(w.dir, "work")
 	log := filepath.Join(dir, fmt.Sprintf("got-%d", time.Now().UnixNano()))
@@ -99,7 +104,8 @@ func hunt(t testing.TB, p *prey, startTime time.Duration, kin, load bool) *hunte
 		script = "setsid sleep 1000 & " + script
 	}
 	argv := []string{w.mirrord, "exec", "--verbose", "-n", w.namespace, "-t", "pod/" + p.pod, "--steal",
-		"--agent-startup-timeout", strconv.Itoa(int(startTime.Seconds())), "bash", "-c", script}
+		"--agent-startup-timeout", strconv.Itoa(int(startTime.Seconds()))}
+	argv = slices.Concat(argv, args, []string{"bash", "-c", script})
 	h := &hunted{prey: p, log: log}
 	h.run = startCommand(t, argv, func(c *exec.Cmd) {
 		ownGroup(c)

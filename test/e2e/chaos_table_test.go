@@ -64,7 +64,11 @@ func table(all []killed) string {
 		fmt.Fprintf(&b, "| %s | %s |", name, k.how)
 		for ph := range phases {
 			text := k.want[ph].text
-			if k.want[ph].none() {
+			switch {
+			case !k.want[ph].none():
+			case ph == stopping:
+				text = "–"
+			default:
 				text = "not there yet"
 			}
 			fmt.Fprintf(&b, " %s |", text)

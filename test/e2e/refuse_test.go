@@ -121,7 +121,8 @@ func TestInterruptedWhileTheAgentCannotStart(t *testing.T) {
 }
 
 // Both of mirrord's processes killed at once: nobody is left to delete the
-// agent, but the target's port is its own again within seconds.
+// agent, but the target's port is its own again within seconds. What the cluster
+// does then is waited for in TestChaosKill.
 func TestNobodyIsLeft(t *testing.T) {
 	r := start(t, "-t", "pod/app", "--steal", "goserver", "8025")
 	r.waitFor("listening")

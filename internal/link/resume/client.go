@@ -89,7 +89,7 @@ func (p *Pipe) keep(connect Connect) {
 			p.mu.Lock()
 			p.cause = err
 			if p.final(err) {
-				if p.closing { // forgotten there means closed
+				if err = p.expired(err); p.closing { // forgotten there means closed
 					err = errClosed
 				}
 				p.endLocked(fmt.Errorf("resume the link: %w", err))

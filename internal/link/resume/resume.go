@@ -205,6 +205,8 @@ type Pipe struct {
 	bye      *ByeError   // the other end's goodbye
 	window   *time.Timer // ends a lost Pipe
 	cause    error       // why the last short pipe or attempt failed
+	absent   away        // while the last short pipe was there
+	lostAt   moment      // its loss
 	err      error       // why the Pipe ended; nil while it lives
 	notes    []note      // states not yet told
 

@@ -68,7 +68,7 @@ func (p *Pipe) attach(rw io.ReadWriteCloser, r *reader, received uint64, greet [
 	if again {
 		p.note(Back, nil)
 	}
-	p.cur, p.next, p.told = s, received, 0
+	p.cur, p.next, p.told, p.absent = s, received, 0, away{ran: p.now()}
 	p.wg.Go(s.receive)
 	p.wg.Go(s.send)
 	p.wg.Go(s.watch)
@@ -93,7 +93,8 @@ func (p *Pipe) lose(s *short, err error) {
 		p.mu.Unlock()
 		return
 	}
-	p.cur, p.cause = nil, err
+	p.cur, p.cause, p.lostAt = nil, err, p.now()
+	p.absent.tick(p.lostAt) // it may be the first that we do after an absence
 	s.stop()
 	switch {
 	case p.bye != nil: // our answer to it may be lost, the goodbye is not
@@ -188,6 +189,9 @@ func (s *short) ping(v uint64) error {
 func (s *short) pong(v uint64) error {
 	s.p.mu.Lock()
 	defer s.p.mu.Unlock()
+	if s.p.cur == s {
+		s.p.absent.answered(s.p.start.Add(time.Duration(v)))
+	}
 	s.pace.pong(time.Duration(v), time.Since(s.p.start), s.p.flight())
 	if s.p.start.Add(time.Duration(v)).After(s.life.woke) {
 		s.life.stood = 0
@@ -328,6 +332,7 @@ func (s *short) watch() {
 		case <-t.C:
 		}
 		now, heard := time.Now(), s.r.heard()
+		p.ran(s)
 		// Not a tick late: while a pipe is silent and not lost, others wait for it.
 		t.Reset(min(tick, max(maxSilent-now.Sub(heard), 0)))
 		if s.woke(now) {

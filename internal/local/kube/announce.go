@@ -39,6 +39,10 @@ func parseAnnouncement(line []byte) (a announcement, ok bool) {
 	return announcement{Announcement: said}, ok && said.Port > 0 // on the loopback of its own pod
 }
 
+// unwatched is how a kubelet ends a log that it cannot follow, since its node has
+// no inotify instances left: after what there is so far, instead of an error.
+const unwatched = "failed to create fsnotify watcher"
+
 // announced reads lines up to the announcement. Lines before it are log lines.
 // Without one, it returns the last lines that it saw and the error that ended
 // the reading, io.EOF at the end of the log.
@@ -47,6 +51,9 @@ func announced(r io.Reader) (announcement, []string, error) {
 	br := bufio.NewReaderSize(r, maxLogLine)
 	for {
 		line, cut, err := br.ReadLine()
+		if err == io.EOF && len(last) > 0 && strings.HasPrefix(last[len(last)-1], unwatched) {
+			return announcement{}, last, fmt.Errorf("%w: %s", io.ErrUnexpectedEOF, last[len(last)-1])
+		}
 		if err != nil {
 			return announcement{}, last, err
 		}

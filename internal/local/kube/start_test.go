@@ -352,6 +352,7 @@ func TestAnnounced(t *testing.T) {
 		name, log string
 		want      announcement
 		last      string
+		again     bool // it is to be read again
 	}{
 		{name: "first line", log: `{"mirrord-agent":"1","key":"K","port":7}` + "\n", want: announcement{Announcement: said}},
 		{name: "after other lines", log: "a\n{}\n\n[1]\n" + `{"mirrord-agent":"1","key":"K","port":7,"new":true}` + "\nz", want: announcement{Announcement: said}},
@@ -360,6 +361,8 @@ func TestAnnounced(t *testing.T) {
 		{name: "another user", log: `{"mirrord-agent":"1","as":{"uid":7,"gid":8,"groups":[9]}}`, want: announcement{As: &ids{UID: 7, GID: new(int64(8)), Groups: []int64{9}}}},
 		{name: "never", log: "1\n2\n3\n4\n5\n6\n", last: "2 3 4 5 6"},
 		{name: "empty", log: ""},
+		{name: "not to be followed", log: "a\nfailed to create fsnotify watcher: too many open files", last: "a failed to create fsnotify watcher: too many open files", again: true},
+		{name: "not to be followed any more", log: `{"mirrord-agent":"1","key":"K","port":7}` + "\nfailed to create fsnotify watcher: too many open files", want: announcement{Announcement: said}},
 		{name: "no key", log: `{"mirrord-agent":"1","port":7}`, last: `{"mirrord-agent":"1","port":7}`},
 		{name: "impossible port", log: `{"mirrord-agent":"1","key":"K","port":70000}`, last: `{"mirrord-agent":"1","key":"K","port":70000}`},
 	} {
@@ -367,6 +370,9 @@ func TestAnnounced(t *testing.T) {
 			got, last, err := announced(strings.NewReader(c.log))
 			if !reflect.DeepEqual(got, c.want) || strings.Join(last, " ") != c.last || (err == nil) != (c.want.Port != 0 || c.want.As != nil) {
 				t.Errorf("announced = %+v, %q, %v; want %+v, %q", got, last, err, c.want, c.last)
+			}
+			if again := err != nil && err != io.EOF && passing(err); again != c.again {
+				t.Errorf("it is read again after %v: %v, want %v", err, again, c.again)
 			}
 		})
 	}
