@@ -47,13 +47,25 @@ func (a *away) answered(asked time.Time) {
 	}
 }
 
-// ran says that we run, if s is still the short pipe.
-func (p *Pipe) ran(s *short) {
+// lasted is how long the other end may have heard nothing of us; 0: it has.
+func (a *away) lasted(now moment) time.Duration {
+	if a.left.at.IsZero() {
+		return 0
+	}
+	return now.since(a.left)
+}
+
+// ran says that we run, if s is still the short pipe, and reports whether we did
+// not for so long that the other end may have given s up.
+func (p *Pipe) ran(s *short) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cur == s {
-		p.absent.tick(p.now())
+	if p.cur != s {
+		return false
 	}
+	before, now := p.absent.ran, p.now()
+	p.absent.tick(now)
+	return now.slept-before.slept > tick || now.since(before) >= maxSilent
 }
 
 // expired explains the error that ends the search for the other end: after the

@@ -58,6 +58,33 @@ func TestAwayForTheWindow(t *testing.T) {
 	}
 }
 
+// TestLasted: a process that is stopped has no clock that tells, and one whose
+// machine slept another.
+func TestLasted(t *testing.T) {
+	at := time.Now()
+	for _, c := range []struct {
+		name       string
+		ran, slept time.Duration // since the last tick: by the clock that a suspend stops, and of it
+		want       time.Duration
+	}{
+		{"it runs", time.Second, 0, 0},
+		{"stopped", 12 * time.Second, 0, 12 * time.Second},
+		{"the machine slept", time.Second, 9 * time.Second, 10 * time.Second},
+	} {
+		a := away{ran: moment{at, time.Hour}}
+		now := moment{at.Add(c.ran), time.Hour + c.slept}
+		a.tick(now)
+		if got := a.lasted(now); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+		later := moment{now.at.Add(time.Second), now.slept}
+		a.tick(later)
+		if got := a.lasted(later); c.want > 0 && got != c.want+time.Second {
+			t.Errorf("%s, and a second later: %v", c.name, got)
+		}
+	}
+}
+
 // TestAway: a stop shows as a gap between ticks, and lasts until the other end
 // has answered what was asked after it.
 func TestAway(t *testing.T) {

@@ -382,27 +382,6 @@ func TestStandingStillIsTold(t *testing.T) {
 	}
 }
 
-// A process that is stopped has no clock that tells.
-func TestStill(t *testing.T) {
-	at := time.Now()
-	for _, c := range []struct {
-		name  string
-		l     life
-		ran   time.Duration // since, by the clock that a suspend stops
-		slept time.Duration
-		want  time.Duration
-	}{
-		{"it runs", life{at: at}, time.Second, 0, 0},
-		{"stopped", life{at: at}, 12 * time.Second, 0, 12 * time.Second},
-		{"the machine slept", life{at: at, slept: time.Hour}, time.Second, time.Hour + 9*time.Second, 10 * time.Second},
-		{"before", life{at: at, stood: time.Minute}, time.Second, 0, time.Minute},
-	} {
-		if got := c.l.still(at.Add(c.ran), c.slept); got != c.want {
-			t.Errorf("%s: %v, want %v", c.name, got, c.want)
-		}
-	}
-}
-
 // TestFencing: a newer short pipe ends the older one, and an older one cannot
 // come back.
 func TestFencing(t *testing.T) {

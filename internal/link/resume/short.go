@@ -27,34 +27,13 @@ type short struct {
 	ackDue  bool
 	byeSent bool // composed; nothing is sent after it
 	byeOut  bool // written
-	life    life
-}
-
-// life is when this end was last seen to run.
-type life struct {
-	at    time.Time
-	slept time.Duration // by then, of the machine
-	// stood is how long this end stood still until woke, which the pipe may not
-	// have survived: what was asked since was not answered.
-	stood time.Duration
-	woke  time.Time
-}
-
-// still is how long this end has stood still, if others take it for lost: the
-// machine slept, or the process was stopped. A process that is continued may
-// hear of the loss before it sees how late it is.
-func (l life) still(now time.Time, slept time.Duration) time.Duration {
-	if d := now.Sub(l.at) + slept - l.slept; d >= maxSilent {
-		return d
-	}
-	return l.stood
 }
 
 // attach makes rw the current short pipe, whose other end has received so many
 // bytes, and starts serving it; greet is sent first. mu is held; out has been
 // checked to hold what follows received.
 func (p *Pipe) attach(rw io.ReadWriteCloser, r *reader, received uint64, greet []byte) {
-	s := &short{p: p, rw: rw, r: r, quit: make(chan struct{}), greet: greet, pingDue: true, ackDue: true, life: life{at: time.Now(), slept: p.opts.suspended()}}
+	s := &short{p: p, rw: rw, r: r, quit: make(chan struct{}), greet: greet, pingDue: true, ackDue: true}
 	s.work.L = &p.mu
 	again := p.cur != nil || p.window != nil
 	if p.cur != nil {
@@ -102,7 +81,7 @@ func (p *Pipe) lose(s *short, err error) {
 	case p.closing && s.byeOut && errors.Is(err, io.EOF): // an answer enough
 		p.endLocked(errClosed)
 	default:
-		if d := s.life.still(time.Now(), p.opts.suspended()); d > 0 {
+		if d := p.absent.lasted(p.lostAt); d >= maxSilent {
 			err = &SilentError{For: d, Slept: true, Err: err}
 		}
 		p.note(Lost, err)
@@ -193,9 +172,6 @@ func (s *short) pong(v uint64) error {
 		s.p.absent.answered(s.p.start.Add(time.Duration(v)))
 	}
 	s.pace.pong(time.Duration(v), time.Since(s.p.start), s.p.flight())
-	if s.p.start.Add(time.Duration(v)).After(s.life.woke) {
-		s.life.stood = 0
-	}
 	s.work.Signal()
 	return nil
 }
@@ -332,10 +308,9 @@ func (s *short) watch() {
 		case <-t.C:
 		}
 		now, heard := time.Now(), s.r.heard()
-		p.ran(s)
 		// Not a tick late: while a pipe is silent and not lost, others wait for it.
 		t.Reset(min(tick, max(maxSilent-now.Sub(heard), 0)))
-		if s.woke(now) {
+		if p.ran(s) {
 			probed = now
 			s.beat()
 		}
@@ -353,20 +328,6 @@ func (s *short) watch() {
 			s.beat()
 		}
 	}
-}
-
-// woke notes that this end runs, and reports whether it stood still before.
-func (s *short) woke(now time.Time) bool {
-	slept := s.p.opts.suspended()
-	s.p.mu.Lock()
-	defer s.p.mu.Unlock()
-	was := s.life
-	s.life.at, s.life.slept, s.life.stood = now, slept, was.still(now, slept)
-	if slept-was.slept <= tick && now.Sub(was.at) < maxSilent {
-		return false
-	}
-	s.life.woke = now
-	return true
 }
 
 // beat asks the other end for a sign of life.
