@@ -42,12 +42,6 @@ func (r *Router) Ping(ctx context.Context, f UDPFlow) {
 	r.carryDatagrams(ctx, f, r.route("ping", f.Dst()))
 }
 
-// CarryUDP does the same as UDP where the decision is another flow's: to is where f
-// goes.
-func (r *Router) CarryUDP(ctx context.Context, f UDPFlow, to netip.AddrPort, d rules.Decision) {
-	r.carryDatagrams(ctx, f, &route{network: "udp", asked: f.Dst(), dst: to, Decision: d})
-}
-
 func (r *Router) carryDatagrams(ctx context.Context, f UDPFlow, t *route) {
 	defer f.Close()
 	err := errNoAddress
