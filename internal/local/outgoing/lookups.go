@@ -90,13 +90,16 @@ func (l *lookups) answer(ctx context.Context, query []byte) {
 	} else if err == nil && !ok {
 		err = fmt.Errorf("the agent answered a lookup with message %d: %w", m.Kind(), syscall.EPROTO)
 	}
-	switch {
-	case err != nil:
+	if err != nil { // said first: what the program asks then may go well
+		l.once.Do(func() { l.r.report(l.t, err) })
 		l.f.Unreachable(dialErrno(err))
+		return
+	}
+	switch {
 	case ok && d.Errno != 0:
 		l.f.Unreachable(d.Errno)
 	case ok:
 		_, _ = l.f.Write(d.Data) // lost like any datagram
 	}
-	l.once.Do(func() { l.r.report(l.t, err) })
+	l.once.Do(func() { l.r.report(l.t, nil) })
 }
