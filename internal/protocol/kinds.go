@@ -26,6 +26,8 @@ func blank(k Kind) Message {
 		return new(Incoming)
 	case KindBye:
 		return new(Bye)
+	case KindLookup:
+		return new(Lookup)
 	case KindStat:
 		return new(Stat)
 	case KindAttr:

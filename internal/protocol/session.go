@@ -19,6 +19,7 @@ const (
 	KindSubscribe
 	KindIncoming
 	KindBye
+	KindLookup
 )
 
 // Cause says why something could not be done where an errno does not say it.
@@ -73,6 +74,8 @@ const (
 	FeatureHTTPFilter = "http-filter"
 	// FeatureUnix: Dial with NetworkUnix and NetworkUnixPacket.
 	FeatureUnix = "unix-sockets"
+	// FeatureLookups: Lookup is answered. Without it lookups are Datagrams of a Dial.
+	FeatureLookups = "lookups"
 )
 
 // Answer is the reply to a request that has no richer one, and to any request
@@ -173,6 +176,15 @@ type Datagram struct {
 	Errno syscall.Errno
 }
 
+// Lookup sends one datagram, a DNS message, to a name server from the target's
+// network, by a socket of its own. The reply is a Datagram: the server's reply,
+// which has the same id, or the errno that the socket reported instead; or an
+// Answer: why there is no socket, or yes when the server has said nothing.
+type Lookup struct {
+	Addr  netip.AddrPort
+	Query []byte
+}
+
 // Mode of a Subscribe and of an Incoming.
 const (
 	ModeMirror uint8 = 1
@@ -221,6 +233,7 @@ func (*Datagram) Kind() Kind   { return KindDatagram }
 func (*Subscribe) Kind() Kind  { return KindSubscribe }
 func (*Incoming) Kind() Kind   { return KindIncoming }
 func (*Bye) Kind() Kind        { return KindBye }
+func (*Lookup) Kind() Kind     { return KindLookup }
 
 func (m *Hello) fields(c *codec) {
 	number(c, 1, &m.Min)
@@ -274,6 +287,11 @@ func (m *Dial) fields(c *codec) {
 func (m *Datagram) fields(c *codec) {
 	c.blob(1, &m.Data)
 	number(c, 2, &m.Errno)
+}
+
+func (m *Lookup) fields(c *codec) {
+	c.addrPort(1, &m.Addr)
+	c.blob(2, &m.Query)
 }
 
 func (m *Subscribe) fields(c *codec) {

@@ -172,6 +172,8 @@ func (s *session) answer(ctx context.Context, stream *link.Stream, m protocol.Me
 		_ = agentenv.Serve(stream, s.t.Environ)
 	case *protocol.Dial:
 		s.outgoing().Serve(ctx, stream, m)
+	case *protocol.Lookup:
+		s.outgoing().Lookup(ctx, stream, m)
 	case *protocol.Subscribe:
 		s.hub.Subscribe(ctx, stream, m)
 	default:
@@ -252,7 +254,7 @@ func (s *session) greet(stream *link.Stream, hello *protocol.Hello) {
 
 // features are what this agent can do for the target.
 func (s *session) features() []string {
-	all := []string{protocol.FeatureMirror, protocol.FeatureHTTPFilter}
+	all := []string{protocol.FeatureMirror, protocol.FeatureHTTPFilter, protocol.FeatureLookups}
 	if s.files != nil {
 		all = append(all, protocol.FeatureFiles)
 	}

@@ -127,8 +127,9 @@ func (p *ports) dial(network string, a netip.AddrPort, connect func() (net.Conn,
 				p.give(k)
 			}
 		}}, nil
-	case *net.UDPConn:
-		return &udpPort{UDPConn: c, give: func() { p.give(k) }}, nil
+	case *udpPort:
+		c.give = func() { p.give(k) }
+		return c, nil
 	}
 	p.give(k)
 	return nil, errors.Join(fmt.Errorf("a connection of type %T has no local port", c), c.Close())
@@ -181,18 +182,4 @@ func (c *tcpPort) passive() (yes bool) {
 		yes = err == nil && (info.State == stateCloseWait || info.State == stateLastAck)
 	})
 	return yes
-}
-
-// udpPort is a socket and its local port.
-type udpPort struct {
-	*net.UDPConn
-	once sync.Once
-	give func()
-}
-
-// Close closes the socket.
-func (c *udpPort) Close() error {
-	err := c.UDPConn.Close()
-	c.once.Do(c.give)
-	return err
 }

@@ -95,13 +95,15 @@ func (t *Target) Dial(ctx context.Context, network string, a netip.AddrPort) (ne
 		return ping.Dial(a.Addr(), t.Socket)
 	}
 	return t.ports.dial(network, a, func() (net.Conn, error) {
+		if network == "udp" {
+			return t.dialUDP(a)
+		}
 		return t.DialWith(ctx, network, a, func(int) error { return nil })
 	})
 }
 
 // DialWith is Dial for the agent's own needs, which count no ports, with prepare called on the socket before it connects. Its
-// error ends the attempt and is wrapped. The connection is a *net.TCPConn or a
-// *net.UDPConn.
+// error ends the attempt and is wrapped. The connection is a *net.TCPConn.
 func (t *Target) DialWith(ctx context.Context, network string, a netip.AddrPort, prepare func(fd int) error) (net.Conn, error) {
 	c, err := t.dial(ctx, network, a, prepare)
 	if err != nil {
@@ -111,20 +113,10 @@ func (t *Target) DialWith(ctx context.Context, network string, a netip.AddrPort,
 }
 
 func (t *Target) dial(ctx context.Context, network string, a netip.AddrPort, prepare func(fd int) error) (net.Conn, error) {
-	typ := unix.SOCK_STREAM
-	if network == "udp" {
-		typ = unix.SOCK_DGRAM
-	}
-	a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
-	domain, to := unix.AF_INET, unix.Sockaddr(nil)
-	if a.Addr().Is4() {
-		to = &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
-	} else {
-		domain, to = unix.AF_INET6, &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
-	}
-	fd, err := t.Socket(domain, typ, 0)
+	domain, to := address(a)
+	fd, err := t.socket(kind{domain, unix.SOCK_STREAM})
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+		return nil, err
 	}
 	if err := prepare(fd); err != nil {
 		unix.Close(fd)
@@ -144,6 +136,41 @@ func (t *Target) dial(ctx context.Context, network string, a netip.AddrPort, pre
 		_ = tcp.SetNoDelay(true)
 	}
 	return c, err
+}
+
+// address is a in the kernel's form.
+func address(a netip.AddrPort) (domain int, to unix.Sockaddr) {
+	if ip := a.Addr().Unmap(); ip.Is4() {
+		return unix.AF_INET, &unix.SockaddrInet4{Addr: ip.As4(), Port: int(a.Port())}
+	}
+	return unix.AF_INET6, &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
+}
+
+// socket gives one out of the stock, or a new one.
+func (t *Target) socket(k kind) (int, error) {
+	if fd, ok := t.stock.take(k); ok {
+		return fd, nil
+	}
+	fd, err := t.Socket(k.domain, k.typ, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	return fd, nil
+}
+
+// sockets makes up to n of a kind for the stock.
+func (t *Target) sockets(k kind, n int) (fds []int) {
+	_ = t.room.do(func() error {
+		for range n {
+			fd, err := unix.Socket(k.domain, k.typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+			if err != nil {
+				return err // whoever dials is told
+			}
+			fds = append(fds, fd)
+		}
+		return nil
+	})
+	return fds
 }
 
 // connected waits for the end of a connection attempt.

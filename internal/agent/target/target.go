@@ -63,6 +63,7 @@ type Target struct {
 	done   chan struct{} // closed when the process has ended
 	wg     sync.WaitGroup
 	room   *room // where its sockets are made
+	stock  *stock
 	ports  *ports
 	person *person // nil: see Personate
 	closed sync.Once
@@ -154,6 +155,7 @@ func open(pid int, self bool) (_ *Target, err error) {
 	if t.room, err = newRoom(t.NetNS); err != nil {
 		return nil, err
 	}
+	t.stock = newStock(t.sockets)
 	var local portRange
 	if err := t.room.do(func() error { local = readRange(); return nil }); err != nil {
 		return nil, err
@@ -386,6 +388,9 @@ func (t *Target) release() {
 	}
 	if t.person != nil {
 		t.person.close()
+	}
+	if t.stock != nil {
+		t.stock.close()
 	}
 	if t.room != nil {
 		t.room.close()

@@ -180,6 +180,16 @@ func TestDial(t *testing.T) {
 	if n, _, err := udp.ReadFrom(buf); err != nil || string(buf[:n]) != "hi" {
 		t.Errorf("the peer got %q, %v", buf[:n], err)
 	}
+	if _, err := udp.WriteTo(nil, u.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
+	u.SetDeadline(time.Now().Add(5 * time.Second))
+	if n, err := u.Read(buf); n != 0 || err != nil {
+		t.Errorf("an empty datagram: got %d, %v", n, err)
+	}
+	if got := u.RemoteAddr().String(); got != udp.LocalAddr().String() {
+		t.Errorf("the peer is %s, want %s", got, udp.LocalAddr())
+	}
 	udp.Close()
 	u.SetDeadline(time.Now().Add(5 * time.Second))
 	u.Write([]byte("again"))

@@ -171,9 +171,9 @@ func (t *Target) DialUnix(ctx context.Context, typ int, name string, wait bool) 
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			err = context.Cause(ctx)
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil { // both may have been there
+			err = context.Cause(ctx)
 			break
 		}
 	}

@@ -227,6 +227,12 @@ func TestDialUnixAbstract(t *testing.T) {
 	}
 }
 
+// overdue has ended, but whoever looks at a timer and at it sees the timer.
+type overdue struct{ context.Context }
+
+func (overdue) Done() <-chan struct{} { return nil }
+func (overdue) Err() error            { return context.DeadlineExceeded }
+
 // A busy server is waited for, or not.
 func TestDialUnixBusy(t *testing.T) {
 	tg, root := rooted(t, 0)
@@ -252,6 +258,9 @@ func TestDialUnixBusy(t *testing.T) {
 		t.Errorf("waiting for room: got %v, want the deadline", err)
 	}
 	cancel()
+	if _, err := tg.DialUnix(overdue{t.Context()}, unix.SOCK_STREAM, "/s", true); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the deadline passes with the next look: got %v, want the deadline", err)
+	}
 	dialed := make(chan error, 1)
 	go func() {
 		c, err := tg.DialUnix(t.Context(), unix.SOCK_STREAM, "/s", true)

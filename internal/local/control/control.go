@@ -9,6 +9,7 @@
 package control
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -125,6 +126,8 @@ type Conn struct {
 	mu     sync.Mutex
 	more   *sync.Cond // queue, closed or err have changed
 	queue  []Message
+	due    bool        // the queue is to be written; else it holds details, which can wait
+	later  *time.Timer // makes it due; nil: there is nothing, or it is due
 	closed bool
 	err    error // of writing; what comes later is dropped
 }
@@ -135,6 +138,13 @@ const (
 	// the program; what it misses are lines. Other messages are few and always
 	// kept.
 	maxEvents = 1024
+	// maxDetails and detailTime are how many details may wait for each other, and
+	// how long: there is one for every connection and lookup of the program, and a
+	// line by itself wakes the front each time.
+	maxDetails = maxEvents / 4
+	detailTime = 100 * time.Millisecond
+	// batchSize is how many bytes go into one write, and the message that is more.
+	batchSize = 32 << 10
 	// flushTime is how long Close tries to send what is queued.
 	flushTime = 2 * time.Second
 )
@@ -191,26 +201,58 @@ func (c *Conn) Send(m Message) error {
 		return nil
 	}
 	c.queue = append(c.queue, m)
-	c.more.Broadcast()
+	switch {
+	case c.due:
+	case m.Event == nil || m.Event.Level != event.Detail || len(c.queue) >= maxDetails:
+		c.hurry()
+	case c.later == nil:
+		c.later = time.AfterFunc(detailTime, func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.hurry()
+		})
+	}
 	return nil
 }
 
+// hurry makes the queue due. mu is held.
+func (c *Conn) hurry() {
+	c.due = true
+	if c.later != nil {
+		c.later.Stop()
+		c.later = nil
+	}
+	c.more.Broadcast()
+}
+
+// write is the goroutine that writes the queue.
 func (c *Conn) write() {
-	enc := json.NewEncoder(c.c)
+	var batch bytes.Buffer
+	enc := json.NewEncoder(&batch)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.err == nil {
-		if len(c.queue) == 0 {
-			if c.closed {
-				return
-			}
+		switch {
+		case len(c.queue) == 0 && c.closed:
+			return
+		case len(c.queue) == 0:
+			c.due = false
+			fallthrough
+		case !c.due:
 			c.more.Wait()
 			continue
 		}
 		m := c.queue[0]
 		c.queue = c.queue[1:]
+		last := len(c.queue) == 0
 		c.mu.Unlock()
 		err := enc.Encode(m)
+		if err == nil && (last || batch.Len() >= batchSize) {
+			_, err = c.c.Write(batch.Bytes())
+			if batch.Reset(); batch.Cap() > 2*batchSize {
+				batch = bytes.Buffer{}
+			}
+		}
 		c.mu.Lock()
 		c.err = err
 	}
@@ -230,7 +272,7 @@ func (c *Conn) Receive() (Message, error) {
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	c.closed = true
-	c.more.Broadcast()
+	c.hurry()
 	c.mu.Unlock()
 	_ = c.c.SetWriteDeadline(time.Now().Add(flushTime))
 	c.writer.Wait()

@@ -3,8 +3,11 @@ package control
 import (
 	"io"
 	"reflect"
+	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/mirrord-go/mirrord/internal/event"
 )
@@ -58,4 +61,63 @@ func TestBeats(t *testing.T) {
 	if got := len(c.queue); got != 1 {
 		t.Errorf("%d beats wait for their reader, want 1", got)
 	}
+}
+
+// Details wait for each other, for a moment, and for nothing else; nothing
+// overtakes them.
+func TestDetailsWait(t *testing.T) {
+	detail := Message{Event: &event.Event{Level: event.Detail, Code: "detail"}}
+	info := Message{Event: &event.Event{Level: event.Info, Code: "info"}}
+	for name, c := range map[string]struct {
+		send  []Message
+		wait  time.Duration
+		wants bool // that the queue is written
+	}{
+		"a detail":             {send: []Message{detail}},
+		"some details":         {send: []Message{detail, detail}, wait: detailTime / 2},
+		"after the time":       {send: []Message{detail, detail}, wait: detailTime, wants: true},
+		"something else":       {send: []Message{info}, wants: true},
+		"something else after": {send: []Message{detail, info}, wants: true},
+		"many":                 {send: slices.Repeat([]Message{detail}, maxDetails), wants: true},
+		"a beat without wait":  {send: []Message{{Beat: &Beat{}}}, wants: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn := &Conn{}
+				conn.more = sync.NewCond(&conn.mu)
+				for _, m := range c.send {
+					_ = conn.Send(m)
+				}
+				time.Sleep(c.wait)
+				synctest.Wait()
+				conn.mu.Lock()
+				defer conn.mu.Unlock()
+				if conn.due != c.wants {
+					t.Errorf("due: %v, want %v", conn.due, c.wants)
+				}
+				conn.hurry() // stops the timer
+			})
+		})
+	}
+	t.Run("order", func(t *testing.T) {
+		front, f, err := Pair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer front.Close()
+		supervisor, err := Open(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent := []Message{detail, detail, info, detail}
+		for _, m := range sent {
+			_ = supervisor.Send(m)
+		}
+		supervisor.Close() // what waits still is sent
+		for i, want := range sent {
+			if got, err := front.Receive(); err != nil || !reflect.DeepEqual(got, want) {
+				t.Fatalf("message %d: got %+v, %v, want %+v", i, got, err, want)
+			}
+		}
+	})
 }

@@ -67,8 +67,9 @@ type watchedDatagrams struct {
 	n      *Names
 	remote bool
 
-	mu    sync.Mutex
-	asked [][]byte // lookups without an answer, oldest first
+	mu     sync.Mutex
+	asked  [][]byte // lookups without an answer, oldest first
+	failed bool     // what was asked last has a server failure for its answer
 }
 
 // Read takes a lookup.
@@ -84,6 +85,7 @@ func (w *watchedDatagrams) Read(p []byte) (int, error) {
 func (w *watchedDatagrams) ask(p []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.failed = false
 	if w.asked = append(w.asked, slices.Clone(p)); len(w.asked) > maxUnanswered {
 		w.asked = slices.Delete(w.asked, 0, 1)
 	}
@@ -109,7 +111,7 @@ func (w *watchedDatagrams) Unreachable(errno syscall.Errno) {
 	if errno == syscall.EHOSTUNREACH {
 		w.mu.Lock()
 		asked := w.asked
-		w.asked = nil
+		w.asked, told = nil, w.failed // by the lookup that failed with this one
 		w.mu.Unlock()
 		for _, b := range asked {
 			if q, ok := parseQuery(b); ok {
@@ -117,6 +119,9 @@ func (w *watchedDatagrams) Unreachable(errno syscall.Errno) {
 				told = true
 			}
 		}
+		w.mu.Lock()
+		w.failed = told && len(w.asked) == 0
+		w.mu.Unlock()
 	}
 	if !told {
 		w.UDPFlow.Unreachable(errno)

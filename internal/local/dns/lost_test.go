@@ -40,6 +40,7 @@ func TestNoWayToTheServer(t *testing.T) {
 						}
 					}
 					f.Unreachable(syscall.EHOSTUNREACH)
+					f.Unreachable(syscall.EHOSTUNREACH) // the other of the two; both are answered
 					f.Unreachable(syscall.ECONNREFUSED)
 				})
 			}()

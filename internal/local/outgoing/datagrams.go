@@ -43,12 +43,6 @@ func (r *Router) Ping(ctx context.Context, f UDPFlow) {
 	r.carryDatagrams(ctx, f, r.route("ping", f.Dst()))
 }
 
-// CarryUDP does the same as UDP where the decision is another flow's: to is where f
-// goes.
-func (r *Router) CarryUDP(ctx context.Context, f UDPFlow, to netip.AddrPort, d rules.Decision) {
-	r.carryDatagrams(ctx, f, &route{network: "udp", asked: f.Dst(), dst: to, Decision: d})
-}
-
 func (r *Router) carryDatagrams(ctx context.Context, f UDPFlow, t *route) {
 	defer f.Close()
 	err := errNoAddress
@@ -122,14 +116,19 @@ func (r *Router) readOn(f UDPFlow, t *route, buf []byte) (int, error) {
 	for first := time.Now(); ; {
 		began := time.Now()
 		n, err := f.Read(buf)
-		var ne net.Error
-		if err == nil || r.LostSince == nil || !errors.As(err, &ne) || !ne.Timeout() || !r.LostSince(began) {
+		if r.LostSince == nil || !idle(err) || !r.LostSince(began) {
 			return n, err
 		}
 		if t.dst.Port() == dnsPort && time.Since(first) >= link.BeginTime {
 			f.Unreachable(syscall.EHOSTUNREACH)
 		}
 	}
+}
+
+// idle reports whether err says that nothing came for long.
+func idle(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
 }
 
 // fromAgent gives the program what the agent sends until s ends.

@@ -276,7 +276,7 @@ func TestCarry(t *testing.T) {
 	done = make(chan struct{})
 	go func() {
 		defer close(done)
-		b2.CarryUDP(t.Context(), u, u.Dst(), rules.Decision{Where: rules.Remote, Why: "a name server"})
+		b2.CarryLookups(t.Context(), u, u.Dst(), rules.Decision{Where: rules.Remote, Why: "a name server"})
 	}()
 	u.sent <- []byte("ping")
 	if got := within(t, "an answer", u.got); string(got) != "ping" {

@@ -51,9 +51,10 @@ type UDPFlow interface {
 	Close() error
 }
 
-// Opener starts a stream towards the agent.
+// Opener starts a stream towards the agent, or asks it one question.
 type Opener interface {
 	Open(ctx context.Context, lane link.Lane, m protocol.Message) (*link.Stream, error)
+	Call(ctx context.Context, m protocol.Message) (protocol.Message, error)
 }
 
 // Router answers flows. Its exported fields are set before the first and not
@@ -79,7 +80,9 @@ type Router struct {
 	// LostSince reports whether the link was lost at any time since then.
 	// Optional.
 	LostSince func(time.Time) bool
-	Emit      event.Sink
+	// Lookups reports whether the agent answers protocol.Lookup. Optional.
+	Lookups func() bool
+	Emit    event.Sink
 	// Relayed is the memory for large buffers. nil: it has no end.
 	Relayed *budget.Share
 	// Connections is the memory for connections to unix sockets; others are the

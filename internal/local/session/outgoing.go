@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -62,6 +63,7 @@ func (s *supervisor) handler(b *built, o dns.Options) (h netstack.Handler, err e
 	out := &outgoing.Router{
 		Link: s.peer, Translate: s.translate, Names: names.Of, Resolve: names.Resolve, Emit: s.emit, Relayed: s.memory.relayed, Connections: s.memory.outgoing,
 		Debugger: s.debuggers.waits, LostSince: func(t time.Time) bool { return s.current.Load().loss.lostSince(t) },
+		Lookups: func() bool { return slices.Contains(s.current.Load().pod.Features, protocol.FeatureLookups) },
 		Here: func(at netip.AddrPort) (outgoing.Listener, bool) {
 			if s.kept != nil {
 				return s.kept.listener(at)
@@ -89,7 +91,7 @@ func (s *supervisor) handler(b *built, o dns.Options) (h netstack.Handler, err e
 				out.UDP(ctx, f)
 				return
 			}
-			names.UDP(ctx, f, func(ctx context.Context, f dns.UDPFlow, d rules.Decision) { out.CarryUDP(ctx, f, to, d) })
+			names.UDP(ctx, f, func(ctx context.Context, f dns.UDPFlow, d rules.Decision) { out.CarryLookups(ctx, f, to, d) })
 		},
 		Echo: func(ctx context.Context, f *netstack.EchoFlow) { out.Ping(ctx, f) },
 		Stray: func(p netstack.Stray) {

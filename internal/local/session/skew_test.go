@@ -214,7 +214,7 @@ func TestNewerAgent(t *testing.T) {
 // What an agent lacks is refused where the configuration asks for it, and done
 // without where it is only a default.
 func TestFeatures(t *testing.T) {
-	all := []string{protocol.FeatureFiles, protocol.FeatureMirror, protocol.FeatureSteal, protocol.FeatureHTTPFilter, protocol.FeatureUnix}
+	all := []string{protocol.FeatureFiles, protocol.FeatureMirror, protocol.FeatureSteal, protocol.FeatureHTTPFilter, protocol.FeatureUnix, protocol.FeatureLookups}
 	filter := &rules.HTTPOptions{}
 	for _, c := range []struct {
 		name    string
@@ -232,6 +232,7 @@ func TestFeatures(t *testing.T) {
 		{"steal", config.Config{Target: "pod/a", Incoming: rules.IncomingOptions{Mode: rules.IncomingSteal}}, protocol.FeatureSteal, true, "stealing the target's traffic (steal)"},
 		{"steal not wanted", config.Config{Target: "pod/a"}, protocol.FeatureSteal, false, ""},
 		{"filter", config.Config{Target: "pod/a", Incoming: rules.IncomingOptions{HTTP: filter}}, protocol.FeatureHTTPFilter, true, "filters of requests (http-filter)"},
+		{"lookups", config.Config{Target: "pod/a"}, protocol.FeatureLookups, false, ""},
 		{"no target", config.Config{}, protocol.FeatureMirror, false, ""},
 		{"unix sockets", config.Config{Target: "pod/a", Outgoing: rules.OutgoingOptions{UnixStreams: []rules.Pattern{{Text: "x"}}}}, protocol.FeatureUnix, true, "unix sockets of the target's (unix-sockets)"},
 		{"unix sockets not wanted", config.Config{Target: "pod/a"}, protocol.FeatureUnix, false, ""},

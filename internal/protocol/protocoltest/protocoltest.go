@@ -41,6 +41,7 @@ func Vectors() []Vector {
 		{"dial unix abstract packet", &protocol.Dial{Network: protocol.NetworkUnixPacket, Name: "\x00app"}},
 		{"datagram", &protocol.Datagram{Data: []byte("ping")}},
 		{"datagram unreachable", &protocol.Datagram{Errno: syscall.ECONNREFUSED}},
+		{"lookup", &protocol.Lookup{Addr: v4, Query: []byte("A? db.")}},
 		{"subscribe", &protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal}},
 		{"subscribe with a filter", &protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal, Filter: `{"path":{"text":"^/api/"}}`, Probes: []string{"/healthz", "/ready?full=1"}}},
 		{"incoming", &protocol.Incoming{Port: 80, Mode: protocol.ModeMirror, Peer: v6, Local: v4}},
