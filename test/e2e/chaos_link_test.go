@@ -225,8 +225,7 @@ func (s *lasting) survives(t *testing.T, c cutting, d time.Duration) {
 	if c.silent {
 		noticed = began.Add(silentBound + slack)
 	}
-	s.check(t) // returns when all is back
-	if took := time.Since(open); !c.harmless && took > backBound+slack {
+	if took := s.check(t); !c.harmless && took > backBound+slack {
 		t.Errorf("everything went on %v after the cut, want less than %v", took, backBound)
 	}
 	clients.stop()

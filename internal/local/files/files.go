@@ -71,6 +71,8 @@ type Options struct {
 	// Window is how long a lost link may take to come back: what is open waits
 	// for it. 0: less than callTime.
 	Window time.Duration
+	// LinkLost is when the link was lost; zero: it is not. Optional.
+	LinkLost func() time.Time
 	// Life is how long the target's names, attributes and small contents are
 	// remembered; 0: not at all.
 	Life time.Duration
@@ -109,6 +111,9 @@ func New(o Options) *Tree {
 		}
 	}
 	t.remote.uid, t.remote.gid = o.UID, o.GID
+	if o.LinkLost != nil {
+		t.remote.linkLost = o.LinkLost
+	}
 	lead(viewDir)
 	t.fixed[viewDir] = unix.S_IFDIR | 0o755
 	for _, p := range slices.Concat(o.Plan.Binds, o.Plan.Pins) {

@@ -28,12 +28,9 @@ const (
 	// come back: only an agent that is stuck meets them.
 	callTime  = 90 * time.Second
 	afterLoss = 30 * time.Second
-	// lostMoment is how long a name is taken for out of reach after a question for
-	// it has waited in vain for a lost link. The kernel asks for a name once at a
-	// time (d_alloc_parallel, fs/dcache.c), and after a failed revalidation again
-	// (fuse_dentry_revalidate): who waits there for his turn has waited long
-	// enough, and would wait as long once more for each that was before him.
-	lostMoment = 500 * time.Millisecond
+	// maxLost is how many names are remembered that a lost link has kept out of
+	// reach: there are few, as what is below such a name is not asked for.
+	maxLost = 1 << 12
 	// maxNames bounds a directory's listing, at about 1 KiB each while it is made:
 	// a directory without end must not take the supervisor's memory.
 	maxNames = 1 << 18
@@ -44,33 +41,37 @@ var errLost = fmt.Errorf("%v: %w", link.ErrLost, syscall.EIO)
 
 // remote asks the agent.
 type remote struct {
-	peer   Peer
-	uid    uint32 // of the target's process, as gid
-	gid    uint32
-	names  int             // maxNames
-	life   time.Duration   // of what the target told
-	limit  time.Duration   // of a call
-	ctx    context.Context // ends with close
-	cancel context.CancelFunc
-	wg     sync.WaitGroup // what run has started
-	ahead  chan struct{}  // a place for each chunk being read ahead
-	memory *budget.Share  // of these, until they are dropped
+	peer  Peer
+	uid   uint32 // of the target's process, as gid
+	gid   uint32
+	names int           // maxNames
+	life  time.Duration // of what the target told
+	// linkLost is when the link was lost; zero: it is not.
+	linkLost func() time.Time
+	limit    time.Duration   // of a call
+	ctx      context.Context // ends with close
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup // what run has started
+	ahead    chan struct{}  // a place for each chunk being read ahead
+	memory   *budget.Share  // of these, until they are dropped
 
 	mu sync.Mutex // guards what follows
 	known
 	thrift  thrift
-	surveys []*asking            // under way
-	lost    map[string]time.Time // when a question for a path ended in errLost, for lostMoment
-	arrived chan struct{}        // closed and made anew when something came unasked
-	trip    time.Duration        // what a small question takes; 0: not known
-	old     bool                 // the agent knows no surveys
+	surveys []*asking       // under way
+	lost    map[string]bool // paths for which a question ended in errLost, in the loss that began at lostAt
+	lostAt  time.Time
+	arrived chan struct{} // closed and made anew when something came unasked
+	trip    time.Duration // what a small question takes; 0: not known
+	old     bool          // the agent knows no surveys
 	inodes  map[uint64]*inode
 	light   map[*remoteFile]bool // open files that began without a handle
 }
 
 func newRemote(p Peer, window, life time.Duration, memory *budget.Share) *remote {
 	r := &remote{peer: p, life: life, memory: memory, names: maxNames, limit: callTime,
-		known: newKnown(), arrived: make(chan struct{}), inodes: map[uint64]*inode{}, lost: map[string]time.Time{}, light: map[*remoteFile]bool{}, ahead: make(chan struct{}, maxAhead)}
+		known: newKnown(), arrived: make(chan struct{}), inodes: map[uint64]*inode{}, lost: map[string]bool{}, light: map[*remoteFile]bool{}, ahead: make(chan struct{}, maxAhead)}
+	r.linkLost = func() time.Time { return time.Time{} }
 	if window > 0 {
 		r.limit = window + afterLoss
 	}
@@ -260,14 +261,12 @@ func (r *remote) left(at time.Time) time.Duration { return max(0, r.life-time.Si
 // reads, for the content of a small file.
 func (r *remote) ask(ctx context.Context, p string) (*protocol.Attr, error) {
 	asked := time.Now()
-	if r.outOfReach(p, asked) {
+	if r.outOfReach(p, false) {
 		return nil, errLost
 	}
 	a, err := call[*protocol.Attr](ctx, r, &protocol.Stat{Path: p, Prefetch: prefetch})
 	if err == errLost {
-		r.mu.Lock()
-		r.lost[p] = time.Now()
-		r.mu.Unlock()
+		r.outOfReach(p, true)
 	}
 	r.answered(p, a, err, asked)
 	if err != nil {
@@ -280,17 +279,26 @@ func (r *remote) ask(ctx context.Context, p string) (*protocol.Attr, error) {
 	return a, nil
 }
 
-// outOfReach reports whether a question for p has just waited in vain.
-func (r *remote) outOfReach(p string, now time.Time) bool {
+// outOfReach reports whether a question for p has waited for the link in vain
+// since that was lost, or notes that it has. Nobody waits after that: the kernel
+// asks for a name once at a time (d_alloc_parallel, fs/dcache.c), and after a
+// revalidation that failed again (fuse_dentry_revalidate), so that those who
+// wait there for their turn would wait one after another.
+func (r *remote) outOfReach(p string, now bool) bool {
+	lostAt := r.linkLost()
+	if lostAt.IsZero() {
+		return false
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for p, at := range r.lost {
-		if now.Sub(at) > lostMoment {
-			delete(r.lost, p)
-		}
+	if !lostAt.Equal(r.lostAt) {
+		clear(r.lost)
+		r.lostAt = lostAt
 	}
-	_, ok := r.lost[p]
-	return ok
+	if now && len(r.lost) < maxLost {
+		r.lost[p] = true
+	}
+	return r.lost[p]
 }
 
 // answered notes the answer to a question for p that was asked then.

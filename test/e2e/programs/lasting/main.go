@@ -119,8 +119,8 @@ func run(o options) error {
 				line(f.settle())
 			}
 		})
-		counted := report("check", all, func(c *conversation) error { return c.settle(o.quiet) })
-		fmt.Print(<-settled, <-flowing, <-writing, counted)
+		fmt.Print(report("check", all, func(c *conversation) error { return c.settle(o.quiet) }))
+		fmt.Print(<-settled, <-flowing, <-writing, "settled\n")
 	}
 	for _, f := range files {
 		fmt.Println(f.end())
