@@ -3,7 +3,10 @@ package link
 import (
 	"bufio"
 	"bytes"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // TestFollows: a reader is left to wait for the next frame only if that is there as a
@@ -70,5 +73,34 @@ func TestReady(t *testing.T) {
 		for _, s := range []*Stream{a, b, c, d} {
 			s.Close()
 		}
+	})
+}
+
+// lateBye is a pipe on which writing GOAWAY takes longer than the other end's
+// answer to it.
+type lateBye struct{ end }
+
+func (l lateBye) Write(b []byte) (int, error) {
+	n, err := l.end.Write(b)
+	if b[0] == typeGoAway {
+		time.Sleep(closeTime / 2) // virtual
+	}
+	return n, err
+}
+
+// TestReasonOutlivesTheAnswer: the other end closes the pipe once it has read
+// GOAWAY; that is not why the link ended.
+func TestReasonOutlivesTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := unshaped()
+		near, far := New(a, Local, Options{}), New(lateBye{b}, Agent, Options{})
+		far.Close("tea time")
+		<-near.Done()
+		for name, c := range map[string]*Conn{"who closed it": far, "the other": near} {
+			if err := c.Err(); err == nil || !strings.Contains(err.Error(), "tea time") {
+				t.Errorf("%s: %v, want the reason", name, err)
+			}
+		}
+		near.Close("")
 	})
 }
