@@ -37,7 +37,8 @@ const layers = `
 	event, budget < config; # what a person should know about a configuration that works
 	protocol, budget < link;
 	protocol < protocol/protocoltest;
-	NONE < link/resume, link/seal;
+	NONE < link/resume;
+	NONE < gather < link/seal, local/kube; # pieces that TLS writes
 
 	# Kernel tools both machines need.
 	NONE < nft, netns, mountinfo, rights < KERNEL;

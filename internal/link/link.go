@@ -119,6 +119,7 @@ type Conn struct {
 	token     uint64 // of the latest PING; a flood of them is answered once
 	closing   bool   // Close was called: GOAWAY when all is sent
 	reason    string
+	saidBye   bool          // GOAWAY is on its way: an end of the pipe is its answer
 	pingAt    time.Duration // when the last PING was sent
 	tripTimes [trips]time.Duration
 	tripsSeen int
@@ -309,7 +310,11 @@ func (c *Conn) fail(err error) {
 		return
 	}
 	var closed *ClosedError
-	if !errors.As(err, &closed) {
+	switch {
+	case errors.As(err, &closed):
+	case c.saidBye: // the other end may close the pipe before the write of GOAWAY returns
+		err = &ClosedError{Reason: c.reason}
+	default:
 		err = &ClosedError{Cause: err}
 	}
 	c.err = err

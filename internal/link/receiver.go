@@ -256,8 +256,22 @@ func (c *Conn) onData(r *bufio.Reader, h header) error {
 	if s.unready {
 		c.checkReady(s)
 	}
-	s.readable.Broadcast()
+	if !follows(r, h.stream) {
+		s.readable.Broadcast()
+	}
 	return nil
+}
+
+// follows reports whether the next in r is a whole frame of data for that stream:
+// who waits for data is then woken once for both. It is handled at once, or the
+// link ends, so nobody is forgotten.
+func follows(r *bufio.Reader, stream uint64) bool {
+	if r.Buffered() < headerSize {
+		return false
+	}
+	b, _ := r.Peek(headerSize)
+	h := parseHeader(b)
+	return h.typ == typeData && h.stream == stream && h.n <= maxPayload && r.Buffered() >= headerSize+h.n
 }
 
 // discard drops n bytes of r; mu is held before and after, not meanwhile.

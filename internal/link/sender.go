@@ -126,6 +126,7 @@ func (c *Conn) send() {
 		}
 		last := !c.due()
 		if last { // closing, and all is sent that can be
+			c.saidBye = true
 			buf = appendGoAway(buf[:0], 0, c.reason)
 		} else {
 			buf = c.compose(buf[:0])

@@ -132,6 +132,17 @@ func (s *Stream) Buffered() int {
 	return s.in.n
 }
 
+// Ready waits until Read would not wait, and is how many bytes it could give; 0: it
+// says why there are none.
+func (s *Stream) Ready() int {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	for s.in.n == 0 && !s.closed && s.reset == nil && !s.readLimit.passed && !s.finIn && s.c.err == nil {
+		s.readable.Wait()
+	}
+	return s.in.n
+}
+
 // ReadByte is Read for one byte.
 func (s *Stream) ReadByte() (byte, error) {
 	var p [1]byte

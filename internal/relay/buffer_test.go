@@ -8,6 +8,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/leak"
+	"github.com/mirrord-go/mirrord/internal/testnet"
 )
 
 // However many connections are stuck in the middle of much, the large buffers
@@ -59,4 +60,83 @@ func TestWaitingHoldsNoLargeBuffer(t *testing.T) {
 	a.Close()
 	b.Close()
 	<-done
+}
+
+// sizes keeps how long each Write was, and forgets the bytes.
+type sizes struct {
+	all   []int
+	after chan struct{} // a word for each
+}
+
+func (s *sizes) Write(b []byte) (int, error) {
+	s.all = append(s.all, len(b))
+	s.after <- struct{}{}
+	return len(b), nil
+}
+
+// burst says what it is told to, as much at a time as there is, and knows when it has more.
+type burst struct {
+	told chan int
+	left int
+}
+
+func (b *burst) Ready() int {
+	if b.left == 0 {
+		b.left = <-b.told
+	}
+	return b.left
+}
+
+func (b *burst) Buffered() int { return b.left }
+
+func (b *burst) Read(p []byte) (int, error) {
+	if b.Ready() == 0 {
+		return 0, io.EOF
+	}
+	n := min(len(p), b.left)
+	b.left -= n
+	return n, nil
+}
+
+// TestBurstsAreNotCut: what has come while a direction waited goes on as one, not
+// with a small piece in front.
+func TestBurstsAreNotCut(t *testing.T) {
+	leak.Check(t)
+	const size, times = 32 << 10, 10
+	run := func(t *testing.T, src io.Reader, say func(n int), end func()) {
+		large := budget.New(1<<20).Share(0, budget.All)
+		dst := &sizes{after: make(chan struct{}, 1000)}
+		done := make(chan int64)
+		go func() {
+			n, _ := copyBuffered(large, dst, src)
+			done <- n
+		}()
+		for range times {
+			say(size)
+			<-dst.after
+			for begin := time.Now(); large.Used() > 0; time.Sleep(time.Millisecond) { // until it waits again
+				if time.Since(begin) > 5*time.Second {
+					t.Fatalf("%d bytes of large buffers are held while waiting", large.Used())
+				}
+			}
+		}
+		end()
+		if n := <-done; n != size*times {
+			t.Errorf("%d bytes were copied, want %d", n, size*times)
+		}
+		// The first may have begun small.
+		if len(dst.all) > times+1 {
+			t.Errorf("%d bursts went on as %d: %v", times, len(dst.all), dst.all)
+		}
+	}
+	t.Run("socket", func(t *testing.T) {
+		near, far := testnet.Pair(t)
+		data := make([]byte, size)
+		run(t, far, func(n int) { near.Write(data[:n]) }, func() { near.Close() })
+		far.Close()
+	})
+	t.Run("stream", func(t *testing.T) {
+		b := &burst{told: make(chan int)}
+		run(t, b, func(n int) { b.told <- n }, func() { close(b.told) })
+	})
 }

@@ -33,8 +33,10 @@ const (
 	// thousands of them.
 	smallBuffer = 2 << 10
 	// largeBuffer is what a direction reads with while there is much to read:
-	// large enough that a system call's price is small beside the copying.
-	largeBuffer = 64 << 10
+	// large enough that a system call's price is small beside the copying, and a
+	// little less than a segment of the sandbox's device, so that it becomes one
+	// there, not one and some bytes.
+	largeBuffer = 63 << 10
 )
 
 var (
@@ -106,11 +108,11 @@ func copyBuffered(large *budget.Share, dst io.Writer, src io.Reader) (n int64, e
 	buf := &buffer{share: large}
 	buf.small = smallBuffers.Get().(*[smallBuffer]byte)
 	defer func() { smallBuffers.Put(buf.small); buf.shrink() }()
+	read := reading(src, buf)
 	for {
-		b := buf.bytes()
-		r, rerr := src.Read(b)
-		if r > 0 {
-			w, werr := dst.Write(b[:r])
+		b, rerr := read()
+		if len(b) > 0 {
+			w, werr := dst.Write(b)
 			n += int64(w)
 			if werr != nil {
 				return n, werr
@@ -122,48 +124,6 @@ func copyBuffered(large *budget.Share, dst io.Writer, src io.Reader) (n int64, e
 			}
 			return n, rerr
 		}
-		if r == len(b) || more(src) {
-			buf.grow()
-		} else {
-			buf.shrink()
-		}
-	}
-}
-
-// more reports whether src is known to have more after a read that did not fill
-// its buffer: a socket has not.
-func more(src io.Reader) bool {
-	s, ok := src.(interface{ Buffered() int })
-	return ok && s.Buffered() > 0
-}
-
-// buffer is what one direction reads into.
-type buffer struct {
-	share *budget.Share // of large
-	small *[smallBuffer]byte
-	large *[largeBuffer]byte // nil: it has none
-}
-
-func (b *buffer) bytes() []byte {
-	if b.large != nil {
-		return b.large[:]
-	}
-	return b.small[:]
-}
-
-// grow takes a large buffer, if there is one: a read has filled what there is.
-func (b *buffer) grow() {
-	if b.large == nil && b.share.Take(largeBuffer) {
-		b.large = largeBuffers.Get().(*[largeBuffer]byte)
-	}
-}
-
-// shrink gives the large buffer back: the next read may wait.
-func (b *buffer) shrink() {
-	if b.large != nil {
-		largeBuffers.Put(b.large)
-		b.large = nil
-		b.share.Give(largeBuffer)
 	}
 }
 

@@ -35,9 +35,8 @@ func outgoingRows(ctx context.Context, w *world) ([]measure.Row, error) {
 		both(measure.Row{Name: "one stream up", Unit: "MB/s", Budget: measure.AtLeast(0.95)}, bulk, "up", amount),
 		far.both(measure.Row{Name: "one stream down, 200 Mbit/s, 20 ms away", Unit: "MB/s", Budget: measure.AtLeast(0.95)}, bulk, "down", amount),
 		far.both(measure.Row{Name: "one stream up, 200 Mbit/s, 20 ms away", Unit: "MB/s", Budget: measure.AtLeast(0.95)}, bulk, "up", amount),
-		{Name: "processor time of both ends", Unit: "s/GB", Against: "port-forward", Budget: measure.AtMost(2),
-			Ours:      processorTime(e.ours.worker, e.server, e.ours.supervisor, e.ours.agent),
-			Reference: processorTime(e.native, e.forward.addr, e.forward.cmd.Process.Pid)},
+		e.processorTime("down"),
+		e.processorTime("up"),
 		both(measure.Row{Name: "round trip of 64 bytes", Unit: "µs", Budget: measure.Within(300)}, func(v values) float64 { return v["p50"] * 1e6 }, "rtt", "1000"),
 		both(measure.Row{Name: "connections, one after the other", Unit: "1/s", Budget: measure.AtLeast(0.7)}, func(v values) float64 { return 100 / v["seconds"] }, "connections", "100"),
 	}, nil
@@ -85,15 +84,21 @@ func sample(by *worker, figure func(v values) float64, task ...string) measure.S
 	}
 }
 
-// processorTime is what the processes use for a stream down, in seconds for
-// each GB.
-func processorTime(worker *worker, addr string, pids ...int) measure.Sampler {
+// processorTime is what a stream that way takes of supervisor and agent, in seconds
+// for each GB.
+func (e streamEnds) processorTime(way string) measure.Row {
+	return measure.Row{Name: "processor time of both ends, " + way, Unit: "s/GB", Against: "port-forward", Budget: measure.AtMost(2),
+		Ours:      processorTime(e.ours.worker, way, e.server, e.ours.supervisor, e.ours.agent),
+		Reference: processorTime(e.native, way, e.forward.addr, e.forward.cmd.Process.Pid)}
+}
+
+func processorTime(worker *worker, way, addr string, pids ...int) measure.Sampler {
 	return func(ctx context.Context, _ int) (float64, error) {
 		before, err := cpuTime(pids...)
 		if err != nil {
 			return 0, err
 		}
-		if _, err := worker.do(ctx, "down", addr, fmt.Sprint(2*bulkBytes)); err != nil {
+		if _, err := worker.do(ctx, way, addr, fmt.Sprint(2*bulkBytes)); err != nil {
 			return 0, err
 		}
 		after, err := cpuTime(pids...)

@@ -21,6 +21,9 @@ const (
 	// acknowledgement of its first byte, is read when its last byte has come:
 	// on a slow path large ones leave gaps.
 	minQuantum = 4 << 10
+	// maxQuantum is what is sent at once at most: with all that is put around it
+	// four TLS records and two frames of a port-forward, all of them full.
+	maxQuantum = 63 << 10
 	// minAhead and maxAhead bound what waits here to be sent, in bytes.
 	minAhead = 16 << 10
 	maxAhead = 256 << 10
@@ -81,7 +84,7 @@ func (p *pace) quantum() int {
 	if rate == 0 {
 		return minFlight / 2
 	}
-	return bound(rate*slack.Seconds(), minQuantum, maxData)
+	return bound(rate*slack.Seconds(), minQuantum, maxQuantum)
 }
 
 // ahead is how many bytes may wait to be sent.

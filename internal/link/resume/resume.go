@@ -59,6 +59,9 @@ const (
 	// estimate of the path stays fresh.
 	ackBytes = 64 << 10
 	ackTime  = 5 * time.Millisecond
+	// ackGap lies between two of them at least: on a fast path every frame would
+	// have one, which costs both ends and all on the way as much as data does.
+	ackGap = 2 * time.Millisecond
 )
 
 // Options of a Pipe. The zero value is good.
@@ -198,9 +201,10 @@ type Pipe struct {
 	out      ring       // written and not acknowledged
 	next     uint64     // offset after the last byte given to the last short pipe
 	told     uint64     // the last ACK said so
+	toldAt   time.Duration
 	ackLater *time.Timer
-	ackArmed bool
-	closing  bool // Close was called
+	ackAt    time.Duration // when ackLater fires; 0: it does not
+	closing  bool          // Close was called
 	reason   string
 	bye      *ByeError   // the other end's goodbye
 	window   *time.Timer // ends a lost Pipe
@@ -256,24 +260,35 @@ func (p *Pipe) Read(b []byte) (int, error) {
 
 // consumed sees to it that what was read is acknowledged. mu is held.
 func (p *Pipe) consumed() {
-	switch {
-	case p.cur == nil:
-	case p.in.base-p.told >= ackBytes:
-		p.cur.ackDue = true
-		p.cur.work.Signal()
-	case !p.ackArmed:
-		p.ackArmed = true
-		p.ackLater.Reset(ackTime)
+	if p.cur == nil || p.cur.ackDue {
+		return
 	}
+	now := time.Since(p.start)
+	at := now + ackTime
+	if p.in.base-p.told >= ackBytes {
+		at = max(now, p.toldAt+ackGap)
+	}
+	switch {
+	case at <= now:
+		p.acknowledge()
+	case p.ackAt == 0 || at < p.ackAt:
+		p.ackAt = at
+		p.ackLater.Reset(at - now)
+	}
+}
+
+// acknowledge has what was read acknowledged now. mu is held.
+func (p *Pipe) acknowledge() {
+	p.cur.ackDue = true
+	p.cur.work.Signal()
 }
 
 func (p *Pipe) ackNow() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.ackArmed = false
+	p.ackAt = 0
 	if p.cur != nil && p.in.base > p.told {
-		p.cur.ackDue = true
-		p.cur.work.Signal()
+		p.acknowledge()
 	}
 }
 

@@ -276,7 +276,7 @@ func (s *short) compose(buf []byte) []byte {
 	}
 	if s.ackDue || p.in.base > p.told {
 		buf = appendNumber(buf, typeAck, p.in.base)
-		p.told, s.ackDue = p.in.base, false
+		p.told, p.toldAt, s.ackDue = p.in.base, now, false
 	}
 	if n := s.sendable(); n > 0 {
 		buf = appendHeader(buf, typeData, 8+n)

@@ -17,6 +17,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/mirrord-go/mirrord/internal/gather"
 )
 
 // Version is that of everything below the messages: a link of another version
@@ -39,6 +42,10 @@ var ErrVersion = errors.New("the other end's link has another version")
 // rawBuffer is how many bytes one read takes from the pipe at most: crypto/tls
 // by itself reads a record's header and body with a call each.
 const rawBuffer = 64 << 10
+
+// maxHeld bounds what one Write gathers, in bytes: a frame of package resume
+// with its records' own bytes.
+const maxHeld = 66 << 10
 
 // ErrWrongKey means that the other end is not who it should be: another
 // process has the agent's port, or (at the agent) a stranger dialed it.
@@ -197,16 +204,47 @@ func clientError(err error) error {
 // conn is the sealed pipe.
 type conn struct {
 	*tls.Conn
-	raw    *pipe
-	client bool
+	raw     *pipe
+	client  bool
+	writing sync.Mutex // held by Write: one batch at a time
+	reading sync.Mutex // held by Read, which looks into raw
 }
 
-func (c *conn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if err != nil && c.client {
-		err = clientError(err)
+// Write sends all the records that b becomes with one Write of the pipe:
+// crypto/tls by itself makes one for each, and whatever lies below makes a
+// frame, a message and a packet of each of those.
+func (c *conn) Write(b []byte) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	c.raw.w.Hold()
+	n, err := c.Conn.Write(b)
+	if ferr := c.raw.w.Flush(); err == nil && ferr != nil {
+		return 0, ferr
 	}
 	return n, err
+}
+
+// Read gives the bytes of all records that are there, not of one: who waits for
+// them is woken once. It waits for the first only.
+func (c *conn) Read(p []byte) (n int, err error) {
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	defer func() { c.raw.hurried = false }()
+	for {
+		m, err := c.Conn.Read(p[n:])
+		n += m
+		switch {
+		case err != nil && n > 0: // it comes again
+			return n, nil
+		case err != nil && c.client:
+			return 0, clientError(err)
+		case err != nil:
+			return 0, err
+		case n == len(p) || !c.raw.whole():
+			return n, nil
+		}
+		c.raw.hurried = true // what is there may be a record without bytes for us
+	}
 }
 
 // Close does not send the alert that tls.Conn.Close sends, which may block.
@@ -216,22 +254,69 @@ func (c *conn) Close() error { return c.raw.Close() }
 // crypto/tls sets them only in the Close that conn does not call.
 type pipe struct {
 	r     *bufio.Reader
-	rw    io.ReadWriteCloser
+	w     *gather.Writer
 	close func() error
+
+	// For who reads, one at a time.
+	left    int  // bytes of the current record that were not read
+	hurried bool // Read does not wait for a record
 }
 
 func newPipe(rw io.ReadWriteCloser) *pipe {
-	return &pipe{r: bufio.NewReaderSize(rw, rawBuffer), rw: rw, close: sync.OnceValue(rw.Close)}
+	return &pipe{r: bufio.NewReaderSize(rw, rawBuffer), w: gather.New(rw, maxHeld), close: sync.OnceValue(rw.Close)}
 }
 
-func (p *pipe) Read(b []byte) (int, error)     { return p.r.Read(b) }
-func (p *pipe) Write(b []byte) (int, error)    { return p.rw.Write(b) }
+func (p *pipe) Write(b []byte) (int, error)    { return p.w.Write(b) }
 func (p *pipe) Close() error                   { return p.close() }
 func (*pipe) LocalAddr() net.Addr              { return addr{} }
 func (*pipe) RemoteAddr() net.Addr             { return addr{} }
 func (*pipe) SetDeadline(time.Time) error      { return nil }
 func (*pipe) SetReadDeadline(time.Time) error  { return nil }
 func (*pipe) SetWriteDeadline(time.Time) error { return nil }
+
+// recordHeader is the length in bytes of what stands before a record; its last
+// two bytes are the length of what follows (RFC 8446 section 5.1).
+const recordHeader = 5
+
+// Read gives bytes of one record at most, so that crypto/tls, which takes what
+// it can get, holds nothing of the next, and whole knows where that begins.
+func (p *pipe) Read(b []byte) (int, error) {
+	if p.left == 0 {
+		if p.hurried && !p.whole() {
+			return 0, errNone
+		}
+		h, err := p.r.Peek(recordHeader)
+		if len(h) < recordHeader {
+			if len(h) == 0 {
+				return 0, err
+			}
+			return p.r.Read(b) // the end, in the middle of a header
+		}
+		p.left = recordHeader + int(binary.BigEndian.Uint16(h[3:]))
+	}
+	n, err := p.r.Read(b[:min(len(b), p.left)])
+	p.left -= n
+	return n, err
+}
+
+// errNone is what a hurried Read gives instead of waiting. crypto/tls takes any
+// other error than a temporary one for the end.
+var errNone net.Error = noRecord{}
+
+type noRecord struct{}
+
+func (noRecord) Error() string   { return "no record is there" }
+func (noRecord) Timeout() bool   { return true }
+func (noRecord) Temporary() bool { return true }
+
+// whole reports whether another record can be read without waiting.
+func (p *pipe) whole() bool {
+	if p.left > 0 || p.r.Buffered() < recordHeader {
+		return false
+	}
+	h, _ := p.r.Peek(recordHeader)
+	return p.r.Buffered() >= recordHeader+int(binary.BigEndian.Uint16(h[3:]))
+}
 
 // addr is the address of a pipe, which has none.
 type addr struct{}

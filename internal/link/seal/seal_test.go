@@ -362,3 +362,136 @@ func TestSquatter(t *testing.T) {
 	near.Close()
 	<-done
 }
+
+// sealed gives both ends of a sealed pipe over TCP, near's writes counted.
+func sealed(t *testing.T) (near, far io.ReadWriteCloser, writes *counted) {
+	t.Helper()
+	ck, cp := newKey(t)
+	sk, sp := newKey(t)
+	x, y := tcp(t)
+	done := serve(t.Context(), y, sk, cp)
+	writes = &counted{Conn: x}
+	near, err := Client(t.Context(), writes, ck, sp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := <-done
+	if s.err != nil {
+		t.Fatal(s.err)
+	}
+	writes.n = 0
+	return near, s.rw, writes
+}
+
+// counted counts Writes, or keeps them back.
+type counted struct {
+	net.Conn
+	n    int
+	keep bool
+	kept []byte
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	c.n++
+	if c.keep {
+		c.kept = append(c.kept, b...)
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
+}
+
+// TestOneWrite: what is written at once goes to the pipe at once, in however many
+// records.
+func TestOneWrite(t *testing.T) {
+	near, far, below := sealed(t)
+	sent := bytes.Repeat([]byte("0123456789abcdef"), 64<<10/16)
+	for i := range 3 {
+		if n, err := near.Write(sent); n != len(sent) || err != nil {
+			t.Fatalf("Write = %d, %v", n, err)
+		}
+		if below.n != i+1 {
+			t.Errorf("after %d writes of %d bytes the pipe had %d", i+1, len(sent), below.n)
+		}
+		got := make([]byte, len(sent))
+		if _, err := io.ReadFull(far, got); err != nil || !bytes.Equal(got, sent) {
+			t.Fatalf("other bytes arrive, %v", err)
+		}
+	}
+}
+
+// TestReadTakesWhatIsThere: one Read gives the bytes of all records that have
+// come, and waits for none that has not, not even for the rest of one.
+func TestReadTakesWhatIsThere(t *testing.T) {
+	near, far, below := sealed(t)
+	below.keep = true
+	for _, part := range []string{"one", "two", "three"} {
+		if _, err := io.WriteString(near, part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	part := len(below.kept) - 1 // all but the last byte of the third
+	if _, err := below.Conn.Write(below.kept[:part]); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 100)
+	if n, err := far.Read(b); string(b[:n]) != "onetwo" || err != nil {
+		t.Errorf("got %q, %v, want the two records that came as a whole", b[:n], err)
+	}
+	if _, err := below.Conn.Write(below.kept[part:]); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := far.Read(b[:2]); string(b[:n]) != "th" || err != nil {
+		t.Errorf("got %q, %v, want as much as there is room for", b[:n], err)
+	}
+	if n, err := far.Read(b); string(b[:n]) != "ree" || err != nil {
+		t.Errorf("got %q, %v, want the rest", b[:n], err)
+	}
+}
+
+// TestBytesBeforeAnError: what came before a record that was changed on its way is
+// given, then the error.
+func TestBytesBeforeAnError(t *testing.T) {
+	near, far, below := sealed(t)
+	below.keep = true
+	for _, part := range []string{"one", "two"} {
+		if _, err := io.WriteString(near, part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	below.kept[len(below.kept)-1]++
+	if _, err := below.Conn.Write(below.kept); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 100)
+	if n, err := far.Read(b); string(b[:n]) != "one" || err != nil {
+		t.Errorf("got %q, %v, want the first record", b[:n], err)
+	}
+	for range 2 {
+		if n, err := far.Read(b); n != 0 || err == nil {
+			t.Errorf("got %d bytes, %v, want an error", n, err)
+		}
+	}
+}
+
+// TestHurriedRead: between two records, and in the middle of one that is not there
+// as a whole, crypto/tls is told at once that there is nothing, and goes on later.
+func TestHurriedRead(t *testing.T) {
+	near, far, below := sealed(t)
+	below.keep = true
+	if _, err := io.WriteString(near, "word"); err != nil {
+		t.Fatal(err)
+	}
+	c := far.(*conn)
+	c.raw.hurried = true
+	if n, err := c.Conn.Read(make([]byte, 10)); n != 0 || err != errNone {
+		t.Fatalf("got %d bytes, %v, want %v", n, err, errNone)
+	}
+	c.raw.hurried = false
+	if _, err := below.Conn.Write(below.kept); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 10)
+	if n, err := far.Read(b); string(b[:n]) != "word" || err != nil {
+		t.Errorf("then %q, %v, want word", b[:n], err)
+	}
+}

@@ -69,7 +69,7 @@ type api struct {
 const testPort = 4711
 
 // start runs the server and returns a Cluster that talks to it, with o on top.
-func (a *api) start(t *testing.T, o Options) *Cluster {
+func (a *api) start(t testing.TB, o Options) *Cluster {
 	t.Helper()
 	before := runtime.NumGoroutine()
 	a.ordered, a.ends = make(chan struct{}), make(chan struct{})
@@ -103,7 +103,7 @@ func secure(h http.Handler) *httptest.Server {
 }
 
 // settle waits until no more goroutines run than before.
-func settle(t *testing.T, before int) {
+func settle(t testing.TB, before int) {
 	t.Helper()
 	for end := time.Now().Add(3 * time.Second); runtime.NumGoroutine() > before; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -113,7 +113,7 @@ func settle(t *testing.T, before int) {
 	}
 }
 
-func kubeconfig(t *testing.T, server string, authority *x509.Certificate) string {
+func kubeconfig(t testing.TB, server string, authority *x509.Certificate) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	pemText := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Raw})

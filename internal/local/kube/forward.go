@@ -124,6 +124,7 @@ func (c *Cluster) upgrade(ctx context.Context, namespace, pod string) (net.Conn,
 // A pipe is one forwarded connection as a byte pipe.
 type pipe struct {
 	conn *framed // below SPDY
+	low  *socket // below TLS; nil: there is none
 	spdy httpstream.Connection
 	data httpstream.Stream
 	cut  func() // ends conn without a word
@@ -143,6 +144,9 @@ type pipe struct {
 func newPipe(ctx context.Context, conn net.Conn, port int, ended func(context.Context) bool) (*pipe, error) {
 	life, die := context.WithCancel(context.WithoutCancel(ctx))
 	p := &pipe{conn: &framed{Conn: conn}, faultsEnd: make(chan struct{}), ended: ended, life: life}
+	if t, ok := conn.(*tunnel); ok {
+		p.low = t.below
+	}
 	p.cut = sync.OnceFunc(func() {
 		die()
 		bottom(conn).Close()
@@ -217,6 +221,19 @@ func (p *pipe) Write(b []byte) (int, error) {
 		}
 	default:
 	}
+	if p.low == nil {
+		return p.write(b)
+	}
+	p.low.Hold()
+	n, err := p.write(b)
+	if ferr := p.low.Flush(); err == nil && ferr != nil {
+		return 0, p.explained(ferr)
+	}
+	return n, err
+}
+
+// write sends b in frames.
+func (p *pipe) write(b []byte) (int, error) {
 	for n := 0; n < len(b); {
 		m, err := p.data.Write(b[n:min(len(b), n+maxFrame)])
 		n += m

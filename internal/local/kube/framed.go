@@ -7,8 +7,9 @@ import (
 )
 
 // maxFrame bounds the data of one SPDY frame in bytes: as much as the buffers
-// of the WebSocket tunnel hold on the way.
-const maxFrame = 32 << 10
+// of the WebSocket tunnel hold on the way, and with its header and the message's,
+// of as many bytes again, two full TLS records.
+const maxFrame = 32<<10 - 2*frameHeader
 
 // frameHeader is the length of the header of every SPDY/3.1 frame; its last
 // three bytes are the length of what follows

@@ -3,6 +3,7 @@ package kube
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -11,11 +12,12 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/gorilla/websocket"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
-	"k8s.io/client-go/transport/websocket"
 	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
 )
@@ -27,7 +29,16 @@ const tunnelPrefix = "SPDY/3.1+"
 // overWebSocket asks for a port-forward by a WebSocket upgrade. A refusal by
 // the API server is an UpgradeFailureError.
 func (c *Cluster) overWebSocket(ctx context.Context, to *url.URL) (net.Conn, error) {
-	transport, holder, err := websocket.RoundTripperFor(c.config)
+	tls, err := rest.TLSConfigFor(c.config)
+	if err != nil {
+		return nil, err
+	}
+	proxy := c.config.Proxy
+	if proxy == nil {
+		proxy = utilnet.NewProxierWithNoProxyCIDR(http.ProxyFromEnvironment)
+	}
+	up := &webSocket{c: c, tls: tls, proxy: proxy}
+	transport, err := rest.HTTPWrappersForConfig(c.config, up)
 	if err != nil {
 		return nil, err
 	}
@@ -35,20 +46,61 @@ func (c *Cluster) overWebSocket(ctx context.Context, to *url.URL) (net.Conn, err
 	if err != nil {
 		return nil, err
 	}
-	ws, err := websocket.Negotiate(transport, holder, r, tunnelPrefix+portforward.PortForwardProtocolV1Name)
-	if err != nil {
+	if _, err := transport.RoundTrip(r); err != nil { // an answer has no body
 		return nil, err
 	}
-	return &tunnel{portforward.NewTunnelingConnection("mirrord", ws), ws.NetConn()}, nil
+	return up.conn, nil
 }
 
-// tunnel is a byte pipe over WebSocket that knows the connection below it.
+// webSocketBuffer is what a connection over WebSocket holds each way, in bytes:
+// one of our messages.
+const webSocketBuffer = 33 << 10
+
+// webSocket is the transport below the login: it does what the round tripper of
+// client-go does, over a socket that gathers.
+type webSocket struct {
+	c     *Cluster
+	tls   *tls.Config
+	proxy func(*http.Request) (*url.URL, error)
+	conn  *tunnel // after an answer of 101
+}
+
+func (w *webSocket) RoundTrip(r *http.Request) (*http.Response, error) {
+	var below *socket
+	protocol := tunnelPrefix + portforward.PortForwardProtocolV1Name
+	dialer := websocket.Dialer{Proxy: w.proxy, TLSClientConfig: w.tls, Subprotocols: []string{protocol},
+		ReadBufferSize: webSocketBuffer, WriteBufferSize: webSocketBuffer,
+		NetDialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			below = newSocket(conn)
+			return below, nil
+		}}
+	to := *r.URL
+	to.Scheme = map[string]string{"https": "wss", "http": "ws"}[to.Scheme]
+	ws, resp, err := dialer.DialContext(r.Context(), to.String(), r.Header)
+	switch {
+	case errors.Is(err, websocket.ErrBadHandshake):
+		return nil, &httpstream.UpgradeFailureError{Cause: w.c.answered(resp)}
+	case err != nil:
+		return nil, err
+	case ws.Subprotocol() != protocol:
+		ws.Close()
+		return nil, &httpstream.UpgradeFailureError{Cause: fmt.Errorf("the API server speaks %q over WebSocket, not %q", ws.Subprotocol(), protocol)}
+	}
+	w.conn = &tunnel{portforward.NewTunnelingConnection("mirrord", ws), below}
+	return resp, nil
+}
+
+// tunnel is a byte pipe over WebSocket that knows the socket below it.
 type tunnel struct {
 	*portforward.TunnelingConnection
-	below net.Conn
+	below *socket
 }
 
-// NetConn is the connection below.
+// NetConn is the socket below.
 func (t *tunnel) NetConn() net.Conn { return t.below }
 
 // overBareSPDY asks for a port-forward by an upgrade of HTTP/1.1 to SPDY.

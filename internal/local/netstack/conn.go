@@ -76,6 +76,15 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return n, withErrno(err)
 }
 
+// Buffered is how many bytes can be read without waiting.
+func (c *Conn) Buffered() int {
+	n, err := c.ep.GetSockOptInt(tcpip.ReceiveQueueSizeOption)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // CloseWrite ends the stream to the program, which may go on sending.
 func (c *Conn) CloseWrite() error { return withErrno(c.TCPConn.CloseWrite()) }
 
