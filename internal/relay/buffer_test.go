@@ -65,12 +65,12 @@ func TestWaitingHoldsNoLargeBuffer(t *testing.T) {
 // sizes keeps how long each Write was, and forgets the bytes.
 type sizes struct {
 	all   []int
-	after chan struct{} // a word for each
+	after chan int // gets each
 }
 
 func (s *sizes) Write(b []byte) (int, error) {
 	s.all = append(s.all, len(b))
-	s.after <- struct{}{}
+	s.after <- len(b)
 	return len(b), nil
 }
 
@@ -105,7 +105,7 @@ func TestBurstsAreNotCut(t *testing.T) {
 	const size, times = 32 << 10, 10
 	run := func(t *testing.T, src io.Reader, say func(n int), end func()) {
 		large := budget.New(1<<20).Share(0, budget.All)
-		dst := &sizes{after: make(chan struct{}, 1000)}
+		dst := &sizes{after: make(chan int, 1000)}
 		done := make(chan int64)
 		go func() {
 			n, _ := copyBuffered(large, dst, src)
@@ -113,7 +113,9 @@ func TestBurstsAreNotCut(t *testing.T) {
 		}()
 		for range times {
 			say(size)
-			<-dst.after
+			for left := size; left > 0; {
+				left -= <-dst.after
+			}
 			for begin := time.Now(); large.Used() > 0; time.Sleep(time.Millisecond) { // until it waits again
 				if time.Since(begin) > 5*time.Second {
 					t.Fatalf("%d bytes of large buffers are held while waiting", large.Used())

@@ -100,7 +100,7 @@ func Connect(fd int, name string) error {
 func (c *Conn) Read(p []byte) (int, error) {
 	n, _, flags, _, err := c.c.ReadMsgUnix(p, nil)
 	c.noticed(flags)
-	return n, errno(err)
+	return max(n, 0), errno(err) // -1 with an error
 }
 
 // noticed looks for what the kernel has left out: without room for it, what

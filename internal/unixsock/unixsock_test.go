@@ -70,6 +70,20 @@ func TestPackets(t *testing.T) {
 	}
 }
 
+// A Read that fails has read nothing (io.Reader).
+func TestReadFails(t *testing.T) {
+	a, b := pair(t, unix.SOCK_STREAM)
+	if _, err := b.Write([]byte("unread")); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Close(); err != nil { // with bytes unread: a reset
+		t.Fatal(err)
+	}
+	if n, err := b.Read(make([]byte, 8)); n != 0 || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("read %d, %v", n, err)
+	}
+}
+
 func TestPacketsWithoutMemory(t *testing.T) {
 	a, b := pair(t, unix.SOCK_SEQPACKET)
 	b.Packets = budget.New(10).Share(0, budget.All)
