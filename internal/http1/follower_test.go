@@ -91,7 +91,7 @@ func FuzzFollower(f *testing.F) {
 	f.Add([]byte("POST /x HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.0\r\nA: b\r\n c\r\n\r\n"), uint8(7))
 	f.Fuzz(func(t *testing.T, in []byte, n uint8) {
 		read, err := requests(t, bytes.NewReader(in), in)
-		share := budget.New(1 << 20).Share(0, 1<<20)
+		share := budget.New(1<<20).Share(0, 1<<20)
 		w := NewFollower(share)
 		var followed []string
 		for p := range slices.Chunk(in, int(n)+1) {

@@ -35,17 +35,18 @@ const (
 
 // remote asks the agent.
 type remote struct {
-	peer   Peer
-	uid    uint32 // of the target's process, as gid
-	gid    uint32
-	names  int             // maxNames
-	life   time.Duration   // of what the target told
-	limit  time.Duration   // of a call
-	ctx    context.Context // ends with close
-	cancel context.CancelFunc
-	wg     sync.WaitGroup // what run has started
-	ahead  chan struct{}  // a place for each chunk being read ahead
-	memory *budget.Share  // of these, until they are dropped
+	peer    Peer
+	uid     uint32 // of the target's process, as gid
+	gid     uint32
+	names   int             // maxNames
+	life    time.Duration   // of what the target told
+	limit   time.Duration   // of a call
+	ctx     context.Context // ends with close
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // what run has started
+	ahead   chan struct{}  // a place for each chunk being read ahead
+	memory  *budget.Share  // of these, until they are dropped
+	carried func(read, written int)
 
 	mu sync.Mutex // guards what follows
 	known
@@ -59,7 +60,7 @@ type remote struct {
 }
 
 func newRemote(p Peer, window, life time.Duration, memory *budget.Share) *remote {
-	r := &remote{peer: p, life: life, memory: memory, names: maxNames, limit: callTime,
+	r := &remote{peer: p, life: life, memory: memory, carried: func(int, int) {}, names: maxNames, limit: callTime,
 		known: newKnown(), arrived: make(chan struct{}), inodes: map[uint64]*inode{}, light: map[*remoteFile]bool{}, ahead: make(chan struct{}, maxAhead)}
 	if window > 0 {
 		r.limit = window + afterLoss

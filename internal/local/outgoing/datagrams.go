@@ -7,9 +7,11 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/local/activity"
 	"github.com/mirrord-go/mirrord/internal/ping"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
@@ -45,7 +47,7 @@ func (r *Router) Ping(ctx context.Context, f UDPFlow) {
 // CarryUDP does the same as UDP where the decision is another flow's: to is where f
 // goes.
 func (r *Router) CarryUDP(ctx context.Context, f UDPFlow, to netip.AddrPort, d rules.Decision) {
-	r.carryDatagrams(ctx, f, &route{network: "udp", asked: f.Dst(), dst: to, Decision: d})
+	r.carryDatagrams(ctx, f, &route{network: "udp", asked: f.Dst(), dst: to, Decision: d, carried: true})
 }
 
 func (r *Router) carryDatagrams(ctx context.Context, f UDPFlow, t *route) {
@@ -59,6 +61,9 @@ func (r *Router) carryDatagrams(ctx context.Context, f UDPFlow, t *route) {
 		var c net.Conn
 		if c, err = r.connectHere(ctx, t); err == nil {
 			r.report(t, nil)
+			f := &counted{UDPFlow: f}
+			defer f.end()
+			f.call.Store(r.began(t))
 			localDatagrams(ctx, f, c)
 			return
 		}
@@ -72,12 +77,47 @@ func (r *Router) carryDatagrams(ctx context.Context, f UDPFlow, t *route) {
 		}
 		var s *link.Stream
 		if s, err = r.Link.Open(ctx, lane, &protocol.Dial{Network: network, Addr: t.dst}); err == nil {
-			remoteDatagrams(ctx, f, s, func(err error) { r.report(t, err) })
+			f := &counted{UDPFlow: f}
+			defer f.end()
+			remoteDatagrams(ctx, f, s, func(err error) {
+				if r.report(t, err); err == nil {
+					f.call.Store(r.began(t))
+				}
+			})
 			return
 		}
 	}
 	f.Unreachable(dialErrno(err))
 	r.report(t, err)
+}
+
+// counted is a flow whose bytes are counted.
+type counted struct {
+	UDPFlow
+	call  atomic.Pointer[activity.Call] // nil: whether it can be carried is not known yet
+	early atomic.Int64                  // bytes that were sent until then
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.UDPFlow.Read(p)
+	if call := c.call.Load(); call != nil {
+		call.Carried(int64(n), 0)
+	} else {
+		c.early.Add(int64(n))
+	}
+	return n, err
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.UDPFlow.Write(p)
+	c.call.Load().Carried(0, int64(n))
+	return n, err
+}
+
+func (c *counted) end() {
+	call := c.call.Load()
+	call.Carried(c.early.Load(), 0)
+	call.Close()
 }
 
 // remoteDatagrams owns s. It does not wait for the agent's answer before it
