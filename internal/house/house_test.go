@@ -79,7 +79,8 @@ const layers = `
 	FLOWBASE < local/explain; # the rules without what acts on them
 	event < local/journal;
 	NONE < local/diagnose;
-	local/session, local/front, local/roster, local/learn, local/monitor, local/image, local/doctor, local/explain, local/journal, local/diagnose, REACH < local/cli;
+	local/activity, local/control, local/monitor < local/status; # text of sessions
+	local/status, local/session, local/front, local/roster, local/learn, local/monitor, local/image, local/doctor, local/explain, local/journal, local/diagnose, REACH < local/cli;
 	local/cli, local/sandbox/boot < cmd/mirrord;
 	link/resume, link/seal, AGENTMECH, AGENTFLOW < agent/server;
 	agent/server, agent/confine < cmd/mirrord-agent;

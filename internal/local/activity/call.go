@@ -26,7 +26,7 @@ type Call struct {
 	sent, received atomic.Int64
 	ended          atomic.Bool
 	deaf           atomic.Bool // nothing more is looked through
-	serves         bool // the program answers; else it asks
+	serves         bool        // the program answers; else it asks
 
 	mu       sync.Mutex // what follows
 	asks     *http1.Follower
