@@ -26,6 +26,8 @@ func blank(k Kind) Message {
 		return new(Incoming)
 	case KindBye:
 		return new(Bye)
+	case KindLost:
+		return new(Lost)
 	case KindStat:
 		return new(Stat)
 	case KindAttr:

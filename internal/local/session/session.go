@@ -109,6 +109,7 @@ type supervisor struct {
 	tally tally
 
 	activity *activity.Log
+	losing   sync.Once // copies: it was said
 
 	debuggers debuggers
 	learn     *learning // nil: nobody asked
