@@ -10,7 +10,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/term"
 
@@ -58,8 +57,7 @@ func openTerminal(quit context.CancelFunc, f status.Filter) (*terminal, error) {
 	return t, err
 }
 
-// read passes keys on. What begins with an escape and has more is a function key,
-// which means nothing here.
+// read passes keys on.
 func (t *terminal) read() {
 	buf := make([]byte, 256)
 	for {
@@ -67,11 +65,8 @@ func (t *terminal) read() {
 		if err != nil {
 			return
 		}
-		if n > 1 && buf[0] == 0x1b || !utf8.Valid(buf[:n]) {
-			continue
-		}
 		select {
-		case t.keys <- []rune(string(buf[:n])):
+		case t.keys <- status.Keys(buf[:n]):
 		case <-t.over:
 			return
 		}

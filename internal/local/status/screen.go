@@ -64,6 +64,24 @@ const (
 	keyDelete    = 0x7f
 )
 
+// Keys gives the keys that a terminal has sent at once, without those that have no
+// character: arrows and the like, which begin with an escape (ECMA-48, 5.4).
+func Keys(sent []byte) (keys []rune) {
+	for rest := []rune(string(sent)); len(rest) > 0; {
+		if rest[0] != keyEscape || len(rest) < 2 || rest[1] != '[' && rest[1] != 'O' {
+			keys = append(keys, rest[0])
+			rest = rest[1:]
+			continue
+		}
+		end := 2
+		for end < len(rest) && (rest[end] < '@' || rest[end] > '~') {
+			end++
+		}
+		rest = rest[min(len(rest), end+1):]
+	}
+	return keys
+}
+
 // Key follows a key; quit says that the view is to end.
 func (s *Screen) Key(r rune) (quit bool) {
 	if r == keyInterrupt {

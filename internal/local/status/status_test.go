@@ -231,3 +231,11 @@ func TestBytes(t *testing.T) {
 		}
 	}
 }
+
+func TestKeys(t *testing.T) {
+	for sent, want := range map[string]string{"q": "q", "": "", "\x1b": "\x1b", "\x1b[A": "", "\x1b[1;5Cq": "q", "a\x1bOPb": "ab", "\x1b[": "", "\x1bx": "\x1bx", "ü€": "ü€"} {
+		if got := string(Keys([]byte(sent))); got != want {
+			t.Errorf("%q: got %q, want %q", sent, got, want)
+		}
+	}
+}
