@@ -65,8 +65,8 @@ func TestStatus(t *testing.T) {
 	t.Cleanup(func() { os.Remove(file) })
 	r := start(t, "-t", "pod/app", "--steal", "bash", "-c", `python3 ../bin/server.py 8033 & server=$!
 		while read -r line; do case $line in
-			connect) curl -sS http://server:8001/out ;;
-			lookup) getent hosts server.`+w.namespace+`.svc.cluster.local ;;
+			connect) curl -sS http://`+podIP(t, "probed")+`:8001/out ;;
+			lookup) getent hosts dbmaster ;;
 			file) cat /data/hello.txt ;;
 			end) kill $server; exit 0 ;;
 		esac; done`)
@@ -141,13 +141,13 @@ func TestStatus(t *testing.T) {
 			return e.Kind == "connection" && e.Flow == "incoming" && e.What == "closed" && e.Sent > 50 && e.Received > 50
 		},
 		"the program's request": func(e happened) bool {
-			return e.Kind == "request" && e.Flow == "outgoing" && e.Path == "/out" && e.Status == 200 && strings.HasPrefix(e.Name, "server")
+			return e.Kind == "request" && e.Flow == "outgoing" && e.Path == "/out" && e.Status == 200
 		},
 		"the program's connection": func(e happened) bool {
 			return e.Kind == "connection" && e.Flow == "outgoing" && e.What == "opened" && strings.HasSuffix(e.Address, ":8001") && e.Where == "remote"
 		},
 		"the lookup": func(e happened) bool {
-			return e.Kind == "lookup" && strings.HasPrefix(e.Name, "server."+w.namespace) && len(e.Answers) > 0 && e.Where == "remote"
+			return e.Kind == "lookup" && strings.HasPrefix(e.Name, "dbmaster."+w.namespace) && len(e.Answers) > 0 && e.Where == "remote"
 		},
 		"the file": func(e happened) bool {
 			return e.Kind == "file" && e.What == "opened" && e.Path == "/data/hello.txt" && e.Where == "remote"
