@@ -231,3 +231,30 @@ except (BrokenPipeError, ConnectionResetError):
 	}
 	sessionCommand(t, "stop", id)
 }
+
+// TestLostCopies: what the program does not read of mirrored traffic is lost, which
+// is said once, counted, and no business of the target's.
+func TestLostCopies(t *testing.T) {
+	r := start(t, "-t", "pod/app", "python3", "-u", "-c", `import socket, sys
+s = socket.create_server(("", 8034))
+print("listening")
+c = s.accept()[0] # and never reads
+sys.stdin.read()`)
+	r.waitFor("listening")
+	post := "head -c 64M /dev/zero | curl -sS --max-time 60 --data-binary @- http://" + podIP(t, "app") + ":8034/much"
+	if got := kubectl(t, "exec", "tools", "--", "sh", "-c", post); !strings.HasPrefix(got, "remote ") {
+		t.Errorf("the target answers %q", got)
+	}
+	if !r.stderr.waitFor("not copied as a whole", 20*time.Second) {
+		t.Errorf("nothing is said of the loss:\n%s", r.stderr)
+	}
+	s := statusCommand(t)
+	s.wait()
+	id := strings.Fields(s.stdout.String()[strings.Index(s.stdout.String(), "\n"):])[0]
+	s = statusCommand(t, id)
+	if s.wait(); !regexp.MustCompile(`(?m)^lost +\d+ packets? of mirrored traffic; [1-9]\d* connections? not copied as a whole$`).MatchString(s.stdout.String()) {
+		t.Errorf("status shows\n%s", s.stdout)
+	}
+	r.stdin.Close()
+	r.end()
+}
