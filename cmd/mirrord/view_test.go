@@ -88,7 +88,7 @@ func openView(t *testing.T, home string, env []string, rows, columns uint16, arg
 func mirrordCommand(home string, args ...string) *exec.Cmd {
 	c := exec.Command("/proc/self/exe", args...)
 	c.Args[0] = "mirrord-view"
-	c.Env = append(os.Environ(), "HOME="+home, "XDG_RUNTIME_DIR=", "XDG_STATE_HOME="+filepath.Join(home, "state"), "KUBECONFIG=/nowhere", "GORACE=atexit_sleep_ms=0")
+	c.Env = append(os.Environ(), "HOME="+home, "XDG_RUNTIME_DIR="+home, "XDG_STATE_HOME="+filepath.Join(home, "state"), "KUBECONFIG=/nowhere", "GORACE=atexit_sleep_ms=0")
 	return c
 }
 

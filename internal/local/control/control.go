@@ -86,6 +86,7 @@ type Stop struct{}
 // the arguments of commands, which every program of the user's sees anyway.
 type Status struct {
 	ID        string     `json:"id"`
+	Silent    bool       `json:"silent,omitempty"` // it did not answer: but for ID and PID, nothing is known
 	Version   string     `json:"version"`
 	PID       int        `json:"pid"` // of its supervisor
 	Target    string     `json:"target,omitempty"`

@@ -22,18 +22,15 @@ const maxCommand = 40
 
 // Silent is a session that does not answer.
 func Silent(id string, pid int) *control.Status {
-	return &control.Status{ID: id, PID: pid, Ports: []control.Port{}, Commands: []control.Command{}, Events: []control.Happened{}}
+	return &control.Status{ID: id, PID: pid, Silent: true, Ports: []control.Port{}, Commands: []control.Command{}, Events: []control.Happened{}}
 }
-
-// silent reports whether st is such a one: all others have a version.
-func silent(st *control.Status) bool { return st.Version == "" }
 
 // Table gives the lines of a list of sessions, its head first.
 func Table(all []*control.Status, now time.Time) []string {
 	return aligned(func(row func(...string)) {
 		row("ID", "TARGET", "FOR", "LINK", "MODE", "PORTS", "REQUESTS", "RECEIVED", "SENT", "LOST", "COMMAND")
 		for _, st := range all {
-			if silent(st) {
+			if st.Silent {
 				row(st.ID, "", "", "does not answer", "", "", "", "", "", "", stopped(st))
 				continue
 			}
@@ -139,7 +136,7 @@ func Brief(st *control.Status, now time.Time) string {
 func Session(st *control.Status, now time.Time) []string {
 	return aligned(func(row func(...string)) {
 		row("session", st.ID)
-		if silent(st) {
+		if st.Silent {
 			row("link", "does not answer "+stopped(st))
 			return
 		}
