@@ -15,8 +15,9 @@ import (
 )
 
 // maxLookers bounds those who look at a session at once; others are turned away.
-// It is more than a person has terminals.
-const maxLookers = 32
+// It is more than a person has terminals, and all their queues, of control's
+// maxEvents each, take some 8 MiB if nobody reads.
+const maxLookers = 16
 
 // looked is a session that can be looked at.
 type looked struct {
