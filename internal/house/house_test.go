@@ -45,7 +45,8 @@ const layers = `
 	NONE < shell < debugger/launch, local/host, local/demo, local/session; # commands that are printed to be typed
 
 	# The developer's machine: mechanisms, then ways to an agent.
-	WORDS < local/netstack, local/control, local/image, local/kin;
+	WORDS < local/activity < local/control; # what goes on, as values, for those who look at a session
+	WORDS < local/netstack, local/image, local/kin;
 	WORDS, local/ids < local/fusefs; # which owners can be shown
 	WORDS, KERNEL < local/sandbox/handoff, local/sandbox/tree, local/sandbox/route < local/sandbox, local/sandbox/boot;
 	local/sandbox/route < local/sandbox/veth < local/sandbox/boot; # the network device, where there is no TUN
@@ -64,6 +65,7 @@ const layers = `
 	# The flows.
 	WORDS, rules, rules/filter, link < FLOWBASE;
 	local/fusefs < local/files; # the flow is the Tree that the mechanism serves
+	local/activity < local/dns, local/outgoing, local/incoming;
 	FLOWBASE < local/dns, local/files, local/outgoing, local/incoming < LOCALFLOW;
 	FLOWBASE < agent/env, agent/files, agent/outgoing, agent/incoming < AGENTFLOW;
 
@@ -78,7 +80,8 @@ const layers = `
 	FLOWBASE < local/explain; # the rules without what acts on them
 	event < local/journal;
 	NONE < local/diagnose;
-	local/session, local/front, local/roster, local/learn, local/monitor, local/image, local/doctor, local/explain, local/journal, local/diagnose, REACH < local/cli;
+	local/activity, local/control, local/monitor < local/status; # text of sessions
+	local/status, local/session, local/front, local/roster, local/learn, local/monitor, local/image, local/doctor, local/explain, local/journal, local/diagnose, REACH < local/cli;
 	local/cli, local/sandbox/boot < cmd/mirrord;
 	local/cli < packaging/papers; # what lies beside the program in a package
 	link/resume, link/seal, AGENTMECH, AGENTFLOW < agent/server;

@@ -51,6 +51,11 @@ func (r *Reader) Request() (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
+	return readRequest(text)
+}
+
+// readRequest understands a whole head.
+func readRequest(text string) (*Request, error) {
 	q := &Request{text: text}
 	line, _, _ := strings.Cut(strings.TrimPrefix(text, "\r\n"), "\r\n")
 	q.fields = strings.Index(text, line) + len(line) + len("\r\n")
@@ -77,6 +82,11 @@ func (r *Reader) Response(method string) (*Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	return readResponse(text, method)
+}
+
+// readResponse understands a whole head.
+func readResponse(text, method string) (*Response, error) {
 	line, _, _ := strings.Cut(text, "\r\n")
 	fields := len(line) + len("\r\n")
 	old := line[len(httpVersion)] == '0'

@@ -28,6 +28,8 @@ func blank(k Kind) Message {
 		return new(Bye)
 	case KindLookup:
 		return new(Lookup)
+	case KindLost:
+		return new(Lost)
 	case KindStat:
 		return new(Stat)
 	case KindAttr:

@@ -20,6 +20,7 @@ const (
 	KindIncoming
 	KindBye
 	KindLookup
+	KindLost
 )
 
 // Cause says why something could not be done where an errno does not say it.
@@ -131,6 +132,14 @@ type Notice struct {
 	Text string
 }
 
+// Lost tells what of the target's traffic could not be mirrored since the
+// beginning of the session. It comes from the agent on the control stream when
+// that has grown.
+type Lost struct {
+	Packets uint64 // that the kernel had no room for
+	Copies  uint64 // of connections, that were not made or are not whole
+}
+
 // Bye is the last message on the control stream, from either side: the session
 // ends for the reason in Text (empty: as asked).
 type Bye struct {
@@ -234,6 +243,7 @@ func (*Subscribe) Kind() Kind  { return KindSubscribe }
 func (*Incoming) Kind() Kind   { return KindIncoming }
 func (*Bye) Kind() Kind        { return KindBye }
 func (*Lookup) Kind() Kind     { return KindLookup }
+func (*Lost) Kind() Kind       { return KindLost }
 
 func (m *Hello) fields(c *codec) {
 	number(c, 1, &m.Min)
@@ -275,6 +285,11 @@ func (m *Notice) fields(c *codec) {
 func (m *Bye) fields(c *codec) {
 	c.text(1, &m.Code)
 	c.text(2, &m.Text)
+}
+
+func (m *Lost) fields(c *codec) {
+	number(c, 1, &m.Packets)
+	number(c, 2, &m.Copies)
 }
 
 func (m *Dial) fields(c *codec) {

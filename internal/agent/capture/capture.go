@@ -148,7 +148,11 @@ func (t *Tap) Accept(ctx context.Context) (net.Conn, error) {
 func (t *Tap) Stats() Stats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.asm.stats.Dropped += t.ring.dropped()
+	select {
+	case <-t.quit: // the ring may be gone
+	default:
+		t.asm.stats.Dropped += t.ring.dropped()
+	}
 	return t.asm.stats
 }
 

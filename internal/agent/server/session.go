@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/agent/capture"
 	agentenv "github.com/mirrord-go/mirrord/internal/agent/env"
 	"github.com/mirrord-go/mirrord/internal/agent/files"
 	"github.com/mirrord-go/mirrord/internal/agent/incoming"
@@ -66,6 +67,7 @@ func (s *session) serve(ctx context.Context, pipe io.ReadWriteCloser) error {
 		s.hub = incoming.New(incoming.Options{Link: s.link, Sources: sources, Missing: missing, Original: redirects.DialOriginal, Notice: s.notice, Memory: s.memory.ofIncoming()})
 		wg.Go(func() { s.hub.Run(ctx) })
 		wg.Go(func() { s.follow(ctx) })
+		wg.Go(func() { s.tellLost(ctx, taps) })
 		// Whatever hangs afterwards, the target has its ports back.
 		defer taps.Close()
 		defer redirects.Close()
@@ -140,6 +142,41 @@ func (s *session) notice(code, text string) {
 	s.mu.Unlock()
 	if control != nil {
 		_ = control.Send(&protocol.Notice{Code: code, Text: text})
+	}
+}
+
+// lossTime is how often the agent looks whether copies have been lost, in which
+// nobody waits for the answer.
+const lossTime = time.Second
+
+// tellLost tells local what is lost of the copies, until ctx ends.
+func (s *session) tellLost(ctx context.Context, taps *lazySource) {
+	select {
+	case <-taps.ready:
+	case <-ctx.Done():
+		return
+	}
+	tap, ok := taps.src.(interface{ Stats() capture.Stats })
+	if !ok {
+		return
+	}
+	tick := time.NewTicker(lossTime)
+	defer tick.Stop()
+	var told protocol.Lost
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		st := tap.Stats()
+		now := protocol.Lost{Packets: uint64(st.Dropped), Copies: uint64(st.Incomplete + st.Slow + st.Refused)}
+		s.mu.Lock()
+		control := s.hello
+		s.mu.Unlock()
+		if now != told && control != nil && control.Send(&now) == nil {
+			told = now
+		}
 	}
 }
 

@@ -32,7 +32,7 @@ const (
 	stopTime = time.Minute
 )
 
-func sessionDirs() []string { return roster.Dirs(os.Getenv) }
+func sessionDirs() []string { return roster.Dirs(os.Getenv, roster.Kept) }
 
 // reachSession opens the door of a session; the caller closes both.
 func reachSession(id string) (*front.Door, roster.Greeting, error) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/local/monitor"
+	"github.com/mirrord-go/mirrord/internal/local/status"
 )
 
 // state is one word, and more for a person.
@@ -17,24 +18,13 @@ func state(st *control.Status, now time.Time) string {
 	case st.PID == 0:
 		return "does not answer"
 	case st.Lost != nil:
-		return fmt.Sprintf("link lost for %s", age(now.Sub(*st.Lost)))
+		return fmt.Sprintf("link lost for %s", status.Age(now.Sub(*st.Lost)))
 	case len(st.Commands) > 0:
 		return "in use"
 	case st.Until != nil:
-		return fmt.Sprintf("idle, ends in %s", age(st.Until.Sub(now)))
+		return fmt.Sprintf("idle, ends in %s", status.Age(st.Until.Sub(now)))
 	}
 	return "idle"
-}
-
-func targetOf(st *control.Status) string {
-	target := st.Target
-	if target == "" {
-		target = "no target"
-	}
-	if st.Namespace != "" {
-		target += " in " + st.Namespace
-	}
-	return target
 }
 
 func listSessions(out io.Writer, all []*control.Status, now time.Time) error {
@@ -45,7 +35,7 @@ func listSessions(out io.Writer, all []*control.Status, now time.Time) error {
 			fmt.Fprintf(w, "%s\t\t%s\t\t\n", monitor.Clean(st.ID), state(st, now))
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", monitor.Clean(st.ID), monitor.Clean(targetOf(st)), state(st, now), len(st.Commands), age(now.Sub(st.Since)))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", monitor.Clean(st.ID), monitor.Clean(status.Target(st)), state(st, now), len(st.Commands), status.Age(now.Sub(st.Since)))
 	}
 	return w.Flush()
 }
@@ -54,7 +44,7 @@ func showSession(out io.Writer, st *control.Status, now time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	line := func(name, text string) { fmt.Fprintf(w, "%s\t%s\n", name, monitor.Clean(text)) }
 	line("session", st.ID)
-	line("target", targetOf(st))
+	line("target", status.Target(st))
 	line("hostname", st.Hostname)
 	line("state", state(st, now))
 	line("since", st.Since.Local().Format(time.DateTime))
@@ -64,7 +54,7 @@ func showSession(out io.Writer, st *control.Status, now time.Time) error {
 		if c.Background {
 			text += " (has ended; processes of it run on)"
 		}
-		line("command", fmt.Sprintf("%s, process %d, for %s", text, c.PID, age(now.Sub(c.Since))))
+		line("command", fmt.Sprintf("%s, process %d, for %s", text, c.PID, status.Age(now.Sub(c.Since))))
 	}
 	for _, e := range st.Events {
 		line(e.At.Local().Format(time.TimeOnly), e.Text)

@@ -18,6 +18,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/kube"
 	"github.com/mirrord-go/mirrord/internal/local/monitor"
+	"github.com/mirrord-go/mirrord/internal/local/status"
 )
 
 // inventory is what ls prints as JSON and YAML.
@@ -143,20 +144,7 @@ func printInventory(found inventory, output string) error {
 		for _, p := range l.Ports {
 			ports = append(ports, strconv.Itoa(int(p)))
 		}
-		fmt.Fprintf(table, "%s\t%d/%d\t%s\t%s\n", monitor.Clean(l.Path), l.Ready, l.Wanted, strings.Join(ports, ","), age(time.Since(l.Since)))
+		fmt.Fprintf(table, "%s\t%d/%d\t%s\t%s\n", monitor.Clean(l.Path), l.Ready, l.Wanted, strings.Join(ports, ","), status.Age(time.Since(l.Since)))
 	}
 	return table.Flush()
-}
-
-// age is a time span as kubectl shows it, in one unit.
-func age(d time.Duration) string {
-	switch {
-	case d < 2*time.Minute:
-		return fmt.Sprintf("%ds", max(0, int(d.Seconds())))
-	case d < 2*time.Hour:
-		return fmt.Sprintf("%dm", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh", int(d.Hours()))
-	}
-	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/local/activity"
 )
 
 // Message is one line of JSON on the socket; exactly one field is set.
@@ -30,8 +31,11 @@ type Message struct {
 	Start  *Start  `json:"start,omitempty"`  // first
 	Exited *Exited `json:"exited,omitempty"` // the command has ended
 	// From others, first and last.
-	Ask  *Ask  `json:"ask,omitempty"`  // how a session that is kept is
-	Stop *Stop `json:"stop,omitempty"` // a session that is kept is to end; the end of the stream says that it has
+	Ask *Ask `json:"ask,omitempty"` // how a session is
+	// Watch is Ask, with what happens from then on, and how the session is every
+	// BeatTime, until one end closes.
+	Watch *Watch `json:"watch,omitempty"`
+	Stop  *Stop  `json:"stop,omitempty"` // a session that is kept is to end; the end of the stream says that it has
 	// From the supervisor.
 	Event    *event.Event    `json:"event,omitempty"`
 	Owned    json.RawMessage `json:"owned,omitempty"`    // what the front must remove in the cluster if the supervisor dies
@@ -41,6 +45,7 @@ type Message struct {
 	Beat     *Beat           `json:"beat,omitempty"`     // every BeatTime: the supervisor lives
 	Learned  json.RawMessage `json:"learned,omitempty"`  // the report of Start.Learn, whose lists are bounded
 	Status   *Status         `json:"status,omitempty"`   // the answer to Ask
+	Activity *activity.Event `json:"activity,omitempty"` // of a Watch
 }
 
 // Start says what to run. Of a command that joins a session, only Argv, Env and
@@ -72,13 +77,17 @@ type Running struct {
 // Ask asks for a Status.
 type Ask struct{}
 
+// Watch asks for what happens.
+type Watch struct{}
+
 // Stop asks for the end of the session.
 type Stop struct{}
 
-// Status is how a session that is kept is. It holds no secret but what stands in
+// Status is how a session is. It holds no secret but what stands in
 // the arguments of commands, which every program of the user's sees anyway.
 type Status struct {
 	ID        string     `json:"id"`
+	Silent    bool       `json:"silent,omitempty"` // it did not answer: but for ID and PID, nothing is known
 	Version   string     `json:"version"`
 	PID       int        `json:"pid"` // of its supervisor
 	Target    string     `json:"target,omitempty"`
@@ -86,14 +95,29 @@ type Status struct {
 	Context   string     `json:"context,omitempty"`
 	Hostname  string     `json:"hostname"` // of the target
 	Since     time.Time  `json:"since"`
+	Kept      bool       `json:"kept"`            // for commands that join it; else it is that of one command
 	TTL       int        `json:"ttl"`             // seconds that it is kept without a command; 0: until it is stopped
 	Until     *time.Time `json:"until,omitempty"` // when it ends if no command joins
 	Lost      *time.Time `json:"lost,omitempty"`  // since when there is no link to the agent
-	Commands  []Command  `json:"commands"`
-	Events    []Happened `json:"events"` // the last ones
+	// Replacing: the target has ended, and what takes its place is looked for.
+	Replacing bool            `json:"replacing,omitempty"`
+	Mode      string          `json:"mode"` // of incoming traffic, in words
+	Ports     []Port          `json:"ports"`
+	Counts    activity.Counts `json:"counts"`
+	Commands  []Command       `json:"commands"`
+	Events    []Happened      `json:"events"` // the last ones
 }
 
-// Command is one that has joined a session.
+// Port is one that a program of the session listens on.
+type Port struct {
+	Port      uint16 `json:"port"`
+	Target    uint16 `json:"target,omitempty"` // of the target, whose traffic comes
+	Mode      string `json:"mode,omitempty"`   // steal, mirror; empty: no traffic of the target's
+	Filter    string `json:"filter,omitempty"`
+	Published string `json:"published,omitempty"` // where it is open on this machine
+}
+
+// Command is one that has joined a session, or what it is for.
 type Command struct {
 	Argv       []string  `json:"argv"`
 	PID        int       `json:"pid"` // of its front
@@ -128,6 +152,7 @@ type Conn struct {
 	queue  []Message
 	due    bool        // the queue is to be written; else it holds details, which can wait
 	later  *time.Timer // makes it due; nil: there is nothing, or it is due
+	missed int         // Activities, dropped since the last that was queued
 	closed bool
 	err    error // of writing; what comes later is dropped
 }
@@ -135,8 +160,8 @@ type Conn struct {
 const (
 	// maxEvents is how many events may wait for a reader. A front that is
 	// stopped, or whose terminal takes nothing, must not hold up the traffic of
-	// the program; what it misses are lines. Other messages are few and always
-	// kept.
+	// the program; what it misses are lines. Of a Watch, that is counted and told.
+	// Other messages are few and always kept.
 	maxEvents = 1024
 	// maxDetails and detailTime are how many details may wait for each other, and
 	// how long: there is one for every connection and lookup of the program, and a
@@ -197,8 +222,14 @@ func (c *Conn) Send(m Message) error {
 		return c.err
 	case c.closed:
 		return net.ErrClosed
-	case m.Event != nil && len(c.queue) >= maxEvents, m.Beat != nil && len(c.queue) > 0:
+	case m.Event != nil && len(c.queue) >= maxEvents, m.Beat != nil && len(c.queue) > 0, m.Status != nil && len(c.queue) >= maxEvents:
 		return nil
+	case m.Activity != nil && len(c.queue) >= maxEvents:
+		c.missed++
+		return nil
+	case c.missed > 0 && len(c.queue) < maxEvents:
+		c.queue = append(c.queue, Message{Activity: &activity.Event{At: time.Now().UTC(), Kind: activity.Missed, Count: c.missed}})
+		c.missed = 0
 	}
 	c.queue = append(c.queue, m)
 	switch {
@@ -269,12 +300,15 @@ func (c *Conn) Receive() (Message, error) {
 }
 
 // Close sends what is queued, for a short time, and ends both directions.
-func (c *Conn) Close() error {
+func (c *Conn) Close() error { return c.CloseWithin(flushTime) }
+
+// CloseWithin is Close with another limit.
+func (c *Conn) CloseWithin(limit time.Duration) error {
 	c.mu.Lock()
 	c.closed = true
 	c.hurry()
 	c.mu.Unlock()
-	_ = c.c.SetWriteDeadline(time.Now().Add(flushTime))
+	_ = c.c.SetWriteDeadline(time.Now().Add(limit))
 	c.writer.Wait()
 	return c.c.Close()
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/local/activity"
 )
 
 func TestBothWays(t *testing.T) {
@@ -120,4 +121,30 @@ func TestDetailsWait(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestMissed: who watches and does not keep up is told how much is missing, and
+// never waited for.
+func TestMissed(t *testing.T) {
+	c := &Conn{}
+	c.more = sync.NewCond(&c.mu)
+	for range maxEvents + 5 {
+		if err := c.Send(Message{Activity: &activity.Event{Kind: activity.Lookup}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = c.Send(Message{Status: &Status{}})
+	if got := len(c.queue); got != maxEvents {
+		t.Errorf("%d messages wait, want %d", got, maxEvents)
+	}
+	c.queue = c.queue[:10]
+	_ = c.Send(Message{Activity: &activity.Event{Kind: activity.File}})
+	got := c.queue[10:]
+	if len(got) != 2 || got[0].Activity.Kind != activity.Missed || got[0].Activity.Count != 5 || got[1].Activity.Kind != activity.File {
+		t.Errorf("then there came %+v", got)
+	}
+	_ = c.Send(Message{Activity: &activity.Event{Kind: activity.File}})
+	if len(c.queue) != 13 {
+		t.Error("what is missing is told twice")
+	}
 }

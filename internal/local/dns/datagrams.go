@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 
@@ -68,8 +69,14 @@ type watchedDatagrams struct {
 	remote bool
 
 	mu     sync.Mutex
-	asked  [][]byte // lookups without an answer, oldest first
-	failed bool     // what was asked last has a server failure for its answer
+	asked  []unanswered // without an answer, oldest first
+	failed bool         // what was asked last has a server failure for its answer
+}
+
+// unanswered is a lookup, and when it came.
+type unanswered struct {
+	text []byte
+	at   time.Time
 }
 
 // Read takes a lookup.
@@ -86,19 +93,25 @@ func (w *watchedDatagrams) ask(p []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.failed = false
-	if w.asked = append(w.asked, slices.Clone(p)); len(w.asked) > maxUnanswered {
+	if w.asked = append(w.asked, unanswered{slices.Clone(p), time.Now()}); len(w.asked) > maxUnanswered {
 		w.asked = slices.Delete(w.asked, 0, 1)
 	}
 }
 
 // Write gives the program an answer.
 func (w *watchedDatagrams) Write(p []byte) (int, error) {
+	var began time.Time
 	w.mu.Lock()
-	w.asked = slices.DeleteFunc(w.asked, func(q []byte) bool { // by the id, RFC 1035 §4.1.1
-		return len(q) >= 2 && len(p) >= 2 && q[0] == p[0] && q[1] == p[1]
+	w.asked = slices.DeleteFunc(w.asked, func(q unanswered) bool { // by the id, RFC 1035 §4.1.1
+		is := len(q.text) >= 2 && len(p) >= 2 && q.text[0] == p[0] && q.text[1] == p[1]
+		if is {
+			began = q.at
+		}
+		return is
 	})
 	w.mu.Unlock()
 	w.n.learn(p, w.remote)
+	w.n.tell(p, side(w.remote), began)
 	return w.UDPFlow.Write(p)
 }
 
@@ -114,8 +127,10 @@ func (w *watchedDatagrams) Unreachable(errno syscall.Errno) {
 		w.asked, told = nil, w.failed // by the lookup that failed with this one
 		w.mu.Unlock()
 		for _, b := range asked {
-			if q, ok := parseQuery(b); ok {
-				_, _ = w.UDPFlow.Write(q.answer(dnsmessage.RCodeServerFailure, nil, true)) // lost like any datagram
+			if q, ok := parseQuery(b.text); ok {
+				answer := q.answer(dnsmessage.RCodeServerFailure, nil, true)
+				_, _ = w.UDPFlow.Write(answer) // lost like any datagram
+				w.n.tell(answer, side(w.remote), b.at)
 				told = true
 			}
 		}
@@ -126,6 +141,14 @@ func (w *watchedDatagrams) Unreachable(errno syscall.Errno) {
 	if !told {
 		w.UDPFlow.Unreachable(errno)
 	}
+}
+
+// side is whose name server has answered.
+func side(remote bool) rules.Where {
+	if remote {
+		return rules.Remote
+	}
+	return rules.Local
 }
 
 // splitDatagrams keeps the lookups that are this machine's for itself.

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/local/activity"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
@@ -48,6 +49,8 @@ type Options struct {
 	Hosts map[netip.Addr][]string
 	Here  Here
 	Emit  event.Sink
+	// Activity hears of every answer. nil: nobody listens.
+	Activity *activity.Log
 }
 
 // Names answers lookups and knows names. Its methods may be called
@@ -165,6 +168,7 @@ func (n *Names) mine(raw []byte, udp bool) (l lookup, ok bool) {
 func (n *Names) answer(ctx context.Context, l lookup) []byte {
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()
+	began := time.Now()
 	own := strings.EqualFold(l.meant, l.name)
 	var reply []byte
 	var outcome string
@@ -205,10 +209,24 @@ func (n *Names) answer(ctx context.Context, l lookup) []byte {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return nil
 	}
+	n.tell(reply, rules.Local, began)
 	n.o.Emit(event.Event{Level: event.Detail, Code: "lookup-local", Flow: "dns",
 		Text:  fmt.Sprintf("%s %s is looked up on this machine (%s): %s", kind(l.question.Type), l.meant, l.why, outcome),
 		Facts: map[string]string{"name": l.name, "meant": l.meant, "type": kind(l.question.Type), "why": l.why, "outcome": outcome}})
 	return reply
+}
+
+// tell tells of an answer, from one side, to a lookup that began at a time; zero:
+// nobody knows.
+func (n *Names) tell(answer []byte, where rules.Where, began time.Time) {
+	n.o.Activity.Lookup(func() activity.Event {
+		e := summary(answer)
+		e.Where = where.String()
+		if !began.IsZero() {
+			e.Millis = activity.Took(began)
+		}
+		return e
+	})
 }
 
 // kind is a record type as people write it.

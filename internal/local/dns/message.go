@@ -1,10 +1,13 @@
 package dns
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/mirrord-go/mirrord/internal/local/activity"
 )
 
 const (
@@ -179,6 +182,34 @@ func parseAnswer(b []byte) []found {
 		delete(alias, last) // aliases in a circle end
 		chain = append(chain, next)
 	}
+}
+
+// rcodes are what answers without one say, as people know it.
+var rcodes = map[dnsmessage.RCode]string{
+	dnsmessage.RCodeFormatError: "format error", dnsmessage.RCodeServerFailure: "server failure", dnsmessage.RCodeNameError: "no such name",
+	dnsmessage.RCodeNotImplemented: "not implemented", dnsmessage.RCodeRefused: "refused",
+}
+
+// summary is what is told of an answer.
+func summary(answer []byte) (e activity.Event) {
+	var p dnsmessage.Parser
+	h, err := p.Start(answer)
+	if err != nil || !h.Response {
+		e.Error = "no answer that can be read"
+		return e
+	}
+	if q, err := p.Question(); err == nil {
+		e.Name, e.Type = strings.TrimSuffix(q.Name.String(), "."), kind(q.Type)
+	}
+	if h.RCode != dnsmessage.RCodeSuccess {
+		if e.Error = rcodes[h.RCode]; e.Error == "" {
+			e.Error = fmt.Sprintf("code %d", h.RCode)
+		}
+	}
+	for _, f := range parseAnswer(answer) {
+		e.Answers = append(e.Answers, f.addr.String())
+	}
+	return e
 }
 
 // written is a name of a message as names are compared.

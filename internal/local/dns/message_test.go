@@ -83,6 +83,7 @@ func FuzzObserver(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n := New(Options{Rules: r, Conf: cluster})
 		n.learn(b, true)
+		summary(b)
 		for _, known := range parseAnswer(b) {
 			if len(known.names) == 0 || len(known.names) > maxAliases || !known.addr.IsValid() {
 				t.Errorf("learned %v", known)
@@ -232,5 +233,32 @@ func TestExchange(t *testing.T) {
 	}
 	if _, err := exchange(t.Context(), nil, "udp", nil); err == nil {
 		t.Error("no name server was no error")
+	}
+}
+
+// TestSummary: what is told of an answer, whatever it is.
+func TestSummary(t *testing.T) {
+	q, _ := parseQuery(question(1, "Web.Shop.", typeA))
+	refused := reply(q)
+	refused[3] |= 5
+	odd := reply(q)
+	odd[3] |= 15
+	for _, c := range []struct {
+		name string
+		raw  []byte
+		want string
+	}{
+		{"addresses", reply(q, cname("web.shop.", "b."), a4("b.", "10.0.0.1"), a4("b.", "10.0.0.2")), "A Web.Shop [10.0.0.1 10.0.0.2] "},
+		{"none", reply(q), "A Web.Shop [] "},
+		{"no such name", q.answer(dnsmessage.RCodeNameError, nil, true), "A Web.Shop [] no such name"},
+		{"refused", refused, "A Web.Shop [] refused"},
+		{"a code of later", odd, "A Web.Shop [] code 15"},
+		{"a query", question(1, "web.shop.", typeA), "  [] no answer that can be read"},
+		{"nothing", nil, "  [] no answer that can be read"},
+	} {
+		e := summary(c.raw)
+		if got := fmt.Sprintf("%s %s %v %s", e.Type, e.Name, e.Answers, e.Error); got != c.want {
+			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
+		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/mirrord-go/mirrord/internal/relay"
 	"github.com/mirrord-go/mirrord/internal/rules"
@@ -88,6 +89,7 @@ func (w *watchedStream) Write(p []byte) (int, error) {
 		w.heard = append(w.heard, p...)
 		whole := messages(w.heard, func(m []byte) {
 			w.n.learn(m, w.remote)
+			w.n.tell(m, side(w.remote), time.Time{})
 			// The bit that says response: whoever speaks otherwise speaks something else.
 			w.deaf = w.deaf || len(m) < 3 || m[2]&0x80 == 0
 		})
@@ -206,7 +208,10 @@ func (s *splitStream) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.out = append(s.out, p...)
-	whole := messages(s.out, func(m []byte) { s.n.learn(m, s.remote) })
+	whole := messages(s.out, func(m []byte) {
+		s.n.learn(m, s.remote)
+		s.n.tell(m, side(s.remote), time.Time{})
+	})
 	if whole > 0 {
 		if _, err := s.closeWriter.Write(s.out[:whole]); err != nil {
 			return 0, err

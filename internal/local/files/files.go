@@ -79,6 +79,9 @@ type Options struct {
 	// Served are files with a content of the session's own.
 	Served map[string][]byte
 	Emit   event.Sink
+	// Moved counts bytes that were read of the target's files, and written to
+	// them. nil: nobody counts.
+	Moved func(read, written int)
 	// Ahead is the memory for what is read ahead of the program. Without room
 	// nothing is; nil: it has no end.
 	Ahead *budget.Share
@@ -113,6 +116,9 @@ func New(o Options) *Tree {
 	t.remote.uid, t.remote.gid = o.UID, o.GID
 	if o.LinkLost != nil {
 		t.remote.linkLost = o.LinkLost
+	}
+	if o.Moved != nil {
+		t.remote.carried = o.Moved
 	}
 	lead(viewDir)
 	t.fixed[viewDir] = unix.S_IFDIR | 0o755

@@ -54,6 +54,7 @@ type remote struct {
 	wg       sync.WaitGroup // what run has started
 	ahead    chan struct{}  // a place for each chunk being read ahead
 	memory   *budget.Share  // of these, until they are dropped
+	carried  func(read, written int)
 
 	mu sync.Mutex // guards what follows
 	known
@@ -69,7 +70,7 @@ type remote struct {
 }
 
 func newRemote(p Peer, window, life time.Duration, memory *budget.Share) *remote {
-	r := &remote{peer: p, life: life, memory: memory, names: maxNames, limit: callTime,
+	r := &remote{peer: p, life: life, memory: memory, carried: func(int, int) {}, names: maxNames, limit: callTime,
 		known: newKnown(), arrived: make(chan struct{}), inodes: map[uint64]*inode{}, lost: map[string]bool{}, light: map[*remoteFile]bool{}, ahead: make(chan struct{}, maxAhead)}
 	r.linkLost = func() time.Time { return time.Time{} }
 	if window > 0 {

@@ -205,6 +205,7 @@ func (f *remoteFile) Sizeless() bool {
 
 // ReadAt implements fusefs.File.
 func (f *remoteFile) ReadAt(ctx context.Context, p []byte, off int64) (n int, err error) {
+	defer func() { f.r.carried(n, 0) }()
 	if err := f.r.settle(ctx, f.id); err != nil {
 		return 0, err
 	}
@@ -327,6 +328,7 @@ func (f *remoteFile) WriteAt(ctx context.Context, p []byte, off int64) (n int, e
 	if f.box == nil {
 		return 0, syscall.EBADF
 	}
+	defer func() { f.r.carried(0, n) }()
 	if err := f.r.settleBut(ctx, f.id, f.box); err != nil {
 		return 0, err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/local/activity"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/relay"
 	"github.com/mirrord-go/mirrord/internal/rules"
@@ -58,14 +59,19 @@ func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
 		p.o.Emit(event.Event{Level: event.Detail, Code: "not-delivered", Flow: "incoming",
 			Text:  fmt.Sprintf("a connection of %v to port %d reached nobody: %v", a.client, a.port, err),
 			Facts: map[string]string{"port": fmt.Sprint(a.port), "client": a.client.String()}})
+		e := a.activity()
+		e.Error = err.Error()
+		p.o.Activity.NotDelivered(e, !a.target)
 		return
 	}
+	call := p.o.Activity.Incoming(a.activity(), !a.target)
+	defer call.Close()
 	if a.target {
 		p.o.Emit(event.Event{Level: event.Detail, Code: "delivered", Flow: "incoming", Text: fmt.Sprintf("%v is connected to port %d", a.client, a.port),
 			Facts: map[string]string{"port": fmt.Sprint(a.port), "client": a.client.String()}})
 	}
 	if a.copied {
-		_, _ = relay.Drain(ctx, p.o.Relayed, near, far)
+		_, _ = relay.Drain(ctx, p.o.Relayed, call.Stream(near), far)
 		return
 	}
 	if s, ok := far.(*link.Stream); ok {
@@ -73,7 +79,19 @@ func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
 		defer t.forget()
 		far = t
 	}
-	_, _ = relay.Join(ctx, p.o.Relayed, far, near)
+	_, _ = relay.Join(ctx, p.o.Relayed, far, call.Stream(near))
+}
+
+// activity is what is told of an arrival.
+func (a arrival) activity() activity.Event {
+	e := activity.Event{Network: "tcp", Where: rules.Local.String(), Client: a.client.String(), Port: a.port}
+	if a.target {
+		e.Where, e.Mode = rules.Remote.String(), modeName(protocol.ModeSteal)
+	}
+	if a.copied {
+		e.Mode = modeName(protocol.ModeMirror)
+	}
+	return e
 }
 
 // delivered is a connection to the program.

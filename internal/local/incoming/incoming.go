@@ -11,12 +11,14 @@
 package incoming
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -24,6 +26,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/local/activity"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
@@ -53,6 +56,8 @@ type Options struct {
 	// Listen opens a listener on this machine; net.Listen in the product.
 	Listen func(network, address string) (net.Listener, error)
 	Emit   event.Sink
+	// Activity hears of every connection. nil: nobody listens.
+	Activity *activity.Log
 	// Relayed is the memory for large buffers. nil: it has no end.
 	Relayed *budget.Share
 	// Window is how long a lost link may take to come back; listen(2) waits for
@@ -99,6 +104,7 @@ type listener struct {
 	order       uint64                // a later one has a higher number
 	subscribed  *share[*subscription] // nil: it is Local
 	publication *share[publication]
+	ready       bool // what is above is set; guarded by Ports.mu
 }
 
 // subscription is what the agent was asked for.
@@ -218,6 +224,9 @@ func (p *Ports) begin(ctx context.Context, l *listener) error {
 		return err
 	}
 	l.publication = sh
+	p.mu.Lock()
+	l.ready = true
+	p.mu.Unlock()
 	if fresh || began {
 		p.tell(l, began)
 	}
@@ -326,6 +335,38 @@ func (p *Ports) refused(sub *subscription, err error) {
 		p.o.Emit(event.Event{Level: event.Warning, Code: "port-not-" + modeName(sub.wish.Mode), Flow: "incoming",
 			Text: fmt.Sprintf("port %d is open on this machine only: %v", sub.number, err), Facts: facts})
 	}
+}
+
+// Open is what a listener's port is.
+type Open struct {
+	Port      uint16 // of the program
+	Target    uint16 // of the target, whose traffic comes; 0: none does
+	Mode      string // steal, mirror; empty: none does
+	Filter    string
+	Published string // where it is open on this machine; empty: it is not
+}
+
+// Ports are those that the program listens on, and that are ready.
+func (p *Ports) Ports() (all []Open) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.listeners {
+		if !l.ready {
+			continue
+		}
+		o := Open{Port: l.Addr.Port()}
+		if l.subscribed != nil && l.subscribed.value.given() {
+			o.Target, o.Mode, o.Filter = l.Target, modeName(l.Mode), l.Filter
+		}
+		if at := l.publication.value; len(at.listeners) > 0 {
+			o.Published = at.listeners[0].Addr().String()
+		}
+		if !slices.Contains(all, o) { // one for each address
+			all = append(all, o)
+		}
+	}
+	slices.SortFunc(all, func(a, b Open) int { return cmp.Compare(a.Port, b.Port) })
+	return all
 }
 
 // Renew asks the agent at the other end of l, which has replaced another beside

@@ -241,3 +241,21 @@ func (f *flaky) Accept() (net.Conn, error) {
 	}
 	return f.Listener.Accept()
 }
+
+// TestPorts: who looks at the session is told what the program listens on, once a
+// port, while it does.
+func TestPorts(t *testing.T) {
+	b := setUp(t, protocol.ModeSteal)
+	port := freePort(t)
+	b.listening(1, at("0.0.0.0", port))
+	b.listening(2, at("::", port))
+	want := []Open{{Port: port, Target: port, Mode: "steal", Published: at("127.0.0.1", port)}}
+	if got := b.Ports.Ports(); !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	b.Closed(1)
+	b.Closed(2)
+	if got := b.Ports.Ports(); len(got) > 0 {
+		t.Errorf("afterwards there is %+v", got)
+	}
+}

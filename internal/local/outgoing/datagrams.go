@@ -7,10 +7,12 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/local/activity"
 	"github.com/mirrord-go/mirrord/internal/ping"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
@@ -54,6 +56,9 @@ func (r *Router) carryDatagrams(ctx context.Context, f UDPFlow, t *route) {
 		var c net.Conn
 		if c, err = r.connectHere(ctx, t); err == nil {
 			r.report(t, nil)
+			f := &counted{UDPFlow: f}
+			defer f.end()
+			f.call.Store(r.began(t))
 			localDatagrams(ctx, f, c)
 			return
 		}
@@ -67,6 +72,8 @@ func (r *Router) carryDatagrams(ctx context.Context, f UDPFlow, t *route) {
 		}
 		var s *link.Stream
 		if s, err = r.Link.Open(ctx, lane, &protocol.Dial{Network: network, Addr: t.dst}); err == nil {
+			f := &counted{UDPFlow: f}
+			defer f.end()
 			r.remoteDatagrams(ctx, f, s, t)
 			return
 		}
@@ -75,9 +82,38 @@ func (r *Router) carryDatagrams(ctx context.Context, f UDPFlow, t *route) {
 	r.report(t, err)
 }
 
+// counted is a flow whose bytes are counted.
+type counted struct {
+	UDPFlow
+	call  atomic.Pointer[activity.Call] // nil: whether it can be carried is not known yet
+	early atomic.Int64                  // bytes that were sent until then
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.UDPFlow.Read(p)
+	if call := c.call.Load(); call != nil {
+		call.Carried(int64(n), 0)
+	} else {
+		c.early.Add(int64(n))
+	}
+	return n, err
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.UDPFlow.Write(p)
+	c.call.Load().Carried(0, int64(n))
+	return n, err
+}
+
+func (c *counted) end() {
+	call := c.call.Load()
+	call.Carried(c.early.Load(), 0)
+	call.Close()
+}
+
 // remoteDatagrams owns s. It does not wait for the agent's answer before it
 // sends: a lookup costs one round trip, not two.
-func (r *Router) remoteDatagrams(ctx context.Context, f UDPFlow, s *link.Stream, t *route) {
+func (r *Router) remoteDatagrams(ctx context.Context, f *counted, s *link.Stream, t *route) {
 	stop := context.AfterFunc(ctx, func() { s.Close(); f.Close() })
 	defer stop()
 	back := make(chan struct{})
@@ -95,6 +131,7 @@ func (r *Router) remoteDatagrams(ctx context.Context, f UDPFlow, s *link.Stream,
 			f.Unreachable(dialErrno(err))
 			return
 		}
+		f.call.Store(r.began(t))
 		fromAgent(f, s)
 	}()
 	buf := datagramBuffers.Get().(*[maxDatagram]byte)

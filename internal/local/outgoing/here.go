@@ -26,6 +26,7 @@ type route struct {
 	dst     netip.AddrPort // what that means
 	names   []string       // that the program may mean by it
 	again   []string       // names to look up on this machine in place of dst
+	carried bool           // for another flow, which tells of it
 }
 
 // route decides about a flow.

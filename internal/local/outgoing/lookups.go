@@ -36,7 +36,7 @@ var lookupBuffers = sync.Pool{New: func() any { return new([maxLookup + 1]byte) 
 // is a question by itself: one frame each way, and nothing stays behind while the
 // flow waits for the next.
 func (r *Router) CarryLookups(ctx context.Context, f UDPFlow, to netip.AddrPort, d rules.Decision) {
-	t := &route{network: "udp", asked: f.Dst(), dst: to, Decision: d}
+	t := &route{network: "udp", asked: f.Dst(), dst: to, Decision: d, carried: true}
 	if t.Where == rules.Local || !to.IsValid() || r.Lookups == nil || !r.Lookups() {
 		r.carryDatagrams(ctx, f, t)
 		return

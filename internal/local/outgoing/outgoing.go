@@ -21,6 +21,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/local/activity"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/relay"
 	"github.com/mirrord-go/mirrord/internal/rules"
@@ -83,6 +84,9 @@ type Router struct {
 	// Lookups reports whether the agent answers protocol.Lookup. Optional.
 	Lookups func() bool
 	Emit    event.Sink
+	// Activity hears of all but what other flows let this one carry. nil: nobody
+	// listens.
+	Activity *activity.Log
 	// Relayed is the memory for large buffers. nil: it has no end.
 	Relayed *budget.Share
 	// Connections is the memory for connections to unix sockets; others are the
@@ -103,7 +107,7 @@ func (r *Router) TCP(ctx context.Context, f TCPFlow) { r.carryTCP(ctx, f, r.rout
 // CarryTCP does the same where the decision is another flow's: to is where f
 // goes.
 func (r *Router) CarryTCP(ctx context.Context, f TCPFlow, to netip.AddrPort, d rules.Decision) {
-	r.carryTCP(ctx, f, &route{network: "tcp", asked: f.Dst(), dst: to, Decision: d})
+	r.carryTCP(ctx, f, &route{network: "tcp", asked: f.Dst(), dst: to, Decision: d, carried: true})
 }
 
 func (r *Router) carryTCP(ctx context.Context, f TCPFlow, t *route) {
@@ -125,7 +129,9 @@ func (r *Router) carryTCP(ctx context.Context, f TCPFlow, t *route) {
 		return
 	}
 	r.report(t, nil)
-	_, _ = relay.Join(ctx, r.Relayed, conn, far)
+	call := r.began(t)
+	defer call.Close()
+	_, _ = relay.Join(ctx, r.Relayed, call.Stream(conn), far)
 }
 
 func (r *Router) dial(ctx context.Context, t *route) (relay.Conn, error) {
@@ -209,10 +215,36 @@ func (r *Router) report(t *route, err error) {
 		e.Facts["errno"] = fmt.Sprint(int(dialErrno(err)))
 	}
 	r.Emit(e)
+	if err != nil && !t.carried {
+		a := t.activity()
+		a.Error = err.Error()
+		r.Activity.NotConnected(a)
+	}
 	if t.network == "ping" && errors.Is(err, syscall.EACCES) {
 		r.tellNoPing(t, e)
 	}
 	r.tellForbidden(t, err)
+}
+
+// began tells of a connection that has been made; nil: it is another flow's.
+func (r *Router) began(t *route) *activity.Call {
+	if t.carried {
+		return nil
+	}
+	return r.Activity.Outgoing(t.activity())
+}
+
+// activity is what is told of a route.
+func (t *route) activity() activity.Event {
+	dst := t.dst
+	if !dst.IsValid() {
+		dst = t.asked
+	}
+	e := activity.Event{Network: t.network, Where: t.Where.String(), Address: t.text(dst)}
+	if len(t.names) > 0 {
+		e.Name = t.names[0]
+	}
+	return e
 }
 
 // tellNoPing says once for each side that nobody may ping there.

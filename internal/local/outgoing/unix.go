@@ -8,6 +8,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/link"
+	"github.com/mirrord-go/mirrord/internal/local/activity"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/relay"
 	"github.com/mirrord-go/mirrord/internal/rules"
@@ -28,6 +29,7 @@ type UnixFar struct {
 	name   string
 	packet bool
 	s      *link.Stream
+	call   *activity.Call
 }
 
 // DialUnix connects to a unix socket of the target's, of SOCK_STREAM or, with
@@ -40,6 +42,7 @@ func (r *Router) DialUnix(ctx context.Context, name string, packet, wait bool) (
 	if err != nil {
 		return nil, dialErrno(err)
 	}
+	f.call = r.Activity.Outgoing(f.activity())
 	return f, nil
 }
 
@@ -71,16 +74,19 @@ func (f *UnixFar) dial(ctx context.Context, wait bool) (err error) {
 // or ctx.
 func (f *UnixFar) Carry(ctx context.Context, near *unixsock.Conn) {
 	defer f.r.Connections.Give(UnixCost)
+	defer f.call.Close()
 	near.Packets, near.Dropped = f.r.Relayed, f.dropped
 	if f.packet {
 		_ = relay.JoinPackets(ctx, near, link.Packets{Stream: f.s})
 		return
 	}
-	_, _ = relay.Join(ctx, f.r.Relayed, near, f.s)
+	n, _ := relay.Join(ctx, f.r.Relayed, near, f.s)
+	f.call.Carried(n.AtoB, n.BtoA)
 }
 
 // Drop ends a connection that nobody waits for any more.
 func (f *UnixFar) Drop() {
+	defer f.call.Close()
 	relay.Reset(f.s, syscall.ECONNRESET)
 	f.r.Connections.Give(UnixCost)
 }
@@ -91,6 +97,12 @@ func (f *UnixFar) facts() map[string]string {
 		network = "unixpacket"
 	}
 	return map[string]string{"address": unixsock.Name(f.name), "network": network}
+}
+
+// activity is what is told of it.
+func (f *UnixFar) activity() activity.Event {
+	facts := f.facts()
+	return activity.Event{Network: facts["network"], Where: rules.Remote.String(), Address: facts["address"]}
 }
 
 // report emits the one event of a dial; err is why it failed.
@@ -108,6 +120,11 @@ func (f *UnixFar) report(err error) {
 		e.Facts["errno"] = fmt.Sprint(int(dialErrno(err)))
 	}
 	f.r.Emit(e)
+	if err != nil {
+		a := f.activity()
+		a.Error = err.Error()
+		f.r.Activity.NotConnected(a)
+	}
 	var answer *protocol.AnswerError
 	if errors.As(err, &answer) && answer.Answer.Cause == protocol.CauseUnsupported && f.r.told.once("unix unsupported") {
 		f.r.Emit(event.Event{Level: event.Warning, Code: "agent-lacks", Flow: "outgoing", Facts: f.facts(),

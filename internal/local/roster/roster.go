@@ -1,6 +1,7 @@
-// Package roster is where the sessions that are kept for several commands, and
-// those who look for them, find each other: unix sockets in a directory of the
-// user's, one a session, named by its id.
+// Package roster is where sessions, and those who look for them, find each other:
+// unix sockets in directories of the user's, named by the sessions' ids. One of
+// Kept lets commands join, one of Running, which every session has, shows what
+// goes on.
 //
 // Both ends make sure that the other one is the same user's. There is nothing
 // else on the disk: what a session is, it says itself when it is asked, and a
@@ -43,12 +44,18 @@ var (
 	ErrStranger = errors.New("the process at the other end is another user's")
 )
 
-// Dirs are the directories in which sessions may be, by the environment that
+// Sorts of sockets.
+const (
+	Kept    = "kept"    // of sessions that commands can join
+	Running = "running" // of all sessions, for who looks at them
+)
+
+// Dirs are the directories in which sockets of a sort may be, by the environment that
 // lookup reads; new ones are made in the first: below $XDG_RUNTIME_DIR, the
 // place where a login has such a directory, which is looked at also where the
 // variable is missing (cron, sudo), and the directory of state, by
 // $XDG_STATE_HOME or ~/.local/state (XDG Base Directory Specification).
-func Dirs(lookup func(string) string) (dirs []string) {
+func Dirs(lookup func(string) string, sort string) (dirs []string) {
 	add := func(base string) {
 		if dir := filepath.Join(base, "mirrord"); filepath.IsAbs(base) && !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
@@ -65,7 +72,7 @@ func Dirs(lookup func(string) string) (dirs []string) {
 	}
 	add(state)
 	for i := range dirs {
-		dirs[i] = filepath.Join(dirs[i], "kept")
+		dirs[i] = filepath.Join(dirs[i], sort)
 	}
 	return dirs
 }
@@ -88,20 +95,20 @@ type Host struct {
 	l    *net.UnixListener
 }
 
-// Open makes the door of a new session in the first of dirs where that is
-// possible.
-func Open(dirs []string) (*Host, error) {
+// Open makes the door of a session in the first of dirs where that is possible;
+// an empty id stands for a new one.
+func Open(dirs []string, id string) (*Host, error) {
 	err := errors.New("there is neither a runtime directory (XDG_RUNTIME_DIR) nor a home")
 	for _, dir := range dirs {
 		var h *Host
-		if h, err = open(dir); err == nil {
+		if h, err = open(dir, id); err == nil {
 			return h, nil
 		}
 	}
 	return nil, fmt.Errorf("make a socket for the session: %w", err)
 }
 
-func open(dir string) (*Host, error) {
+func open(dir, id string) (*Host, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -113,7 +120,10 @@ func open(dir string) (*Host, error) {
 		return nil, fmt.Errorf("%s is not a directory of this user's alone (mode 0700)", dir)
 	}
 	for range tries {
-		h := &Host{id: strings.ToLower(rand.Text()[:idLetters])}
+		h := &Host{id: id}
+		if id == "" {
+			h.id = strings.ToLower(rand.Text()[:idLetters])
+		}
 		h.path = filepath.Join(dir, h.id)
 		h.l, err = listen(dir, h.id)
 		if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EEXIST) {
@@ -249,6 +259,16 @@ func Dial(dirs []string, id string) (c *net.UnixConn, supervisor int, err error)
 		return c, supervisor, nil
 	}
 	return nil, 0, ErrNone
+}
+
+// Sweep removes the sockets of sessions that were killed, as Dial does with the
+// one that it meets. Nobody may ever look at others.
+func Sweep(dirs []string) {
+	for _, id := range IDs(dirs) {
+		if c, _, err := Dial(dirs, id); err == nil {
+			c.Close()
+		}
+	}
 }
 
 // IDs are those of the sessions that may be there, sorted; Dial tells.

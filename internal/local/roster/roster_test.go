@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 // leaves nothing; also where paths are longer than an address may be.
 func TestMeeting(t *testing.T) {
 	dirs := []string{filepath.Join(t.TempDir(), strings.Repeat("long", 50), "kept"), "/nowhere"}
-	h, err := Open(dirs)
+	h, err := Open(dirs, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestMeeting(t *testing.T) {
 // TestAnotherIsLeft: who closes does not remove a socket that is another's by now.
 func TestAnotherIsLeft(t *testing.T) {
 	dirs := []string{t.TempDir() + "/kept"}
-	h, err := Open(dirs)
+	h, err := Open(dirs, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestAnotherIsLeft(t *testing.T) {
 // TestStale: a socket that nobody answers at is removed.
 func TestStale(t *testing.T) {
 	dirs := []string{t.TempDir() + "/kept"}
-	h, err := Open(dirs)
+	h, err := Open(dirs, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func TestDirectoryOfOthers(t *testing.T) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open([]string{dir}); err == nil || !strings.Contains(err.Error(), "0700") {
+	if _, err := Open([]string{dir}, ""); err == nil || !strings.Contains(err.Error(), "0700") {
 		t.Errorf("mode 0755: got %v, want it refused", err)
 	}
 	if err := os.Chmod(dir, 0o700); err != nil {
@@ -168,11 +168,11 @@ func TestDirectoryOfOthers(t *testing.T) {
 		if err := os.Chown(dir, 1000, 1000); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open([]string{dir}); err == nil || !strings.Contains(err.Error(), "this user's alone") {
+		if _, err := Open([]string{dir}, ""); err == nil || !strings.Contains(err.Error(), "this user's alone") {
 			t.Errorf("another's: got %v, want it refused", err)
 		}
 	}
-	if _, err := Open(nil); err == nil {
+	if _, err := Open(nil, ""); err == nil {
 		t.Error("no directory: got no error")
 	}
 }
@@ -187,7 +187,7 @@ func TestDirs(t *testing.T) {
 				}
 			}
 			return ""
-		})
+		}, Kept)
 	}
 	for _, c := range []struct {
 		vars        []string

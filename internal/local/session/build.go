@@ -71,7 +71,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		return nil, err
 	}
 	b.box, err = sandbox.Attach(ctx, s.init, spec, sandbox.Options{OnFUSE: func(fd *os.File, known ids.Known) error {
-		b.fuse, err = fusefs.Serve(fd, s.learn.watch(b.tree), known)
+		b.fuse, err = fusefs.Serve(fd, s.watchFiles(s.learn.watch(b.tree)), known)
 		return err
 	}})
 	if err != nil {
@@ -87,7 +87,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		return nil, fmt.Errorf("start the network stack: %w", err)
 	}
 	b.ports = incoming.New(incoming.Options{
-		Link: s.peer, Rules: in, Probes: s.first.agent.Probes(), Host: s.host(b.box), Emit: s.emit, Relayed: s.memory.relayed, Listen: net.Listen, Window: resumeWindow(&s.cfg),
+		Link: s.peer, Rules: in, Probes: s.first.agent.Probes(), Host: s.host(b.box), Emit: s.emit, Activity: s.activity, Relayed: s.memory.relayed, Listen: net.Listen, Window: resumeWindow(&s.cfg),
 		Dial: func(ctx context.Context, a incoming.Attempt) (net.Conn, error) {
 			if a.Way == incoming.Inside {
 				return b.box.DialLocal(ctx, a.Src, a.Dst)

@@ -17,6 +17,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/link/resume"
 	"github.com/mirrord-go/mirrord/internal/link/seal"
+	"github.com/mirrord-go/mirrord/internal/local/activity"
 	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
@@ -94,7 +95,7 @@ func (s *supervisor) greet(ctx context.Context, at *attachment, id string) error
 			return err
 		}
 		at.pod, at.hello, at.said = m, stream, &notices{}
-		at.said.wg.Go(func() { at.said.read(stream, s.emit) })
+		at.said.wg.Go(func() { at.said.read(stream, s.emit, s.lost) })
 		return nil
 	case *protocol.Answer:
 		f := &failure.Error{Code: "agent-refuses", What: "the agent refuses the session", Why: m.Text, Do: "try again", Cause: m.Err()}
@@ -210,7 +211,17 @@ func (n *notices) goodbye() *protocol.Bye {
 	return n.bye
 }
 
-func (n *notices) read(s *link.Stream, emit event.Sink) {
+// lost counts what could not be mirrored, and says it once.
+func (s *supervisor) lost(m *protocol.Lost) {
+	s.activity.Lost(activity.Loss{Packets: int64(m.Packets), Copies: int64(m.Copies)})
+	s.losing.Do(func() {
+		s.emit(event.Event{Level: event.Warning, Code: "mirror-lost", Flow: "incoming",
+			Text:  fmt.Sprintf("more is sent to the target than can be mirrored: %d packets are lost, %d connections not copied as a whole; mirrord status goes on counting", m.Packets, m.Copies),
+			Facts: map[string]string{"packets": fmt.Sprint(m.Packets), "copies": fmt.Sprint(m.Copies)}})
+	})
+}
+
+func (n *notices) read(s *link.Stream, emit event.Sink, lost func(*protocol.Lost)) {
 	for {
 		m, err := s.Receive()
 		var unknown *protocol.UnknownKindError
@@ -223,6 +234,8 @@ func (n *notices) read(s *link.Stream, emit event.Sink) {
 		switch m := m.(type) {
 		case *protocol.Notice:
 			emit(event.Event{Level: event.Info, Code: m.Code, Text: m.Text})
+		case *protocol.Lost:
+			lost(m)
 		case *protocol.Bye:
 			n.mu.Lock()
 			n.bye = m

@@ -54,7 +54,7 @@ func (k *keeper) meet(ctx context.Context, b *built, c *net.UnixConn) {
 		(&guest{k: k, ctl: ctl, start: m.Start, pid: pid, since: came, family: kin.Of(pid)}).serve(ctx, b, sock)
 		return
 	case m.Ask != nil:
-		_ = ctl.Send(control.Message{Status: k.status()})
+		_ = ctl.Send(control.Message{Status: k.status(b)})
 	case m.Stop != nil:
 		k.mu.Lock()
 		k.stops = append(k.stops, ctl) // closed when all is done
@@ -102,15 +102,9 @@ func (k *keeper) done() {
 }
 
 // status is how the session is now.
-func (k *keeper) status() *control.Status {
-	s := k.s
-	st := &control.Status{ID: k.id, Version: s.version, PID: os.Getpid(), Target: s.cfg.Target, Namespace: s.cfg.Namespace, Context: s.cfg.Context,
-		Since: s.began.UTC().Truncate(time.Second), TTL: int(k.ttl / time.Second), Commands: []control.Command{}}
-	at := s.current.Load()
-	st.Hostname = at.pod.Hostname
-	if since := at.loss.since(); !since.IsZero() {
-		st.Lost = &since
-	}
+func (k *keeper) status(b *built) *control.Status {
+	st := k.s.status(b)
+	st.ID, st.Kept, st.TTL, st.Commands = k.id, true, int(k.ttl/time.Second), []control.Command{}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	st.Events = slices.Clone(k.events)

@@ -61,7 +61,7 @@ func (s *supervisor) openTree(b *built, spec *handoff.Spec) error {
 		}
 	}
 	b.tree = files.New(files.Options{
-		Peer: s.learn.counting(s.peer), Rules: r, Plan: plan, UID: s.first.pod.UID, GID: s.first.pod.GID, Emit: s.emit, Window: resumeWindow(&s.cfg), LinkLost: func() time.Time { return s.current.Load().loss.since() }, Life: cacheLife(&s.cfg),
+		Peer: s.learn.counting(s.peer), Rules: r, Plan: plan, UID: s.first.pod.UID, GID: s.first.pod.GID, Emit: s.emit, Moved: s.activity.FileBytes, Window: resumeWindow(&s.cfg), LinkLost: func() time.Time { return s.current.Load().loss.since() }, Life: cacheLife(&s.cfg),
 		Sockets: []string{"/run"}, Served: Served(s.cfg.Files), Ahead: s.memory.ahead,
 	})
 	s.learn.about(at, plan)

@@ -63,6 +63,13 @@ func (p *peer) now(ctx context.Context) (*link.Conn, error) {
 	}
 }
 
+// replacing reports whether new work waits for another link.
+func (p *peer) replacing() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ready != nil
+}
+
 // hold lets new work wait for set.
 func (p *peer) hold() {
 	p.mu.Lock()

@@ -56,12 +56,12 @@ func (s *supervisor) newKeeper(note event.Sink) *keeper {
 	if s.cfg.Agent.TTL != nil {
 		ttl = time.Duration(*s.cfg.Agent.TTL) * time.Second
 	}
-	return &keeper{s: s, note: note, dirs: roster.Dirs(func(name string) string { return variable(s.start.Env, name) }), ttl: ttl, over: make(chan struct{}), guests: map[*guest]bool{}}
+	return &keeper{s: s, note: note, dirs: roster.Dirs(func(name string) string { return variable(s.start.Env, name) }, roster.Kept), ttl: ttl, over: make(chan struct{}), guests: map[*guest]bool{}}
 }
 
 // run serves the session until it ends.
 func (k *keeper) run(ctx context.Context, b *built) error {
-	door, err := roster.Open(k.dirs)
+	door, err := roster.Open(k.dirs, "")
 	if err != nil {
 		return failure.Wrap(err, "session-no-socket", "the session cannot be kept: there is no place for its socket", "set XDG_RUNTIME_DIR, or make ~/.local/state writable")
 	}
@@ -72,6 +72,7 @@ func (k *keeper) run(ctx context.Context, b *built) error {
 		return sandbox.Explain(err)
 	}
 	k.s.without(b.box.Without())
+	defer k.s.show(ctx, b, k.id)()
 	var wg sync.WaitGroup
 	meeting, stop := context.WithCancel(ctx)
 	k.ready()

@@ -37,7 +37,7 @@ func (s *supervisor) outgoing(ctx context.Context, b *built) func() (netstack.Ha
 	}
 	return func() (netstack.Handler, error) {
 		read.Wait()
-		o := dns.Options{Hosts: dns.ParseHosts(hosts), Here: dns.Machine(), Emit: s.emit}
+		o := dns.Options{Hosts: dns.ParseHosts(hosts), Here: dns.Machine(), Emit: s.emit, Activity: s.activity}
 		switch {
 		case s.cfg.DNS.Local:
 			o.Conf, o.Hosts = dns.Remembered(dns.MachineConf), dns.MachineHosts() // the program sees the file as it is now: a VPN changes it
@@ -61,7 +61,7 @@ func (s *supervisor) handler(b *built, o dns.Options) (h netstack.Handler, err e
 	names := dns.New(o)
 	family := kin.Of(s.start.Front)
 	out := &outgoing.Router{
-		Link: s.peer, Translate: s.translate, Names: names.Of, Resolve: names.Resolve, Emit: s.emit, Relayed: s.memory.relayed, Connections: s.memory.outgoing,
+		Link: s.peer, Translate: s.translate, Names: names.Of, Resolve: names.Resolve, Emit: s.emit, Activity: s.activity, Relayed: s.memory.relayed, Connections: s.memory.outgoing,
 		Debugger: s.debuggers.waits, LostSince: func(t time.Time) bool { return s.current.Load().loss.lostSince(t) },
 		Lookups: func() bool { return slices.Contains(s.current.Load().pod.Features, protocol.FeatureLookups) },
 		Here: func(at netip.AddrPort) (outgoing.Listener, bool) {

@@ -21,6 +21,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/local/activity"
 	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/local/host"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
@@ -107,6 +108,9 @@ type supervisor struct {
 	late  *time.Timer            // lets the front go that has waited for the end of all
 	tally tally
 
+	activity *activity.Log
+	losing   sync.Once // copies: it was said
+
 	debuggers debuggers
 	learn     *learning // nil: nobody asked
 	kept      *keeper   // nil: the session is that of one command
@@ -118,6 +122,7 @@ type supervisor struct {
 // session that is kept, which outlives its front.
 func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.File, start *control.Start, cfg config.Config, reach Reach, note event.Sink) {
 	s := &supervisor{ctl: ctl, init: initSocket, start: start, cfg: cfg, reach: reach, version: version, peer: &peer{}, memory: newMemory(), began: time.Now()}
+	s.activity = activity.New(s.memory.relayed)
 	s.debuggers.kinds = cfg.Debuggers
 	if len(start.Argv) == 0 {
 		s.kept = s.newKeeper(note)
@@ -207,6 +212,7 @@ func (s *supervisor) run(ctx context.Context) error {
 	if s.kept != nil {
 		err = s.kept.run(ctx, b)
 	} else {
+		defer s.show(ctx, b, "")() // closed when the front may go
 		err = s.serve(ctx, b)
 	}
 	s.leave()
@@ -387,6 +393,7 @@ func (s *supervisor) failure(err error) *failure.Error {
 
 func (s *supervisor) emit(e event.Event) {
 	s.tally.count(e)
+	s.activity.Say(e)
 	s.tell(control.Message{Event: &e})
 }
 

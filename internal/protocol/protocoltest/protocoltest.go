@@ -35,6 +35,7 @@ func Vectors() []Vector {
 		{"env", &protocol.Env{Vars: []string{"COLOR=blue", "EMPTY="}}},
 		{"notice", &protocol.Notice{Code: "no-steal", Text: "no CAP_NET_ADMIN"}},
 		{"bye", &protocol.Bye{Code: "target-ended"}},
+		{"lost", &protocol.Lost{Packets: 300, Copies: 2}},
 		{"dial tcp", &protocol.Dial{Network: protocol.NetworkTCP, Addr: v4}},
 		{"dial udp v6", &protocol.Dial{Network: protocol.NetworkUDP, Addr: v6}},
 		{"dial unix", &protocol.Dial{Network: protocol.NetworkUnix, Name: "/var/run/app.sock", Wait: true}},

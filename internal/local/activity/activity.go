@@ -1,0 +1,255 @@
+// Package activity counts what a session carries, and tells those who watch it
+// as it happens: connections, HTTP requests, files, lookups, and what the session
+// says.
+//
+// The flows hand it what they do; whoever looks at a session asks it. Counting is
+// an addition for each read or write, always. An event is made only while somebody
+// watches, and given to sinks that must not wait: a session is never held up by
+// who looks at it. It touches nothing of the machine. All methods may be called
+// concurrently, and on nil, which counts nothing.
+//
+// Contents are in no event: of a request there are its method, its path without
+// the query, and the status of the answer.
+package activity
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mirrord-go/mirrord/internal/budget"
+	"github.com/mirrord-go/mirrord/internal/event"
+)
+
+// Kinds of events.
+const (
+	Connection = "connection"
+	Request    = "request"
+	File       = "file"
+	Lookup     = "lookup"
+	Said       = "session" // what the session itself says
+	Missed     = "missed"  // the watcher was too slow for some
+)
+
+// Kinds are all of them, in the order of the documentation.
+func Kinds() []string { return []string{Connection, Request, File, Lookup, Said, Missed} }
+
+// What happened to a connection, or with a file.
+const (
+	Opened  = "opened"
+	Refused = "refused" // or reached nobody
+	Closed  = "closed"
+	Made    = "made"
+	Changed = "changed"
+	Removed = "removed"
+	Renamed = "renamed"
+	Absent  = "missing"
+)
+
+// Event is one thing that happened. What means nothing for its kind is empty.
+type Event struct {
+	At      time.Time `json:"at"`
+	Session string    `json:"session,omitempty"` // set by who reads it
+	Kind    string    `json:"kind"`
+	Flow    string    `json:"flow,omitempty"` // incoming, outgoing, dns, files
+	What    string    `json:"what,omitempty"`
+	// Connection ties what happens on one together.
+	Connection uint64 `json:"connection,omitempty"`
+	Where      string `json:"where,omitempty"`   // remote, local: on which side
+	Mode       string `json:"mode,omitempty"`    // steal, mirror: of an incoming connection
+	Network    string `json:"network,omitempty"` // tcp, udp, ping, unix, unixpacket
+	Client     string `json:"client,omitempty"`  // of an incoming connection: its address
+	Port       uint16 `json:"port,omitempty"`    // the same: the target's port
+	Address    string `json:"address,omitempty"` // of an outgoing one: where it goes
+	Name       string `json:"name,omitempty"`    // the name that this is for; what is looked up
+	Method     string `json:"method,omitempty"`
+	Path       string `json:"path,omitempty"` // of a request, without the query; of a file
+	To         string `json:"to,omitempty"`   // the new path of a file
+	Status     int    `json:"status,omitempty"`
+	Type       string `json:"type,omitempty"` // of a lookup: A, AAAA, …
+	// Answers are the addresses that a lookup gave.
+	Answers  []string `json:"answers,omitempty"`
+	Sent     int64    `json:"sent,omitempty"`     // bytes that the program has said
+	Received int64    `json:"received,omitempty"` // bytes that it was told
+	// Millis is how long it took, in milliseconds: until a request's answer began,
+	// a connection's life.
+	Millis float64 `json:"ms,omitempty"`
+	Error  string  `json:"error,omitempty"`
+	Level  string  `json:"level,omitempty"` // of what the session says, as Code and Text
+	Code   string  `json:"code,omitempty"`
+	Text   string  `json:"text,omitempty"`
+	// Count is how many events are missed.
+	Count int `json:"count,omitempty"`
+}
+
+// Counts are what a session has carried since it began.
+type Counts struct {
+	Incoming Traffic `json:"incoming"` // of the target's clients
+	Outgoing Traffic `json:"outgoing"` // of the program
+	Lookups  int64   `json:"lookups"`
+	Files    Files   `json:"files"` // of the target
+	Lost     Loss    `json:"lost"`
+}
+
+// Traffic is that of one direction.
+type Traffic struct {
+	Connections int64 `json:"connections"`
+	Open        int64 `json:"open"` // of these, now
+	Refused     int64 `json:"refused"`
+	Requests    int64 `json:"requests"` // of HTTP/1 in the clear
+	Sent        int64 `json:"sent"`     // bytes, by the program
+	Received    int64 `json:"received"` // bytes, by the program
+}
+
+// Files are those of the target.
+type Files struct {
+	Opened  int64 `json:"opened"`
+	Read    int64 `json:"read"` // bytes
+	Written int64 `json:"written"`
+}
+
+// Loss is what was not mirrored.
+type Loss struct {
+	Packets int64 `json:"packets"` // that the target's kernel had no room for
+	Copies  int64 `json:"copies"`  // of connections, that are not whole or were not made
+}
+
+// traffic counts one direction.
+type traffic struct {
+	connections, open, refused, requests, sent, received atomic.Int64
+}
+
+func (t *traffic) counts() Traffic {
+	return Traffic{Connections: t.connections.Load(), Open: t.open.Load(), Refused: t.refused.Load(),
+		Requests: t.requests.Load(), Sent: t.sent.Load(), Received: t.received.Load()}
+}
+
+// Log is what goes on in one session.
+type Log struct {
+	heads *budget.Share // of requests and answers that come in pieces
+	last  atomic.Uint64 // connection
+
+	incoming, outgoing                    traffic
+	lookups, opened, fileRead, fileWrites atomic.Int64
+
+	watched  atomic.Bool // there are sinks
+	mu       sync.Mutex
+	sinks    map[uint64]func(Event)
+	lastSink uint64
+	lost     Loss // of agents that are gone
+	losing   Loss // of the present one
+}
+
+// New makes an empty one. Beginnings of HTTP heads are taken from heads; without
+// room requests are not seen.
+func New(heads *budget.Share) *Log { return &Log{heads: heads, sinks: map[uint64]func(Event){}} }
+
+// Counts are those of now.
+func (l *Log) Counts() Counts {
+	if l == nil {
+		return Counts{}
+	}
+	l.mu.Lock()
+	lost := Loss{Packets: l.lost.Packets + l.losing.Packets, Copies: l.lost.Copies + l.losing.Copies}
+	l.mu.Unlock()
+	return Counts{Incoming: l.incoming.counts(), Outgoing: l.outgoing.counts(), Lookups: l.lookups.Load(), Lost: lost,
+		Files: Files{Opened: l.opened.Load(), Read: l.fileRead.Load(), Written: l.fileWrites.Load()}}
+}
+
+// Watch gives events to sink, which must not wait, until stop. It may be called
+// by many goroutines at once, and a last time just after stop.
+func (l *Log) Watch(sink func(Event)) (stop func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lastSink++
+	id := l.lastSink
+	l.sinks[id] = sink
+	l.watched.Store(true)
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.sinks, id)
+		l.watched.Store(len(l.sinks) > 0)
+	}
+}
+
+// Watched reports whether somebody wants events.
+func (l *Log) Watched() bool { return l != nil && l.watched.Load() }
+
+// Tell gives an event to those who watch.
+func (l *Log) Tell(e Event) {
+	if !l.Watched() {
+		return
+	}
+	e.At = time.Now().UTC()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, sink := range l.sinks {
+		sink(e)
+	}
+}
+
+// Say tells what the session says; details are what the flows tell themselves.
+func (l *Log) Say(e event.Event) {
+	if e.Level != event.Detail {
+		l.Tell(Event{Kind: Said, Flow: e.Flow, Level: string(e.Level), Code: e.Code, Text: e.Text})
+	}
+}
+
+// Lookup counts one; describe makes the event if somebody wants it.
+func (l *Log) Lookup(describe func() Event) {
+	if l == nil {
+		return
+	}
+	l.lookups.Add(1)
+	if l.Watched() {
+		e := describe()
+		e.Kind, e.Flow = Lookup, "dns"
+		l.Tell(e)
+	}
+}
+
+// File tells of one; describe makes the event if somebody wants it. opened: it
+// was opened, and is the target's.
+func (l *Log) File(opened bool, describe func() Event) {
+	if l == nil {
+		return
+	}
+	if opened {
+		l.opened.Add(1)
+	}
+	if l.Watched() {
+		e := describe()
+		e.Kind, e.Flow = File, "files"
+		l.Tell(e)
+	}
+}
+
+// FileBytes counts what was read of the target's files, and written to them.
+func (l *Log) FileBytes(read, written int) {
+	if l == nil {
+		return
+	}
+	l.fileRead.Add(int64(read))
+	l.fileWrites.Add(int64(written))
+}
+
+// Lost tells what the present agent has lost until now.
+func (l *Log) Lost(now Loss) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Packets < l.losing.Packets || now.Copies < l.losing.Copies { // another agent
+		l.lost.Packets += l.losing.Packets
+		l.lost.Copies += l.losing.Copies
+	}
+	l.losing = now
+}
+
+// Took is the time since began, for Event.Millis: a tenth of a millisecond is as
+// exact as anybody needs.
+func Took(began time.Time) float64 {
+	return float64(time.Since(began).Round(100*time.Microsecond)) / float64(time.Millisecond)
+}
