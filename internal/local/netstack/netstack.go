@@ -47,8 +47,9 @@ const (
 	maxDialing = 4096
 	// maxUDP bounds UDP flows; one more ends the one that has been idle longest,
 	// as address translators do. Nothing tells when the program has closed its
-	// socket, and each lookup is a flow.
-	maxUDP = 4096
+	// socket, and each lookup is a flow. They are fewer than the link has streams:
+	// with more, a new connection would fail for flows that nobody uses any more.
+	maxUDP = 2048
 	// udpIdle is how long a UDP flow lives without a datagram either way;
 	// lookups are over sooner.
 	udpIdle, dnsIdle = 60 * time.Second, 10 * time.Second
