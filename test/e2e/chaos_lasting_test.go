@@ -87,9 +87,9 @@ func (s *lasting) judge(t *testing.T, said string, c cutting, d, outage time.Dur
 			}
 		case "flow":
 			flows++
-			// A flow that was silent for a minute begins anew; who was stopped cannot
-			// tell why it was.
-			anew := c.sudden && d >= flowIdle && strings.HasPrefix(rest, "goes on from 2 senders")
+			// A flow that was silent for a minute begins anew: nobody said anything, or
+			// who was stopped cannot tell why it was.
+			anew := (c.quiet || c.sudden) && d >= flowIdle && strings.HasPrefix(rest, "goes on from 2 senders")
 			if !strings.HasPrefix(rest, "goes on from 1 senders") && !anew {
 				t.Errorf("the flow of datagrams %s", rest)
 			}

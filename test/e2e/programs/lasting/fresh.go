@@ -26,6 +26,8 @@ const (
 	// freshTime is what is left to new work at a check, before it is said to be
 	// pending: longer than it may take.
 	freshTime = 25 * time.Second
+	// askAgain is when a datagram is taken for lost.
+	askAgain = 10 * time.Second
 )
 
 // fresh is one kind of new work, begun again and again, whatever became of what
@@ -56,18 +58,19 @@ func newWork(host, peer, dir string) ([]*fresh, error) {
 			return "ok", errors.Join(err, closed(c, err))
 		},
 		"datagram": func(n int) (string, error) {
-			_, err := exchange(net.JoinHostPort(peer, echoDatagrams), fmt.Appendf(nil, "fresh %d", n))
+			_, err := exchange(net.JoinHostPort(peer, echoDatagrams), fmt.Appendf(nil, "fresh %d", n), 0)
 			return "ok", err
 		},
 		"lookup": func(int) (string, error) {
 			_, err := (&net.Resolver{PreferGo: true, StrictErrors: true}).LookupHost(context.Background(), host)
 			return "ok", err
 		},
-		// One question, whose asker is more patient than resolvers.
+		// One question, whose asker is more patient than resolvers: it asks again, as
+		// they do, since a datagram may be lost, but on the same socket.
 		"question": func(n int) (string, error) {
 			asked := bytes.Clone(question)
 			binary.BigEndian.PutUint16(asked, uint16(n)) // the ID
-			answer, err := exchange(server, asked)
+			answer, err := exchange(server, asked, askAgain)
 			if err != nil {
 				return "", err
 			}
@@ -179,8 +182,9 @@ func closed(c interface{ Close() error }, err error) error {
 	return c.Close()
 }
 
-// exchange sends a datagram from a new socket and gives the answer to it.
-func exchange(address string, b []byte) ([]byte, error) {
+// exchange sends a datagram from a new socket and gives the answer to it. It sends
+// it once more each time that nothing has come for so long; 0: never.
+func exchange(address string, b []byte, again time.Duration) ([]byte, error) {
 	c, err := net.Dial("udp", address)
 	if err != nil {
 		return nil, err
@@ -203,8 +207,18 @@ func exchange(address string, b []byte) ([]byte, error) {
 		return nil, err
 	}
 	got := make([]byte, 4096)
-	n, err := c.Read(got)
-	return got[:n], err
+	for {
+		if again > 0 {
+			_ = c.SetReadDeadline(time.Now().Add(again))
+		}
+		n, err := c.Read(got)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return got[:n], err
+		}
+		if _, err := c.Write(b); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // nameServer is the first that resolv.conf(5) names.
