@@ -28,6 +28,9 @@ const (
 	freshTime = 25 * time.Second
 	// askAgain is when a datagram is taken for lost.
 	askAgain = 10 * time.Second
+	// longest is how many durations are told: a cut finds one or two of each kind
+	// on their way.
+	longest = 3
 )
 
 // fresh is one kind of new work, begun again and again, whatever became of what
@@ -37,8 +40,8 @@ type fresh struct {
 
 	mu       sync.Mutex
 	begun    int
-	pending  map[int]time.Time // beginnings
-	longest  time.Duration
+	pending  map[int]time.Time      // beginnings
+	longest  [longest]time.Duration // the longest ones, longest first
 	outcomes map[string]int
 }
 
@@ -124,7 +127,12 @@ func (f *fresh) once(do func(n int) (string, error)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.pending, n)
-	f.longest = max(f.longest, time.Since(begin))
+	took := time.Since(begin)
+	for i, l := range f.longest {
+		if took > l {
+			f.longest[i], took = took, l
+		}
+	}
 	f.outcomes[result]++
 }
 
@@ -150,11 +158,15 @@ func (f *fresh) settle() string {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	line := fmt.Sprintf("fresh %s longest %dms pending %d", f.kind, f.longest.Milliseconds(), pending)
+	var times []string
+	for _, l := range f.longest {
+		times = append(times, fmt.Sprintf("%dms", l.Milliseconds()))
+	}
+	line := fmt.Sprintf("fresh %s longest %s pending %d", f.kind, strings.Join(times, ","), pending)
 	for _, what := range slices.Sorted(maps.Keys(f.outcomes)) {
 		line += fmt.Sprintf(" %s=%d", what, f.outcomes[what])
 	}
-	f.longest, f.outcomes = 0, map[string]int{}
+	f.longest, f.outcomes = [longest]time.Duration{}, map[string]int{}
 	return line
 }
 
