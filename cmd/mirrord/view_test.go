@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// view is mirrord status --watch on a terminal.
+// view is a mirrord on a terminal.
 type view struct {
 	t      *testing.T
 	cmd    *exec.Cmd
@@ -31,6 +31,12 @@ type view struct {
 
 // openView starts it on a terminal of that size.
 func openView(t *testing.T, home string, env []string, rows, columns uint16, args ...string) *view {
+	t.Helper()
+	return onTerminal(t, home, env, rows, columns, append([]string{"status", "--watch"}, args...)...)
+}
+
+// onTerminal starts mirrord on a terminal of that size.
+func onTerminal(t *testing.T, home string, env []string, rows, columns uint16, args ...string) *view {
 	t.Helper()
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -52,7 +58,7 @@ func openView(t *testing.T, home string, env []string, rows, columns uint16, arg
 		t.Fatal(err)
 	}
 	defer tty.Close()
-	v.cmd = mirrordCommand(home, append([]string{"status", "--watch"}, args...)...)
+	v.cmd = mirrordCommand(home, args...)
 	v.cmd.Env = append(v.cmd.Env, env...)
 	v.cmd.Stdin, v.cmd.Stdout, v.cmd.Stderr = tty, tty, tty
 	v.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
@@ -107,7 +113,7 @@ func (v *view) shows(text string, yes bool) string {
 		now := controls.ReplaceAllString(string(all), "")
 		v.mu.Unlock()
 		// The last line is drawn last.
-		if strings.Contains(now, text) == yes && (strings.Contains(now, "q quit") || strings.Contains(now, "filter: ")) {
+		if strings.Contains(now, text) == yes && (strings.Contains(now, "q quit") || strings.Contains(now, "filter: ") || strings.Contains(now, "Esc cancels")) {
 			return now
 		}
 		select {

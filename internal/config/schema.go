@@ -175,8 +175,8 @@ func targetSchema() object {
 	for _, k := range targetKinds {
 		fields[k.field] = object{"type": []any{"string", "null"}, "pattern": "^[^/]+$", "description": "name of the " + k.kind}
 	}
-	text := object{"type": "string", "description": "KIND/NAME, KIND/NAME/container/NAME, label/KEY=VALUE, process/PID or targetless",
-		"pattern":  `\{\{|^targetless$|^label/.+$|^(` + strings.Join(pathKinds, "|") + `)/[^/]+(/container/[^/]+)?$`,
+	text := object{"type": "string", "description": "KIND/NAME, KIND/NAME/container/NAME, label/KEY=VALUE, process/PID, targetless, or pick: asks on the terminal",
+		"pattern":  `\{\{|^(targetless|pick)$|^label/.+$|^(` + strings.Join(pathKinds, "|") + `)/[^/]+(/container/[^/]+)?$`,
 		"examples": []any{"pod/shop-7d4b9", "deployment/shop/container/api"}}
 	kinds := object{"type": []any{"object", "null"}, "properties": fields, "additionalProperties": false}
 	whole := object{"type": "object", "additionalProperties": false, "properties": object{

@@ -81,6 +81,7 @@ const layers = `
 	event < local/journal;
 	NONE < local/diagnose;
 	local/activity, local/control, local/monitor < local/status; # text of sessions
+	local/monitor < local/pick < local/cli; # a choice on a terminal
 	local/status, local/session, local/front, local/roster, local/learn, local/monitor, local/image, local/doctor, local/explain, local/journal, local/diagnose, REACH < local/cli;
 	local/cli, local/sandbox/boot < cmd/mirrord;
 	local/cli < packaging/papers; # what lies beside the program in a package

@@ -120,6 +120,9 @@ func (a *app) frontOptions(f *execFlags, journals bool) (o front.Options, done f
 	if err != nil {
 		return o, nil, err
 	}
+	if err := a.chooseTarget(&cfg); err != nil {
+		return o, nil, err
+	}
 	m := a.monitor(f.quiet, f.verbose)
 	if mode := os.Getenv("MIRRORD_PROGRESS_MODE"); !slices.Contains(progressModes, mode) {
 		m.Show(event.Event{Level: event.Warning, Code: "progress-mode",

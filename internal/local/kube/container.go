@@ -21,6 +21,10 @@ const defaultContainer = "kubectl.kubernetes.io/default-container"
 
 // choose checks that pod runs and picks its container.
 func (c *Cluster) choose(pod *corev1.Pod, r reference) (*Target, error) {
+	if len(pod.Spec.Containers) == 0 { // the API server takes none of these
+		return nil, failure.New("cluster-error", fmt.Sprintf("what answers for %s is no pod: it has no containers", r),
+			"look whether a proxy answers instead of the API server: kubectl get pods -o yaml", "the answer was good JSON")
+	}
 	if pod.DeletionTimestamp != nil {
 		return nil, failure.New("target-ending", fmt.Sprintf("pod %q is being deleted", pod.Name),
 			"wait for its successor: kubectl get pods -n "+pod.Namespace, "since %s", pod.DeletionTimestamp.UTC().Format("15:04:05 MST"))

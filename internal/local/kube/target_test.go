@@ -108,6 +108,7 @@ func TestResolve(t *testing.T) {
 		with(running("crashing", "app"), func(p *corev1.Pod) {
 			p.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: "back-off 5m0s"}}
 		}),
+		running("empty"),
 	}}
 	c := a.start(t, Options{})
 	ctx := context.Background()
@@ -132,6 +133,7 @@ func TestResolve(t *testing.T) {
 		{"pod/pending", "target-not-running", []string{"Pending", "Unschedulable (0/3 nodes are available)", "kubectl describe pod pending -n shop"}},
 		{"pod/done", "target-not-running", []string{"Succeeded"}},
 		{"pod/crashing", "container-not-running", []string{"CrashLoopBackOff (back-off 5m0s)", "kubectl logs crashing -c app -n shop --previous"}},
+		{"pod/empty", "cluster-error", []string{"what answers for pod/empty is no pod", "proxy"}},
 		{"pod/web-1/container/ap", "container-not-found", []string{"its containers are app", "-t pod/web-1/container/app"}},
 	} {
 		t.Run(f.target, func(t *testing.T) {
