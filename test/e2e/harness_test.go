@@ -429,19 +429,25 @@ func noAgent(t testing.TB, limit time.Duration) {
 	if w.cluster == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit+2*time.Second)
-	defer cancel()
+	end := time.Now().Add(limit)
+	which := []string{"jobs,pods", "-n", w.namespace, "-l", "app.kubernetes.io/name=mirrord-agent"}
+	ask := func(within time.Duration, args ...string) (string, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), within)
+		defer cancel()
+		return w.cluster.Kubectl(ctx, append(args, which...)...)
+	}
 	for {
-		out, err := w.cluster.Kubectl(ctx, "get", "jobs,pods", "-n", w.namespace, "-l", "app.kubernetes.io/name=mirrord-agent", "-o", "name")
+		late := time.Now().After(end)
+		out, err := ask(time.Minute, "get", "-o", "name") // the cluster may be busy with the end of many
 		if err == nil && strings.TrimSpace(out) == "" {
 			return
 		}
-		if ctx.Err() != nil {
+		if late {
 			t.Errorf("%v after the end of the session there is still: %s %v", limit, out, err)
 			return
 		}
 		// Its failure shows above.
-		_, _ = w.cluster.Kubectl(ctx, "wait", "--for=delete", "jobs,pods", "-n", w.namespace, "-l", "app.kubernetes.io/name=mirrord-agent")
+		_, _ = ask(max(time.Until(end), time.Second), "wait", "--for=delete")
 	}
 }
 
