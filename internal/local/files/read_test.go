@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -621,13 +622,14 @@ func FuzzAgent(f *testing.F) {
 		f.Add(protocol.Append(nil, m))
 	}
 	v := newView(f, nil)
-	var reply []byte
+	var reply atomic.Pointer[[]byte] // also of what is asked ahead, until the next one
+	reply.Store(new([]byte))
 	v.target.on(func(s *link.Stream, _ protocol.Message) bool {
-		_, _ = s.Write(reply)
+		_, _ = s.Write(*reply.Load())
 		return true
 	})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		reply = b
+		reply.Store(&b)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		for _, p := range []string{v.in("/x"), viewDir + "/y"} {
