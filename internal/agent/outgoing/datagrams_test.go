@@ -17,7 +17,13 @@ import (
 // server is a UDP server that repeats everything.
 func server(t *testing.T) (*net.UDPConn, netip.AddrPort) {
 	t.Helper()
-	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("[::1]:0")))
+	return serveUDP(t, "[::1]:0", func(p []byte) [][]byte { return [][]byte{p} })
+}
+
+// serveUDP serves UDP at an address: each datagram is answered with some.
+func serveUDP(t *testing.T, address string, answer func([]byte) [][]byte) (*net.UDPConn, netip.AddrPort) {
+	t.Helper()
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(address)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +36,9 @@ func server(t *testing.T) (*net.UDPConn, netip.AddrPort) {
 			if err != nil {
 				return
 			}
-			c.WriteToUDPAddrPort(buf[:n], from)
+			for _, r := range answer(buf[:n]) {
+				c.WriteToUDPAddrPort(r, from)
+			}
 		}
 	}()
 	t.Cleanup(func() { c.Close(); <-done })

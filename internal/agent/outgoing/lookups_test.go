@@ -42,26 +42,13 @@ func looksUp(ctx context.Context, o *Server) (near *link.Conn, end func()) {
 // nameServer answers each lookup with some datagrams.
 func nameServer(t *testing.T, replies ...string) netip.AddrPort {
 	t.Helper()
-	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		buf := make([]byte, 1<<16)
-		for {
-			_, from, err := c.ReadFromUDPAddrPort(buf)
-			if err != nil {
-				return
-			}
-			for _, r := range replies {
-				c.WriteToUDPAddrPort([]byte(r), from)
-			}
+	_, at := serveUDP(t, "127.0.0.1:0", func([]byte) (all [][]byte) {
+		for _, r := range replies {
+			all = append(all, []byte(r))
 		}
-	}()
-	t.Cleanup(func() { c.Close(); <-done })
-	return netip.MustParseAddrPort(c.LocalAddr().String())
+		return all
+	})
+	return at
 }
 
 func TestLookup(t *testing.T) {

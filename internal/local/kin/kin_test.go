@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/netip"
@@ -230,12 +231,9 @@ func inRole(role string) *exec.Cmd {
 	return cmd
 }
 
-// begin starts a role below a shell, which makes it nobody's relative, and
-// gives what it and its children say.
-func begin(t *testing.T, role string, sayings int) map[string]said {
+// started starts cmd until the test's end and gives what it says.
+func started(t *testing.T, cmd *exec.Cmd) io.Reader {
 	t.Helper()
-	cmd := inRole(role)
-	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", fmt.Sprintf("/proc/%d/exe; exit", os.Getpid())}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -248,6 +246,16 @@ func begin(t *testing.T, role string, sayings int) map[string]said {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { stdin.Close(); cmd.Wait() })
+	return out
+}
+
+// begin starts a role below a shell, which makes it nobody's relative, and
+// gives what it and its children say.
+func begin(t *testing.T, role string, sayings int) map[string]said {
+	t.Helper()
+	cmd := inRole(role)
+	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", fmt.Sprintf("/proc/%d/exe; exit", os.Getpid())}
+	out := started(t, cmd)
 	found := map[string]said{}
 	for d := json.NewDecoder(out); len(found) < sayings; {
 		var s said
@@ -272,19 +280,7 @@ func beginAs(t *testing.T, argv []string) (s said) {
 	t.Helper()
 	cmd := inRole("listener")
 	cmd.Args = argv
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { stdin.Close(); cmd.Wait() })
-	if err := json.NewDecoder(out).Decode(&s); err != nil {
+	if err := json.NewDecoder(started(t, cmd)).Decode(&s); err != nil {
 		t.Fatal(err)
 	}
 	return s
