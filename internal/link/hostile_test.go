@@ -379,7 +379,6 @@ func TestCutsBelowStreams(t *testing.T) {
 						})
 					}
 					wg.Wait()
-					synctest.Wait()
 					empty(t, near, far)
 					near.Close("")
 					far.Close("")

@@ -42,6 +42,7 @@ func (d *desktop) run(t testing.TB, session bool, before, script string, env ...
 	t.Helper()
 	os.Remove(d.log)
 	os.Remove(d.leak)
+	os.Remove(filepath.Join(d.dir, "ready")) // the last script's
 	const shell = `set -e
 mount -t tmpfs tmpfs /run
 mkdir -p /run/user/%[1]d && chown %[1]d:%[1]d /run/user/%[1]d && chmod 0700 /run/user/%[1]d
