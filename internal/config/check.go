@@ -63,6 +63,10 @@ func (d *decoder) check(v value) bool {
 		if n.Kind != document.List {
 			wrong(n, "a list of conditions")
 		}
+	case Negated:
+		if n.Kind != document.Map {
+			wrong(n, `a condition like {"header": "^x-user: me$"}`)
+		}
 	case Pairs, PathMap, Expressions:
 		if n.Kind != document.Map {
 			wrong(n, "an object of texts")

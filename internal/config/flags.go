@@ -41,6 +41,8 @@ var flagTable = []Flag{
 	{Name: "steal", Sets: []string{"MIRRORD_AGENT_TCP_STEAL_TRAFFIC=true"}, About: "take the target's traffic instead of a copy of it"},
 	{Name: "header", Var: "MIRRORD_HTTP_HEADER_FILTER", Form: headerFilter, About: "only HTTP requests with this header: 'NAME: VALUE', or NAME for any value"},
 	{Name: "path", Var: "MIRRORD_HTTP_PATH_FILTER", Form: pathFilter, About: "only HTTP requests for this path and what is below it"},
+	{Name: "method", Var: "MIRRORD_HTTP_METHOD_FILTER", About: "only HTTP requests with this method"},
+	{Name: "host", Var: "MIRRORD_HTTP_HOST_FILTER", Form: hostFilter, About: "only HTTP requests for this host, at any port or at the one named"},
 	{Name: "fs-mode", Var: "MIRRORD_FILE_MODE", About: "files: read (default), write, local, local-with-overrides"},
 	{Name: "override-env-vars-include", Short: "s", Var: "MIRRORD_OVERRIDE_ENV_VARS_INCLUDE", About: "take only these variables of the target: A;B*"},
 	{Name: "override-env-vars-exclude", Short: "x", Var: "MIRRORD_OVERRIDE_ENV_VARS_EXCLUDE", About: "take all but these variables of the target: A;B*"},
@@ -106,6 +108,14 @@ func headerFilter(header string) (string, error) {
 
 // token is what names of headers are made of (RFC 9110, 5.6.2).
 const token = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+// hostFilter is the expression for a host, with or without a port.
+func hostFilter(host string) (string, error) {
+	if strings.ContainsAny(host, "/?#@ ") {
+		return "", fmt.Errorf("it takes a host as requests name it: shop.example or shop.example:8080; patterns are for feature.network.incoming.http_filter")
+	}
+	return "^" + regexp.QuoteMeta(host) + "$", nil
+}
 
 // pathFilter is the expression for a path and all below it.
 func pathFilter(path string) (string, error) {

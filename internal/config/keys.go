@@ -34,6 +34,7 @@ const (
 	Expression  // regular expression with look-around
 	Condition   // an HTTP method or another plain text that must not be empty
 	Conditions  // list of conditions on a request
+	Negated     // one of them
 	Pairs       // object of texts
 	PathMap     // object: regular expression for paths to text
 	Expressions // object: regular expression with look-around to text
@@ -47,7 +48,7 @@ const (
 
 // String is the type as the documentation names it.
 func (t Type) String() string {
-	return []string{"true, false", "text", "path", "choice", "number", "texts, `;` between", "texts", "regexes", "addresses", "regex", "text", "conditions",
+	return []string{"true, false", "text", "path", "choice", "number", "texts, `;` between", "texts", "regexes", "addresses", "regex", "text", "conditions", "condition",
 		"object of texts", "object, regex to text", "object, regex to text", "ports", "list of port pairs", "object of amounts", "list of tolerations", "list of names", "any"}[t]
 }
 

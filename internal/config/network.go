@@ -1,12 +1,9 @@
 package config
 
 import (
-	"errors"
 	"strings"
 
-	"github.com/mirrord-go/mirrord/internal/config/document"
 	"github.com/mirrord-go/mirrord/internal/rules"
-	"github.com/mirrord-go/mirrord/internal/rules/filter"
 )
 
 func (b *builder) network() {
@@ -161,111 +158,6 @@ func (b *builder) pairs(name string) []rules.PortPair {
 		list = append(list, p)
 	}
 	return list
-}
-
-// httpFilter makes one condition of the filter's keys, nil if there is none.
-func (b *builder) httpFilter() *rules.Filter {
-	const section = incomingKey + "http_filter."
-	var given []string
-	for _, key := range []string{"header_filter", "path_filter", "method_filter", "all_of", "any_of"} {
-		if b.has(section + key) {
-			given = append(given, section+key)
-		}
-	}
-	if len(given) == 0 {
-		return nil
-	}
-	var all []rules.Filter
-	flags := true // in a command line they mean that all of them must match
-	for _, key := range given {
-		all = append(all, b.condition(key))
-		flags = flags && b.values[key].from.flag
-	}
-	switch {
-	case len(all) == 1:
-		return &all[0]
-	case flags:
-		return &rules.Filter{AllOf: all}
-	}
-	b.refuse(given[1], "only one filter can be given, and there is %s; put both in \"all_of\" or \"any_of\"", b.about(given[0]))
-	return nil
-}
-
-// condition makes a filter of one of its keys.
-func (b *builder) condition(key string) (f rules.Filter) {
-	v := b.values[key]
-	pattern := &rules.Pattern{Text: v.node.Text, Origin: v.at(v.node)}
-	switch key[strings.LastIndexByte(key, '.')+1:] {
-	case "header_filter":
-		f.Header = pattern
-	case "path_filter":
-		f.Path = pattern
-	case "method_filter":
-		f.Method = pattern
-	case "all_of":
-		f.AllOf = b.conditions(v)
-		return f
-	case "any_of":
-		f.AnyOf = b.conditions(v)
-		return f
-	}
-	b.checkFilter(v, v.node, f)
-	return f
-}
-
-// conditions reads the list of all_of or any_of: objects with one of header,
-// path and method each.
-func (b *builder) conditions(v value) []rules.Filter {
-	if len(v.node.Items) == 0 {
-		b.refuse(v.key.Name, "found an empty list, expected conditions like {\"header\": \"^x-user: me$\"}")
-	}
-	var list []rules.Filter
-	for _, item := range v.node.Items {
-		wrong := func(n *document.Node, format string, args ...any) {
-			b.add(v.from, n.Place, v.key.Name, format, args...)
-		}
-		if item.Kind != document.Map || len(item.Keys) == 0 {
-			wrong(item, "found %s, expected a condition like {\"header\": \"^x-user: me$\"}", item)
-			continue
-		}
-		if body := item.Value("body"); body != nil || item.Value("query") != nil {
-			wrong(item, "filters on bodies and jq filters are not supported yet, and without them others' requests would be taken; leave the condition out")
-			continue
-		}
-		if len(item.Keys) > 1 {
-			wrong(item, "found %d keys, expected one condition in each object", len(item.Keys))
-			continue
-		}
-		e := item.Keys[0]
-		if e.Value.Kind != document.String || e.Value.Text == "" {
-			wrong(e.Value, "found %s, expected a text that is not empty", e.Value)
-			continue
-		}
-		f, pattern := rules.Filter{}, &rules.Pattern{Text: e.Value.Text, Origin: v.at(e.Value)}
-		switch e.Key {
-		case "header":
-			f.Header = pattern
-		case "path":
-			f.Path = pattern
-		case "method":
-			f.Method = pattern
-		default:
-			b.add(v.from, e.Place, v.key.Name, "there is no condition %q; there are: header, path, method", e.Key)
-			continue
-		}
-		b.checkFilter(v, e.Value, f)
-		list = append(list, f)
-	}
-	return list
-}
-
-func (b *builder) checkFilter(v value, n *document.Node, f rules.Filter) {
-	_, err := filter.Compile(f)
-	if wrong, ok := errors.AsType[*filter.PatternError](err); ok {
-		b.add(v.from, n.Place, v.key.Name, "%q is no pattern: %v", wrong.Pattern.Text, wrong.Err)
-	} else if err != nil {
-		b.add(v.from, n.Place, v.key.Name, "%v", err)
-	}
 }
 
 // tlsDelivery refuses what contradicts itself; the rest has no effect here.

@@ -119,9 +119,9 @@ func (s *schema) key(k *Key) object {
 	case Patterns:
 		return texts(object{"type": "string", "minLength": 1, "format": "regex"})
 	case Conditions:
-		one := object{"type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1,
-			"properties": object{"header": filled, "path": filled, "method": filled}}
-		return object{"type": []any{"array", "null"}, "minItems": 1, "items": one}
+		return object{"type": []any{"array", "null"}, "minItems": 1, "items": condition()}
+	case Negated:
+		return condition()
 	case Pairs, PathMap, Expressions:
 		return object{"type": []any{"object", "null"}, "additionalProperties": object{"type": "string"}}
 	case Ports:
@@ -151,6 +151,15 @@ func (s *schema) key(k *Key) object {
 }
 
 var port = object{"type": "integer", "minimum": 1, "maximum": maxPort}
+
+// condition is one on a request. Those inside it have the same form, which is
+// not said again: a part of a schema has no name that another could refer to.
+func condition() object {
+	text := object{"type": "string", "minLength": 1}
+	list := object{"type": "array", "minItems": 1, "items": object{"type": "object", "minProperties": 1}}
+	return object{"type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1, "properties": object{
+		"header": text, "path": text, "method": text, "host": text, "all_of": list, "any_of": list, "not": list["items"]}}
+}
 
 // listOrOne is a list, or one of its values in place of it.
 func listOrOne(item object) object {

@@ -73,6 +73,8 @@ const (
 	FeatureSteal  = "steal"
 	// FeatureHTTPFilter: Subscribe.Filter and Subscribe.Probes count.
 	FeatureHTTPFilter = "http-filter"
+	// FeatureHostFilter: a filter may have hosts.
+	FeatureHostFilter = "host-filter"
 	// FeatureUnix: Dial with NetworkUnix and NetworkUnixPacket.
 	FeatureUnix = "unix-sockets"
 	// FeatureLookups: Lookup is answered. Without it lookups are Datagrams of a Dial.

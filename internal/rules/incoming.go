@@ -1,12 +1,9 @@
 package rules
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
@@ -79,72 +76,6 @@ func portTable(key string, pairs []PortPair) (map[uint16]uint16, error) {
 	return table, nil
 }
 
-// MaxFilter bounds the text of a filter in bytes: far above what people write,
-// far below a message of the protocol.
-const MaxFilter = 64 << 10
-
-// Text is the filter as protocol.Subscribe has it: JSON, without what only a
-// person at this machine wants to know.
-func (f Filter) Text() (string, error) {
-	bare, err := f.bare()
-	if err != nil {
-		return "", err
-	}
-	b, err := json.Marshal(bare)
-	if err != nil {
-		return "", fmt.Errorf("write http_filter: %w", err)
-	}
-	if len(b) > MaxFilter {
-		return "", fmt.Errorf("http_filter has at most %d bytes as JSON, not %d", MaxFilter, len(b))
-	}
-	return string(b), nil
-}
-
-// bare is a copy without origins.
-func (f Filter) bare() (Filter, error) {
-	set := 0
-	pattern := func(p *Pattern) *Pattern {
-		if p == nil {
-			return nil
-		}
-		set++
-		return &Pattern{Text: p.Text}
-	}
-	list := func(fs []Filter) (all []Filter, err error) {
-		if len(fs) > 0 {
-			set++
-		}
-		for _, one := range fs {
-			b, err := one.bare()
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, b)
-		}
-		return all, nil
-	}
-	bare := Filter{Header: pattern(f.Header), Path: pattern(f.Path), Method: pattern(f.Method)}
-	var err error
-	if bare.AllOf, err = list(f.AllOf); err != nil {
-		return Filter{}, err
-	}
-	if bare.AnyOf, err = list(f.AnyOf); err != nil {
-		return Filter{}, err
-	}
-	if f.Not != nil {
-		set++
-		not, err := f.Not.bare()
-		if err != nil {
-			return Filter{}, err
-		}
-		bare.Not = &not
-	}
-	if set != 1 {
-		return Filter{}, fmt.Errorf("http_filter has %d conditions in one place; it is one of header, path, method, all_of, any_of, not", set)
-	}
-	return bare, nil
-}
-
 // Listener is a listener of the program's.
 type Listener struct {
 	Addr    netip.AddrPort // where it listens, with the real port
@@ -166,6 +97,15 @@ type Port struct {
 	// taken.
 	Publish uint16
 	Exact   bool
+}
+
+// Filter is the filter of requests with the places where it was written; nil:
+// there is none.
+func (i *Incoming) Filter() *Filter {
+	if i.o.HTTP == nil {
+		return nil
+	}
+	return &i.o.HTTP.Filter
 }
 
 // Decide says what becomes of a listener's port.
@@ -226,25 +166,4 @@ func (i *Incoming) local(l Listener, target uint16) string {
 		return fmt.Sprintf("ports does not have %d", target)
 	}
 	return ""
-}
-
-// Line gives a header, "name: value", with which a request matches, where the
-// filter asks for one header and nothing else, and that in plain text; else "".
-func (f Filter) Line() string {
-	if f.Header == nil {
-		return ""
-	}
-	plain, err := regexp.Compile(strings.TrimSuffix(strings.TrimPrefix(f.Header.Text, "^"), "$"))
-	if err != nil {
-		return ""
-	}
-	line, whole := plain.LiteralPrefix()
-	name, value, ok := strings.Cut(line, ": ")
-	if !whole || !ok || name == "" || strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return ""
-	}
-	if value == "" {
-		value = "any"
-	}
-	return name + ": " + value
 }

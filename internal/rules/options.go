@@ -158,14 +158,3 @@ type HTTPOptions struct {
 	// them alone, IncomingSteal or IncomingMirror takes them whole.
 	OtherPorts string `json:"other_ports,omitempty"`
 }
-
-// Filter is a condition on a request. Exactly one field is set. It is JSON on
-// the wire as well (Subscribe.Filter).
-type Filter struct {
-	Header *Pattern `json:"header,omitempty"` // regular expression on "name: value"
-	Path   *Pattern `json:"path,omitempty"`   // regular expression on the path, and on the path with its query
-	Method *Pattern `json:"method,omitempty"` // a method's name, whatever the case
-	AllOf  []Filter `json:"all_of,omitempty"`
-	AnyOf  []Filter `json:"any_of,omitempty"`
-	Not    *Filter  `json:"not,omitempty"`
-}

@@ -220,11 +220,11 @@ func Request(in *rules.Incoming, probes map[uint16][]string, port uint16, line s
 		a.Where, a.Why = "the target only", "a probe of the pod: it answers its own"
 		return a, nil
 	case p.Filter != "":
-		m, err := filter.Parse(p.Filter)
+		m, err := filter.Compile(*in.Filter())
 		if err != nil {
 			return Answer{}, err
 		}
-		matched, err := m.Match(filter.Request{Method: method, Target: target, Headers: sent})
+		matched, steps, err := m.Explain(filter.Request{Method: method, Target: target, Headers: sent})
 		switch {
 		case err != nil:
 			a.Note = "the filter could not be decided, which means no: " + err.Error()
@@ -232,6 +232,9 @@ func Request(in *rules.Incoming, probes map[uint16][]string, port uint16, line s
 			a.Note = "the filter matches"
 		default:
 			a.Note = "the filter does not match"
+		}
+		for i, step := range steps {
+			a.Note += []string{": ", "; "}[min(i, 1)] + step.String()
 		}
 		if !matched {
 			a.Where = "the target only"

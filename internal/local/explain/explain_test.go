@@ -144,7 +144,9 @@ func TestEnv(t *testing.T) {
 }
 
 func TestRequest(t *testing.T) {
-	header := pattern("^x-user: ana$")
+	header := rules.Pattern{Text: "^x-user: ana$", Origin: "http_filter in a.json:3"}
+	path, post := rules.Pattern{Text: "^/api", Origin: "http_filter in a.json:5"}, rules.Pattern{Text: "POST"}
+	nested := rules.IncomingOptions{HTTP: &rules.HTTPOptions{Filter: rules.Filter{AllOf: []rules.Filter{{Path: &path}, {Not: &rules.Filter{Method: &post}}}}}}
 	probes := map[uint16][]string{80: {"/healthz"}}
 	filtered := rules.IncomingOptions{Mode: rules.IncomingSteal, HTTP: &rules.HTTPOptions{Filter: rules.Filter{Header: &header}, Ports: []uint16{80}}}
 	for _, c := range []struct {
@@ -159,8 +161,10 @@ func TestRequest(t *testing.T) {
 		{"mirrored", rules.IncomingOptions{}, 80, "GET /", nil, "the target, with a copy for your program", ""},
 		{"stolen", rules.IncomingOptions{Mode: rules.IncomingSteal}, 80, "GET / HTTP/1.1", nil, "your program", ""},
 		{"off", rules.IncomingOptions{Mode: rules.IncomingOff}, 80, "GET /", nil, "the target only", ""},
-		{"matches", filtered, 80, "GET /", []string{"Accept: */*", "X-User: ana"}, "your program", "the filter matches"},
-		{"does not match", filtered, 80, "GET /", []string{"X-User: bob"}, "the target only", "the filter does not match"},
+		{"matches", filtered, 80, "GET /", []string{"Accept: */*", "X-User: ana"}, "your program", `the filter matches: header "^x-user: ana$" matches (http_filter in a.json:3)`},
+		{"does not match", filtered, 80, "GET /", []string{"X-User: bob"}, "the target only", `the filter does not match: header "^x-user: ana$" does not match (http_filter in a.json:3)`},
+		{"not", nested, 80, "POST /api", nil, "the target only", `the filter does not match: path "^/api" matches (http_filter in a.json:5); method "POST" matches`},
+		{"the first decides", nested, 80, "GET /", nil, "the target only", `the filter does not match: path "^/api" does not match (http_filter in a.json:5)`},
 		{"a probe of a filtered port", filtered, 80, "GET /healthz", []string{"X-User: ana", "User-Agent: kube-probe/1.36"}, "the target only", ""},
 		{"a probe of a whole port", rules.IncomingOptions{Mode: rules.IncomingSteal}, 80, "GET /healthz", []string{"user-agent: kube-probe/1.36"}, "the target only", ""},
 		{"a probe's path, by another", rules.IncomingOptions{Mode: rules.IncomingSteal}, 80, "GET /healthz", []string{"user-agent: curl/8"}, "your program", ""},

@@ -70,6 +70,12 @@ type wanted struct {
 	needed  bool   // the configuration asks for it by name
 }
 
+// filterFeatures are what filters need, for a person.
+var filterFeatures = map[string]string{
+	protocol.FeatureHTTPFilter: "filters of requests",
+	protocol.FeatureHostFilter: "filters of requests by their host",
+}
+
 // wants lists the features that the configuration makes use of.
 func (s *supervisor) wants() (all []wanted) {
 	if o := s.cfg.FilesRules(); o.Mode != rules.FilesLocal {
@@ -89,7 +95,9 @@ func (s *supervisor) wants() (all []wanted) {
 		all = append(all, wanted{protocol.FeatureMirror, "copies of the target's traffic", in.Mode != ""})
 	}
 	if in.HTTP != nil && in.Mode != rules.IncomingOff {
-		all = append(all, wanted{protocol.FeatureHTTPFilter, "filters of requests", true})
+		for _, feature := range in.HTTP.Filter.Features() {
+			all = append(all, wanted{feature, filterFeatures[feature], true})
+		}
 	}
 	return all
 }

@@ -214,8 +214,9 @@ func TestNewerAgent(t *testing.T) {
 // What an agent lacks is refused where the configuration asks for it, and done
 // without where it is only a default.
 func TestFeatures(t *testing.T) {
-	all := []string{protocol.FeatureFiles, protocol.FeatureMirror, protocol.FeatureSteal, protocol.FeatureHTTPFilter, protocol.FeatureUnix, protocol.FeatureLookups}
+	all := []string{protocol.FeatureFiles, protocol.FeatureMirror, protocol.FeatureSteal, protocol.FeatureHTTPFilter, protocol.FeatureHostFilter, protocol.FeatureUnix, protocol.FeatureLookups}
 	filter := &rules.HTTPOptions{}
+	host := &rules.HTTPOptions{Filter: rules.Filter{Not: &rules.Filter{AnyOf: []rules.Filter{{Host: &rules.Pattern{Text: "a"}}}}}}
 	for _, c := range []struct {
 		name    string
 		cfg     config.Config
@@ -232,6 +233,8 @@ func TestFeatures(t *testing.T) {
 		{"steal", config.Config{Target: "pod/a", Incoming: rules.IncomingOptions{Mode: rules.IncomingSteal}}, protocol.FeatureSteal, true, "stealing the target's traffic (steal)"},
 		{"steal not wanted", config.Config{Target: "pod/a"}, protocol.FeatureSteal, false, ""},
 		{"filter", config.Config{Target: "pod/a", Incoming: rules.IncomingOptions{HTTP: filter}}, protocol.FeatureHTTPFilter, true, "filters of requests (http-filter)"},
+		{"filter by host", config.Config{Target: "pod/a", Incoming: rules.IncomingOptions{HTTP: host}}, protocol.FeatureHostFilter, true, "filters of requests by their host (host-filter)"},
+		{"no filter by host", config.Config{Target: "pod/a", Incoming: rules.IncomingOptions{HTTP: filter}}, protocol.FeatureHostFilter, false, ""},
 		{"lookups", config.Config{Target: "pod/a"}, protocol.FeatureLookups, false, ""},
 		{"no target", config.Config{}, protocol.FeatureMirror, false, ""},
 		{"unix sockets", config.Config{Target: "pod/a", Outgoing: rules.OutgoingOptions{UnixStreams: []rules.Pattern{{Text: "x"}}}}, protocol.FeatureUnix, true, "unix sockets of the target's (unix-sockets)"},

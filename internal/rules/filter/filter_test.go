@@ -2,6 +2,7 @@ package filter
 
 import (
 	"errors"
+	"fmt"
 	"iter"
 	"os"
 	"strings"
@@ -31,6 +32,7 @@ func pat(text string) *rules.Pattern { return &rules.Pattern{Text: text} }
 
 func header(text string) rules.Filter { return rules.Filter{Header: pat(text)} }
 func path(text string) rules.Filter   { return rules.Filter{Path: pat(text)} }
+func host(text string) rules.Filter   { return rules.Filter{Host: pat(text)} }
 func method(text string) rules.Filter { return rules.Filter{Method: pat(text)} }
 func not(f rules.Filter) rules.Filter { return rules.Filter{Not: &f} }
 
@@ -78,6 +80,21 @@ func TestMatch(t *testing.T) {
 
 		{"method", method("post"), request("POST /"), true},
 		{"a method is compared whole", method("PO"), request("POST /"), false},
+
+		{"host", host(`^shop\.example$`), request("GET /", "Host: Shop.Example"), true},
+		{"another host", host("^shop$"), request("GET /", "Host: shop2"), false},
+		{"a host without its port", host("^shop$"), request("GET /", "Host: shop:8080"), true},
+		{"a host with its port", host("^shop:8080$"), request("GET /", "Host: shop:8080"), true},
+		{"at another port", host("^shop:80$"), request("GET /", "Host: shop:8080"), false},
+		{"an address of IPv6", host(`^\[::1\]$`), request("GET /", "Host: [::1]"), true},
+		{"one with a port", host(`^\[::1\]$`), request("GET /", "Host: [::1]:80"), true},
+		{"no host", host("."), request("GET /", "X: shop"), false},
+		{"the target counts before the header", host("^shop$"), request("GET http://u:p@shop:80/x?y", "Host: other"), true},
+		{"and without a path", host("^shop$"), request("GET http://shop?x", "Host: other"), true},
+		{"so the header does not", host("^other$"), request("GET http://shop/", "Host: other"), false},
+		{"CONNECT has one", host("^shop$"), request("CONNECT shop:443", "Host: other"), true},
+		{"of everything", host("^shop$"), request("OPTIONS *", "Host: shop"), true},
+		{"two of them", host("^b$"), request("GET /", "Host: a", "Host: b"), true},
 
 		{"all of", rules.Filter{AllOf: []rules.Filter{path("^/a"), method("GET")}}, request("GET /a"), true},
 		{"not all of", rules.Filter{AllOf: []rules.Filter{path("^/a"), method("PUT")}}, request("GET /a"), false},
@@ -130,6 +147,7 @@ func TestRefused(t *testing.T) {
 		{"two fields", rules.Filter{Path: pat("a"), Method: pat("GET")}, "more than one of"},
 		{"empty pattern", header(""), `header filter "": it is empty`},
 		{"empty method", method(""), `method filter "": it is empty`},
+		{"empty host", host(""), `host filter "": it is empty`},
 		{"empty list", rules.Filter{AllOf: []rules.Filter{}}, "all_of is an empty list"},
 		{"empty list of any", rules.Filter{AnyOf: []rules.Filter{}}, "any_of is an empty list"},
 		{"inside", not(rules.Filter{AllOf: []rules.Filter{path("a"), path("(")}}), `path filter "(": missing closing )`},
@@ -245,6 +263,19 @@ func TestTimeOfARequest(t *testing.T) {
 				t.Errorf("got %v, %v, want %v, error %v", got, err, c.want, c.err)
 			}
 		})
+	}
+}
+
+// What is looked at is told with the place where it was written.
+func TestExplain(t *testing.T) {
+	at := &rules.Pattern{Text: "^/x", Origin: "a.json:3"}
+	m, err := Compile(rules.Filter{AnyOf: []rules.Filter{not(header("(?!b)x")), {Path: at}, method("GET")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	matched, steps, err := m.Explain(request("GET /x", "a: x"))
+	if got, want := fmt.Sprint(matched, steps, err), `true [header "(?!b)x" matches path "^/x" matches (a.json:3)] <nil>`; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
