@@ -75,7 +75,9 @@ const layers = `
 	NONE < local/orphan; # processes that no walk through a tree of processes finds
 	local/control, local/sandbox, local/roster, local/orphan < local/front;
 	WORDS, rules, local/fusefs < local/learn; # stands around the Tree that is served, whoever made it
-	config, link/resume, link/seal, local/control, local/learn, local/roster, LOCALMECH, LOCALFLOW < local/session;
+	config, link, link/resume, link/seal, local/activity < local/attach; # the hold on an agent, whatever is served over it
+	local/control, local/roster < local/look; # the same for those who look at a session
+	local/attach, local/look, local/learn, LOCALMECH, LOCALFLOW < local/session;
 	local/sandbox, local/kube < local/doctor; # looks at both without a session
 	FLOWBASE < local/explain; # the rules without what acts on them
 	event < local/journal;

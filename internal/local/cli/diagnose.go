@@ -15,12 +15,12 @@ import (
 	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/local/attach"
 	"github.com/mirrord-go/mirrord/internal/local/diagnose"
 	"github.com/mirrord-go/mirrord/internal/local/doctor"
 	"github.com/mirrord-go/mirrord/internal/local/journal"
 	"github.com/mirrord-go/mirrord/internal/local/kube"
 	"github.com/mirrord-go/mirrord/internal/local/monitor"
-	"github.com/mirrord-go/mirrord/internal/local/session"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -177,7 +177,7 @@ func agents(ctx context.Context, b *diagnose.Bundle, options kube.Options) (vers
 		b.Leave("agent", failure.From(err).Error())
 		return ""
 	}
-	logs, err := cluster.Logs(ctx, session.UserName())
+	logs, err := cluster.Logs(ctx, attach.UserName())
 	for _, l := range logs {
 		b.Add("agent/"+l.Pod+".log", "log of an agent that is there now", l.Text)
 	}
@@ -185,7 +185,7 @@ func agents(ctx context.Context, b *diagnose.Bundle, options kube.Options) (vers
 	case err != nil:
 		b.Leave("agent", failure.From(err).Error())
 	case len(logs) == 0:
-		b.Leave("agent", "no agent of "+session.UserName()+" is in namespace "+cluster.AgentNamespace()+" now")
+		b.Leave("agent", "no agent of "+attach.UserName()+" is in namespace "+cluster.AgentNamespace()+" now")
 	}
 	return version
 }

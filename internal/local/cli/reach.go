@@ -15,27 +15,27 @@ import (
 	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/local/attach"
 	"github.com/mirrord-go/mirrord/internal/local/image"
 	"github.com/mirrord-go/mirrord/internal/local/kube"
 	"github.com/mirrord-go/mirrord/internal/local/process"
-	"github.com/mirrord-go/mirrord/internal/local/session"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
 // reach picks the way to an agent that the target asks for.
-func reach(version string, cfg config.Config) session.Reach {
+func reach(version string, cfg config.Config) attach.Reach {
 	if pid, ok := cfg.Process(); ok {
-		return func(ctx context.Context, r session.Request) (session.Agent, error) {
+		return func(ctx context.Context, r attach.Request) (attach.Agent, error) {
 			return startProcessAgent(ctx, pid, r)
 		}
 	}
-	return func(ctx context.Context, r session.Request) (session.Agent, error) {
+	return func(ctx context.Context, r attach.Request) (attach.Agent, error) {
 		return startClusterAgent(ctx, version, cfg, r)
 	}
 }
 
-func steps(r session.Request) func(string) {
+func steps(r attach.Request) func(string) {
 	return func(text string) { r.Emit(event.Event{Level: event.Step, Code: "agent", Text: text}) }
 }
 
@@ -65,7 +65,7 @@ func clusterOptions(version string, cfg config.Config) (kube.Options, error) {
 	return o, err
 }
 
-func startClusterAgent(ctx context.Context, version string, cfg config.Config, r session.Request) (session.Agent, error) {
+func startClusterAgent(ctx context.Context, version string, cfg config.Config, r attach.Request) (attach.Agent, error) {
 	options, err := clusterOptions(version, cfg)
 	if err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func startClusterAgent(ctx context.Context, version string, cfg config.Config, r
 }
 
 // startBeside starts an agent for t, which cfg names.
-func startBeside(ctx context.Context, cluster *kube.Cluster, t *kube.Target, cfg config.Config, r session.Request) (*clusterAgent, error) {
+func startBeside(ctx context.Context, cluster *kube.Cluster, t *kube.Target, cfg config.Config, r attach.Request) (*clusterAgent, error) {
 	if t.HostNetwork && cfg.Incoming.Wants(rules.IncomingSteal) {
 		return nil, &failure.Error{Code: "steal-host-network", What: fmt.Sprintf("the traffic of %s cannot be stolen", t),
 			Why: "the pod uses the network of its node: its ports are the node's own, and others on the node would lose their traffic too",
@@ -136,7 +136,7 @@ func describe(t *kube.Target, kubeContext string) string {
 	return fmt.Sprintf("target pod/%s, container %s, in namespace %s (context %s)", t.Pod, t.Container, t.Namespace, kubeContext)
 }
 
-// Probes implements session.Agent.
+// Probes implements attach.Agent.
 func (a *clusterAgent) Probes() map[uint16][]string { return probePaths(a.target) }
 
 // probePaths gives the paths, by port, on which the node asks the target's pod
@@ -176,16 +176,16 @@ func grpcWarning(t *kube.Target, in rules.IncomingOptions) string {
 	return fmt.Sprintf("%s has gRPC probes on port %s: while your program takes that port it must answer them, or the cluster restarts the pod", t.Workload, strings.Join(ports, ", "))
 }
 
-// Announced implements session.Agent.
+// Announced implements attach.Agent.
 func (a *clusterAgent) Announced() protocol.Announcement { return a.Agent.Announced }
 
-// Image implements session.Agent.
+// Image implements attach.Agent.
 func (a *clusterAgent) Image() string { return a.Agent.Image }
 
-// Follow implements session.Agent.
-func (a *clusterAgent) Follow(ctx context.Context, ended bool, r session.Request) (session.Agent, error) {
+// Follow implements attach.Agent.
+func (a *clusterAgent) Follow(ctx context.Context, ended bool, r attach.Request) (attach.Agent, error) {
 	if a.target.Targetless || !ended && !a.cluster.Ending(ctx, a.target) {
-		return nil, session.ErrNotReplaced
+		return nil, attach.ErrNotReplaced
 	}
 	r.Emit(event.Event{Level: event.Warning, Code: "target-gone", Text: fmt.Sprintf("%s has ended: waiting for its successor. "+
 		"Connections through it are closed; what is local goes on", a.target), Facts: map[string]string{"target": a.target.String()}})
@@ -196,10 +196,10 @@ func (a *clusterAgent) Follow(ctx context.Context, ended bool, r session.Request
 	return startBeside(ctx, a.cluster, t, a.cfg, r)
 }
 
-// Gone implements session.Agent.
+// Gone implements attach.Agent.
 func (a *clusterAgent) Gone(err error) bool { return errors.Is(err, kube.ErrGone) }
 
-// Close implements session.Agent.
+// Close implements attach.Agent.
 func (a *clusterAgent) Close(ctx context.Context) error {
 	defer a.cluster.Close()
 	return a.Delete(ctx)
@@ -243,18 +243,18 @@ func features(cfg config.Config) []kube.Feature {
 // processAgent is an agent beside a process of this machine.
 type processAgent struct{ *process.Agent }
 
-// Image implements session.Agent: there is none.
+// Image implements attach.Agent: there is none.
 func (a processAgent) Image() string { return "" }
 
 // Probes are those of nobody: no node asks a process of this machine.
 func (a processAgent) Probes() map[uint16][]string { return nil }
 
-// Follow implements session.Agent: a process that has ended has no successor.
-func (a processAgent) Follow(context.Context, bool, session.Request) (session.Agent, error) {
-	return nil, session.ErrNotReplaced
+// Follow implements attach.Agent: a process that has ended has no successor.
+func (a processAgent) Follow(context.Context, bool, attach.Request) (attach.Agent, error) {
+	return nil, attach.ErrNotReplaced
 }
 
-// Gone implements session.Agent: the socket that the agent inherited is closed.
+// Gone implements attach.Agent: the socket that the agent inherited is closed.
 func (a processAgent) Gone(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
 
 // processID reads what follows process/.
@@ -266,7 +266,7 @@ func processID(text string) (int, error) {
 	return pid, nil
 }
 
-func startProcessAgent(ctx context.Context, text string, r session.Request) (session.Agent, error) {
+func startProcessAgent(ctx context.Context, text string, r attach.Request) (attach.Agent, error) {
 	pid, err := processID(text)
 	if err != nil {
 		return nil, err

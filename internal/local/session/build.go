@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/local/attach"
 	"github.com/mirrord-go/mirrord/internal/local/files"
 	"github.com/mirrord-go/mirrord/internal/local/fusefs"
 	"github.com/mirrord-go/mirrord/internal/local/ids"
@@ -63,7 +64,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 
 	spec := handoff.Spec{
 		Argv: s.start.Argv, Env: env, Dir: s.start.Dir,
-		Hostname: s.hostname(), Addrs: s.addrs(s.first.pod), NoIPv6: s.cfg.IPv6Off, FUSE: true, MaxRead: fusefs.MaxRead,
+		Hostname: s.hostname(), Addrs: s.addrs(s.hold.First().Pod()), NoIPv6: s.cfg.IPv6Off, FUSE: true, MaxRead: fusefs.MaxRead,
 		Connects: len(s.cfg.Outgoing.UnixStreams) > 0,
 	}
 	traffic := s.outgoing(ctx, b)
@@ -87,7 +88,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		return nil, fmt.Errorf("start the network stack: %w", err)
 	}
 	b.ports = incoming.New(incoming.Options{
-		Link: s.peer, Rules: in, Probes: s.first.agent.Probes(), Host: s.host(b.box), Emit: s.emit, Activity: s.activity, Relayed: s.memory.relayed, Listen: net.Listen, Window: resumeWindow(&s.cfg),
+		Link: s.peer, Rules: in, Probes: s.hold.First().Agent().Probes(), Host: s.host(b.box), Emit: s.emit, Activity: s.activity, Relayed: s.memory.relayed, Listen: net.Listen, Window: attach.ResumeWindow(&s.cfg),
 		Dial: func(ctx context.Context, a incoming.Attempt) (net.Conn, error) {
 			if a.Way == incoming.Inside {
 				return b.box.DialLocal(ctx, a.Src, a.Dst)
@@ -119,7 +120,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 			b.helper <- err
 		}
 	})
-	b.wg.Go(func() { s.acceptStreams(ctx, b, s.first) })
+	b.wg.Go(func() { s.acceptStreams(ctx, b, s.hold.First()) })
 	if s.cfg.FilesRules().Mode != rules.FilesLocal {
 		b.wg.Go(func() { s.findWatchers(ctx, b) })
 	}
@@ -131,9 +132,9 @@ func (s *supervisor) helperStopped() {
 }
 
 // acceptStreams hands an agent's streams to their flow until its link ends.
-func (s *supervisor) acceptStreams(ctx context.Context, b *built, at *attachment) {
+func (s *supervisor) acceptStreams(ctx context.Context, b *built, at *attach.Attachment) {
 	for {
-		stream, m, err := at.link.Accept(ctx)
+		stream, m, err := at.Link().Accept(ctx)
 		if err != nil {
 			return
 		}
@@ -142,7 +143,7 @@ func (s *supervisor) acceptStreams(ctx context.Context, b *built, at *attachment
 			stream.Close() // a newer agent's request
 			continue
 		}
-		in.Local = s.toSandbox(at.pod, in.Local)
+		in.Local = s.toSandbox(at.Pod(), in.Local)
 		b.wg.Go(func() { b.ports.Serve(ctx, stream, in) })
 	}
 }
@@ -171,7 +172,7 @@ func (b *built) close() {
 // host is what the sandbox's addresses are.
 func (s *supervisor) host(b *sandbox.Box) (h incoming.Host) {
 	h.Localhost4, h.Localhost6 = b.Localhost()
-	h.Pod4, h.Pod6 = s.podAddrs(s.first.pod)
+	h.Pod4, h.Pod6 = s.podAddrs(s.hold.First().Pod())
 	return h
 }
 
@@ -180,7 +181,7 @@ func (s *supervisor) host(b *sandbox.Box) (h incoming.Host) {
 // cluster's network; "" if there is none.
 func (s *supervisor) try(port uint16) string {
 	h := s.cfg.Incoming.HTTP
-	v4, v6 := s.podAddrs(s.first.pod)
+	v4, v6 := s.podAddrs(s.hold.First().Pod())
 	at := v4
 	if !at.IsValid() {
 		at = v6
@@ -220,13 +221,13 @@ func (s *supervisor) hostname() string {
 			return name
 		}
 	}
-	return s.first.pod.Hostname
+	return s.hold.First().Pod().Hostname
 }
 
 // translate gives the addresses that the sandbox's rules use their meaning in
 // the target.
 func (s *supervisor) translate(a netip.AddrPort) netip.AddrPort {
-	v4, v6 := s.podAddrs(s.current.Load().pod)
+	v4, v6 := s.podAddrs(s.hold.Now().Pod())
 	switch a.Addr() {
 	case handoff.Localhost4:
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), a.Port())
@@ -244,7 +245,7 @@ func (s *supervisor) translate(a netip.AddrPort) netip.AddrPort {
 // the sandbox has instead.
 func (s *supervisor) toSandbox(pod *protocol.Welcome, a netip.AddrPort) netip.AddrPort {
 	v4, v6 := s.podAddrs(pod)
-	own4, own6 := s.podAddrs(s.first.pod)
+	own4, own6 := s.podAddrs(s.hold.First().Pod())
 	switch ip := a.Addr().Unmap(); {
 	case ip == v4 && own4.IsValid():
 		return netip.AddrPortFrom(own4, a.Port())

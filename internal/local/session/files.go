@@ -12,6 +12,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/local/attach"
 	"github.com/mirrord-go/mirrord/internal/local/files"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 	"github.com/mirrord-go/mirrord/internal/rules"
@@ -45,7 +46,7 @@ func Served(o rules.FilesOptions) map[string][]byte {
 // openTree makes the view of files for spec, and plans its mounts.
 func (s *supervisor) openTree(b *built, spec *handoff.Spec) error {
 	at := Places(s.start.Argv, s.start.Env, s.start.Dir)
-	at.Volumes = s.first.pod.Mounts
+	at.Volumes = s.hold.First().Pod().Mounts
 	r, err := rules.NewFiles(s.cfg.FilesRules(), at)
 	if err != nil {
 		return fmt.Errorf("read the rules of files: %w", err)
@@ -54,14 +55,14 @@ func (s *supervisor) openTree(b *built, spec *handoff.Spec) error {
 		s.kept.files = r
 	}
 	plan := Plan(r)
-	for _, v := range s.first.pod.Mounts {
+	for _, v := range s.hold.First().Pod().Mounts {
 		if d := r.Decide(v, rules.Read); d.Where == rules.Local && s.cfg.FilesRules().Mode != rules.FilesLocal {
 			s.emit(event.Event{Level: event.Detail, Code: "volume-local", Flow: "files",
 				Text: "the target has a volume at " + v + "; here it is local: " + d.Why})
 		}
 	}
 	b.tree = files.New(files.Options{
-		Peer: s.learn.counting(s.peer), Rules: r, Plan: plan, UID: s.first.pod.UID, GID: s.first.pod.GID, Emit: s.emit, Moved: s.activity.FileBytes, Window: resumeWindow(&s.cfg), LinkLost: func() time.Time { return s.current.Load().loss.since() }, Life: cacheLife(&s.cfg),
+		Peer: s.learn.counting(s.peer), Rules: r, Plan: plan, UID: s.hold.First().Pod().UID, GID: s.hold.First().Pod().GID, Emit: s.emit, Moved: s.activity.FileBytes, Window: attach.ResumeWindow(&s.cfg), LinkLost: func() time.Time { return s.hold.Now().Lost() }, Life: cacheLife(&s.cfg),
 		Sockets: []string{"/run"}, Served: Served(s.cfg.Files), Ahead: s.memory.ahead,
 	})
 	s.learn.about(at, plan)

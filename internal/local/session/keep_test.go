@@ -12,6 +12,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/local/attach"
 	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
@@ -145,12 +146,12 @@ func TestElsewhere(t *testing.T) {
 // TestStartAgain: what to do about the end of a session that was kept.
 func TestStartAgain(t *testing.T) {
 	k := keeping(t, 1)
-	s, ended := k.s, &failure.Error{Code: "agent-lost", What: "x", Do: startAgain}
+	s, ended := k.s, &failure.Error{Code: "agent-lost", What: "x", Do: attach.StartAgain}
 	if got, want := s.failure(ended).Do, "start another session: mirrord session start"; got != want {
 		t.Errorf("kept: got %q, want %q", got, want)
 	}
 	s.kept = nil
-	if got := s.failure(ended).Do; got != startAgain {
-		t.Errorf("not kept: got %q, want %q", got, startAgain)
+	if got := s.failure(ended).Do; got != attach.StartAgain {
+		t.Errorf("not kept: got %q, want %q", got, attach.StartAgain)
 	}
 }

@@ -48,7 +48,7 @@ func (l *learning) about(at rules.Places, plan rules.Plan) {
 	if l == nil {
 		return
 	}
-	l.options = learn.Options{Rules: l.s.cfg.FilesRules(), Places: at, Plan: plan, View: files.View, UID: l.s.first.pod.UID, Here: here, Target: l.target}
+	l.options = learn.Options{Rules: l.s.cfg.FilesRules(), Places: at, Plan: plan, View: files.View, UID: l.s.hold.First().Pod().UID, Here: here, Target: l.target}
 }
 
 // watch gives the tree to serve.

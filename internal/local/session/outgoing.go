@@ -62,8 +62,8 @@ func (s *supervisor) handler(b *built, o dns.Options) (h netstack.Handler, err e
 	family := kin.Of(s.start.Front)
 	out := &outgoing.Router{
 		Link: s.peer, Translate: s.translate, Names: names.Of, Resolve: names.Resolve, Emit: s.emit, Activity: s.activity, Relayed: s.memory.relayed, Connections: s.memory.outgoing,
-		Debugger: s.debuggers.waits, LostSince: func(t time.Time) bool { return s.current.Load().loss.lostSince(t) },
-		Lookups: func() bool { return slices.Contains(s.current.Load().pod.Features, protocol.FeatureLookups) },
+		Debugger: s.debuggers.waits, LostSince: func(t time.Time) bool { return s.hold.Now().LostSince(t) },
+		Lookups: func() bool { return slices.Contains(s.hold.Now().Pod().Features, protocol.FeatureLookups) },
 		Here: func(at netip.AddrPort) (outgoing.Listener, bool) {
 			if s.kept != nil {
 				return s.kept.listener(at)

@@ -12,7 +12,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -22,59 +21,15 @@ import (
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/activity"
+	"github.com/mirrord-go/mirrord/internal/local/attach"
 	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/local/host"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
-	"github.com/mirrord-go/mirrord/internal/protocol"
 )
-
-// Request is what an agent must know to serve a session.
-type Request struct {
-	PublicKey string // of the session, as text
-	Session   string
-	User      string   // who the agent is for, for a person
-	Arguments []string // more of the agent's, for its process
-	// Owned is called as soon as something may exist that must be removed
-	// again, with a description that any process of this version can remove it
-	// by. A later call replaces an earlier one.
-	Owned func(json.RawMessage)
-	Emit  event.Sink
-}
-
-// Agent is a running agent.
-type Agent interface {
-	// Announced is what the agent says of itself.
-	Announced() protocol.Announcement
-	// Image is what the agent was started from; empty: this very program.
-	Image() string
-	// Dial gives a fresh byte pipe to it, again and again.
-	Dial(ctx context.Context) (io.ReadWriteCloser, error)
-	// Probes are the paths, by port, on which the target's node asks over HTTP
-	// how its pod is. The caller must not change them.
-	Probes() map[uint16][]string
-	// Gone reports whether an error of Dial says that there is no agent any
-	// more.
-	Gone(err error) bool
-	// Follow waits for what takes the place of the target, and starts an agent
-	// beside it. ended says that the target has surely ended; otherwise Follow
-	// finds out first. It fails with ErrNotReplaced where there is no such thing.
-	Follow(ctx context.Context, ended bool, r Request) (Agent, error)
-	// Close removes the agent and everything that belongs to it.
-	Close(ctx context.Context) error
-}
-
-// ErrNotReplaced says that the target has not ended, or will not be replaced.
-var ErrNotReplaced = errors.New("the target has no successor")
-
-// Reach starts an agent beside the target.
-type Reach func(ctx context.Context, r Request) (Agent, error)
 
 const (
 	// endTime bounds each step of the clean-up; after it the agent ends itself.
 	endTime = 8 * time.Second
-	// removeTime bounds the removal of the agent, for which nobody waits: an API
-	// server that restarts is away for that long. After it the agent ends itself.
-	removeTime = 30 * time.Second
 	// settleTime bounds the wait for the kernel's word that no process is left: it
 	// comes some milliseconds after the command's end.
 	settleTime = 200 * time.Millisecond
@@ -84,22 +39,17 @@ const (
 	leaveTime = 300 * time.Millisecond
 )
 
-// startAgain is all that is to be done about a session that ended in the middle.
-const startAgain = "start the command again"
-
 // supervisor is one session.
 type supervisor struct {
 	ctl     *control.Conn
 	init    *os.File // the socket of the sandbox's init
 	start   *control.Start
 	cfg     config.Config
-	reach   Reach
 	version string
 
-	peer    *peer
-	memory  *memory
-	first   *attachment                // what the sandbox was made for; set once
-	current atomic.Pointer[attachment] // what serves it now
+	hold   *attach.Hold
+	peer   *attach.Peer // of hold
+	memory *memory
 
 	began time.Time
 	runs  atomic.Bool            // the command has been let go
@@ -109,7 +59,6 @@ type supervisor struct {
 	tally tally
 
 	activity *activity.Log
-	losing   sync.Once // copies: it was said
 
 	debuggers debuggers
 	learn     *learning // nil: nobody asked
@@ -120,9 +69,10 @@ type supervisor struct {
 // removal of its last trace. It owns ctl and initSocket. What goes wrong is
 // told to the front; Run returns when all is done. note gets what happens in a
 // session that is kept, which outlives its front.
-func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.File, start *control.Start, cfg config.Config, reach Reach, note event.Sink) {
-	s := &supervisor{ctl: ctl, init: initSocket, start: start, cfg: cfg, reach: reach, version: version, peer: &peer{}, memory: newMemory(), began: time.Now()}
+func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.File, start *control.Start, cfg config.Config, reach attach.Reach, note event.Sink) {
+	s := &supervisor{ctl: ctl, init: initSocket, start: start, cfg: cfg, version: version, memory: newMemory(), began: time.Now()}
 	s.activity = activity.New(s.memory.relayed)
+	s.attach(reach)
 	s.debuggers.kinds = cfg.Debuggers
 	if len(start.Argv) == 0 {
 		s.kept = s.newKeeper(note)
@@ -146,9 +96,7 @@ func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.
 	defer close(over)
 	wg.Go(func() { s.beat(over) })
 	defer func() {
-		if at := s.current.Load(); at != nil {
-			s.detach(at)
-		}
+		s.hold.End()
 		s.letGo()
 		s.late.Stop()
 	}()
@@ -157,6 +105,14 @@ func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.
 	if err != nil && !errors.Is(context.Cause(ctx), errFrontGone) {
 		_ = ctl.Send(control.Message{Failed: s.failure(err)})
 	}
+}
+
+// attach makes the hold on the agent that reach starts.
+func (s *supervisor) attach(reach attach.Reach) {
+	s.hold = attach.New(attach.Options{Config: &s.cfg, Version: s.version, Reach: reach, Memory: s.memory.ofLink(), Emit: s.emit, Activity: s.activity,
+		Owned: func(description json.RawMessage) { s.tell(control.Message{Owned: description}) },
+		Stays: "environment, hostname and addresses stay those of the start"})
+	s.peer = s.hold.Peer()
 }
 
 var errFrontGone = errors.New("the process that the user started is gone")
@@ -197,13 +153,9 @@ func (s *supervisor) beat(over <-chan struct{}) {
 }
 
 func (s *supervisor) run(ctx context.Context) error {
-	at, err := s.attach(ctx, s.reach)
-	s.current.Store(at)
-	if err != nil {
+	if err := s.hold.Begin(ctx); err != nil {
 		return err
 	}
-	s.first = at
-	s.peer.set(at.link)
 	b, err := s.build(ctx)
 	if err != nil {
 		return err
@@ -261,15 +213,17 @@ func lacking(p host.Piece) event.Event {
 // endure waits until the session is over (nil), or ends by something else: the
 // agent, the helper, the front, a signal. It follows the target meanwhile.
 func (s *supervisor) endure(ctx context.Context, b *built, over <-chan struct{}) (lost error) {
-	var next <-chan successor
-	ctx, stop := context.WithCancel(ctx)
-	defer func() { // what follows the target has ended before anything else does
-		stop()
-		if next != nil {
-			<-next
-		}
-	}()
-	gone := s.first.link.Done()
+	holding, stop := context.WithCancel(ctx)
+	kept := make(chan error, 1)
+	var wg sync.WaitGroup
+	defer wg.Wait() // what follows the target has ended before anything else does
+	defer stop()
+	wg.Go(func() {
+		kept <- s.hold.Keep(holding, func(at *attach.Attachment) {
+			b.wg.Go(func() { s.acceptStreams(b.ctx, b, at) })
+			b.wg.Go(func() { b.ports.Renew(at.Link(), at.Agent().Probes()) })
+		})
+	})
 	for {
 		select {
 		case <-s.front:
@@ -281,20 +235,11 @@ func (s *supervisor) endure(ctx context.Context, b *built, over <-chan struct{})
 			s.release(b)
 		case <-over:
 			return nil
-		case <-gone:
-			gone, next = nil, s.follow(ctx, s.current.Load())
-		case to := <-next:
-			if next = nil; to.err != nil {
-				return to.err
-			}
-			gone = to.at.link.Done()
-			b.wg.Go(func() { s.acceptStreams(b.ctx, b, to.at) })
-			b.wg.Go(func() { b.ports.Renew(to.at.link, to.at.agent.Probes()) })
+		case err := <-kept:
+			return err
 		case err := <-b.helper:
 			return &failure.Error{Code: "helper-lost", What: "the session has ended: the process that guards its sandbox has ended", Cause: err,
-				Why: "it was killed; without it the program's processes would survive mirrord", Do: startAgain}
-		case <-ctx.Done():
-			return context.Cause(ctx)
+				Why: "it was killed; without it the program's processes would survive mirrord", Do: attach.StartAgain}
 		}
 	}
 }
@@ -372,7 +317,7 @@ func (s *supervisor) letGo() {
 func (s *supervisor) failure(err error) *failure.Error {
 	var f *failure.Error
 	if errors.As(err, &f) {
-		if s.kept != nil && f.Do == startAgain {
+		if s.kept != nil && f.Do == attach.StartAgain {
 			kept := *f
 			kept.Do = "start another session: mirrord session start"
 			return &kept
@@ -381,7 +326,7 @@ func (s *supervisor) failure(err error) *failure.Error {
 	}
 	if errors.Is(err, context.Canceled) {
 		return &failure.Error{Code: "session-stopped", What: "the session was ended", Why: "mirrord's supervisor was told to end, by a signal",
-			Do: startAgain, Cause: err, Exit: 1}
+			Do: attach.StartAgain, Cause: err, Exit: 1}
 	}
 	f = &failure.Error{Code: "session-failed", What: "the session could not be started", Why: err.Error(),
 		Do: "try again with: mirrord exec --verbose", Cause: err, Exit: 1}

@@ -1,4 +1,4 @@
-package session
+package attach
 
 import (
 	"bytes"
@@ -16,7 +16,6 @@ import (
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/link/resume"
 	"github.com/mirrord-go/mirrord/internal/link/seal"
-	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
@@ -76,16 +75,9 @@ func (r *release) serve() {
 }
 
 // meet is a session with cfg that connects to r: what it says, and its error.
-func meet(t *testing.T, r *release, cfg config.Config) (*supervisor, []event.Event, error) {
+func meet(t *testing.T, r *release, cfg config.Config) (*Hold, []event.Event, error) {
 	t.Helper()
-	ours, theirs, err := control.Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
-	front, err := control.Open(theirs)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var err error
 	if r.key, err = seal.NewKey(); err != nil {
 		t.Fatal(err)
 	}
@@ -98,31 +90,19 @@ func meet(t *testing.T, r *release, cfg config.Config) (*supervisor, []event.Eve
 		r.announced.Messages = protocol.Spoken()
 	}
 	r.links.Go(r.serve)
-	s := &supervisor{memory: newMemory(), ctl: ours, cfg: cfg, version: "6.0", reach: func(_ context.Context, q Request) (_ Agent, err error) {
+	var h heard
+	hold := New(Options{Config: &cfg, Version: "6.0", Emit: h.emit, Reach: func(_ context.Context, q Request) (_ Agent, err error) {
 		r.client, err = seal.ParsePublicKey(q.PublicKey)
 		return r, err
-	}}
-	at, err := s.attach(t.Context(), s.reach)
+	}})
+	err = hold.Begin(t.Context())
 	if err == nil && r.leaves {
-		at.said.wg.Wait()
+		hold.Now().said.wg.Wait()
 	}
-	s.detach(at)
-	s.first = at
+	hold.End()
 	r.pipes.Close()
 	r.links.Wait()
-	ours.Close()
-	var said []event.Event
-	for {
-		m, err := front.Receive()
-		if err != nil {
-			break
-		}
-		if m.Event != nil {
-			said = append(said, *m.Event)
-		}
-	}
-	front.Close()
-	return s, said, err
+	return hold, h.list, err
 }
 
 func words(m protocol.Message) [][]byte { return [][]byte{protocol.Append(nil, m)} }
@@ -190,12 +170,12 @@ func TestNewerAgent(t *testing.T) {
 		return [][]byte{b, protocol.Append(nil, newer{&protocol.Readlink{Path: "/"}}), protocol.Append(nil, &protocol.Notice{Code: "note", Text: "still heard"}),
 			protocol.Append(nil, &protocol.Bye{})}
 	}, leaves: true, announced: protocol.Announcement{Ignored: []string{"beam"}}}
-	s, said, err := meet(t, r, config.Config{})
+	h, said, err := meet(t, r, config.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.first.pod.Hostname != "h" {
-		t.Errorf("welcome is %+v", s.first.pod)
+	if h.First().Pod().Hostname != "h" {
+		t.Errorf("welcome is %+v", h.First().Pod())
 	}
 	var all bytes.Buffer
 	for _, e := range said {
@@ -206,8 +186,8 @@ func TestNewerAgent(t *testing.T) {
 			t.Errorf("said\n%swant %q", all.String(), want)
 		}
 	}
-	if h, ok := (<-r.hello).(*protocol.Hello); !ok || h.Min != protocol.MinVersion || h.Max != protocol.Version {
-		t.Errorf("greeted with %+v", h)
+	if m, ok := (<-r.hello).(*protocol.Hello); !ok || m.Min != protocol.MinVersion || m.Max != protocol.Version {
+		t.Errorf("greeted with %+v", m)
 	}
 }
 
@@ -250,7 +230,7 @@ func TestFeatures(t *testing.T) {
 				}
 				return words(w)
 			}}
-			s, said, err := meet(t, r, c.cfg)
+			h, said, err := meet(t, r, c.cfg)
 			text := ""
 			if f, ok := err.(*failure.Error); ok && f.Code == "agent-lacks" {
 				text = f.What
@@ -268,8 +248,8 @@ func TestFeatures(t *testing.T) {
 			if !strings.Contains(text, c.said) || c.said == "" && text != "" {
 				t.Errorf("said %q, want %q", text, c.said)
 			}
-			if err == nil && c.lacks == protocol.FeatureFiles && s.cfg.FilesRules().Mode != rules.FilesLocal {
-				t.Errorf("files are still %q", s.cfg.FilesRules().Mode)
+			if err == nil && c.lacks == protocol.FeatureFiles && h.o.Config.FilesRules().Mode != rules.FilesLocal {
+				t.Errorf("files are still %q", h.o.Config.FilesRules().Mode)
 			}
 		})
 	}

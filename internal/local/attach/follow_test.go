@@ -1,4 +1,4 @@
-package session
+package attach
 
 import (
 	"context"
@@ -23,7 +23,7 @@ func TestPeer(t *testing.T) {
 			return near
 		}
 		first, second := newLink(), newLink()
-		p := &peer{}
+		p := &Peer{}
 		p.set(first)
 		if got, err := p.now(t.Context()); got != first || err != nil {
 			t.Errorf("got %p, %v, want the first link %p", got, err, first)

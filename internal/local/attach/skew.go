@@ -1,4 +1,4 @@
-package session
+package attach
 
 import (
 	"fmt"
@@ -28,23 +28,23 @@ func which(agentOlder bool) string {
 // understands looks whether this mirrord and an agent have a common language,
 // before anything is said in it, and tells which of its options the agent does
 // not know.
-func (s *supervisor) understands(agent Agent) error {
+func (h *Hold) understands(agent Agent) error {
 	a := agent.Announced()
 	if a.Link != seal.Version {
-		return s.otherVersion(agent, which(a.Link < seal.Version), fmt.Sprintf("the agent (%s) has link version %d, this mirrord (%s) %d", a.Software, a.Link, s.version, seal.Version))
+		return h.otherVersion(agent, which(a.Link < seal.Version), fmt.Sprintf("the agent (%s) has link version %d, this mirrord (%s) %d", a.Software, a.Link, h.o.Version, seal.Version))
 	}
 	if version, older := a.Messages.Common(protocol.Spoken()); version == 0 {
-		return s.otherVersion(agent, which(older), fmt.Sprintf("the agent (%s) speaks protocol %v, this mirrord (%s) %v", a.Software, a.Messages, s.version, protocol.Spoken()))
+		return h.otherVersion(agent, which(older), fmt.Sprintf("the agent (%s) speaks protocol %v, this mirrord (%s) %v", a.Software, a.Messages, h.o.Version, protocol.Spoken()))
 	}
 	if len(a.Ignored) > 0 {
-		s.emit(event.Event{Level: event.Warning, Code: "agent-older", Text: fmt.Sprintf("the agent (%s) is older than this mirrord and does without: %s; update the agent's image", a.Software, strings.Join(a.Ignored, ", "))})
+		h.o.Emit(event.Event{Level: event.Warning, Code: "agent-older", Text: fmt.Sprintf("the agent (%s) is older than this mirrord and does without: %s; update the agent's image", a.Software, strings.Join(a.Ignored, ", "))})
 	}
 	return nil
 }
 
 // otherVersion says that this mirrord and the agent do not understand each
 // other, and which of them to update; "" if that is not known.
-func (s *supervisor) otherVersion(of Agent, update, why string) error {
+func (h *Hold) otherVersion(of Agent, update, why string) error {
 	agent := "the agent"
 	if image := of.Image(); image != "" {
 		agent = "the agent of the image " + image
@@ -77,15 +77,15 @@ var filterFeatures = map[string]string{
 }
 
 // wants lists the features that the configuration makes use of.
-func (s *supervisor) wants() (all []wanted) {
-	if o := s.cfg.FilesRules(); o.Mode != rules.FilesLocal {
+func (h *Hold) wants() (all []wanted) {
+	if o := h.o.Config.FilesRules(); o.Mode != rules.FilesLocal {
 		all = append(all, wanted{protocol.FeatureFiles, "the target's files", o.Mode != "" || len(o.ReadWrite)+len(o.ReadOnly) > 0})
 	}
-	if len(s.cfg.Outgoing.UnixStreams) > 0 {
+	if len(h.o.Config.Outgoing.UnixStreams) > 0 {
 		all = append(all, wanted{protocol.FeatureUnix, "unix sockets of the target's", true})
 	}
-	in := s.cfg.Incoming
-	if s.cfg.Targetless() {
+	in := h.o.Config.Incoming
+	if h.o.Config.Targetless() {
 		return all
 	}
 	if in.Wants(rules.IncomingSteal) {
@@ -105,9 +105,9 @@ func (s *supervisor) wants() (all []wanted) {
 // makeDo compares what the session makes use of with what the agent can: it
 // fails where the configuration asks for what is missing, goes on without what
 // is only a default, and says so in one line.
-func (s *supervisor) makeDo(features []string) error {
+func (h *Hold) makeDo(features []string) error {
 	var missing []string
-	for _, w := range s.wants() {
+	for _, w := range h.wants() {
 		if slices.Contains(features, w.feature) {
 			continue
 		}
@@ -117,18 +117,18 @@ func (s *supervisor) makeDo(features []string) error {
 				Do:  "update the agent's image, or leave agent.image and MIRRORD_AGENT_IMAGE away; or configure the session without it"}
 		}
 		missing = append(missing, fmt.Sprintf("%s (%s)", w.what, w.feature))
-		if s.first != nil { // the sandbox was made for more
+		if h.first != nil { // the session was made for more
 			continue
 		}
 		switch w.feature {
 		case protocol.FeatureFiles:
-			s.cfg.Files.Mode = rules.FilesLocal
+			h.o.Config.Files.Mode = rules.FilesLocal
 		case protocol.FeatureMirror:
-			s.cfg.Incoming.Mode = rules.IncomingOff
+			h.o.Config.Incoming.Mode = rules.IncomingOff
 		}
 	}
 	if len(missing) > 0 {
-		s.emit(event.Event{Level: event.Warning, Code: "agent-lacks", Text: "the agent cannot give " + strings.Join(missing, ", nor ") + ": the session goes on without"})
+		h.o.Emit(event.Event{Level: event.Warning, Code: "agent-lacks", Text: "the agent cannot give " + strings.Join(missing, ", nor ") + ": the session goes on without"})
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package session
+package attach
 
 import (
 	"context"
@@ -20,6 +20,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/link/resume"
 	"github.com/mirrord-go/mirrord/internal/link/seal"
+	"github.com/mirrord-go/mirrord/internal/local/activity"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -232,5 +233,16 @@ func TestAgentArguments(t *testing.T) {
 		if got := strings.Join(agentArguments(&cfg), " "); got != c.want {
 			t.Errorf("%s: %q, want %q", c.config, got, c.want)
 		}
+	}
+}
+
+// TestLostCopies: what the agent could not mirror is counted, and said once.
+func TestLostCopies(t *testing.T) {
+	var said heard
+	h := New(Options{Activity: activity.New(nil), Emit: said.emit})
+	h.lost(&protocol.Lost{Packets: 3})
+	h.lost(&protocol.Lost{Packets: 4, Copies: 2})
+	if got, want := h.o.Activity.Counts().Lost, (activity.Loss{Packets: 4, Copies: 2}); got != want || !slices.Equal(said.said(), []string{"warning mirror-lost"}) {
+		t.Errorf("got %+v, said %q, want %+v, once", got, said.said(), want)
 	}
 }

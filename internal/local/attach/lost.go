@@ -1,4 +1,4 @@
-package session
+package attach
 
 import (
 	"context"
@@ -36,8 +36,8 @@ const (
 // errStopped says that the agent is there, and does nothing.
 var errStopped = fmt.Errorf("the agent took %d connections, and said nothing for %v on each", maxSilent, sealTime)
 
-// resumeWindow is how long a lost link may take to come back.
-func resumeWindow(cfg *config.Config) time.Duration {
+// ResumeWindow is how long a lost link may take to come back.
+func ResumeWindow(cfg *config.Config) time.Duration {
 	if s := cfg.Agent.ResumeWindow; s > 0 {
 		return time.Duration(s) * time.Second
 	}
@@ -51,7 +51,7 @@ func agentArguments(cfg *config.Config) []string {
 	if s := cfg.Incoming.LostReply; s != nil {
 		reply = time.Duration(*s) * time.Second
 	}
-	return []string{"-resume-window=" + resumeWindow(cfg).String(), "-lost-reply=" + reply.String()}
+	return []string{"-resume-window=" + ResumeWindow(cfg).String(), "-lost-reply=" + reply.String()}
 }
 
 // sealed gives what makes pipes to a: sealed, and never waiting long for an

@@ -1,4 +1,4 @@
-package session
+package attach
 
 import (
 	"context"
@@ -14,16 +14,16 @@ import (
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
-// peer is the agent, whichever the session has now. Its methods may be called
+// Peer is the agent, whichever the session has now. Its methods may be called
 // concurrently.
-type peer struct {
+type Peer struct {
 	mu    sync.Mutex
 	link  *link.Conn
 	ready chan struct{} // not nil: link is over, and this is closed when there is another or none will come
 }
 
 // Open starts a stream towards the agent; see link.Conn.
-func (p *peer) Open(ctx context.Context, lane link.Lane, m protocol.Message) (*link.Stream, error) {
+func (p *Peer) Open(ctx context.Context, lane link.Lane, m protocol.Message) (*link.Stream, error) {
 	l, err := p.now(ctx)
 	if err != nil {
 		return nil, err
@@ -32,7 +32,7 @@ func (p *peer) Open(ctx context.Context, lane link.Lane, m protocol.Message) (*l
 }
 
 // Call asks the agent one question; see link.Conn.
-func (p *peer) Call(ctx context.Context, m protocol.Message) (protocol.Message, error) {
+func (p *Peer) Call(ctx context.Context, m protocol.Message) (protocol.Message, error) {
 	l, err := p.now(ctx)
 	if err != nil {
 		return nil, err
@@ -42,7 +42,7 @@ func (p *peer) Call(ctx context.Context, m protocol.Message) (protocol.Message, 
 
 // now waits for a link while the target is being replaced, as long as for one
 // that is lost.
-func (p *peer) now(ctx context.Context) (*link.Conn, error) {
+func (p *Peer) now(ctx context.Context) (*link.Conn, error) {
 	p.mu.Lock()
 	l, ready := p.link, p.ready
 	p.mu.Unlock()
@@ -63,22 +63,22 @@ func (p *peer) now(ctx context.Context) (*link.Conn, error) {
 	}
 }
 
-// replacing reports whether new work waits for another link.
-func (p *peer) replacing() bool {
+// Replacing reports whether new work waits for another link.
+func (p *Peer) Replacing() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.ready != nil
 }
 
 // hold lets new work wait for set.
-func (p *peer) hold() {
+func (p *Peer) hold() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ready = make(chan struct{})
 }
 
 // set gives new work a link; nil: the one that is over, so that it fails.
-func (p *peer) set(l *link.Conn) {
+func (p *Peer) set(l *link.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if l != nil {
@@ -90,56 +90,45 @@ func (p *peer) set(l *link.Conn) {
 	}
 }
 
-// successor is what took over from an agent, or why nothing did.
-type successor struct {
-	at  *attachment
-	err error
-}
-
 // follow looks for the successor of a target whose agent is gone. The session
-// goes on meanwhile: what is local works, new work waits for a moment. It ends
-// with ctx, and the channel gets one word in any case.
-func (s *supervisor) follow(ctx context.Context, old *attachment) <-chan successor {
-	found := make(chan successor, 1)
-	s.peer.hold()
-	go func() {
-		lost := old.lost()
-		if lost.Code != "agent-lost" && lost.Code != "target-ended" {
-			s.peer.set(nil)
-			found <- successor{err: lost} // the cluster cannot be asked either
-			return
+// goes on meanwhile: what is local works, new work waits for a moment.
+func (h *Hold) follow(ctx context.Context, old *Attachment) (*Attachment, error) {
+	h.peer.hold()
+	lost := old.lost()
+	if lost.Code != "agent-lost" && lost.Code != "target-ended" {
+		h.peer.set(nil)
+		return nil, lost // the cluster cannot be asked either
+	}
+	h.detach(old)
+	at, err := h.attach(ctx, func(ctx context.Context, r Request) (Agent, error) {
+		return old.agent.Follow(ctx, lost.Code == "target-ended", r)
+	})
+	if err != nil {
+		if at != nil {
+			h.detach(at)
 		}
-		s.detach(old)
-		at, err := s.attach(ctx, func(ctx context.Context, r Request) (Agent, error) {
-			return old.agent.Follow(ctx, lost.Code == "target-ended", r)
-		})
-		if err != nil {
-			if at != nil {
-				s.detach(at)
-			}
-			s.peer.set(nil)
-			found <- successor{err: unfollowed(lost, err)}
-			return
-		}
-		s.current.Store(at)
-		s.peer.set(at.link)
-		s.emit(event.Event{Level: event.Info, Code: "target-followed",
-			Text:  fmt.Sprintf("the session goes on in %s; environment, hostname and addresses stay those of the start", at.pod.Hostname),
-			Facts: map[string]string{"hostname": at.pod.Hostname}})
-		found <- successor{at: at}
-	}()
-	return found
+		h.peer.set(nil)
+		return nil, unfollowed(lost, err)
+	}
+	h.current.Store(at)
+	h.peer.set(at.link)
+	text := "the session goes on in " + at.pod.Hostname
+	if h.o.Stays != "" {
+		text += "; " + h.o.Stays
+	}
+	h.o.Emit(event.Event{Level: event.Info, Code: "target-followed", Text: text, Facts: map[string]string{"hostname": at.pod.Hostname}})
+	return at, nil
 }
 
 // lost says why the agent is gone.
-func (at *attachment) lost() *failure.Error {
+func (at *Attachment) lost() *failure.Error {
 	at.said.wg.Wait() // its last word has been read
 	err := at.link.Err()
 	if f := linkGone(err, at.loss.window); f != nil {
 		return f
 	}
 	f := &failure.Error{Code: "agent-lost", What: "the session has ended: the agent is gone", Cause: err,
-		Why: "its pod was deleted, or it was killed", Do: startAgain}
+		Why: "its pod was deleted, or it was killed", Do: StartAgain}
 	switch bye := at.said.goodbye(); {
 	case bye != nil && bye.Code == "target-ended":
 		f.Code, f.What, f.Why = "target-ended", "the session has ended: the target has ended", "its container ended or was restarted"
