@@ -5,13 +5,12 @@ import (
 	"os"
 
 	"github.com/mirrord-go/mirrord/internal/local/cli"
-	"github.com/mirrord-go/mirrord/internal/local/sandbox/boot"
 )
 
 // version is set by the linker.
 var version = "0.1.0-dev"
 
 func main() {
-	boot.Main() // does not return in the roles that live inside a sandbox
+	playInside()
 	os.Exit(cli.Main(version, os.Args))
 }

@@ -11,6 +11,7 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/mirrord-go/mirrord/internal/debugger"
@@ -82,6 +83,23 @@ func (c *Config) EnvRules() rules.EnvOptions {
 		o.Exclude = []rules.Pattern{{Text: "*", Origin: "no target was named: the default"}}
 	}
 	return o
+}
+
+// Variables makes the rules of variables that hold, with the file of variables, which
+// it reads.
+func (c *Config) Variables(read func(name string) ([]byte, error)) (rules.Env, error) {
+	o := c.EnvRules()
+	var file []string
+	if o.File != "" {
+		text, err := read(o.File)
+		if err == nil {
+			file, err = rules.ParseEnvFile(o.File, text)
+		}
+		if err != nil { // it has changed since the configuration was read
+			return rules.Env{}, fmt.Errorf("read the file of variables: %w", err)
+		}
+	}
+	return rules.NewEnv(o, file)
 }
 
 // Targetless reports whether the session has no target.

@@ -71,6 +71,7 @@ const layers = `
 
 	# Composition, and what a person meets.
 	WORDS < local/monitor;
+	rules < local/places < local/session, local/cli; # what of this machine a session needs
 	rights < local/roster; # where sessions that are kept are found
 	NONE < local/orphan; # processes that no walk through a tree of processes finds
 	local/control, local/sandbox, local/roster, local/orphan < local/front;

@@ -46,7 +46,7 @@ func (b *buffer) shrink() {
 func reading(src io.Reader, buf *buffer) func() ([]byte, error) {
 	switch s := src.(type) {
 	case *net.TCPConn:
-		if raw, err := s.SyscallConn(); err == nil {
+		if raw, err := s.SyscallConn(); err == nil && rawReads {
 			return readingSocket(raw, buf)
 		}
 	case interface{ Ready() int }:
@@ -82,9 +82,9 @@ func readingSocket(raw syscall.RawConn, buf *buffer) func() ([]byte, error) {
 	try := func(fd uintptr) bool {
 		buf.fit(much)
 		p = buf.bytes()
-		n, err = syscall.Read(int(fd), p)
+		n, err = readSocket(fd, p)
 		for err == syscall.EINTR {
-			n, err = syscall.Read(int(fd), p)
+			n, err = readSocket(fd, p)
 		}
 		if err == syscall.EAGAIN {
 			buf.shrink()

@@ -19,7 +19,6 @@ import (
 	"golang.org/x/term"
 
 	"github.com/mirrord-go/mirrord/internal/failure"
-	"github.com/mirrord-go/mirrord/internal/local/demo"
 	"github.com/mirrord-go/mirrord/internal/local/monitor"
 )
 
@@ -39,12 +38,8 @@ type app struct {
 // Main runs a command line, which begins with the program's name, and returns
 // the exit code. By other names the program plays its own hidden roles.
 func Main(version string, args []string) int {
-	switch args[0] {
-	case supervisorName:
-		supervise(version)
+	if playRole(version, args[0]) {
 		return 0
-	case demo.Name:
-		demo.Main()
 	}
 	return (&app{version: version}).run(args[1:])
 }
@@ -66,7 +61,8 @@ here nor in the cluster.`,
 		Version:          a.version,
 	}
 	root.SetVersionTemplate("mirrord {{.Version}}\n")
-	root.AddCommand(a.execCommand(), a.statusCommand(), a.sessionCommand(), a.lsCommand(), a.explainCommand(), a.verifyCommand(), a.configCommand(), a.doctorCommand(), a.rbacCommand(), a.diagnoseCommand(), a.agentCommand(), a.debugConfigCommand(), a.demoCommand(), a.versionCommand())
+	root.AddCommand(a.sessionCommands()...)
+	root.AddCommand(a.lsCommand(), a.explainCommand(), a.verifyCommand(), a.configCommand(), a.doctorCommand(), a.rbacCommand(), a.diagnoseCommand(), a.agentCommand(), a.debugConfigCommand(), a.versionCommand())
 	return root
 }
 

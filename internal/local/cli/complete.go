@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +14,6 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/local/kube"
-	"github.com/mirrord-go/mirrord/internal/local/roster"
 )
 
 const (
@@ -89,20 +87,6 @@ func (a *app) namespaceNames(ctx context.Context, settings map[string]config.Set
 		defer cluster.Close()
 		return cluster.Namespaces(ctx)
 	})
-}
-
-// sessionIDs completes with the sessions that run and are not named yet.
-func sessionIDs(_ *cobra.Command, named []string, _ string) ([]string, cobra.ShellCompDirective) {
-	ids := slices.DeleteFunc(roster.IDs(sessionDirs()), func(id string) bool { return slices.Contains(named, id) })
-	return ids, cobra.ShellCompDirectiveNoFileComp
-}
-
-// oneSessionID is sessionIDs where one is wanted.
-func oneSessionID(c *cobra.Command, named []string, begun string) ([]string, cobra.ShellCompDirective) {
-	if len(named) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	return sessionIDs(c, named, begun)
 }
 
 func (a *app) contextNames(_ context.Context, settings map[string]config.Setting) []string {

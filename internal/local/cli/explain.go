@@ -14,8 +14,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/explain"
 	"github.com/mirrord-go/mirrord/internal/local/kube"
 	"github.com/mirrord-go/mirrord/internal/local/monitor"
-	"github.com/mirrord-go/mirrord/internal/local/process"
-	"github.com/mirrord-go/mirrord/internal/local/session"
+	"github.com/mirrord-go/mirrord/internal/local/places"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
@@ -52,7 +51,7 @@ and where that rule is written. It starts nothing.`,
 			}),
 		a.explainer("env NAME...", "Where the value of a variable comes from", "  mirrord explain env DATABASE_URL NODE_OPTIONS",
 			func(_ context.Context, cfg config.Config, names []string) (all []explain.Answer, err error) {
-				e, err := session.Env(cfg.EnvRules())
+				e, err := cfg.Variables(os.ReadFile)
 				for _, name := range names {
 					if err == nil {
 						all = append(all, explain.Env(e, name))
@@ -144,7 +143,7 @@ func (a *app) paths(ctx context.Context, cfg config.Config, paths, command []str
 	if err != nil {
 		return nil, err
 	}
-	at := session.Places(command, os.Environ(), dir)
+	at := places.Of(command, os.Environ(), dir)
 	t, err := a.target(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -154,7 +153,7 @@ func (a *app) paths(ctx context.Context, cfg config.Config, paths, command []str
 	if err != nil {
 		return nil, err
 	}
-	m := explain.Machine{Served: session.Served(cfg.FilesRules()), Plan: session.Plan(f), Lstat: func(p string) (fs.FileMode, bool) {
+	m := explain.Machine{Served: places.Served(cfg.FilesRules()), Plan: places.Plan(f), Lstat: func(p string) (fs.FileMode, bool) {
 		fi, err := os.Lstat(p)
 		if err != nil {
 			return 0, false
@@ -178,7 +177,7 @@ func (a *app) target(ctx context.Context, cfg config.Config) (*kube.Target, erro
 		if err != nil {
 			return nil, err
 		}
-		mounts, err := process.Mounts(pid)
+		mounts, err := processMounts(pid)
 		return &kube.Target{Volumes: mounts}, err
 	}
 	if cfg.Targetless() {

@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/config"
@@ -18,7 +17,6 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/attach"
 	"github.com/mirrord-go/mirrord/internal/local/image"
 	"github.com/mirrord-go/mirrord/internal/local/kube"
-	"github.com/mirrord-go/mirrord/internal/local/process"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
@@ -26,9 +24,7 @@ import (
 // reach picks the way to an agent that the target asks for.
 func reach(version string, cfg config.Config) attach.Reach {
 	if pid, ok := cfg.Process(); ok {
-		return func(ctx context.Context, r attach.Request) (attach.Agent, error) {
-			return startProcessAgent(ctx, pid, r)
-		}
+		return reachProcess(pid)
 	}
 	return func(ctx context.Context, r attach.Request) (attach.Agent, error) {
 		return startClusterAgent(ctx, version, cfg, r)
@@ -240,23 +236,6 @@ func features(cfg config.Config) []kube.Feature {
 	return all
 }
 
-// processAgent is an agent beside a process of this machine.
-type processAgent struct{ *process.Agent }
-
-// Image implements attach.Agent: there is none.
-func (a processAgent) Image() string { return "" }
-
-// Probes are those of nobody: no node asks a process of this machine.
-func (a processAgent) Probes() map[uint16][]string { return nil }
-
-// Follow implements attach.Agent: a process that has ended has no successor.
-func (a processAgent) Follow(context.Context, bool, attach.Request) (attach.Agent, error) {
-	return nil, attach.ErrNotReplaced
-}
-
-// Gone implements attach.Agent: the socket that the agent inherited is closed.
-func (a processAgent) Gone(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
-
 // processID reads what follows process/.
 func processID(text string) (int, error) {
 	pid, err := strconv.Atoi(text)
@@ -264,20 +243,4 @@ func processID(text string) (int, error) {
 		return 0, failure.Usage("target-malformed", fmt.Sprintf("process/%s is no target", text), "name a process id: mirrord exec -t process/4711 COMMAND", "%q is not a process id", text)
 	}
 	return pid, nil
-}
-
-func startProcessAgent(ctx context.Context, text string, r attach.Request) (attach.Agent, error) {
-	pid, err := processID(text)
-	if err != nil {
-		return nil, err
-	}
-	program, err := image.Agent()
-	if err != nil {
-		return nil, err
-	}
-	a, err := process.Start(ctx, pid, process.Spec{Agent: program, PublicKey: r.PublicKey, SessionID: r.Session, Arguments: r.Arguments}, steps(r))
-	if err != nil {
-		return nil, err
-	}
-	return processAgent{a}, nil
 }

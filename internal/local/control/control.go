@@ -174,21 +174,6 @@ const (
 	flushTime = 2 * time.Second
 )
 
-// Pair makes the two ends: ours, and a descriptor to give to another process.
-func Pair() (*Conn, *os.File, error) {
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("make a socket pair: %w", err)
-	}
-	theirs := os.NewFile(uintptr(fds[1]), "control")
-	ours, err := Open(os.NewFile(uintptr(fds[0]), "control"))
-	if err != nil {
-		theirs.Close()
-		return nil, nil, err
-	}
-	return ours, theirs, nil
-}
-
 // Open makes an end of a descriptor, which it takes over.
 func Open(f *os.File) (*Conn, error) {
 	defer f.Close()

@@ -16,13 +16,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Hidden stands where something was taken out.
@@ -152,28 +149,4 @@ func (b *Bundle) Write(w io.Writer, dir string, at time.Time) error {
 		return fmt.Errorf("pack: %w", err)
 	}
 	return nil
-}
-
-// Machine describes this machine: kernel, architecture, distribution.
-func Machine() map[string]string {
-	m := map[string]string{}
-	var u unix.Utsname
-	if unix.Uname(&u) == nil {
-		m["kernel"] = unix.ByteSliceToString(u.Release[:])
-		m["build"] = unix.ByteSliceToString(u.Version[:])
-		m["machine"] = unix.ByteSliceToString(u.Machine[:])
-	}
-	for _, file := range []string{"/etc/os-release", "/usr/lib/os-release"} { // os-release(5)
-		b, err := os.ReadFile(file)
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(b)) {
-			if v, ok := strings.CutPrefix(line, "PRETTY_NAME="); ok {
-				m["distribution"] = strings.Trim(strings.TrimSpace(v), `"'`)
-			}
-		}
-		break
-	}
-	return m
 }

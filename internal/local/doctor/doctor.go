@@ -17,7 +17,6 @@ import (
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/host"
 	"github.com/mirrord-go/mirrord/internal/local/kube"
-	"github.com/mirrord-go/mirrord/internal/local/sandbox"
 )
 
 // State is what came out of a check.
@@ -66,7 +65,7 @@ type Options struct {
 // error says that ctx has ended.
 func Run(ctx context.Context, o Options) (ok bool, err error) {
 	d := &doctor{o: o, ok: true}
-	d.machine(ctx, host.Look(), sandbox.Probe)
+	d.here(ctx)
 	if ctx.Err() == nil && !o.Local {
 		d.cluster(ctx)
 	}

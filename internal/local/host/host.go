@@ -15,8 +15,6 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 )
@@ -143,6 +141,9 @@ func (f Facts) cure(h *handoff.Error, e *failure.Error) Cure {
 // than of opening the device.
 func MountOf(device string) string { return device + " (mount)" }
 
+// capSetFCap is the number of CAP_SETFCAP (capabilities(7)).
+const capSetFCap = 31
+
 // namespaces says which setting forbids them, as far as that can be seen.
 func (f Facts) namespaces(h *handoff.Error, e *failure.Error) Cure {
 	switch {
@@ -162,7 +163,7 @@ func (f Facts) namespaces(h *handoff.Error, e *failure.Error) Cure {
 		return c
 	}
 	switch {
-	case h.Step == handoff.StepMap && f.UID == 0 && f.CapBound&(1<<unix.CAP_SETFCAP) == 0:
+	case h.Step == handoff.StepMap && f.UID == 0 && f.CapBound&(1<<capSetFCap) == 0:
 		e.Why += " (root may map itself with CAP_SETFCAP only, user_namespaces(7))"
 		return Cure{Run: []string{"--cap-add=SETFCAP"}}
 	case f.restricted():

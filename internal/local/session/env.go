@@ -6,12 +6,11 @@ import (
 	"os"
 
 	"github.com/mirrord-go/mirrord/internal/protocol"
-	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
 // environment is what the command gets: the caller's and the target's.
 func (s *supervisor) environment(ctx context.Context) ([]string, error) {
-	env, err := Env(s.cfg.EnvRules())
+	env, err := s.cfg.Variables(os.ReadFile)
 	if err != nil {
 		return nil, err
 	}
@@ -20,21 +19,6 @@ func (s *supervisor) environment(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	return env.Merge(s.start.Env, remote), nil
-}
-
-// Env makes the rules of variables, with the file that o names.
-func Env(o rules.EnvOptions) (rules.Env, error) {
-	var file []string
-	if o.File != "" {
-		text, err := os.ReadFile(o.File)
-		if err == nil {
-			file, err = rules.ParseEnvFile(o.File, text)
-		}
-		if err != nil { // it has changed since the configuration was read
-			return rules.Env{}, fmt.Errorf("read the file of variables: %w", err)
-		}
-	}
-	return rules.NewEnv(o, file)
 }
 
 // variables asks for the target's environment.

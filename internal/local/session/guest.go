@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path"
 	"sync"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/local/kin"
+	"github.com/mirrord-go/mirrord/internal/local/places"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 	"github.com/mirrord-go/mirrord/internal/rules"
@@ -73,7 +75,7 @@ func (g *guest) join(ctx context.Context, b *built, sock *os.File) (*sandbox.Com
 		sock.Close()
 		return nil, f
 	}
-	env, err := Env(s.cfg.EnvRules())
+	env, err := s.cfg.Variables(os.ReadFile)
 	if err != nil {
 		sock.Close()
 		return nil, err
@@ -154,16 +156,16 @@ func (k *keeper) elsewhere(start *control.Start) *failure.Error {
 		d := k.files.Decide(p, rules.Read)
 		return d, d.Where == rules.Local && d.Path == p || p == "/" // which shows both sides to everybody
 	}
-	for _, p := range []string{under(start.Dir, "/"), real(start.Dir)} {
+	for _, p := range []string{path.Join("/", start.Dir), places.Real(start.Dir)} {
 		if d, ok := here(p); !ok {
 			return refuse("the working directory", p, d)
 		}
 	}
-	program := lookup(start.Argv[0], variable(start.Env, "PATH"), start.Dir)
-	if program == "" || !isFile(program) {
+	program := places.Find(start.Argv[0], places.Variable(start.Env, "PATH"), start.Dir)
+	if fi, err := os.Stat(program); err != nil || !fi.Mode().IsRegular() {
 		return nil // the target's may be meant; if it has none either, that is said
 	}
-	if d, ok := here(real(program)); !ok {
+	if d, ok := here(places.Real(program)); !ok {
 		return refuse("the program", program, d)
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/local/outgoing"
+	"github.com/mirrord-go/mirrord/internal/local/places"
 	"github.com/mirrord-go/mirrord/internal/local/roster"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
 	"github.com/mirrord-go/mirrord/internal/rules"
@@ -56,7 +57,7 @@ func (s *supervisor) newKeeper(note event.Sink) *keeper {
 	if s.cfg.Agent.TTL != nil {
 		ttl = time.Duration(*s.cfg.Agent.TTL) * time.Second
 	}
-	return &keeper{s: s, note: note, dirs: roster.Dirs(func(name string) string { return variable(s.start.Env, name) }, roster.Kept), ttl: ttl, over: make(chan struct{}), guests: map[*guest]bool{}}
+	return &keeper{s: s, note: note, dirs: roster.Dirs(func(name string) string { return places.Variable(s.start.Env, name) }, roster.Kept), ttl: ttl, over: make(chan struct{}), guests: map[*guest]bool{}}
 }
 
 // run serves the session until it ends.

@@ -14,6 +14,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/attach"
 	"github.com/mirrord-go/mirrord/internal/local/control"
+	"github.com/mirrord-go/mirrord/internal/local/places"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
@@ -119,7 +120,7 @@ func TestElsewhere(t *testing.T) {
 	}
 	var err error
 	remote := []rules.Pattern{{Text: "^" + other, Origin: "test"}, {Text: "^" + bin, Origin: "test"}}
-	if k.files, err = rules.NewFiles(rules.FilesOptions{ReadOnly: remote}, Places(nil, []string{"PATH=/usr/bin:/bin"}, started)); err != nil {
+	if k.files, err = rules.NewFiles(rules.FilesOptions{ReadOnly: remote}, places.Of(nil, []string{"PATH=/usr/bin:/bin"}, started)); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ dir, program, what string }{

@@ -7,13 +7,14 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/local/look"
+	"github.com/mirrord-go/mirrord/internal/local/places"
 	"github.com/mirrord-go/mirrord/internal/local/roster"
 )
 
 // show lets this user's other programs see what goes on, until done. id is that
 // of a session that is kept; empty: a new one.
 func (s *supervisor) show(ctx context.Context, b *built, id string) (done func()) {
-	dirs := roster.Dirs(func(name string) string { return variable(s.start.Env, name) }, roster.Running)
+	dirs := roster.Dirs(func(name string) string { return places.Variable(s.start.Env, name) }, roster.Running)
 	status := func(id string) *control.Status { return s.alone(b, id) }
 	if s.kept != nil {
 		status = func(string) *control.Status { return s.kept.status(b) }

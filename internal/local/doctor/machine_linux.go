@@ -12,6 +12,9 @@ import (
 // prober finds out what a sandbox may do here: sandbox.Probe.
 type prober func(context.Context) ([]sandbox.Ability, error)
 
+// here checks this machine.
+func (d *doctor) here(ctx context.Context) { d.machine(ctx, host.Look(), sandbox.Probe) }
+
 // machine checks what the sandbox needs.
 func (d *doctor) machine(ctx context.Context, f host.Facts, probe prober) {
 	d.area = Machine

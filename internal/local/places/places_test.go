@@ -1,4 +1,4 @@
-package session
+package places
 
 import (
 	"os"
@@ -37,7 +37,7 @@ func TestPlaces(t *testing.T) {
 	if err := os.Symlink(at("home"), at("link")); err != nil {
 		t.Fatal(err)
 	}
-	places := Places(
+	places := Of(
 		[]string{"python", at("scripts/main.py"), at("data/file.txt"), "--flag"},
 		[]string{"HOME=" + at("link"), "PATH=" + at("venv/bin") + ":" + at("tools/bin") + "::/:/usr/bin", "JAVA_HOME=" + at("jdk"), "PYTHONPATH=" + at("src"), "TMPDIR=", "VIRTUAL_ENV=relative"},
 		at("repo/service"))
@@ -76,13 +76,13 @@ func TestPlaces(t *testing.T) {
 // A script outside of all places brings the code beside it, a file of data
 // does not.
 func TestCodeOfTheCommandLine(t *testing.T) {
-	r := Places([]string{"/no/such/python", "/srv/tool/main.py"}, nil, "/")
+	r := Of([]string{"/no/such/python", "/srv/tool/main.py"}, nil, "/")
 	if len(r.Code) != 0 {
 		t.Errorf("a script that is not here has code: %q", r.Code)
 	}
 	// The system's own script is there on every machine with Python's library.
 	root := lay(t, "main.py")
-	r = Places([]string{"python3", filepath.Join(root, "main.py"), filepath.Join(root, "data.txt")}, nil, "/")
+	r = Of([]string{"python3", filepath.Join(root, "main.py"), filepath.Join(root, "data.txt")}, nil, "/")
 	if !slices.Equal(r.Code, []string{root}) {
 		t.Errorf("code is %q, want %q", r.Code, root)
 	}

@@ -164,3 +164,17 @@ func changedSettings(c *cobra.Command) (names []string) {
 	slices.Sort(names)
 	return names
 }
+
+// sessionIDs completes with the sessions that run and are not named yet.
+func sessionIDs(_ *cobra.Command, named []string, _ string) ([]string, cobra.ShellCompDirective) {
+	ids := slices.DeleteFunc(roster.IDs(sessionDirs()), func(id string) bool { return slices.Contains(named, id) })
+	return ids, cobra.ShellCompDirectiveNoFileComp
+}
+
+// oneSessionID is sessionIDs where one is wanted.
+func oneSessionID(c *cobra.Command, named []string, begun string) ([]string, cobra.ShellCompDirective) {
+	if len(named) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return sessionIDs(c, named, begun)
+}
