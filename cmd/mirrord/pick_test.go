@@ -23,9 +23,9 @@ func TestPick(t *testing.T) {
 		t.Fatal(err)
 	}
 	env := []string{"KUBECONFIG=" + kubeconfig, "NO_COLOR=1"}
-	pick := func() *view { return onTerminal(t, home, env, 12, 100, "exec", "-t", "pick", "--", "true") }
+	pick := func(args ...string) *view { return onTerminal(t, home, env, 12, 100, args...) }
 
-	v := pick()
+	v := pick("exec", "-t", "pick", "--", "true")
 	v.shows("Which target, of namespace shop?", true)
 	v.shows("31 of 31; type to narrow", true)
 	v.shows("* deployment/web", true)
@@ -34,15 +34,49 @@ func TestPick(t *testing.T) {
 	v.types("\x1b[B\x1b[B\x1b[B")
 	v.shows("* pod/web-0003", true)
 	v.types("\r")
-	_ = v.cmd.Wait() // this API server knows how to list only
+	_ = v.wait() // this API server knows how to list only
 	if all := v.all(); !strings.Contains(all, leaveScreen) || !strings.Contains(after(all, leaveScreen), "web-0003") {
 		t.Errorf("what was chosen is not the target: %q", after(all, leaveScreen))
 	}
 
-	v = pick()
+	// So do the commands that look at a session's target, or that write down what
+	// one needs.
+	for _, c := range []struct {
+		args []string
+		says string // of what was chosen
+	}{
+		{[]string{"rbac", "-t", "pick"}, "resources: [deployments]"},
+		{[]string{"doctor", "-t", "pick"}, "deployment/web"},
+		{[]string{"explain", "path", "/data/x", "-t", "pick"}, "deployment/web"},
+		{[]string{"explain", "request", "GET /", "-t", "pick"}, "deployment/web"},
+		{[]string{"diagnose", "-t", "pick", "-o", filepath.Join(home, "a.tar.gz")}, "doctor.json"},
+	} {
+		v := pick(c.args...)
+		v.shows("* deployment/web", true)
+		v.types("\r")
+		_ = v.wait()
+		if all := v.all(); !strings.Contains(after(all, leaveScreen), c.says) {
+			t.Errorf("%s: what was chosen is not the target: %q", strings.Join(c.args, " "), after(all, leaveScreen))
+		}
+		v = pick(c.args...)
+		v.shows("* deployment/web", true)
+		v.types("\x1b")
+		_ = v.wait()
+		if code := v.cmd.ProcessState.ExitCode(); code != 130 && c.args[0] != "diagnose" || !strings.Contains(v.all(), "no target was chosen") {
+			t.Errorf("%s, cancelled: exit code %d, %q", strings.Join(c.args, " "), code, after(v.all(), leaveScreen))
+		}
+	}
+	// What does not depend on the target does not ask.
+	c := mirrordCommand(home, "explain", "env", "COLOR", "-t", "pick")
+	c.Env = append(c.Env, env...)
+	if out, err := c.CombinedOutput(); err != nil || !strings.Contains(string(out), "variable COLOR: ") {
+		t.Errorf("explain env: %v, %s", err, out)
+	}
+
+	v = pick("exec", "-t", "pick", "--", "true")
 	v.shows("* deployment/web", true)
 	v.types("\x1b")
-	_ = v.cmd.Wait()
+	_ = v.wait()
 	if code := v.cmd.ProcessState.ExitCode(); code != 130 || !strings.Contains(v.all(), "no target was chosen") {
 		t.Errorf("cancelled: exit code %d, %q", code, after(v.all(), leaveScreen))
 	}

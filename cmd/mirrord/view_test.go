@@ -23,6 +23,7 @@ type view struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	master *os.File
+	read   chan struct{} // closed when all was read that was written
 
 	mu     sync.Mutex
 	screen []byte // all that was written
@@ -42,7 +43,7 @@ func onTerminal(t *testing.T, home string, env []string, rows, columns uint16, a
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := &view{t: t, master: os.NewFile(uintptr(fd), "/dev/ptmx"), more: make(chan struct{}, 1)}
+	v := &view{t: t, master: os.NewFile(uintptr(fd), "/dev/ptmx"), read: make(chan struct{}), more: make(chan struct{}, 1)}
 	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
 	if err == nil {
 		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
@@ -65,9 +66,8 @@ func onTerminal(t *testing.T, home string, env []string, rows, columns uint16, a
 	if err := v.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(v.read)
 		buf := make([]byte, 4096)
 		for {
 			n, err := v.master.Read(buf)
@@ -86,7 +86,7 @@ func onTerminal(t *testing.T, home string, env []string, rows, columns uint16, a
 			}
 		}
 	}()
-	t.Cleanup(func() { _ = v.cmd.Process.Kill(); v.master.Close(); <-done })
+	t.Cleanup(func() { _ = v.cmd.Process.Kill(); v.master.Close(); <-v.read })
 	return v
 }
 
@@ -129,6 +129,18 @@ func (v *view) types(keys string) {
 	if _, err := io.WriteString(v.master, keys); err != nil {
 		v.t.Fatal(err)
 	}
+}
+
+// wait waits for its end, and for the last of what it has written.
+func (v *view) wait() error {
+	v.t.Helper()
+	err := v.cmd.Wait()
+	select {
+	case <-v.read:
+	case <-time.After(20 * time.Second):
+		v.t.Error("somebody has the terminal open still")
+	}
+	return err
 }
 
 // all is what the terminal has got.
@@ -192,7 +204,7 @@ func TestLiveView(t *testing.T) {
 	}
 	v.shows("…", true) // lines are cut now
 	v.types("q")
-	if err := v.cmd.Wait(); err != nil {
+	if err := v.wait(); err != nil {
 		t.Errorf("q: %v", err)
 	}
 	all := v.all()
@@ -215,7 +227,7 @@ func TestLiveViewPlain(t *testing.T) {
 	v := openView(t, home, []string{"NO_COLOR=1"}, 20, 120)
 	v.shows("no session is running yet", true)
 	v.types("\x03")
-	if err := v.cmd.Wait(); err != nil {
+	if err := v.wait(); err != nil {
 		t.Errorf("Ctrl-C: %v", err)
 	}
 	if m := regexp.MustCompile(`\x1b\[[0-9;]*m`).FindString(v.all()); m != "" {

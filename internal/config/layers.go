@@ -50,6 +50,15 @@ const (
 	detectPort = "MIRRORD_DETECT_DEBUGGER_PORT"
 )
 
+// needlessVars are variables of mirrord that mean nothing here, and why.
+var needlessVars = map[string]string{
+	"MIRRORD_LOG":             "-v shows details",
+	"MIRRORD_LAYER_LOG_PATH":  "nothing is injected into programs",
+	"MIRRORD_LAYER_FILE":      "nothing is injected into programs",
+	"MIRRORD_DONT_LOAD":       "nothing is injected into programs",
+	"MIRRORD_RESOLVED_CONFIG": "a configuration is always made from its sources",
+}
+
 // overlay lays the variables over what the file says.
 func (d *decoder) overlay(s settings) {
 	for i := range keyTable {

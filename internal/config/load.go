@@ -80,7 +80,7 @@ func load(s Sources) (*builder, error) {
 		return nil, failure.Usage("steal-without-target", "steal needs a target", "name one: mirrord exec -t pod/NAME --steal COMMAND",
 			"without a target there is no traffic that could be taken; it is asked for by %s", d.values[mode].at(d.values[mode].node))
 	}
-	b.notes.ignored(d.values)
+	b.notes.ignored(d.values, set.env)
 	return b, nil
 }
 

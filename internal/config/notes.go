@@ -16,8 +16,8 @@ func (n *notes) warn(format string, args ...any) {
 	n.events = append(n.events, event.Event{Level: event.Warning, Code: "config", Text: fmt.Sprintf(format, args...)})
 }
 
-// ignored makes one note of each kind of keys that do nothing.
-func (n *notes) ignored(values map[string]value) {
+// ignored makes one note of each kind of keys and variables that do nothing.
+func (n *notes) ignored(values map[string]value, env map[string]string) {
 	var operator, later []string
 	needless := map[string][]string{} // by reason
 	for _, name := range slices.Sorted(maps.Keys(values)) {
@@ -36,6 +36,11 @@ func (n *notes) ignored(values map[string]value) {
 			later = append(later, shown)
 		case Needless:
 			needless[v.key.About] = append(needless[v.key.About], shown)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(needlessVars)) {
+		if env[name] != "" {
+			needless[needlessVars[name]] = append(needless[needlessVars[name]], name)
 		}
 	}
 	if len(later) > 0 {

@@ -94,7 +94,7 @@ const layers = `
 	# Houses for tests.
 	NONE < test/bench/load, test/bench/measure;
 	testcluster, test/bench/measure < test/bench;
-	NONE < house, leak, testnet, testcluster, test/packages, test/summary, test/e2e/programs/chaos, test/e2e/programs/crowd, test/e2e/programs/debugged, test/e2e/programs/goserver, test/e2e/programs/lasting, test/e2e/programs/network, test/e2e/programs/posix, test/e2e/programs/probe;
+	NONE < house, leak, testnet, testcluster, testdocs, test/packages, test/summary, test/e2e/programs/chaos, test/e2e/programs/crowd, test/e2e/programs/debugged, test/e2e/programs/goserver, test/e2e/programs/lasting, test/e2e/programs/network, test/e2e/programs/posix, test/e2e/programs/probe;
 `
 
 // never lists edges that stay forbidden even where a floor would allow them,

@@ -87,6 +87,9 @@ func (a *app) run(args []string) int {
 	if !errors.As(err, &f) && a.ran {
 		f = failure.From(err)
 	}
+	if f == nil && !a.ran {
+		f = notHere(args)
+	}
 	if f == nil {
 		help := root.CommandPath()
 		if c, _, err := root.Find(args); err == nil {

@@ -30,7 +30,7 @@ const (
 func (a *app) completions(root *cobra.Command) {
 	for _, c := range root.Commands() {
 		a.completions(c)
-		for flag, values := range map[string]func(context.Context, map[string]config.Setting) []string{
+		for flag, values := range map[string]func(context.Context, config.Config) []string{
 			"target": a.targetNames, "target-namespace": a.namespaceNames, "namespace": a.namespaceNames, "context": a.contextNames,
 		} {
 			f := c.Flags().Lookup(flag)
@@ -47,9 +47,11 @@ func (a *app) completions(root *cobra.Command) {
 				ctx, cancel := context.WithTimeout(ctx, completionTime)
 				defer cancel()
 				var fitting []string
-				for _, name := range values(ctx, v.settings) {
-					if strings.HasPrefix(name, begun) {
-						fitting = append(fitting, name)
+				if cfg, err := a.completed(v.settings); err == nil {
+					for _, name := range values(ctx, cfg) {
+						if strings.HasPrefix(name, begun) {
+							fitting = append(fitting, name)
+						}
 					}
 				}
 				return fitting, cobra.ShellCompDirectiveNoFileComp
@@ -58,9 +60,9 @@ func (a *app) completions(root *cobra.Command) {
 	}
 }
 
-func (a *app) targetNames(ctx context.Context, settings map[string]config.Setting) []string {
-	return a.remembered("targets", settings, func() []string {
-		found, _, err := a.inventory(ctx, settings, nil, false)
+func (a *app) targetNames(ctx context.Context, cfg config.Config) []string {
+	return remembered("targets", cfg, func() []string {
+		found, _, err := a.inventory(ctx, cfg, nil, false)
 		if err != nil {
 			return nil
 		}
@@ -74,12 +76,8 @@ func (a *app) targetNames(ctx context.Context, settings map[string]config.Settin
 	})
 }
 
-func (a *app) namespaceNames(ctx context.Context, settings map[string]config.Setting) []string {
-	return a.remembered("namespaces", settings, func() []string {
-		cfg, err := a.completed(settings)
-		if err != nil {
-			return nil
-		}
+func (a *app) namespaceNames(ctx context.Context, cfg config.Config) []string {
+	return remembered("namespaces", cfg, func() []string {
 		cluster, err := a.cluster(cfg)
 		if err != nil {
 			return nil
@@ -89,16 +87,13 @@ func (a *app) namespaceNames(ctx context.Context, settings map[string]config.Set
 	})
 }
 
-func (a *app) contextNames(_ context.Context, settings map[string]config.Setting) []string {
-	cfg, err := a.completed(settings)
-	if err != nil {
-		return nil
-	}
+func (a *app) contextNames(_ context.Context, cfg config.Config) []string {
 	names, _ := kube.Contexts(kube.Options{Kubeconfig: cfg.Kubeconfig})
 	return names
 }
 
-// completed is the configuration of a command line that is still being written.
+// completed is the configuration of a command line that is still being written,
+// or that needs no target.
 func (a *app) completed(settings map[string]config.Setting) (config.Config, error) {
 	sources, err := a.sources(settings)
 	if err != nil {
@@ -111,13 +106,11 @@ func (a *app) completed(settings map[string]config.Setting) (config.Config, erro
 
 // remembered gives what ask says, or what it said last for the same cluster and
 // namespace: for a short while, and where it has no answer now (nil).
-func (a *app) remembered(what string, settings map[string]config.Setting, ask func() []string) []string {
+func remembered(what string, cfg config.Config, ask func() []string) []string {
 	file := ""
-	if cfg, err := a.completed(settings); err == nil {
-		if dir, err := os.UserCacheDir(); err == nil {
-			of, _ := json.Marshal([]string{what, cfg.Kubeconfig, os.Getenv("KUBECONFIG"), cfg.Context, cfg.Namespace})
-			file = filepath.Join(dir, "mirrord", "completion", fmt.Sprintf("%x", sha256.Sum256(of)))
-		}
+	if dir, err := os.UserCacheDir(); err == nil {
+		of, _ := json.Marshal([]string{what, cfg.Kubeconfig, os.Getenv("KUBECONFIG"), cfg.Context, cfg.Namespace})
+		file = filepath.Join(dir, "mirrord", "completion", fmt.Sprintf("%x", sha256.Sum256(of)))
 	}
 	var old []string
 	if text, err := os.ReadFile(file); err == nil && json.Unmarshal(text, &old) == nil {

@@ -104,6 +104,10 @@ func (a *app) gather(ctx context.Context, settings map[string]config.Setting) (*
 		b.Hide(secrets...)
 		b.AddJSON("config.json", "the configuration that holds, and what is said about it", map[string]any{"config": redacted, "notes": notes})
 	}
+	if err := a.chooseTarget(ctx, &cfg); err != nil {
+		b.Leave("the target", failure.From(err).Error())
+		cfg.Target = ""
+	}
 	options, err := clusterOptions(a.version, cfg)
 	image := options.Image
 	if err != nil {

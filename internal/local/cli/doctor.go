@@ -84,6 +84,9 @@ func (a *app) doctor(ctx context.Context, settings map[string]config.Setting, as
 	if err != nil {
 		return false, err
 	}
+	if err := a.chooseTarget(ctx, &cfg); err != nil {
+		return false, err
+	}
 	options, err := clusterOptions(a.version, cfg)
 	if err != nil {
 		return false, err

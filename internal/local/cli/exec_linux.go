@@ -115,7 +115,10 @@ func (a *app) frontOptions(f *execFlags, journals bool) (o front.Options, done f
 	if err != nil {
 		return o, nil, err
 	}
-	if err := a.chooseTarget(&cfg); err != nil {
+	ctx, stop := interruptible()
+	err = a.chooseTarget(ctx, &cfg)
+	stop() // signals are the front's from here
+	if err != nil {
 		return o, nil, err
 	}
 	m := a.monitor(f.quiet, f.verbose)

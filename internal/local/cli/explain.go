@@ -66,34 +66,30 @@ and where that rule is written. It starts nothing.`,
 
 // explainer makes one command of explain.
 func (a *app) explainer(use, short, example string, ask func(context.Context, config.Config, []string) ([]explain.Answer, error)) *cobra.Command {
-	var settings map[string]config.Setting
-	var asJSON bool
-	var output string
-	c := &cobra.Command{Use: use, Short: short, Example: example, Args: cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if output != "" && output != "json" {
-				return failure.Usage("explain-malformed", fmt.Sprintf("%q is no form of output", output), "mirrord explain path /etc/hosts -o json", "-o takes json")
-			}
-			ctx, stop := interruptible()
-			defer stop()
-			sources, err := a.sources(settings)
-			if err != nil {
-				return err
-			}
-			cfg, _, err := config.Load(sources)
-			if err != nil {
-				return err
-			}
-			answers, err := ask(ctx, cfg, args)
-			if err != nil {
-				return err
-			}
-			return printAnswers(answers, asJSON || output == "json")
-		},
+	c := &cobra.Command{Use: use, Short: short, Example: example, Args: cobra.MinimumNArgs(1)}
+	settings := sessionFlags(c.Flags(), "header") // that of a request
+	wanted := jsonWanted(c)
+	c.RunE = func(_ *cobra.Command, args []string) error {
+		asJSON, err := wanted()
+		if err != nil {
+			return err
+		}
+		ctx, stop := interruptible()
+		defer stop()
+		sources, err := a.sources(settings)
+		if err != nil {
+			return err
+		}
+		cfg, _, err := config.Load(sources)
+		if err != nil {
+			return err
+		}
+		answers, err := ask(ctx, cfg, args)
+		if err != nil {
+			return err
+		}
+		return printAnswers(answers, asJSON)
 	}
-	settings = sessionFlags(c.Flags(), "header") // that of a request
-	c.Flags().BoolVar(&asJSON, "json", false, "print a list of JSON objects")
-	c.Flags().StringVarP(&output, "output", "o", "", "json: the same as --json")
 	return c
 }
 
@@ -172,6 +168,9 @@ func (a *app) paths(ctx context.Context, cfg config.Config, paths, command []str
 // target asks the cluster about the target, and this machine about one that is
 // here. Of no target there is nothing to know.
 func (a *app) target(ctx context.Context, cfg config.Config) (*kube.Target, error) {
+	if err := a.chooseTarget(ctx, &cfg); err != nil {
+		return nil, err
+	}
 	if text, here := cfg.Process(); here {
 		pid, err := processID(text)
 		if err != nil {

@@ -59,7 +59,11 @@ ready pod are left out.`,
 			}
 			ctx, stop := interruptible()
 			defer stop()
-			found, notes, err := a.inventory(ctx, settings, kinds, output == "json" || output == "yaml")
+			cfg, err := a.completed(settings)
+			if err != nil {
+				return err
+			}
+			found, notes, err := a.inventory(ctx, cfg, kinds, output == "json" || output == "yaml")
 			if err != nil {
 				return err
 			}
@@ -82,18 +86,8 @@ ready pod are left out.`,
 	return c
 }
 
-// inventory asks the cluster that the settings mean; with namespaces also which
-// there are.
-func (a *app) inventory(ctx context.Context, settings map[string]config.Setting, kinds []string, namespaces bool) (inventory, []string, error) {
-	sources, err := a.sources(settings)
-	if err != nil {
-		return inventory{}, nil, err
-	}
-	sources.TargetLater = true
-	cfg, _, err := config.Load(sources)
-	if err != nil {
-		return inventory{}, nil, err
-	}
+// inventory asks the cluster that cfg means; with namespaces also which there are.
+func (a *app) inventory(ctx context.Context, cfg config.Config, kinds []string, namespaces bool) (inventory, []string, error) {
 	cluster, err := a.cluster(cfg)
 	if err != nil {
 		return inventory{}, nil, err

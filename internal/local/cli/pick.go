@@ -18,23 +18,21 @@ import (
 const pickTarget = "pick"
 
 // chooseTarget asks for the target where cfg wants that.
-func (a *app) chooseTarget(cfg *config.Config) error {
+func (a *app) chooseTarget(ctx context.Context, cfg *config.Config) error {
 	if cfg.Target != pickTarget {
 		return nil
 	}
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
-		return failure.Wrap(err, "pick-no-terminal", "the target is to be chosen, but there is no terminal to ask on", "name it: mirrord exec -t deployment/NAME COMMAND; mirrord ls lists what there is")
+		return failure.Wrap(err, "pick-no-terminal", "the target is to be chosen, but there is no terminal to ask on", "name it: -t deployment/NAME; mirrord ls lists what there is")
 	}
 	defer tty.Close()
-	ctx, stop := interruptible()
-	defer stop()
 	items, where, err := a.targetItems(ctx, *cfg)
 	if err != nil {
 		return err
 	}
 	if len(items) == 0 {
-		return &failure.Error{Code: "pick-nothing", What: "there is nothing to choose from: " + where + " has nothing with a ready pod", Do: "choose another namespace: mirrord exec -n NAMESPACE ...; mirrord ls --all lists what is not ready"}
+		return &failure.Error{Code: "pick-nothing", What: "there is nothing to choose from: " + where + " has nothing with a ready pod", Do: "choose another namespace: -n NAMESPACE; mirrord ls --all lists what is not ready"}
 	}
 	list := pick.New("Which target, of "+where+"?", items)
 	chosen, err := ask(tty, list)
@@ -42,7 +40,7 @@ func (a *app) chooseTarget(cfg *config.Config) error {
 		return err
 	}
 	if !chosen {
-		return &failure.Error{Code: "pick-cancelled", What: "no target was chosen", Why: "the choice was cancelled", Do: "run it again, or name one: mirrord exec -t deployment/NAME COMMAND", Exit: exitInterrupted}
+		return &failure.Error{Code: "pick-cancelled", What: "no target was chosen", Why: "the choice was cancelled", Do: "run it again, or name one: -t deployment/NAME", Exit: exitInterrupted}
 	}
 	cfg.Target, _ = list.Selected()
 	return nil

@@ -25,7 +25,7 @@ func (a *app) rbacCommand() *cobra.Command {
 		Short: "Print the role that a session needs in the cluster",
 		Long: `rbac prints the smallest role with which the session of these flags and this
 configuration can run, and a binding for whoever is named; two of each where the agent
-has a namespace of its own. It asks the cluster nothing.
+has a namespace of its own. It asks the cluster nothing, but for what -t pick shows.
 
 A comment stands above each rule that a session can do without, and says what it lacks
 then.`,
@@ -61,6 +61,11 @@ func (a *app) rbac(f rbacFlags) (string, error) {
 	}
 	cfg, _, err := a.configuration(f.settings, os.Environ(), dir)
 	if err != nil {
+		return "", err
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	if err := a.chooseTarget(ctx, &cfg); err != nil {
 		return "", err
 	}
 	if _, local := cfg.Process(); local {

@@ -135,8 +135,9 @@ func (a *app) sessionShow() *cobra.Command {
 func (a *app) sessionStop() *cobra.Command {
 	var all bool
 	c := &cobra.Command{
-		Use:   "stop ID... | --all",
-		Short: "End sessions, and what runs in them",
+		Use:     "stop ID... | --all",
+		Aliases: []string{"delete", "kill"}, // as mirrord calls it
+		Short:   "End sessions, and what runs in them",
 		Long: `stop ends sessions: what runs in them is asked to end (SIGTERM, after two seconds
 SIGKILL), the target gets its ports back, the agent is removed. It returns when all of
 that is done.`,
