@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime"
@@ -34,6 +35,9 @@ type app struct {
 	version string
 	code    int  // of the command that ran, for Main
 	ran     bool // the command line was understood
+
+	progress *os.File          // where events go as lines of JSON; nil: to stderr
+	passed   map[string][]byte // what was read from descriptors that are not the command's
 }
 
 // Main runs a command line, which begins with the program's name, and returns
@@ -46,7 +50,7 @@ func Main(version string, args []string) int {
 	case demo.Name:
 		demo.Main()
 	}
-	return (&app{version: version}).run(args[1:])
+	return (&app{version: version, progress: passedProgress()}).run(args[1:])
 }
 
 func (a *app) root() *cobra.Command {
@@ -66,7 +70,7 @@ here nor in the cluster.`,
 		Version:          a.version,
 	}
 	root.SetVersionTemplate("mirrord {{.Version}}\n")
-	root.AddCommand(a.execCommand(), a.statusCommand(), a.sessionCommand(), a.lsCommand(), a.explainCommand(), a.verifyCommand(), a.configCommand(), a.doctorCommand(), a.rbacCommand(), a.diagnoseCommand(), a.agentCommand(), a.debugConfigCommand(), a.demoCommand(), a.versionCommand())
+	root.AddCommand(a.execCommand(), a.upCommand(), a.statusCommand(), a.sessionCommand(), a.lsCommand(), a.explainCommand(), a.verifyCommand(), a.configCommand(), a.doctorCommand(), a.rbacCommand(), a.diagnoseCommand(), a.agentCommand(), a.debugConfigCommand(), a.demoCommand(), a.versionCommand())
 	return root
 }
 
@@ -126,6 +130,14 @@ var progressModes = []string{"", "std", "standard", "plain", "dumb", "simple", "
 
 // monitor shows events on stderr in the way that the environment asks for.
 func (a *app) monitor(quiet, details bool) *monitor.Monitor {
+	return a.monitorOn(os.Stderr, quiet, details)
+}
+
+// monitorOn is monitor for what ends on stderr.
+func (a *app) monitorOn(out io.Writer, quiet, details bool) *monitor.Monitor {
+	if a.progress != nil {
+		return monitor.New(a.progress, monitor.JSON, true)
+	}
 	mode := monitor.Plain
 	switch progress := os.Getenv("MIRRORD_PROGRESS_MODE"); {
 	case quiet || progress == "off":
@@ -136,7 +148,7 @@ func (a *app) monitor(quiet, details bool) *monitor.Monitor {
 	case os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(os.Stderr.Fd())):
 		mode = monitor.Colour
 	}
-	return monitor.New(os.Stderr, mode, details)
+	return monitor.New(out, mode, details)
 }
 
 // interruptible gives a context that ends with the signals that end programs.
