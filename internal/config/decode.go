@@ -69,6 +69,8 @@ func (d *decoder) unknown(section string, e document.Entry) {
 	names := slices.Sorted(slices.Values(d.children[section]))
 	if instead := removed[full]; instead != "" {
 		text = instead
+	} else if full == "services" {
+		text += "; this is a file of services: mirrord up -f " + d.file.name
 	} else if outer, inner, dotted := strings.Cut(e.Key, "."); dotted && slices.Contains(names, outer) {
 		text += fmt.Sprintf("; write it inside: {%q: {%q: …}}", outer, inner)
 	} else if near := nearest(e.Key, d.children[section]); near != "" {

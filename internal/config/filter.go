@@ -10,9 +10,11 @@ import (
 
 const filterKey = incomingKey + "http_filter."
 
-// filterKeys are the keys of one condition each, and what it is called where
-// several are combined.
-var filterKeys = []struct{ key, condition string }{
+// conditionKey is a key of the filter that holds a condition, and what that is
+// called where several are combined.
+type conditionKey struct{ key, condition string }
+
+var filterKeys = []conditionKey{
 	{"header_filter", "header"}, {"path_filter", "path"}, {"method_filter", "method"}, {"host_filter", "host"},
 	{"all_of", "all_of"}, {"any_of", "any_of"}, {"not", "not"},
 }

@@ -65,13 +65,9 @@ func load(s Sources) (*builder, error) {
 		}
 		d.section("", root)
 	}
-	d.overlay(set)
-	if err := b.build(); err != nil {
+	if err := b.resolve(set); err != nil {
 		return nil, err
 	}
-	ports := d.debuggerPorts(set)
-	b.cfg.Incoming.DebuggerPorts, b.cfg.Outgoing.DebuggerPorts = ports, ports
-	b.cfg.Debuggers = d.debuggers(set)
 	if err := d.failure(); err != nil {
 		return nil, err
 	}
@@ -82,6 +78,18 @@ func load(s Sources) (*builder, error) {
 	}
 	b.notes.ignored(d.values, set.env)
 	return b, nil
+}
+
+// resolve lays variables and flags over what the file says and makes the Config.
+func (b *builder) resolve(set settings) error {
+	b.overlay(set)
+	if err := b.build(); err != nil {
+		return err
+	}
+	ports := b.debuggerPorts(set)
+	b.cfg.Incoming.DebuggerPorts, b.cfg.Outgoing.DebuggerPorts = ports, ports
+	b.cfg.Debuggers = b.decoder.debuggers(set)
+	return nil
 }
 
 // file is a configuration file.

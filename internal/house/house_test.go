@@ -85,6 +85,8 @@ const layers = `
 	NONE < local/diagnose;
 	local/activity, local/control, local/monitor < local/status; # text of sessions
 	local/monitor < local/pick < local/cli; # a choice on a terminal
+	NONE < local/interleave < local/cli; # the output of several programs
+	failure < local/group < local/cli; # programs that begin and end together
 	local/status, local/session, local/front, local/roster, local/learn, local/monitor, local/image, local/doctor, local/explain, local/journal, local/diagnose, REACH < local/cli;
 	local/cli, local/sandbox/boot < cmd/mirrord;
 	local/cli < packaging/papers; # what lies beside the program in a package
@@ -301,7 +303,7 @@ var oneRoom = map[string][]string{
 	"github.com/pelletier/":                  {"config/document"},
 	"github.com/joho/":                       {"rules"},
 	"github.com/dlclark/":                    {"rules/expression"},
-	"os/exec": {"local/sandbox", "local/front", "local/process", "local/demo", "local/image", "local/doctor", "leak", "testnet", "testcluster",
+	"os/exec": {"local/sandbox", "local/front", "local/group", "local/process", "local/demo", "local/image", "local/doctor", "leak", "testnet", "testcluster",
 		"test/summary", "test/bench", "test/bench/load"},
 }
 

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime"
@@ -33,6 +34,9 @@ type app struct {
 	version string
 	code    int  // of the command that ran, for Main
 	ran     bool // the command line was understood
+
+	progress *os.File          // where events go as lines of JSON; nil: to stderr
+	passed   map[string][]byte // what was read from descriptors that are not the command's
 }
 
 // Main runs a command line, which begins with the program's name, and returns
@@ -41,7 +45,7 @@ func Main(version string, args []string) int {
 	if playRole(version, args[0]) {
 		return 0
 	}
-	return (&app{version: version}).run(args[1:])
+	return (&app{version: version, progress: passedProgress()}).run(args[1:])
 }
 
 func (a *app) root() *cobra.Command {
@@ -125,6 +129,14 @@ var progressModes = []string{"", "std", "standard", "plain", "dumb", "simple", "
 
 // monitor shows events on stderr in the way that the environment asks for.
 func (a *app) monitor(quiet, details bool) *monitor.Monitor {
+	return a.monitorOn(os.Stderr, quiet, details)
+}
+
+// monitorOn is monitor for what ends on stderr.
+func (a *app) monitorOn(out io.Writer, quiet, details bool) *monitor.Monitor {
+	if a.progress != nil {
+		return monitor.New(a.progress, monitor.JSON, true)
+	}
 	mode := monitor.Plain
 	switch progress := os.Getenv("MIRRORD_PROGRESS_MODE"); {
 	case quiet || progress == "off":
@@ -135,7 +147,7 @@ func (a *app) monitor(quiet, details bool) *monitor.Monitor {
 	case os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(os.Stderr.Fd())):
 		mode = monitor.Colour
 	}
-	return monitor.New(os.Stderr, mode, details)
+	return monitor.New(out, mode, details)
 }
 
 // interruptible gives a context that ends with the signals that end programs.

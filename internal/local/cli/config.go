@@ -109,19 +109,26 @@ func printShown(shown []config.Shown, all bool) error {
 }
 
 func (a *app) configSchema() *cobra.Command {
-	return &cobra.Command{
+	var up bool
+	c := &cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON schema of configurations, for editors",
 		Long: `schema prints a description of all keys in the words of JSON Schema. Editors complete
 and check by it: VS Code and IntelliJ where the file begins with
   {"$schema": "./schema.json", …}
 and for YAML with a first line  # yaml-language-server: $schema=./schema.json`,
-		Example: "  mirrord config schema > .mirrord/schema.json",
+		Example: "  mirrord config schema > .mirrord/schema.json\n  mirrord config schema --up > .mirrord/up.json",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return monitor.WriteJSON(os.Stdout, config.Schema(), "  ")
+			schema := config.Schema()
+			if up {
+				schema = config.ServicesSchema()
+			}
+			return monitor.WriteJSON(os.Stdout, schema, "  ")
 		},
 	}
+	c.Flags().BoolVar(&up, "up", false, "of files for mirrord up")
+	return c
 }
 
 // verdict is what verify-config says in JSON.

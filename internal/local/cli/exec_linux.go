@@ -26,6 +26,7 @@ type execFlags struct {
 	quiet, verbose bool
 	learn          string // a file, or learnHere; empty: nothing is learned
 	session        string // the id of one that is kept, to join; empty: a new one
+	whole          bool   // what the command leaves in the background ends with it
 }
 
 // learnHere is the value of --learn without one: the report is shown and not
@@ -77,6 +78,7 @@ Without a target the command gets the cluster's network and names only.`,
 	})
 	fl.StringVar(&f.learn, "learn", "", "show at the end which files were remote, missing, slow or refused, and what would change it; --learn=FILE writes it as JSON too")
 	fl.Lookup("learn").NoOptDefVal = learnHere
+	fl.BoolVar(&f.whole, "end-all", false, "when the command ends, end what it has left in the background, too")
 	f.loudness(fl)
 	return c
 }
@@ -97,7 +99,7 @@ func (a *app) exec(f *execFlags, argv []string) (int, error) {
 		done(err)
 		return 0, err
 	}
-	o.Argv, o.Learn = argv, f.learn != ""
+	o.Argv, o.Learn, o.Whole = argv, f.learn != "", f.whole
 	code, err := front.Run(o)
 	done(err)
 	return code, err

@@ -18,6 +18,7 @@ import (
 func (a *app) sessionCommands() (all []*cobra.Command) {
 	for _, c := range []cobra.Command{
 		{Use: "exec [flags] [--] COMMAND [ARGS...]", Short: "Run a command in the context of a pod"},
+		{Use: "up [SERVICE...]", Short: "Run several services, each in the context of its target"},
 		{Use: "status [ID]", Short: "Show running sessions, and what goes on in them"},
 		{Use: "session", Aliases: []string{"sessions"}, Short: "Keep a session for several commands"},
 		{Use: "demo", Short: "Show a whole session against a small pod made on this machine"},
@@ -49,3 +50,8 @@ func reachProcess(string) attach.Reach {
 }
 
 func processMounts(int) ([]string, error) { return nil, host.Elsewhere(runtime.GOOS, os.Args[1:]...) }
+
+// passedProgress and read are for Linux: here no program passes descriptors.
+func passedProgress() *os.File { return nil }
+
+func (a *app) read(name string) ([]byte, error) { return os.ReadFile(name) }

@@ -22,7 +22,7 @@ func (a *app) configuration(flags map[string]config.Setting, env []string, dir s
 func (a *app) sourcesOf(flags map[string]config.Setting, env []string, dir string) config.Sources {
 	return config.Sources{
 		Flags: flags, Environ: env, Dir: dir,
-		Read:         os.ReadFile,
+		Read:         a.read,
 		Stdin:        sync.OnceValues(func() ([]byte, error) { return io.ReadAll(os.Stdin) }),
 		RandomKey:    randomKey,
 		DefaultImage: func() (string, error) { return image.Reference(a.version) },

@@ -62,6 +62,8 @@ type Start struct {
 	// written to as well, absolute, empty for nowhere.
 	Learn     bool   `json:"learn,omitempty"`
 	LearnFile string `json:"learn_file,omitempty"`
+	// Whole: what the command leaves in the background ends with it.
+	Whole bool `json:"whole,omitempty"`
 }
 
 // Exited is how the command ended: its code in the manner of a shell.

@@ -77,6 +77,8 @@ type Options struct {
 	Learn     bool
 	LearnFile string
 	Learned   func(json.RawMessage)
+	// Whole ends what the command leaves in the background with it.
+	Whole bool
 	// CleanUp removes what the supervisor owned in the cluster, as it described
 	// it.
 	CleanUp func(ctx context.Context, owned json.RawMessage) error
@@ -212,7 +214,7 @@ func (f *front) startSupervisor(initSocket *os.File) error {
 	f.supervisor, f.control = process, ours
 	return ours.Send(control.Message{Start: &control.Start{
 		Argv: f.o.Argv, Env: f.o.Env, Dir: f.o.Dir, Front: os.Getpid(), UID: os.Getuid(), GID: os.Getgid(), Options: f.o.Config,
-		Learn: f.o.Learn, LearnFile: f.o.LearnFile}})
+		Learn: f.o.Learn, LearnFile: f.o.LearnFile, Whole: f.o.Whole}})
 }
 
 func (f *front) listen() {

@@ -64,6 +64,10 @@ func unknownKind(err error) bool {
 	return apierrors.IsNotFound(err) && strings.Contains(message(err), "could not find the requested resource")
 }
 
+// Named gives the targets, as -t takes them, that have a name, of whatever kind; workloads come
+// first. What cannot be read is not there.
+func (c *Cluster) Named(ctx context.Context, name string) []string { return c.named(ctx, name) }
+
 // named lists the targets of any kind that have the name, in the order of
 // kinds. What cannot be read is not there.
 func (c *Cluster) named(ctx context.Context, name string) (targets []string) {

@@ -232,7 +232,7 @@ func (s *supervisor) endure(ctx context.Context, b *built, over <-chan struct{})
 				s.letGo()
 				continue
 			}
-			s.release(b)
+			s.release(ctx, b)
 		case <-over:
 			return nil
 		case err := <-kept:
@@ -277,20 +277,25 @@ func (s *supervisor) last(ctx context.Context, b *built) {
 	for s.front != nil && !errors.Is(context.Cause(ctx), errFrontGone) {
 		select { // the front reports the end of its child a moment later
 		case <-s.front:
-			s.release(b)
+			s.release(ctx, b)
 			return
 		case <-told: // to end, by somebody else
 			told = nil
 		case <-timer.C: // it is stopped; what it must know waits for it
-			s.release(b)
+			s.release(ctx, b)
 			return
 		}
 	}
 }
 
 // release says what goes on without the front and lets it go: at once, or when
-// all is done, in a moment.
-func (s *supervisor) release(b *built) {
+// all is done, in a moment. Where nothing may go on it ends what is left.
+func (s *supervisor) release(ctx context.Context, b *built) {
+	if s.start.Whole && !within(settleTime, b.box.Done()) {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+		defer cancel()
+		b.box.End(end)
+	}
 	if within(settleTime, b.box.Done()) {
 		s.learn.tell(false)
 		s.summarize() // and Run lets it go
