@@ -116,18 +116,23 @@ func (c *Conn) setWindow(s *Stream, window int) bool {
 	return true
 }
 
-// grow doubles s's window if half of it was consumed in less than two round
+// grow makes s's window larger if half of it was consumed in less than two round
 // trips: then the window is what limits the stream (go-yamux and QUIC
-// implementations use the same rule). mu is held.
+// implementations use the same rule, and double it). Each step takes a round
+// trip, of which a distant path has few in a transfer of some seconds: so it is
+// four times as large, where memory is plentiful. mu is held.
 func (c *Conn) grow(s *Stream, now time.Duration) {
 	if now-c.pingAt > pingEvery && !c.pingDue {
 		c.pingDue = true
 		c.work.Signal()
 	}
 	if trip := c.trip(); trip > 0 && now-s.grownAt < 2*trip && s.window < maxWindow {
-		window := min(2*s.window, maxWindow)
-		if cost(window)-cost(s.window) <= c.memory.Windows.Free()/4 {
-			c.setWindow(s, window)
+		for _, times := range [...]int{4, 2} {
+			window := min(times*s.window, maxWindow)
+			if cost(window)-cost(s.window) <= c.memory.Windows.Free()/4 {
+				c.setWindow(s, window)
+				break
+			}
 		}
 	}
 	s.grownAt = now

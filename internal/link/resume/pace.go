@@ -11,9 +11,13 @@ import "time"
 const (
 	// minFlight is allowed on any path: two TLS records; 26 ms at 10 Mbit/s.
 	minFlight = 32 << 10
-	// firstFlight is allowed while nothing is known of the path, about what
+	// firstFlight is allowed while little is known of the path, about what
 	// TCP itself would send within its first few round trips.
 	firstFlight = 128 << 10
+	// startGain is how many times the path is allowed until a queue shows that it
+	// has been full. A measure is of what was sent in the round trip before, so
+	// this is twice as much in each, as when TCP and BBR start.
+	startGain = 4
 	// slack is how long scheduling and delayed acknowledgements may hold the
 	// two ends up without the path running dry.
 	slack = 5 * time.Millisecond
@@ -51,6 +55,8 @@ type pace struct {
 	acked   uint64 // then
 	limited bool   // limit kept bytes back meanwhile
 
+	full bool // the path has been
+
 	probing bool          // little is sent until a pong came
 	probeAt time.Duration // since when
 	pinged  time.Duration // when its PING was due; 0: not yet
@@ -66,16 +72,16 @@ func (p *pace) bandwidth() float64 {
 
 // limit is how many bytes may be in flight.
 func (p *pace) limit() int {
-	rate := p.bandwidth()
+	// Twice the path, so that the estimate can grow: half of it is flying,
+	// half is what the next acknowledgements release.
+	least, gain := minFlight, time.Duration(2)
 	switch {
 	case p.probing:
 		return minFlight
-	case rate == 0 || p.rtt == 0:
-		return firstFlight
+	case !p.full:
+		least, gain = firstFlight, startGain
 	}
-	// Twice the path, so that the estimate can grow: half of it is flying,
-	// half is what the next acknowledgements release.
-	return bound(rate*(2*p.rtt+slack).Seconds(), minFlight, maxRing)
+	return bound(p.bandwidth()*(gain*p.rtt+slack).Seconds(), least, maxRing)
 }
 
 // quantum is how many bytes are sent at once: about slack's worth.
@@ -114,6 +120,7 @@ func (p *pace) ack(o uint64, now time.Duration) {
 	p.marked = false
 	took := now - p.markAt
 	p.trip(took, now)
+	p.full = p.full || took > 2*p.rtt+slack // it has a queue
 	// A sender with little to say measures itself, not the path.
 	if r := float64(o-p.acked) / took.Seconds(); (p.limited && !p.probing) || r > p.bandwidth() {
 		p.rate[p.i%rates] = r

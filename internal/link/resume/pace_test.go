@@ -83,3 +83,30 @@ func TestPace(t *testing.T) {
 		}
 	}
 }
+
+// TestStart: a path of which nothing is known is used within a few round trips,
+// and its queue is not filled for that.
+func TestStart(t *testing.T) {
+	for _, path := range []path{
+		{rate: 1.25e6, rtt: 20 * time.Millisecond},
+		{rate: 1.25e6, rtt: 100 * time.Millisecond},
+		{rate: 25e6, rtt: 2 * time.Millisecond},
+		{rate: 25e6, rtt: 20 * time.Millisecond},
+		{rate: 25e6, rtt: 40 * time.Millisecond},
+		{rate: 25e6, rtt: 100 * time.Millisecond},
+		{rate: 125e6, rtt: 20 * time.Millisecond},
+	} {
+		p := &path
+		p.now = time.Second // 0 is no time
+		const all = 2 * time.Second
+		lost := all - time.Duration(float64(p.run(all))/p.rate*1e9)
+		most := time.Duration(firstFlight/p.rate*1e9) + 3*p.rtt + 2*slack
+		t.Logf("%.1f MB/s, %v: %v lost, queue up to %v", p.rate/1e6, p.rtt, lost.Round(time.Millisecond), p.worst)
+		if lost > 5*p.rtt+slack {
+			t.Errorf("%.1f MB/s, %v: %v lost, want at most five round trips", p.rate/1e6, p.rtt, lost)
+		}
+		if p.worst > most {
+			t.Errorf("%.1f MB/s, %v: queue up to %v, want %v", p.rate/1e6, p.rtt, p.worst, most)
+		}
+	}
+}
