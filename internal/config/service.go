@@ -14,7 +14,6 @@ var serviceKeys = []string{"target", "env", "default_mode", "http_filter", "igno
 // commonKeys are those of common, and the keys of a session that they are.
 var commonKeys = map[string]string{"accept_invalid_certificates": "accept_invalid_certificates", "operator": "operator", "telemetry": "telemetry", "context": "kube_context"}
 
-
 // reading is one service while it is read.
 type reading struct {
 	u   *services
