@@ -87,7 +87,7 @@ package: build ## .deb, .rpm, .tar.gz for amd64 and arm64, in dist/ (VERSION=1.2
 	packaging/build $(VERSION)
 
 vm-test: build ## in whole machines of other distributions (VM=path/to/vm, see test/vm/README.md)
-	VM='$(VM)' test/vm/run $(IMAGES)
+	VM='$(VM)' test/vm/run $(MACHINES)
 
 lint: ## formatting, vet, go.mod
 	@test -z "$$(gofmt -l cmd internal test | tee /dev/stderr)" || { echo "lint: gofmt -w these files"; exit 1; }
