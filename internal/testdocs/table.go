@@ -36,6 +36,8 @@ var table = []Row{
 	{Text: "mirrord exec psql postgresql://dbmaster:5432/mydb", By: InCluster},
 	{Text: "mirrord exec -t deployment/shop -- env", By: InCluster, Says: "(?m)^COLOUR=blue$"},
 	{Text: "mirrord exec -t deployment/shop -- bash", By: InCluster},
+	{Text: "mirrord exec -t deployment/shop -- getent hosts dbmaster", By: InCluster, Says: `(?m)^[0-9a-f.:]+ +dbmaster\.`},
+	{Text: "mirrord exec -t deployment/shop -- cat /etc/app/config.yaml", By: InCluster, Says: "(?m)^colour: blue$"},
 	{Text: "bin/mirrord exec -t deployment/shop -- bash", By: InCluster},
 	{Text: "mirrord exec -t deployment/shop -- python main.py", By: InCluster, Until: mirrored},
 	{Text: "mirrord exec -t deployment/shop --steal -- python main.py", By: InCluster, Until: stolen},
