@@ -74,7 +74,11 @@ func TestDocuments(t *testing.T) {
 	for _, r := range testdocs.Of(testdocs.Here) {
 		t.Run(r.Text, func(t *testing.T) {
 			dir := documentsDir(t, r, sealed.TLS)
-			out, code := runDocumented(t, dir, here.Replace(r.Text), r.Until)
+			text := here.Replace(r.Text)
+			if r.Before != "" {
+				text = r.Before + " && " + text
+			}
+			out, code := runDocumented(t, dir, text, r.Until)
 			if r.Until == "" && code != r.Code {
 				t.Errorf("exit code %d, want %d", code, r.Code)
 			}
