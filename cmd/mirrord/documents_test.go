@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"syscall"
@@ -72,18 +74,42 @@ func TestDocuments(t *testing.T) {
 	for _, r := range testdocs.Of(testdocs.Here) {
 		t.Run(r.Text, func(t *testing.T) {
 			dir := documentsDir(t, r, sealed.TLS)
-			out, code := runDocumented(t, dir, here.Replace(r.Text), r.Until)
+			text := here.Replace(r.Text)
+			if r.Before != "" {
+				text = r.Before + " && " + text
+			}
+			out, code := runDocumented(t, dir, text, r.Until)
 			if r.Until == "" && code != r.Code {
 				t.Errorf("exit code %d, want %d", code, r.Code)
 			}
 			if says := here.Replace(r.Says); says != "" && !regexp.MustCompile(says).MatchString(out) {
 				t.Errorf("it does not say %q", says)
 			}
+			if strings.Contains(r.Text, "debug-config") {
+				page, err := os.ReadFile(filepath.Join(root, "docs/debuggers.md"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, after, _ := strings.Cut(string(page), "// after\n")
+				if got, want := firstObject(t, out), firstObject(t, after); !reflect.DeepEqual(got, want) {
+					t.Errorf("it makes %v, and the page shows %v", got, want)
+				}
+			}
 			if t.Failed() {
 				t.Log(out)
 			}
 		})
 	}
+}
+
+// firstObject reads the first JSON object of a text.
+func firstObject(t *testing.T, text string) (object map[string]any) {
+	t.Helper()
+	_, text, _ = strings.Cut(text, "{")
+	if err := json.NewDecoder(strings.NewReader("{" + text)).Decode(&object); err != nil {
+		t.Error(err)
+	}
+	return object
 }
 
 // documentsDir is a directory in which a command line of the documents finds

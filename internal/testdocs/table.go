@@ -36,6 +36,8 @@ var table = []Row{
 	{Text: "mirrord exec psql postgresql://dbmaster:5432/mydb", By: InCluster},
 	{Text: "mirrord exec -t deployment/shop -- env", By: InCluster, Says: "(?m)^COLOUR=blue$"},
 	{Text: "mirrord exec -t deployment/shop -- bash", By: InCluster},
+	{Text: "mirrord exec -t deployment/shop -- getent hosts dbmaster", By: InCluster, Says: `(?m)^[0-9a-f.:]+ +dbmaster\.`},
+	{Text: "mirrord exec -t deployment/shop -- cat /etc/app/config.yaml", By: InCluster, Says: "(?m)^colour: blue$"},
 	{Text: "bin/mirrord exec -t deployment/shop -- bash", By: InCluster},
 	{Text: "mirrord exec -t deployment/shop -- python main.py", By: InCluster, Until: mirrored},
 	{Text: "mirrord exec -t deployment/shop --steal -- python main.py", By: InCluster, Until: stolen},
@@ -79,6 +81,10 @@ var table = []Row{
 	{Text: "mirrord status", By: InCluster},
 	{Text: "mirrord status --watch k3vq7a --filter request", By: InCluster, Until: "GET /api/cart"},
 
+	{Text: "mirrord up init", By: Script, Note: "up.txt"},
+	{Text: "mirrord up --dry-run", By: Here, Before: "mirrord up init", Says: "shop"},
+	{Text: "mirrord up", By: InCluster, Before: "rm -f mirrord-up.yaml; mirrord up init", Until: "port 8080: ", Other: "a file with two services"},
+
 	// Debuggers.
 	{Text: "mirrord exec -t pod/shop-7d4b9 -- node --inspect-brk app.js", By: InCluster, Until: "port 9229 is local only"},
 	{Text: "mirrord exec -t pod/shop-7d4b9 -- python -m debugpy --listen 5678 --wait-for-client app.py", By: InCluster, Until: "port 5678 is local only"},
@@ -108,6 +114,21 @@ var table = []Row{
 	{Text: "mirrord rbac -t pod/shop-7d4b9 -n staging -e --serviceaccount ci:runner", By: Here, Says: "pods/ephemeralcontainers"},
 	{Text: "mirrord rbac -n staging -o json", By: Here, Says: `"kind": "Role"`},
 	{Text: "kubectl label namespace NAMESPACE pod-security.kubernetes.io/enforce=privileged", By: InCluster, Says: "labeled"},
+
+	// Other machines.
+	{Text: "brew install lima", By: Nobody, Note: "needs macOS"},
+	{Text: "limactl start --mount-writable", By: Nobody, Note: "needs macOS"},
+	{Text: `lima sudo dpkg -i "$PWD/mirrord_1.2.3_arm64.deb"`, By: Nobody, Note: "needs macOS"},
+	{Text: "lima mirrord doctor", By: Nobody, Note: "needs macOS"},
+	{Text: `lima mirrord exec --kubeconfig "$HOME/.kube/config" -t deployment/shop -- python3 main.py`, By: Nobody, Note: "needs macOS"},
+	{Text: "wsl --install", By: Nobody, Note: "needs Windows"},
+	{Text: "wsl sudo dpkg -i mirrord_1.2.3_amd64.deb", By: Nobody, Note: "needs Windows"},
+	{Text: "wsl mirrord doctor", By: Nobody, Note: "needs Windows"},
+	{Text: "wsl mirrord exec --kubeconfig /mnt/c/Users/NAME/.kube/config -t deployment/shop -- python3 main.py", By: Nobody, Note: "needs Windows"},
+	{Text: `docker run -it --rm --device=/dev/net/tun --device=/dev/fuse --security-opt=seccomp=unconfined --security-opt=apparmor=unconfined -v "$HOME/.kube:/root/.kube:ro" -v "$PWD:/work" -w /work IMAGE mirrord exec -t deployment/shop -- python3 main.py`,
+		By: Nobody, Note: "needs a container engine, and an image of the user's"},
+	{Text: `docker run -it --rm --device=/dev/net/tun --device=/dev/fuse --security-opt=seccomp=unconfined --security-opt=apparmor=unconfined -v "$env:USERPROFILE/.kube:/root/.kube:ro" -v "${PWD}:/work" -w /work IMAGE mirrord exec -t deployment/shop -- python3 main.py`,
+		By: Nobody, Note: "needs Windows"},
 
 	// What changes this machine.
 	{Text: "sudo mirrord doctor --fix", By: Nobody, Note: "changes settings of the machine that the tests run on; the tests of internal/local/doctor mend one made for it"},

@@ -24,7 +24,7 @@ type Command struct {
 func (c Command) String() string { return fmt.Sprintf("%s:%d: %s", c.File, c.Line, c.Text) }
 
 // programs begin the command lines of blocks that do not say what they are.
-var programs = regexp.MustCompile(`^([A-Za-z_]+=(\$\(|[^ ]* )?)*(bin/)?(mirrord|make|sudo|su|docker|podman|nerdctl|kubectl|helm|curl|wget|psql|ssh|scp|git|go|node|npm|npx|python3?|pip3?|java|brew|apt|apt-get|dnf|cd|cat|echo|export|source|test|test/[a-z/]+|\./[a-z/-]+)( |$)`)
+var programs = regexp.MustCompile(`^([A-Za-z_]+=(\$\(|[^ ]* )?)*(bin/)?(mirrord|make|sudo|su|docker|podman|nerdctl|kubectl|helm|curl|wget|psql|ssh|scp|git|lima|limactl|wsl|go|node|npm|npx|python3?|pip3?|java|brew|apt|apt-get|dnf|cd|cat|echo|export|source|test|test/[a-z/]+|\./[a-z/-]+)( |$)`)
 
 // comment is what stands behind a command line.
 var comment = regexp.MustCompile(`\s+# .*$`)
@@ -164,11 +164,15 @@ type Row struct {
 	Note string
 	// Config is the .mirrord/mirrord.json beside which it is run.
 	Config string
+	// Before is a command line that is run there first.
+	Before string
 	// Until is what it prints when it has done what is shown: it is asked to end
 	// then. Empty: it ends by itself.
 	Until string
 	// Code is the exit code of what ends by itself.
 	Code int
+	// Other is why what is shown beneath it is not what it prints here.
+	Other string
 	// Says is an expression that what it prints must match.
 	Says string
 }

@@ -39,7 +39,7 @@ func TestDocuments(t *testing.T) {
 	rows := testdocs.Of(testdocs.InCluster)
 	// Who takes the traffic of a pod has it alone.
 	ofShop := func(r testdocs.Row) bool {
-		return strings.Contains(r.Text, "deployment/shop") || strings.Contains(r.Config, "deployment/shop") || strings.Contains(r.Text, "session") || strings.Contains(r.Text, "status")
+		return strings.Contains(r.Text, "deployment/shop") || strings.Contains(r.Config, "deployment/shop") || strings.Contains(r.Text, "session") || r.Text == "mirrord up" || strings.Contains(r.Text, "status")
 	}
 	for _, lane := range []struct {
 		name string
@@ -174,6 +174,11 @@ func (d *documents) try(t *testing.T, r testdocs.Row) {
 		session = d.runs(t)
 		text = strings.ReplaceAll(text, "k3vq7a", session)
 	}
+	if r.Before != "" {
+		if b := d.start(t, r.Before); b.wait() != 0 {
+			t.Fatalf("%s: %s", r.Before, b.stdout)
+		}
+	}
 	c := d.start(t, text)
 	if until != "" {
 		if strings.Contains(text, "--watch") {
@@ -192,7 +197,9 @@ func (d *documents) try(t *testing.T, r testdocs.Row) {
 	if m := regexp.MustCompile(`(?m)^id=(\w+)$`).FindStringSubmatch(out); m != nil {
 		session, d.vars = m[1], m[0]+"\n"
 	}
-	lookLike(t, shown, out, session)
+	if r.Other == "" {
+		lookLike(t, shown, out, session)
+	}
 }
 
 // lookLike checks that all lines that a document shows are in what was said, in

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
@@ -40,6 +41,10 @@ type listed struct {
 	Since     time.Time `json:"since"`
 }
 
+// lsTypes is the variable by which editors say which kinds they show: a JSON
+// list of them. Flags win.
+const lsTypes = "MIRRORD_LS_TARGET_TYPES"
+
 func (a *app) lsCommand() *cobra.Command {
 	var settings map[string]config.Setting
 	var kinds []string
@@ -59,6 +64,11 @@ ready pod are left out.`,
 			}
 			ctx, stop := interruptible()
 			defer stop()
+			if text := os.Getenv(lsTypes); text != "" && len(kinds) == 0 {
+				if err := json.Unmarshal([]byte(text), &kinds); err != nil {
+					return failure.Usage("usage", fmt.Sprintf("%s is no list of kinds", lsTypes), "mirrord ls --type deployment --type pod", "it is %s; %v", text, err)
+				}
+			}
 			cfg, err := a.completed(settings)
 			if err != nil {
 				return err

@@ -31,7 +31,9 @@ a session of exec ends: when the target or the way to it is lost for good.`,
   id=$(mirrord session start -t pod/shop-7d4b9) && mirrord exec --session $id -- npm test
   mirrord session stop --all`,
 	}
-	c.AddCommand(a.sessionStart(), a.sessionList(), a.sessionShow(), a.sessionStop())
+	list := a.sessionList()
+	c.Args, c.RunE = cobra.NoArgs, list.RunE // alone it lists, as mirrord's does
+	c.AddCommand(a.sessionStart(), list, a.sessionShow(), a.sessionStop())
 	return c
 }
 
