@@ -26,18 +26,22 @@ bin/mirrord-agent: $(SOURCES)
 	@test/setup build
 	@mkdir -p bin
 	@echo 'building the agent, then mirrord: about a minute the first time, after the downloads'
-	$(BUILD) -o $@ ./cmd/mirrord-agent
+	GOOS=linux $(BUILD) -o $@ ./cmd/mirrord-agent
 
 $(AGENT_BLOB): bin/mirrord-agent
 	@gzip -n -9 -c $< >$@.tmp && mv $@.tmp $@
 	@sha256sum $< | cut -c1-64 >$(AGENT_BLOB:.gz=.sha256)
 	@rm -f $(AGENT_BLOB:.gz=.*.gz)
 	@set -e; for arch in $(filter-out $(shell $(GO) env GOARCH),$(AGENT_ALSO)); do \
-		GOARCH=$$arch $(BUILD) -o bin/mirrord-agent-$$arch ./cmd/mirrord-agent; \
+		GOOS=linux GOARCH=$$arch $(BUILD) -o bin/mirrord-agent-$$arch ./cmd/mirrord-agent; \
 		gzip -n -9 -c bin/mirrord-agent-$$arch >$(AGENT_BLOB:.gz=).$$arch.gz; done
 
 bin/mirrord: $(SOURCES) $(AGENT_BLOB)
 	$(BUILD) -o $@ ./cmd/mirrord
+
+# For other systems, with the agent of Linux inside: make bin/darwin/mirrord GOARCH=arm64
+bin/linux/mirrord bin/darwin/mirrord bin/windows/mirrord.exe: $(SOURCES) $(AGENT_BLOB)
+	GOOS=$(notdir $(@D)) $(BUILD) -o $@ ./cmd/mirrord
 
 demo: build ## a first session, against a small pod made on this machine
 	@test/setup demo
@@ -83,7 +87,7 @@ bench: build ## figures against what one would use otherwise (ROWS=start,files/w
 fuzz: bin/mirrord ## every parser of outside bytes, for FUZZTIME=10s each
 	@test/fuzz
 
-package: build ## .deb, .rpm, .tar.gz for amd64 and arm64, in dist/ (VERSION=1.2.3)
+package: build ## .deb, .rpm, archives for Linux, macOS and Windows, in dist/ (VERSION=1.2.3)
 	packaging/build $(VERSION)
 
 vm-test: build ## in whole machines of other distributions (VM=path/to/vm, see test/vm/README.md)

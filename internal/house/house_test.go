@@ -90,6 +90,7 @@ const layers = `
 	local/status, local/session, local/front, local/roster, local/learn, local/monitor, local/image, local/doctor, local/explain, local/journal, local/diagnose, REACH < local/cli;
 	local/cli, local/sandbox/boot < cmd/mirrord;
 	local/cli < packaging/papers; # what lies beside the program in a package
+	NONE < packaging/zip;
 	link/resume, link/seal, AGENTMECH, AGENTFLOW < agent/server;
 	agent/server, agent/confine < cmd/mirrord-agent;
 
@@ -276,7 +277,7 @@ func TestPackageDocs(t *testing.T) {
 	for _, r := range rooms(t) {
 		n := r.Name
 		want := "Package " + path.Base(n) + " "
-		if strings.HasPrefix(n, "cmd/") || n == "test/summary" || n == "packaging/papers" || n == "test/bench" || n == "test/bench/load" || strings.HasPrefix(n, "test/e2e/programs/") {
+		if strings.HasPrefix(n, "cmd/") || n == "test/summary" || strings.HasPrefix(n, "packaging/") || n == "test/bench" || n == "test/bench/load" || strings.HasPrefix(n, "test/e2e/programs/") {
 			want = "Command " + path.Base(n) + " "
 		}
 		if len(r.Docs) != 1 {

@@ -3,10 +3,15 @@
 package packages
 
 import (
+	"archive/zip"
 	"bytes"
+	"compress/gzip"
 	"debug/buildinfo"
 	"debug/elf"
+	"debug/macho"
+	"debug/pe"
 	"encoding/json"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -25,12 +30,12 @@ const (
 	imageSize   = 15 << 20
 )
 
-// build makes the packages of a version, for this architecture, and gives their
-// directory.
-func build(t *testing.T, version string) string {
+// build makes the packages of a version for systems ("linux darwin"), on this
+// architecture, and gives their directory.
+func build(t *testing.T, version, systems string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "dist")
-	run(t, "../../packaging/build", "-o", dir, version, runtime.GOARCH)
+	run(t, "../../packaging/build", "-o", dir, "-s", systems, version, runtime.GOARCH)
 	return dir
 }
 
@@ -44,9 +49,10 @@ func run(t *testing.T, argv ...string) string {
 }
 
 func TestPackages(t *testing.T) {
-	before := build(t, "0.1.0")
-	again := build(t, "0.1.0")
-	after := build(t, "0.1.1")
+	const all = "linux darwin windows"
+	before := build(t, "0.1.0", all)
+	again := build(t, "0.1.0", all)
+	after := build(t, "0.1.1", "linux")
 	t.Run("the same sources give the same bytes", func(t *testing.T) {
 		run(t, "diff", "-r", before, again)
 	})
@@ -54,6 +60,8 @@ func TestPackages(t *testing.T) {
 		run(t, "sh", "-c", "cd '"+before+"' && sha256sum --quiet -c SHA256SUMS")
 	})
 	t.Run("archive", func(t *testing.T) { archive(t, before) })
+	t.Run("macOS", func(t *testing.T) { darwin(t, before) })
+	t.Run("Windows", func(t *testing.T) { windows(t, before) })
 	deb := filepath.Join(before, "mirrord_0.1.0_"+runtime.GOARCH+".deb")
 	t.Run("rpm and deb hold the same", func(t *testing.T) {
 		list := func(command string) []string {
@@ -78,11 +86,7 @@ func archive(t *testing.T, dist string) {
 	dir := t.TempDir()
 	run(t, "tar", "xzf", filepath.Join(dist, name+".tar.gz"), "-C", dir)
 	dir = filepath.Join(dir, name)
-	for _, f := range []string{"LICENSE", "README.md", "docs/quickstart.md", "man/mirrord-exec.1.gz", "completions/_mirrord", "apparmor", "mirrord.spdx.json"} {
-		if _, err := os.Stat(filepath.Join(dir, f)); err != nil {
-			t.Error(err)
-		}
-	}
+	hold(t, dir, []string{"LICENSE", "README.md", "docs/quickstart.md", "man/mirrord-exec.1.gz", "completions/_mirrord", "apparmor", "mirrord.spdx.json"}, nil)
 	program := filepath.Join(dir, "mirrord")
 	if got := run(t, program, "version"); !strings.HasPrefix(got, "mirrord 0.1.0 ") {
 		t.Errorf("version %q", got)
@@ -102,7 +106,13 @@ func archive(t *testing.T, dist string) {
 			t.Errorf("%s has more than %d bytes: %v %v", path, most, fi.Size(), err)
 		}
 	}
+	modules(t, dir, program)
+}
 
+// modules compares the list of modules in dir with what the program is made of,
+// and gives what the linker noted in it.
+func modules(t *testing.T, dir, program string) *buildinfo.BuildInfo {
+	t.Helper()
 	var listed struct {
 		SPDX     string `json:"spdxVersion"`
 		Packages []struct {
@@ -131,6 +141,109 @@ func archive(t *testing.T, dist string) {
 			t.Errorf("%s %s is not in the list of modules", m.Path, m.Version)
 		}
 	}
+	return info
+}
+
+// built checks what the linker noted in a program for another system, which
+// cannot be run here.
+func built(t *testing.T, dir, program, system string) {
+	t.Helper()
+	set := map[string]string{}
+	for _, s := range modules(t, dir, program).Settings {
+		set[s.Key] = s.Value
+	}
+	if set["GOOS"] != system || set["GOARCH"] != runtime.GOARCH || set["CGO_ENABLED"] != "0" {
+		t.Errorf("built for %s/%s, CGO_ENABLED=%s", set["GOOS"], set["GOARCH"], set["CGO_ENABLED"])
+	}
+	b, err := os.ReadFile(program)
+	if err != nil || len(b) > programSize {
+		t.Fatalf("%s: %v, %d bytes", program, err, len(b))
+	}
+	if !agentInside(b) {
+		t.Error("there is no agent for Linux in the program")
+	}
+}
+
+// agentInside looks in a program for one for Linux, packed by gzip -n -9.
+func agentInside(program []byte) bool {
+	for packed := []byte("\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03"); ; program = program[1:] {
+		at := bytes.Index(program, packed)
+		if at < 0 {
+			return false
+		}
+		program = program[at:]
+		z, err := gzip.NewReader(bytes.NewReader(program))
+		if err != nil {
+			continue
+		}
+		head := make([]byte, len(elf.ELFMAG))
+		if _, err := io.ReadFull(z, head); err == nil && string(head) == elf.ELFMAG {
+			return true
+		}
+	}
+}
+
+// hold checks that files are in dir, and others not.
+func hold(t *testing.T, dir string, files, not []string) {
+	t.Helper()
+	for _, f := range files {
+		if _, err := os.Stat(filepath.Join(dir, f)); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, f := range not {
+		if _, err := os.Stat(filepath.Join(dir, f)); err == nil {
+			t.Errorf("%s is of no use there", f)
+		}
+	}
+}
+
+// darwin looks into the archive for macOS.
+func darwin(t *testing.T, dist string) {
+	name := "mirrord-0.1.0-darwin-" + runtime.GOARCH
+	dir := t.TempDir()
+	run(t, "tar", "xzf", filepath.Join(dist, name+".tar.gz"), "-C", dir)
+	dir = filepath.Join(dir, name)
+	hold(t, dir, []string{"LICENSE", "README.md", "docs/hosts.md", "man/mirrord-ls.1.gz", "completions/_mirrord", "mirrord.spdx.json"}, []string{"apparmor"})
+	program := filepath.Join(dir, "mirrord")
+	f, err := macho.Open(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if f.Type != macho.TypeExec {
+		t.Errorf("the program is a %v", f.Type)
+	}
+	if fi, err := os.Stat(program); err != nil || fi.Mode()&0o111 != 0o111 {
+		t.Errorf("the program cannot be run by all: %v", err)
+	}
+	built(t, dir, program, "darwin")
+}
+
+// windows looks into the archive for Windows.
+func windows(t *testing.T, dist string) {
+	name := "mirrord-0.1.0-windows-" + runtime.GOARCH
+	dir := t.TempDir()
+	z, err := zip.OpenReader(filepath.Join(dist, name+".zip"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	if err := os.CopyFS(dir, z); err != nil {
+		t.Fatal(err)
+	}
+	dir = filepath.Join(dir, name)
+	hold(t, dir, []string{"LICENSE", "README.md", "docs/hosts.md", "completions/mirrord.ps1", "mirrord.spdx.json"}, []string{"apparmor", "man"})
+	program := filepath.Join(dir, "mirrord.exe")
+	f, err := pe.Open(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if f.Characteristics&pe.IMAGE_FILE_EXECUTABLE_IMAGE == 0 {
+		t.Errorf("the program is no executable: %#x", f.Characteristics)
+	}
+	built(t, dir, program, "windows")
 }
 
 // life installs, upgrades and removes in this machine's files under a layer that
