@@ -66,7 +66,7 @@ here nor in the cluster.`,
 		Version:          a.version,
 	}
 	root.SetVersionTemplate("mirrord {{.Version}}\n")
-	root.AddCommand(a.execCommand(), a.statusCommand(), a.sessionCommand(), a.lsCommand(), a.explainCommand(), a.verifyCommand(), a.configCommand(), a.doctorCommand(), a.rbacCommand(), a.diagnoseCommand(), a.agentCommand(), a.debugConfigCommand(), a.demoCommand(), a.versionCommand())
+	root.AddCommand(a.execCommand(), a.portForwardCommand(), a.statusCommand(), a.sessionCommand(), a.lsCommand(), a.explainCommand(), a.verifyCommand(), a.configCommand(), a.doctorCommand(), a.rbacCommand(), a.diagnoseCommand(), a.agentCommand(), a.debugConfigCommand(), a.demoCommand(), a.versionCommand())
 	return root
 }
 
