@@ -52,6 +52,8 @@ var table = []Row{
 	{Text: "mirrord exec --learn=report.json -t pod/shop-7d4b9 python main.py", By: InCluster, Until: mirrored, Says: "(?m)^mirrord: files: "},
 	{Text: "mirrord exec -t pod/dbmaster-0 -- psql -h /var/run/postgresql -U postgres", By: InCluster, Config: unixSockets},
 
+	{Text: "mirrord port-forward -t deployment/shop -L 8080:web:80 -L 0:db.data:5432", By: InCluster, Until: "db.data:5432"},
+
 	// Of what there is, and why.
 	{Text: "mirrord ls", By: InCluster, Says: `(?m)^deployment/shop +1/1 +8080 `},
 	{Text: "mirrord doctor", By: InCluster, Says: "✓ user namespaces"},
