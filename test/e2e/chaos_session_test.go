@@ -209,11 +209,8 @@ func (h *hunted) kin() map[int]string {
 // treeGone waits until nobody of the session's lives.
 func (h *hunted) treeGone() {
 	h.t.Helper()
-	for end := time.Now().Add(goneTime); len(h.kin()) > 0; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			h.t.Errorf("of the session's processes there are still: %v", h.kin())
-			return
-		}
+	if !comesTo(goneTime, func() bool { return len(h.kin()) == 0 }) {
+		h.t.Errorf("of the session's processes there are still: %v", h.kin())
 	}
 }
 
@@ -293,23 +290,39 @@ func leftThere(ctx context.Context, job string) (string, error) {
 	return strings.TrimSpace(out), err
 }
 
+// silence is how long a cluster may answer nobody.
+const silence = time.Minute
+
+// comesTo waits until done says so, for limit. A cluster that answers nobody then
+// has more time, and limit again when it answers: nothing can be removed there
+// before.
+func comesTo(limit time.Duration, done func() bool) bool {
+	end, last := time.Now().Add(limit), time.Now().Add(limit+silence)
+	for ; !done(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().Before(end) {
+			continue
+		}
+		if _, err := leftThere(context.Background(), "none"); err == nil || time.Now().After(last) {
+			return false
+		}
+		end = time.Now().Add(limit)
+	}
+	return true
+}
+
 // nothingOf waits until nothing is left of h, anywhere.
 func nothingOf(t testing.TB, h *hunted, limit time.Duration) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	for ; ; time.Sleep(100 * time.Millisecond) {
-		here := leftHere()
-		there, err := "", error(nil)
+	var here []string
+	var there string
+	var err error
+	if !comesTo(limit, func() bool {
+		here = leftHere()
 		if h.job != "" {
-			there, err = leftThere(ctx, h.job)
+			there, err = leftThere(context.Background(), h.job)
 		}
-		if len(here) == 0 && there == "" && err == nil {
-			return
-		}
-		if ctx.Err() != nil {
-			t.Errorf("%v after the session's end there is still: %v %s %v", limit, here, there, err)
-			return
-		}
+		return len(here) == 0 && there == "" && err == nil
+	}) {
+		t.Errorf("%v after the session's end there is still: %v %s %v", limit, here, there, err)
 	}
 }
