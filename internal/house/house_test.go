@@ -86,6 +86,7 @@ const layers = `
 	FLOWBASE < local/explain; # the rules without what acts on them
 	event < local/journal;
 	NONE < local/diagnose;
+	local/activity, local/monitor < local/record < local/session; # what goes on, in a file
 	local/activity, local/control, local/monitor < local/status; # text of sessions
 	local/monitor < local/pick < local/cli; # a choice on a terminal
 	NONE < local/interleave < local/cli; # the output of several programs

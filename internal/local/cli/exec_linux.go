@@ -26,6 +26,7 @@ type execFlags struct {
 	quiet, verbose bool
 	learn          string // a file, or learnHere; empty: nothing is learned
 	session        string // the id of one that is kept, to join; empty: a new one
+	events         string // a file; empty: none
 	whole          bool   // what the command leaves in the background ends with it
 }
 
@@ -79,8 +80,31 @@ Without a target the command gets the cluster's network and names only.`,
 	fl.StringVar(&f.learn, "learn", "", "show at the end which files were remote, missing, slow or refused, and what would change it; --learn=FILE writes it as JSON too")
 	fl.Lookup("learn").NoOptDefVal = learnHere
 	fl.BoolVar(&f.whole, "end-all", false, "when the command ends, end what it has left in the background, too")
+	f.eventsFlag(fl)
 	f.loudness(fl)
 	return c
+}
+
+// eventsFlag adds the flag for a file of events.
+func (f *execFlags) eventsFlag(fl *pflag.FlagSet) {
+	fl.StringVar(&f.events, "events", "", "append what happens in the session to this file, as lines of JSON, as mirrord status --events does")
+}
+
+// eventsFile opens it; nil: none is wanted.
+func (f *execFlags) eventsFile() (*os.File, error) {
+	switch f.events {
+	case "":
+		return nil, nil
+	case "-":
+		return nil, failure.Usage("usage", "--events - is for mirrord status", "name a file: mirrord exec --events events.jsonl COMMAND", "stdout is the command's")
+	}
+	file, err := os.OpenFile(f.events, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		e := failure.Wrap(err, "events-file", "the file of --events cannot be written", "name another one: mirrord exec --events FILE COMMAND")
+		e.Exit = failure.ExitUsage
+		return nil, e
+	}
+	return file, nil
 }
 
 // loudness adds the flags that say how much is shown.
@@ -98,6 +122,13 @@ func (a *app) exec(f *execFlags, argv []string) (int, error) {
 	if o.LearnFile, err = f.learnFile(o.Dir); err != nil {
 		done(err)
 		return 0, err
+	}
+	if o.Events, err = f.eventsFile(); err != nil {
+		done(err)
+		return 0, err
+	}
+	if o.Events != nil {
+		defer o.Events.Close()
 	}
 	o.Argv, o.Learn, o.Whole = argv, f.learn != "", f.whole
 	code, err := front.Run(o)

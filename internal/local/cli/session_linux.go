@@ -55,6 +55,13 @@ working directory and its repository, the home directory, the toolchains in PATH
 			if err != nil {
 				return err
 			}
+			if o.Events, err = f.eventsFile(); err != nil {
+				done(err)
+				return err
+			}
+			if o.Events != nil {
+				defer o.Events.Close()
+			}
 			var id string
 			id, a.code, err = front.Start(o)
 			done(err)
@@ -73,6 +80,7 @@ working directory and its repository, the home directory, the toolchains in PATH
 		},
 	}
 	f.settings = sessionFlags(c.Flags())
+	f.eventsFlag(c.Flags())
 	f.loudness(c.Flags())
 	c.Flags().BoolVar(&asJSON, "json", false, "print the session as one JSON object, as session show does")
 	return c

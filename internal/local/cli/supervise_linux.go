@@ -59,7 +59,12 @@ func supervise(version string) {
 		defer j.Close()
 		note = j.Note
 	}
-	session.Run(ctx, version, ctl, initSocket, m.Start, cfg, reach(version, cfg), note)
+	events := -1
+	if m.Start.Events {
+		events = front.EventsFD
+		syscall.CloseOnExec(events)
+	}
+	session.Run(ctx, version, ctl, initSocket, m.Start, cfg, reach(version, cfg), note, events)
 }
 
 // keepNoCore makes sure that no core dump of this process is written, with the

@@ -62,6 +62,8 @@ type Start struct {
 	// written to as well, absolute, empty for nowhere.
 	Learn     bool   `json:"learn,omitempty"`
 	LearnFile string `json:"learn_file,omitempty"`
+	// Events: what happens is written to a descriptor of the supervisor's.
+	Events bool `json:"events,omitempty"`
 	// Whole: what the command leaves in the background ends with it.
 	Whole bool `json:"whole,omitempty"`
 }

@@ -39,6 +39,7 @@ import (
 const (
 	ControlFD = 3 // its end of the control socket
 	InitFD    = 4 // the socket of the sandbox's init
+	EventsFD  = 5 // where events are written to, if there is such a place
 )
 
 const (
@@ -77,6 +78,9 @@ type Options struct {
 	Learn     bool
 	LearnFile string
 	Learned   func(json.RawMessage)
+	// Events is where the supervisor writes what happens; nil: nowhere. It stays the
+	// caller's.
+	Events *os.File
 	// Whole ends what the command leaves in the background with it.
 	Whole bool
 	// CleanUp removes what the supervisor owned in the cluster, as it described
@@ -197,6 +201,9 @@ func (f *front) startSupervisor(initSocket *os.File) error {
 		Dir:   "/",                                                     // holds no directory of the user's busy
 		Files: []*os.File{nil, nil, nil, ControlFD: theirs, InitFD: initSocket},
 	}
+	if f.o.Events != nil {
+		program.Files = append(program.Files, f.o.Events) // EventsFD
+	}
 	program.Env = (&exec.Cmd{Dir: program.Dir}).Environ()
 	if path := os.Getenv("MIRRORD_SUPERVISOR_LOG"); path != "" { // crashes of the supervisor go there
 		log, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -214,7 +221,7 @@ func (f *front) startSupervisor(initSocket *os.File) error {
 	f.supervisor, f.control = process, ours
 	return ours.Send(control.Message{Start: &control.Start{
 		Argv: f.o.Argv, Env: f.o.Env, Dir: f.o.Dir, Front: os.Getpid(), UID: os.Getuid(), GID: os.Getgid(), Options: f.o.Config,
-		Learn: f.o.Learn, LearnFile: f.o.LearnFile, Whole: f.o.Whole}})
+		Learn: f.o.Learn, LearnFile: f.o.LearnFile, Events: f.o.Events != nil, Whole: f.o.Whole}})
 }
 
 func (f *front) listen() {

@@ -95,6 +95,9 @@ type Host struct {
 	l    *net.UnixListener
 }
 
+// NewID gives an id that no other session has.
+func NewID() string { return strings.ToLower(rand.Text()[:idLetters]) }
+
 // Open makes the door of a session in the first of dirs where that is possible;
 // an empty id stands for a new one.
 func Open(dirs []string, id string) (*Host, error) {
@@ -122,7 +125,7 @@ func open(dir, id string) (*Host, error) {
 	for range tries {
 		h := &Host{id: id}
 		if id == "" {
-			h.id = strings.ToLower(rand.Text()[:idLetters])
+			h.id = NewID()
 		}
 		h.path = filepath.Join(dir, h.id)
 		h.l, err = listen(dir, h.id)

@@ -62,7 +62,7 @@ func (s *supervisor) newKeeper(note event.Sink) *keeper {
 
 // run serves the session until it ends.
 func (k *keeper) run(ctx context.Context, b *built) error {
-	door, err := roster.Open(k.dirs, "")
+	door, err := roster.Open(k.dirs, k.s.id)
 	if err != nil {
 		return failure.Wrap(err, "session-no-socket", "the session cannot be kept: there is no place for its socket", "set XDG_RUNTIME_DIR, or make ~/.local/state writable")
 	}

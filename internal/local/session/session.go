@@ -24,6 +24,8 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/attach"
 	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/local/host"
+	"github.com/mirrord-go/mirrord/internal/local/record"
+	"github.com/mirrord-go/mirrord/internal/local/roster"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
 )
 
@@ -46,6 +48,7 @@ type supervisor struct {
 	start   *control.Start
 	cfg     config.Config
 	version string
+	id      string // by which it is found while it runs
 
 	hold   *attach.Hold
 	peer   *attach.Peer // of hold
@@ -68,10 +71,15 @@ type supervisor struct {
 // Run serves the session that start asks for, from the agent's start to the
 // removal of its last trace. It owns ctl and initSocket. What goes wrong is
 // told to the front; Run returns when all is done. note gets what happens in a
-// session that is kept, which outlives its front.
-func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.File, start *control.Start, cfg config.Config, reach attach.Reach, note event.Sink) {
+// session that is kept, which outlives its front. events is the descriptor that
+// what goes on is written to, which Run owns; negative: none.
+func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.File, start *control.Start, cfg config.Config, reach attach.Reach, note event.Sink, events int) {
 	s := &supervisor{ctl: ctl, init: initSocket, start: start, cfg: cfg, version: version, memory: newMemory(), began: time.Now()}
 	s.activity = activity.New(s.memory.relayed)
+	s.id = roster.NewID()
+	if events >= 0 {
+		defer record.Start(s.id, events, s.activity, s.unrecorded).Close()
+	}
 	s.attach(reach)
 	s.debuggers.kinds = cfg.Debuggers
 	if len(start.Argv) == 0 {
@@ -164,7 +172,7 @@ func (s *supervisor) run(ctx context.Context) error {
 	if s.kept != nil {
 		err = s.kept.run(ctx, b)
 	} else {
-		defer s.show(ctx, b, "")() // closed when the front may go
+		defer s.show(ctx, b, s.id)() // closed when the front may go
 		err = s.serve(ctx, b)
 	}
 	s.leave()
@@ -351,6 +359,11 @@ func (s *supervisor) emit(e event.Event) {
 func (s *supervisor) tell(m control.Message) {
 	_ = s.ctl.Send(m)
 	s.kept.tell(m)
+}
+
+// unrecorded says that events are not written any more.
+func (s *supervisor) unrecorded(err error) {
+	s.emit(event.Event{Level: event.Warning, Code: "events-file", Text: fmt.Sprintf("the file of --events gets no more of what happens: %v", err)})
 }
 
 // summarize says the session's last line.

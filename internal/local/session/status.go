@@ -11,8 +11,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/roster"
 )
 
-// show lets this user's other programs see what goes on, until done. id is that
-// of a session that is kept; empty: a new one.
+// show lets this user's other programs see what goes on, until done, by id.
 func (s *supervisor) show(ctx context.Context, b *built, id string) (done func()) {
 	dirs := roster.Dirs(func(name string) string { return places.Variable(s.start.Env, name) }, roster.Running)
 	status := func(id string) *control.Status { return s.alone(b, id) }
