@@ -66,3 +66,28 @@ func transfer(t *testing.T, near, far *Conn, way string, n int) time.Duration {
 	wg.Wait()
 	return time.Since(start)
 }
+
+// TestExpect: who says how much it expects gets it without a wait for the window.
+func TestExpect(t *testing.T) {
+	const amount, trip = 3 << 20, 40 * time.Millisecond
+	run(t, func() (a, b end) { return pair(4<<20, 1e9, trip/2) }, func(t *testing.T, near, far *Conn) {
+		for range 2 { // how the pipe below starts is another matter
+			transfer(t, near, far, "down", 100_000_000)
+		}
+		a, b := opened(t, near, far, Bulk)
+		defer a.Close()
+		defer b.Close()
+		a.Expect(amount)
+		time.Sleep(trip) // until it is known there
+		start := time.Now()
+		var wg sync.WaitGroup
+		wg.Go(func() { b.Write(make([]byte, amount)) })
+		if _, err := io.CopyN(io.Discard, a, amount); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(start); took > trip {
+			t.Errorf("the bytes took %v, want less than a round trip of %v", took, trip)
+		}
+		wg.Wait()
+	})
+}

@@ -138,6 +138,22 @@ func (c *Conn) grow(s *Stream, now time.Duration) {
 	s.grownAt = now
 }
 
+// Expect lets the other end send n bytes that were not read without a wait for the
+// window to grow, as far as memory allows: for who has asked for so much, or is
+// about to get it.
+func (s *Stream) Expect(n int) {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n = min(n, maxWindow)
+	if n <= s.window || s.closed || s.gone || s.finIn || cost(n)-cost(s.window) > c.memory.Windows.Free()/4 {
+		return
+	}
+	if c.setWindow(s, n) && !s.openDue { // OPEN tells it
+		s.grant()
+	}
+}
+
 // trip is the smallest of the last round trips; 0: unknown. mu is held.
 func (c *Conn) trip() (least time.Duration) {
 	for _, t := range c.tripTimes {

@@ -13,9 +13,16 @@ import (
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
+// changesAhead is how many bytes of changes may come of a file that was just opened
+// to be changed: 200 Mbit/s at a round trip of 40 ms. With more of them it grows.
+const changesAhead = 1 << 20
+
 // opens answers m. What follows it on stream are changes of the file: who opens
 // it to write can send them at once, with the stream's window there already.
 func (s *Server) opens(ctx context.Context, stream *link.Stream, m *protocol.Open) {
+	if m.Flags&unix.O_ACCMODE != unix.O_RDONLY {
+		stream.Expect(changesAhead)
+	}
 	if err := s.sendOpened(ctx, stream, m); err != nil {
 		_ = stream.Send(&protocol.Answer{Errno: errnoOf(err)})
 		return

@@ -17,6 +17,10 @@ import (
 // again; and which others should have when it does not come back.
 const idleTime = time.Second
 
+// perPiece is what a piece takes on its way besides its data, in bytes, rather
+// more than less.
+const perPiece = 1 << 10
+
 // errOver is what a piece gets whose inbox has ended before it came. It says
 // nothing about the file: who waits for the piece asks for it alone.
 var errOver = errors.New("reading ahead has ended")
@@ -65,7 +69,10 @@ func (b *inbox) request(c *piece) *protocol.ReadAt {
 
 // send asks for c. It does not wait: all requests that there may be are few
 // enough bytes for the stream to take. If it fails, so does receiving.
-func (b *inbox) send(c *piece) { _ = b.stream.Send(b.request(c)) }
+func (b *inbox) send(c *piece) {
+	b.stream.Expect(len(b.asked) * (chunk + perPiece)) // one behind the other
+	_ = b.stream.Send(b.request(c))
+}
 
 // within sets the time for what is to happen next.
 func (b *inbox) within(d time.Duration) {

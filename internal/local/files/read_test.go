@@ -67,6 +67,23 @@ func TestReadAhead(t *testing.T) {
 	}
 }
 
+// TestEndIsNotAskedFor: what ends within a piece is known to be the end, also of a
+// read beyond it, as the kernel's last one is.
+func TestEndIsNotAskedFor(t *testing.T) {
+	const size = 3*chunk + 12345
+	v, want := random(t, size)
+	f, err := v.openFile(v.in("/file"), unix.O_RDONLY)
+	must(t, err)
+	defer f.Close()
+	buf := make([]byte, size/4096*4096+4096)
+	if n, err := f.ReadAt(t.Context(), buf, 0); err != nil || !bytes.Equal(buf[:n], want) {
+		t.Errorf("got %d bytes, %v, want %d", n, err, size)
+	}
+	if n := v.target.count("ReadAt", ""); n != 4 {
+		t.Errorf("asked for %d pieces of a file of 4", n)
+	}
+}
+
 // TestSmallFileIsOneQuestion: the content came with the lookup.
 func TestSmallFileIsOneQuestion(t *testing.T) {
 	v := newView(t, nil)

@@ -217,11 +217,13 @@ func (f *remoteFile) ReadAt(ctx context.Context, p []byte, off int64) (n int, er
 		return n, nil
 	}
 	for n < len(p) {
-		got, err := f.readSome(ctx, p[n:], off+int64(n))
-		if err != nil || got == 0 {
+		at := off + int64(n)
+		whole := min(len(p)-n, int(chunk-at%chunk)) // less than this is the end of the file
+		got, err := f.readSome(ctx, p[n:], at)
+		n += got
+		if err != nil || got < whole {
 			return n, err
 		}
-		n += got
 	}
 	return n, nil
 }
