@@ -14,8 +14,8 @@ import (
 // Who reads and writes the target's files, and what is there.
 
 const (
-	bigFile   = 50_000_000  // bytes
-	largeFile = 200_000_000 // bytes: 8 s at the rate of the shaped link
+	bigFile   = 50_000_000 // bytes
+	largeFile = 1 << 30    // bytes: 43 s at the rate of the shaped link
 	// longPairs is how many pairs rows get whose samples take ten seconds.
 	longPairs = 3
 )

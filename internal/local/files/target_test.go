@@ -126,6 +126,16 @@ func TestWriteInTarget(t *testing.T) {
 	if n := v.codes("written"); n != 0 {
 		t.Errorf("%d files became local", n)
 	}
+	// An empty one is removed by who may not list it.
+	must(t, v.Mkdir(ctx, b+"/data/closed", 0))
+	v.target.on(func(s *link.Stream, m protocol.Message) bool {
+		_, lists := m.(*protocol.ReadDir)
+		if lists {
+			_ = s.Send(&protocol.Answer{Errno: syscall.EACCES})
+		}
+		return lists
+	})
+	must(t, v.Rmdir(ctx, b+"/data/closed"))
 }
 
 // TestListsInModes: whose file is written, by list and mode.

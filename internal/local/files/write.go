@@ -327,14 +327,15 @@ func (t *Tree) Rename(ctx context.Context, old, p string, flags uint32) error {
 func (t *Tree) Unlink(ctx context.Context, p string) error { return t.remove(ctx, p, false) }
 
 // Rmdir implements fusefs.Tree. What is shown in a directory of the target's
-// may be of both sides: of its own files the target knows best.
+// may be of both sides: of its own files the target knows best, also where they
+// may not be listed.
 func (t *Tree) Rmdir(ctx context.Context, p string) error {
-	if t.pinned(p) == nil && t.where(p) == rules.Remote {
+	writes, _ := t.target(p)
+	if t.pinned(p) == nil && t.where(p) == rules.Remote && (writes != rules.Remote || t.Mixed(p)) {
 		list, err := t.List(ctx, p)
 		if err != nil {
 			return err
 		}
-		writes, _ := t.target(p)
 		if slices.ContainsFunc(list, func(e fusefs.Entry) bool { return writes != rules.Remote || sideOf(e.Node.Key) != sideRemote }) {
 			return syscall.ENOTEMPTY
 		}

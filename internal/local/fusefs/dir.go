@@ -8,6 +8,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // dir is an open directory. Names and attributes come in one call of the Tree,
@@ -28,13 +29,31 @@ var (
 	_ fs.FileReleasedirer   = (*dir)(nil)
 )
 
-// OpendirHandle asks nobody. The kernel may keep the listing until the
+// OpendirHandle asks only about a directory that seems closed to the caller: who
+// removes a tree takes a refusal for a reason to remove the directory itself, and
+// a listing that fails for none. The kernel may keep the listing until the
 // directory's time changes, so not where that is no sign.
-func (n *node) OpendirHandle(_ context.Context, _ uint32) (fs.FileHandle, uint32, syscall.Errno) {
+func (n *node) OpendirHandle(ctx context.Context, _ uint32) (fs.FileHandle, uint32, syscall.Errno) {
+	if n.seemsClosed() && toErrno(n.m.tree.Access(ctx, n.path(), unix.R_OK)) == syscall.EACCES {
+		return nil, 0, syscall.EACCES
+	}
 	if n.m.tree.Mixed(n.path()) {
 		return &dir{n: n}, 0, 0
 	}
 	return &dir{n: n}, fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE, 0
+}
+
+// seemsClosed reports whether a directory, as told last, has no right to be
+// listed that could be the caller's.
+func (n *node) seemsClosed() bool {
+	a := n.last.Load()
+	if a == nil {
+		return false
+	}
+	if uid, _ := n.m.tree.Owner(n.key, a); uid == n.m.uid {
+		return a.Mode&0o400 == 0
+	}
+	return a.Mode&0o044 == 0
 }
 
 func (d *dir) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno) {

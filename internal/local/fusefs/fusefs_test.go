@@ -37,6 +37,7 @@ func TestLooking(t *testing.T) {
 	m.nodes["/dir/file"].Attr = protocol.Attr{Mode: unix.S_IFREG | 0o640, Nlink: 3, Size: 7, Blocks: 8, Blksize: 4096, UID: 4711, GID: 4712,
 		Atime: 1e18 + 1, Mtime: -5e9 + 123456789, Ctime: 3e18 + 3}
 	m.nodes["/secret"].Attr.Mode = unix.S_IFREG
+	m.put("/closed", unix.S_IFDIR, "")
 	m.nodes["/dir/unknown"] = &item{Node: Node{Key: 9999}} // the tree knows the name only
 	mounted(t, m, "looking")
 	if n := m.count("Lookup /missing"); n != 1 {
@@ -80,6 +81,9 @@ func looking(a *actor) {
 	a.is("blocks", []any{sfs.Blocks, sfs.Bsize, sfs.Namelen}, []any{77, 512, 255})
 	_, err = unix.Getxattr("dir/file", "user.x", make([]byte, 10))
 	a.fails("extended attributes", err, syscall.ENODATA)
+	// Not only its listing: who removes a tree goes on then.
+	_, err = os.Open("closed")
+	a.fails("open a directory that may not be listed", err, syscall.EACCES)
 	d, err := os.Open("dir")
 	a.ok("open a directory", err)
 	a.ok("fsync of a directory", d.Sync())

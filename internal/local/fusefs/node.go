@@ -172,9 +172,11 @@ func (n *node) attach(ctx context.Context, found *Node, out *fuse.EntryOut) *fs.
 		out.SetEntryTimeout(Ever)
 		out.SetAttrTimeout(Ever)
 	}
-	ch := &node{m: n.m, key: found.Key}
-	ch.remember(&found.Attr)
-	return n.NewInode(ctx, ch, fs.StableAttr{Mode: found.Attr.Mode & syscall.S_IFMT, Ino: found.Key})
+	in := n.NewInode(ctx, &node{m: n.m, key: found.Key}, fs.StableAttr{Mode: found.Attr.Mode & syscall.S_IFMT, Ino: found.Key})
+	if there, ok := in.Operations().(*node); ok { // perhaps not ours
+		there.remember(&found.Attr)
+	}
+	return in
 }
 
 var (

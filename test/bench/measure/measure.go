@@ -42,6 +42,9 @@ type Row struct {
 	// Pairs bounds how often a row is measured whose samples take long, at least
 	// MinPairs; 0: as often as is asked for.
 	Pairs int
+	// Single has a row measured in one pair, and none thrown away: for samples of
+	// most of a minute, in which what comes and goes evens out by itself.
+	Single bool
 }
 
 // A Budget is what a row's figures must keep. It also says which direction is
@@ -91,7 +94,8 @@ type Figure struct {
 
 // Run measures pairs of row, or as many as the row allows, after one pair that is thrown away, since first
 // times are different. Within a pair the order alternates: whatever drifts
-// favours neither side. progress, if not nil, hears of each pair.
+// favours neither side. A row that is Single is measured in one pair alone.
+// progress, if not nil, hears of each pair.
 func Run(ctx context.Context, row Row, pairs int, progress func(ours, reference float64)) (Figure, error) {
 	if pairs < MinPairs {
 		return Figure{}, fmt.Errorf("%d pairs are too few, %d is the least", pairs, MinPairs)
@@ -99,13 +103,17 @@ func Run(ctx context.Context, row Row, pairs int, progress func(ours, reference 
 	if row.Pairs != 0 {
 		pairs = max(min(pairs, row.Pairs), MinPairs)
 	}
+	thrown := 1
+	if row.Single {
+		pairs, thrown = 1, 0
+	}
 	ours, reference := make([]float64, 0, pairs), make([]float64, 0, pairs)
-	for n := range pairs + 1 {
+	for n := range pairs + thrown {
 		o, r, err := pair(ctx, row, n)
 		if err != nil {
 			return Figure{}, err
 		}
-		if n == 0 {
+		if n < thrown {
 			continue
 		}
 		ours, reference = append(ours, o), append(reference, r)

@@ -88,6 +88,15 @@ func TestRunFewer(t *testing.T) {
 	}
 }
 
+func TestSingle(t *testing.T) {
+	calls := 0
+	ours := func(context.Context, int) (float64, error) { calls++; return 19, nil }
+	f, err := Run(t.Context(), Row{Against: "native", Budget: AtLeast(0.95), Ours: ours, Reference: Constant(20), Single: true}, 7, nil)
+	if err != nil || calls != 1 || f.Ours != 19 || f.Ratio != 0.95 || f.Low != 0.95 || f.High != 0.95 || !f.Pass {
+		t.Errorf("measured %d times, got %+v, %v", calls, f, err)
+	}
+}
+
 func TestEvery(t *testing.T) {
 	for name, c := range map[string]struct {
 		budget      Budget
