@@ -67,6 +67,10 @@ func (d *decoder) check(v value) bool {
 		if n.Kind != document.Map {
 			wrong(n, `a condition like {"header": "^x-user: me$"}`)
 		}
+	case BodyMatch:
+		if n.Kind != document.Map {
+			wrong(n, "a condition like "+likeBody)
+		}
 	case Pairs, PathMap, Expressions:
 		if n.Kind != document.Map {
 			wrong(n, "an object of texts")

@@ -44,7 +44,7 @@ func TestWrongTypes(t *testing.T) {
 		switch {
 		case k.Type == Open, k.Name == "target.path":
 			continue
-		case k.Type == Pairs, k.Type == PathMap, k.Type == Expressions, k.Type == Quantities, k.Type == Negated, k.Name == "agent.image":
+		case k.Type == Pairs, k.Type == PathMap, k.Type == Expressions, k.Type == Quantities, k.Type == Negated, k.Type == BodyMatch, k.Name == "agent.image":
 			wrong = "[1]"
 		}
 		_, err := loadText(nest(k.Name, wrong), nil, nil)

@@ -2,6 +2,8 @@ package config
 
 import (
 	"errors"
+	"slices"
+	"strings"
 
 	"github.com/mirrord-go/mirrord/internal/config/document"
 	"github.com/mirrord-go/mirrord/internal/rules"
@@ -16,7 +18,7 @@ type conditionKey struct{ key, condition string }
 
 var filterKeys = []conditionKey{
 	{"header_filter", "header"}, {"path_filter", "path"}, {"method_filter", "method"}, {"host_filter", "host"},
-	{"all_of", "all_of"}, {"any_of", "any_of"}, {"not", "not"},
+	{"header_filter_jq", "query"}, {"body_filter", "body"}, {"all_of", "all_of"}, {"any_of", "any_of"}, {"not", "not"},
 }
 
 // httpFilter makes one condition of the filter's keys, nil if there is none.
@@ -65,6 +67,10 @@ func (b *builder) condition(v value, kind string, n *document.Node) (f rules.Fil
 		f.Method = pattern
 	case "host":
 		f.Host = pattern
+	case "query":
+		f.HeaderJQ = pattern
+	case "body":
+		return b.body(v, n)
 	case "all_of":
 		f.AllOf = b.conditions(v, kind, n)
 		return f
@@ -81,12 +87,66 @@ func (b *builder) condition(v value, kind string, n *document.Node) (f rules.Fil
 		b.add(v.from, n.Place, v.key.Name, "found %s, expected a text that is not empty", n)
 		return f
 	}
+	b.compile(v, n, f)
+	return f
+}
+
+// compile tells what is wrong with a condition.
+func (b *builder) compile(v value, n *document.Node, f rules.Filter) {
 	_, err := filter.Compile(f)
 	if wrong, ok := errors.AsType[*filter.PatternError](err); ok {
+		for _, e := range n.Keys {
+			if e.Value.Text == wrong.Pattern.Text {
+				n = e.Value
+			}
+		}
 		b.add(v.from, n.Place, v.key.Name, "%q is no pattern: %v", wrong.Pattern.Text, wrong.Err)
 	} else if err != nil {
 		b.add(v.from, n.Place, v.key.Name, "%v", err)
 	}
+}
+
+// bodyParts are what a condition on the body of a kind has besides.
+var bodyParts = map[string][]string{rules.BodyJSON: {"query", "matches"}, rules.BodyText: {"matches"}, rules.BodyJQ: {"query"}}
+
+const likeBody = `{"body": "json", "query": "$.user", "matches": "^ana$"}`
+
+// body reads a condition on the body: an object.
+func (b *builder) body(v value, n *document.Node) (f rules.Filter) {
+	wrong := func(n *document.Node, format string, args ...any) rules.Filter {
+		b.add(v.from, n.Place, v.key.Name, format, args...)
+		return f
+	}
+	kind := n.Value("body")
+	if n.Kind != document.Map || kind == nil {
+		return wrong(n, "found %s, expected a condition like %s", n, likeBody)
+	}
+	parts, ok := bodyParts[kind.Text]
+	if !ok || kind.Kind != document.String {
+		return wrong(kind, `found %s, expected "json", "text" or "jq"`, kind)
+	}
+	f.Body = &rules.Body{Kind: kind.Text}
+	for _, e := range n.Keys {
+		text := &rules.Pattern{Text: e.Value.Text, Origin: v.at(e.Value)}
+		switch {
+		case e.Key == "body":
+			continue
+		case !slices.Contains(parts, e.Key):
+			return wrong(&document.Node{Place: e.Place}, "there is no %q of a body that is %s; there is: %s", e.Key, kind.Text, strings.Join(parts, ", "))
+		case e.Value.Kind != document.String || e.Value.Text == "":
+			return wrong(e.Value, "found %s, expected a text that is not empty", e.Value)
+		case e.Key == "query":
+			f.Body.Query = text
+		default:
+			f.Body.Matches = text
+		}
+	}
+	for _, part := range parts {
+		if n.Value(part) == nil {
+			return wrong(n, "a body that is %s needs %q", kind.Text, part)
+		}
+	}
+	b.compile(v, n, f)
 	return f
 }
 
@@ -119,8 +179,8 @@ func (b *builder) object(v value, n *document.Node) (f rules.Filter, ok bool) {
 	if n.Kind != document.Map || len(n.Keys) == 0 {
 		return wrong(n, "found %s, expected a condition like %s", n, likeCondition)
 	}
-	if n.Value("body") != nil || n.Value("query") != nil {
-		return wrong(n, "filters on bodies and jq filters are not supported yet, and without them others' requests would be taken; leave the condition out")
+	if n.Value("body") != nil {
+		return b.body(v, n), true
 	}
 	if len(n.Keys) > 1 {
 		return wrong(n, "found %d keys, expected one condition in each object", len(n.Keys))

@@ -3,6 +3,9 @@ package config
 import (
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
 // Key is one key of a configuration. The table of them is what the decoder, the
@@ -35,6 +38,7 @@ const (
 	Condition   // an HTTP method or another plain text that must not be empty
 	Conditions  // list of conditions on a request
 	Negated     // one of them
+	BodyMatch   // one of them, on the body
 	Pairs       // object of texts
 	PathMap     // object: regular expression for paths to text
 	Expressions // object: regular expression with look-around to text
@@ -48,7 +52,7 @@ const (
 
 // String is the type as the documentation names it.
 func (t Type) String() string {
-	return []string{"true, false", "text", "path", "choice", "number", "texts, `;` between", "texts", "regexes", "addresses", "regex", "text", "conditions", "condition",
+	return []string{"true, false", "text", "path", "choice", "number", "texts, `;` between", "texts", "regexes", "addresses", "regex", "text", "conditions", "condition", "condition on a body",
 		"object of texts", "object, regex to text", "object, regex to text", "ports", "list of port pairs", "object of amounts", "list of tolerations", "list of names", "any"}[t]
 }
 
@@ -80,6 +84,8 @@ var choices = map[string][]string{
 // limits are the largest values of Number keys that have one of their own.
 var limits = map[string]int64{
 	"agent.ttl":                       65535,
+	"agent.max_body_buffer_size":      rules.MaxBodySize,
+	"agent.max_body_buffer_timeout":   int64(rules.MaxBodyTime / time.Millisecond),
 	"agent.communication_timeout":     65535,
 	"agent.resume_window":             maxResumeWindow,
 	"feature.fs.readonly_file_buffer": 15 << 20,

@@ -122,9 +122,23 @@ func (b *builder) incoming() {
 	if b.has(incomingKey+"http_filter.ports") && len(in.HTTP.Ports) == 0 {
 		b.refuse(incomingKey+"http_filter.ports", "found an empty list; leave it out to filter every port")
 	}
+	in.HTTP.BodySize = b.waited("agent.max_body_buffer_size")
+	in.HTTP.BodyTime = b.waited("agent.max_body_buffer_timeout")
 	if other := b.text(incomingKey + "http_filter.other_ports"); other != rules.IncomingOff {
 		in.HTTP.OtherPorts = other
 	}
+}
+
+// waited is a bound of what is waited for of a body; 0: the default.
+func (b *builder) waited(name string) int {
+	if !b.has(name) {
+		return 0
+	}
+	n := int(b.values[name].node.Int)
+	if n == 0 {
+		b.refuse(name, "found 0, with which no body would ever be looked at")
+	}
+	return n
 }
 
 func (b *builder) ports(name string) []uint16 {

@@ -122,6 +122,8 @@ func (s *schema) key(k *Key) object {
 		return object{"type": []any{"array", "null"}, "minItems": 1, "items": condition()}
 	case Negated:
 		return condition()
+	case BodyMatch:
+		return bodyCondition()
 	case Pairs, PathMap, Expressions:
 		return object{"type": []any{"object", "null"}, "additionalProperties": object{"type": "string"}}
 	case Ports:
@@ -157,8 +159,14 @@ var port = object{"type": "integer", "minimum": 1, "maximum": maxPort}
 func condition() object {
 	text := object{"type": "string", "minLength": 1}
 	list := object{"type": "array", "minItems": 1, "items": object{"type": "object", "minProperties": 1}}
-	return object{"type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1, "properties": object{
-		"header": text, "path": text, "method": text, "host": text, "all_of": list, "any_of": list, "not": list["items"]}}
+	return object{"anyOf": []any{bodyCondition(), object{"type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1, "properties": object{
+		"header": text, "path": text, "method": text, "host": text, "query": text, "all_of": list, "any_of": list, "not": list["items"]}}}}
+}
+
+func bodyCondition() object {
+	text := object{"type": "string", "minLength": 1}
+	return object{"type": "object", "additionalProperties": false, "required": []any{"body"}, "minProperties": 2, "properties": object{
+		"body": object{"enum": []any{"json", "text", "jq"}}, "query": text, "matches": text}}
 }
 
 // listOrOne is a list, or one of its values in place of it.

@@ -30,7 +30,9 @@ const layers = `
 	NONE < local/ids;
 	NONE < failure, event, protocol, budget, relay, http1 < WORDS;
 	NONE < rules/expression;
-	failure, protocol, rules/expression < rules < rules/filter < config;
+	NONE < rules/jsonpath, rules/jq; # languages of filters, without what they are for
+	failure, protocol, rules/expression < rules;
+	rules, rules/jsonpath, rules/jq < rules/filter < config;
 	NONE < config/document < config;
 	NONE < debugger < config; # which of them count
 	config/document, failure < debugger/launch < local/cli;

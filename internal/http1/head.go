@@ -15,6 +15,8 @@ type Request struct {
 	Last bool
 	// Expects: the client waits for an interim reply before it sends the body.
 	Expects bool
+	// Continues: of that kind which 100 Continue answers.
+	Continues bool
 	// Upgrades: the reply may change the protocol.
 	Upgrades bool
 
@@ -72,6 +74,7 @@ func readRequest(text string) (*Request, error) {
 	}
 	q.head, q.body = len(text), f.body()
 	q.Last, q.Expects, q.Upgrades = f.last, f.expects, f.upgrades || q.Method == "CONNECT"
+	q.Continues = f.continues && !old // RFC 9110 §10.1.1
 	return q, nil
 }
 
@@ -168,6 +171,7 @@ type framing struct {
 	ambiguous      bool
 	last           bool
 	expects        bool
+	continues      bool
 	upgrades       bool
 }
 
@@ -195,6 +199,7 @@ func (f *framing) read(header string, old bool) error {
 			f.upgrades = true
 		case strings.EqualFold(h.name, "Expect"):
 			f.expects = true
+			f.continues = strings.EqualFold(h.value, "100-continue")
 		}
 		return true
 	})

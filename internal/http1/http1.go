@@ -10,7 +10,8 @@
 //
 // It touches nothing but the io.Reader and io.Writer that it is given, starts
 // no goroutines, and needs the same memory for any body: 4 KiB while it waits,
-// 64 KiB while much arrives, if there is memory for them.
+// 64 KiB while much arrives, if there is memory for them; more only for a body
+// that is looked at before it is forwarded (Ahead).
 package http1
 
 import (
@@ -116,6 +117,16 @@ func (r *Reader) room() bool {
 	return len(r.buf) < MaxHead && r.resize(MaxHead)
 }
 
+// fit gives back what a body that was looked at has needed, as far as there is
+// not more behind it.
+func (r *Reader) fit() {
+	if rest := r.w - r.r; len(r.buf) > MaxHead && rest <= MaxHead {
+		r.w = copy(r.buf, r.buf[r.r:r.w])
+		r.r = 0
+		r.resize(MaxHead)
+	}
+}
+
 // read reads once behind what is buffered.
 func (r *Reader) read() error {
 	for range 100 { // as bufio: a reader that gives nothing is broken
@@ -131,13 +142,13 @@ func (r *Reader) read() error {
 	return io.ErrNoProgress
 }
 
-// resize changes the buffer's length to 0, smallBuffer or MaxHead, and keeps
+// resize changes the buffer's length to 0, smallBuffer, MaxHead or more, and keeps
 // what is in it. False: there is no memory for a large one, the buffer stays.
 func (r *Reader) resize(n int) bool {
 	if len(r.buf) == n {
 		return true
 	}
-	if n == MaxHead && !r.large.Take(MaxHead) {
+	if n >= MaxHead && !r.large.Take(n) {
 		return false
 	}
 	old := r.buf
@@ -146,8 +157,10 @@ func (r *Reader) resize(n int) bool {
 		r.buf = nil
 	case smallBuffer:
 		r.buf = smallBuffers.Get().(*[smallBuffer]byte)[:]
-	default:
+	case MaxHead:
 		r.buf = largeBuffers.Get().(*[MaxHead]byte)[:]
+	default:
+		r.buf = make([]byte, n)
 	}
 	copy(r.buf, old)
 	switch len(old) {
@@ -155,7 +168,9 @@ func (r *Reader) resize(n int) bool {
 		smallBuffers.Put((*[smallBuffer]byte)(old))
 	case MaxHead:
 		largeBuffers.Put((*[MaxHead]byte)(old))
-		r.large.Give(MaxHead)
+	}
+	if len(old) >= MaxHead {
+		r.large.Give(len(old))
 	}
 	return true
 }
@@ -200,6 +215,7 @@ func (r *Reader) Forward(dst io.Writer, m *Message) error {
 			r.r += n
 		}
 		if done || err != nil {
+			r.fit()
 			return err
 		}
 		// All that is buffered was the message's.

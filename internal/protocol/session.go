@@ -75,6 +75,9 @@ const (
 	FeatureHTTPFilter = "http-filter"
 	// FeatureHostFilter: a filter may have hosts.
 	FeatureHostFilter = "host-filter"
+	// FeatureBodyFilter: a filter may have bodies and programs of jq, and
+	// Subscribe.BodySize and BodyTime count.
+	FeatureBodyFilter = "body-filter"
 	// FeatureUnix: Dial with NetworkUnix and NetworkUnixPacket.
 	FeatureUnix = "unix-sockets"
 	// FeatureLookups: Lookup is answered. Without it lookups are Datagrams of a Dial.
@@ -216,6 +219,10 @@ type Subscribe struct {
 	// the target's pod declares for the port: the kubelet's requests for them
 	// are never stolen. At most 64, of 1 KiB each.
 	Probes []string
+	// BodySize is how many bytes of a request's body are waited for where Filter
+	// looks at it, BodyTime how many milliseconds behind its head. 0 is 65535 and
+	// 1000; more than 512 KiB and a minute is refused.
+	BodySize, BodyTime uint32
 }
 
 // Incoming opens a stream, from agent to local, for one subscribed connection.
@@ -316,6 +323,8 @@ func (m *Subscribe) fields(c *codec) {
 	number(c, 2, &m.Mode)
 	c.text(3, &m.Filter)
 	c.texts(4, &m.Probes)
+	number(c, 5, &m.BodySize)
+	number(c, 6, &m.BodyTime)
 }
 
 func (m *Incoming) fields(c *codec) {

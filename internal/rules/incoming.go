@@ -92,6 +92,8 @@ type Port struct {
 	Mode   uint8  // protocol.ModeMirror or ModeSteal; 0 for Local
 	Target uint16 // the target's port; also set for Local, as the one compared
 	Filter string // protocol.Subscribe.Filter; empty: whole connections
+	// BodySize and BodyTime are those of the Filter, as HTTPOptions has them.
+	BodySize, BodyTime int
 	// Publish is the port of the developer's loopback to open. With Exact it
 	// must be that one, else listen fails; without, any will do where it is
 	// taken.
@@ -132,6 +134,9 @@ func (i *Incoming) Decide(l Listener) Port {
 		}
 		p.Decision = Decision{Remote, fmt.Sprintf("http_filter.other_ports is %s", h.OtherPorts)}
 		return p
+	}
+	if i.o.HTTP != nil {
+		p.BodySize, p.BodyTime = i.o.HTTP.BodySize, i.o.HTTP.BodyTime
 	}
 	why := "incoming is mirror"
 	if p.Mode == protocol.ModeSteal {

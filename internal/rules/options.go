@@ -157,4 +157,8 @@ type HTTPOptions struct {
 	// OtherPorts says what becomes of ports that Ports does not hold: "" leaves
 	// them alone, IncomingSteal or IncomingMirror takes them whole.
 	OtherPorts string `json:"other_ports,omitempty"`
+	// BodySize and BodyTime are how many bytes of a body, and how many milliseconds
+	// for it, are waited for where the filter looks at it; 0: the default.
+	BodySize int `json:"body_size,omitempty"`
+	BodyTime int `json:"body_time,omitempty"`
 }

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
@@ -15,7 +16,7 @@ import (
 const MaxFilter = 64 << 10
 
 // FilterKinds are the fields of a Filter, for a person.
-const FilterKinds = "header, path, method, host, all_of, any_of, not"
+const FilterKinds = "header, path, method, host, header_jq, body, all_of, any_of, not"
 
 // Filter is a condition on a request. Exactly one field is set. It is JSON on
 // the wire as well (Subscribe.Filter).
@@ -24,10 +25,34 @@ type Filter struct {
 	Path   *Pattern `json:"path,omitempty"`   // regular expression on the path, and on the path with its query
 	Method *Pattern `json:"method,omitempty"` // a method's name, whatever the case
 	Host   *Pattern `json:"host,omitempty"`   // regular expression on the host, and on the host with its port
-	AllOf  []Filter `json:"all_of,omitempty"`
-	AnyOf  []Filter `json:"any_of,omitempty"`
-	Not    *Filter  `json:"not,omitempty"`
+	// HeaderJQ is a jq program that is given each header as the text "name: value".
+	HeaderJQ *Pattern `json:"header_jq,omitempty"`
+	Body     *Body    `json:"body,omitempty"`
+	AllOf    []Filter `json:"all_of,omitempty"`
+	AnyOf    []Filter `json:"any_of,omitempty"`
+	Not      *Filter  `json:"not,omitempty"`
 }
+
+// Body is a condition on a request's body.
+type Body struct {
+	Kind    string   `json:"kind"`              // BodyJSON, …
+	Query   *Pattern `json:"query,omitempty"`   // of JSON: JSONPath; of jq: the program
+	Matches *Pattern `json:"matches,omitempty"` // of JSON and text: regular expression, whose case counts
+}
+
+// Kinds of a Body.
+const (
+	BodyJSON = "json" // one of the parts that Query finds matches
+	BodyText = "text" // the bytes match
+	BodyJQ   = "jq"   // the first truth value that Query gives is true
+)
+
+// What of a body an agent waits for, if nothing else is said, and the most that
+// it can be told: the agent's memory is for the connections of others too.
+const (
+	BodySize, MaxBodySize = 65535, 512 << 10              // bytes
+	BodyTime, MaxBodyTime = time.Second, 60 * time.Second // behind the head
+)
 
 // inside are the filters that f is made of.
 func (f Filter) inside() []Filter {
@@ -44,6 +69,9 @@ func (f Filter) Features() []string {
 	all := []string{protocol.FeatureHTTPFilter}
 	if f.Host != nil {
 		all = append(all, protocol.FeatureHostFilter)
+	}
+	if f.Body != nil || f.HeaderJQ != nil {
+		all = append(all, protocol.FeatureBodyFilter)
 	}
 	for _, one := range f.inside() {
 		all = append(all, one.Features()...)
@@ -69,16 +97,28 @@ func (f Filter) Text() (string, error) {
 	return string(b), nil
 }
 
+// bare is a copy without its origin.
+func (p *Pattern) bare() *Pattern {
+	if p == nil {
+		return nil
+	}
+	return &Pattern{Text: p.Text}
+}
+
 // bare is a copy without origins.
 func (f Filter) bare() (bare Filter, err error) {
 	set := 0
 	for _, p := range []struct{ from, to **Pattern }{
-		{&f.Header, &bare.Header}, {&f.Path, &bare.Path}, {&f.Method, &bare.Method}, {&f.Host, &bare.Host},
+		{&f.Header, &bare.Header}, {&f.Path, &bare.Path}, {&f.Method, &bare.Method}, {&f.Host, &bare.Host}, {&f.HeaderJQ, &bare.HeaderJQ},
 	} {
 		if *p.from != nil {
 			set++
-			*p.to = &Pattern{Text: (*p.from).Text}
+			*p.to = (*p.from).bare()
 		}
+	}
+	if f.Body != nil {
+		set++
+		bare.Body = &Body{f.Body.Kind, f.Body.Query.bare(), f.Body.Matches.bare()}
 	}
 	for _, l := range []struct{ from, to *[]Filter }{{&f.AllOf, &bare.AllOf}, {&f.AnyOf, &bare.AnyOf}} {
 		if len(*l.from) > 0 {

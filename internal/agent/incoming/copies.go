@@ -128,7 +128,7 @@ func (m *copying) requests(ctx context.Context) error {
 			return nil
 		}
 		last = io.Discard
-		if r.filter == nil || m.hub.wants(m.c.key.port, r, q) {
+		if r.filter == nil || m.hub.wants(m.c.key.port, r, q, func() (*http1.Ahead, error) { return m.arrive(q, r) }) {
 			if last, err = m.stream(ctx); err != nil {
 				return err
 			}

@@ -99,6 +99,10 @@ type Hub struct {
 
 	headTime, closedTime time.Duration // the constants, but in tests
 
+	// body is held by whoever looks at one: what it becomes when it is understood
+	// is many times as large, and its sender has chosen it.
+	body sync.Mutex
+
 	mu        sync.Mutex
 	ports     map[key][]subscription // the newest is last, and counts
 	suspended bool                   // nobody can answer what is stolen

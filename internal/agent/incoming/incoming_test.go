@@ -460,6 +460,7 @@ func TestStolenIsReset(t *testing.T) {
 type copied struct {
 	net.Conn // nil: nothing else is called
 	data     chan []byte
+	rest     []byte // of what was said, for which there was no room
 	err      error // when data is closed
 	closed   chan struct{}
 	once     sync.Once
@@ -473,12 +474,19 @@ func (c *copied) LocalAddr() net.Addr  { return tcpAddr("[2001:db8::3]:8080") }
 func (c *copied) RemoteAddr() net.Addr { return tcpAddr("[2001:db8::7]:50000") }
 func (c *copied) Close() error         { c.once.Do(func() { close(c.closed) }); return nil }
 func (c *copied) Read(p []byte) (int, error) {
+	if len(c.rest) > 0 {
+		n := copy(p, c.rest)
+		c.rest = c.rest[n:]
+		return n, nil
+	}
 	select {
 	case d, ok := <-c.data:
 		if !ok {
 			return 0, c.err
 		}
-		return copy(p, d), nil
+		n := copy(p, d)
+		c.rest = d[n:]
+		return n, nil
 	case <-c.closed:
 		return 0, net.ErrClosed
 	}

@@ -116,7 +116,11 @@ func (s *split) reply(x *side) bool {
 		if !s.speak(x, true) {
 			return false
 		}
-		err = x.in.Forward(s.client, &r.Message)
+		to := io.Writer(s.client)
+		if r.Status == 100 && s.told() {
+			to = io.Discard
+		}
+		err = x.in.Forward(to, &r.Message)
 		switch {
 		case err == nil:
 		case errors.Is(err, http1.ErrAmbiguous), errors.Is(err, io.ErrUnexpectedEOF):

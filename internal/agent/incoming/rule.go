@@ -2,6 +2,7 @@ package incoming
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/mirrord-go/mirrord/internal/http1"
 	"github.com/mirrord-go/mirrord/internal/protocol"
@@ -20,6 +21,9 @@ const (
 type rule struct {
 	filter *filter.Matcher // nil: whole connections
 	probes rules.Probes
+	// Where the filter looks at a body, it is waited for so many bytes, so long.
+	bodySize int
+	bodyTime time.Duration
 }
 
 func newRule(m *protocol.Subscribe) (*rule, error) {
@@ -32,27 +36,60 @@ func newRule(m *protocol.Subscribe) (*rule, error) {
 			return nil, fmt.Errorf("the path of a probe has at most %d bytes, not %d", maxProbePath, len(p))
 		}
 	}
+	var err error
+	if r.bodySize, r.bodyTime, err = bodyLimits(m); err != nil {
+		return nil, err
+	}
 	if m.Mode == protocol.ModeSteal { // a copy is in nobody's way
 		r.probes = rules.NewProbes(m.Probes)
 	}
 	if m.Filter == "" {
 		return r, nil
 	}
-	var err error
 	r.filter, err = filter.Parse(m.Filter)
 	return r, err
 }
 
+func bodyLimits(m *protocol.Subscribe) (size int, wait time.Duration, err error) {
+	size, wait = rules.BodySize, rules.BodyTime
+	if m.BodySize != 0 {
+		size = int(m.BodySize)
+	}
+	if m.BodyTime != 0 {
+		wait = time.Duration(m.BodyTime) * time.Millisecond
+	}
+	if size > rules.MaxBodySize || wait > rules.MaxBodyTime {
+		return 0, 0, fmt.Errorf("of a body %d bytes and %v are waited for at most, not %d and %v", rules.MaxBodySize, rules.MaxBodyTime, size, wait)
+	}
+	return size, wait, nil
+}
+
 // wants reports whether q goes to local by the rule r of the port. A filter
-// that cannot decide does not want it, and its developer is told.
-func (h *Hub) wants(port uint16, r *rule, q *http1.Request) bool {
+// that cannot decide does not want it, and its developer is told. arrive waits
+// for the body, if that is looked at.
+func (h *Hub) wants(port uint16, r *rule, q *http1.Request, arrive func() (*http1.Ahead, error)) bool {
 	if r.probes.Ask(q.Target, q.Headers()) {
 		return false
 	}
 	if r.filter == nil {
 		return true
 	}
-	ok, err := r.filter.Match(filter.Request{Method: q.Method, Target: q.Target, Headers: q.Headers()})
+	taken := false
+	body := func() ([]byte, error) {
+		a, err := arrive()
+		if err != nil {
+			return nil, err
+		}
+		h.body.Lock()
+		taken = true
+		return a.Content(), nil
+	}
+	defer func() {
+		if taken {
+			h.body.Unlock()
+		}
+	}()
+	ok, err := r.filter.Match(filter.Request{Method: q.Method, Target: q.Target, Headers: q.Headers(), Body: body})
 	if err != nil {
 		h.notice(port, "filter-undecided", fmt.Sprintf("port %d: requests that the filter cannot decide about stay with the target: %v", port, err))
 	}

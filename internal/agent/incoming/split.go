@@ -62,6 +62,7 @@ type split struct {
 	// of that request
 	method                                       string
 	expects, upgrades, continued, sent, answered bool
+	invited                                      bool // its body was asked for by ourselves, with 100 Continue
 
 	last   *side // which answered last
 	bound  *side // whose connection it is from now on
@@ -282,8 +283,11 @@ func (s *split) turn() (to *side, over bool) {
 // original's, one by one.
 func (s *split) choose(ctx context.Context, q *http1.Request) (x *side, whole bool) {
 	r := s.hub.rule(s.conn.key)
+	s.mu.Lock()
+	s.invited = false
+	s.mu.Unlock()
 	ended := ctx.Err() != nil // what comes now is the original's, and then there is an end
-	if r != nil && !ended && s.hub.wants(s.conn.key.port, r, q) {
+	if r != nil && !ended && s.hub.wants(s.conn.key.port, r, q, func() (*http1.Ahead, error) { return s.arrive(q, r) }) && ctx.Err() == nil {
 		s.mu.Lock()
 		x = s.sides[toLocal]
 		s.mu.Unlock()
@@ -369,7 +373,7 @@ func (s *split) begin(x *side, q *http1.Request, bind bool) bool {
 		return false
 	}
 	s.busy, s.method, s.expects, s.upgrades = x, q.Method, q.Expects, q.Upgrades
-	s.continued, s.sent, s.answered = false, false, false
+	s.continued, s.sent, s.answered = s.invited, false, false
 	x.used++
 	x.spoke, x.speaks = false, false
 	if bind {

@@ -113,7 +113,7 @@ func TestFeatures(t *testing.T) {
 		if !ok {
 			t.Fatalf("greeted with %T", m)
 		}
-		for _, f := range []string{protocol.FeatureFiles, protocol.FeatureMirror, protocol.FeatureSteal, protocol.FeatureHTTPFilter, protocol.FeatureHostFilter, protocol.FeatureLookups} {
+		for _, f := range []string{protocol.FeatureFiles, protocol.FeatureMirror, protocol.FeatureSteal, protocol.FeatureHTTPFilter, protocol.FeatureHostFilter, protocol.FeatureBodyFilter, protocol.FeatureLookups} {
 			if !slices.Contains(w.Features, f) {
 				t.Errorf("%s is missing in %q", f, w.Features)
 			}

@@ -74,6 +74,7 @@ type wanted struct {
 var filterFeatures = map[string]string{
 	protocol.FeatureHTTPFilter: "filters of requests",
 	protocol.FeatureHostFilter: "filters of requests by their host",
+	protocol.FeatureBodyFilter: "filters of requests by their body, and programs of jq",
 }
 
 // wants lists the features that the configuration makes use of.

@@ -194,9 +194,11 @@ func TestNewerAgent(t *testing.T) {
 // What an agent lacks is refused where the configuration asks for it, and done
 // without where it is only a default.
 func TestFeatures(t *testing.T) {
-	all := []string{protocol.FeatureFiles, protocol.FeatureMirror, protocol.FeatureSteal, protocol.FeatureHTTPFilter, protocol.FeatureHostFilter, protocol.FeatureUnix, protocol.FeatureLookups}
+	all := []string{protocol.FeatureFiles, protocol.FeatureMirror, protocol.FeatureSteal, protocol.FeatureHTTPFilter, protocol.FeatureHostFilter, protocol.FeatureBodyFilter, protocol.FeatureUnix, protocol.FeatureLookups}
 	filter := &rules.HTTPOptions{}
 	host := &rules.HTTPOptions{Filter: rules.Filter{Not: &rules.Filter{AnyOf: []rules.Filter{{Host: &rules.Pattern{Text: "a"}}}}}}
+	body := &rules.HTTPOptions{Filter: rules.Filter{AllOf: []rules.Filter{{Body: &rules.Body{Kind: rules.BodyText}}}}}
+	jq := &rules.HTTPOptions{Filter: rules.Filter{HeaderJQ: &rules.Pattern{Text: "true"}}}
 	for _, c := range []struct {
 		name    string
 		cfg     config.Config
@@ -214,6 +216,9 @@ func TestFeatures(t *testing.T) {
 		{"steal not wanted", config.Config{Target: "pod/a"}, protocol.FeatureSteal, false, ""},
 		{"filter", config.Config{Target: "pod/a", Incoming: rules.IncomingOptions{HTTP: filter}}, protocol.FeatureHTTPFilter, true, "filters of requests (http-filter)"},
 		{"filter by host", config.Config{Target: "pod/a", Incoming: rules.IncomingOptions{HTTP: host}}, protocol.FeatureHostFilter, true, "filters of requests by their host (host-filter)"},
+		{"filter by body", config.Config{Target: "pod/a", Incoming: rules.IncomingOptions{HTTP: body}}, protocol.FeatureBodyFilter, true, "filters of requests by their body, and programs of jq (body-filter)"},
+		{"filter by jq", config.Config{Target: "pod/a", Incoming: rules.IncomingOptions{HTTP: jq}}, protocol.FeatureBodyFilter, true, "(body-filter)"},
+		{"no filter by body", config.Config{Target: "pod/a", Incoming: rules.IncomingOptions{HTTP: host}}, protocol.FeatureBodyFilter, false, ""},
 		{"no filter by host", config.Config{Target: "pod/a", Incoming: rules.IncomingOptions{HTTP: filter}}, protocol.FeatureHostFilter, false, ""},
 		{"lookups", config.Config{Target: "pod/a"}, protocol.FeatureLookups, false, ""},
 		{"no target", config.Config{}, protocol.FeatureMirror, false, ""},

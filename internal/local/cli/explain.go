@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -241,6 +242,7 @@ func (a *app) explainConnect() *cobra.Command {
 func (a *app) explainRequest() *cobra.Command {
 	var headers []string
 	var port uint16
+	var body string
 	c := a.explainer("request 'METHOD /PATH'", "Who answers a request that reaches the target", "  mirrord explain request 'GET /api/items?id=1' -H 'x-user: ana' --port 8080",
 		func(ctx context.Context, cfg config.Config, lines []string) (all []explain.Answer, err error) {
 			in, err := rules.NewIncoming(cfg.Incoming, cfg.Targetless())
@@ -253,8 +255,14 @@ func (a *app) explainRequest() *cobra.Command {
 					return nil, err
 				}
 			}
+			sent := []byte(body)
+			if name, file := strings.CutPrefix(body, "@"); file {
+				if sent, err = os.ReadFile(name); err != nil {
+					return nil, failure.Usage("explain-malformed", "the body cannot be read", "mirrord explain request 'POST /api' --body '{\"id\": 7}'", "%v", err)
+				}
+			}
 			for _, line := range lines {
-				answer, err := explain.Request(in, probePaths(t), port, line, headers)
+				answer, err := explain.Request(in, probePaths(t), port, line, headers, sent)
 				if err != nil {
 					return nil, err
 				}
@@ -263,6 +271,7 @@ func (a *app) explainRequest() *cobra.Command {
 			return all, nil
 		})
 	c.Flags().StringArrayVarP(&headers, "header", "H", nil, "a header of the request: 'Name: value'; may be repeated")
+	c.Flags().StringVar(&body, "body", "", "the request's body, without its coding; @FILE: what is in a file")
 	c.Flags().Uint16VarP(&port, "port", "p", 80, "port that the program listens on")
 	return c
 }

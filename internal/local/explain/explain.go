@@ -185,10 +185,24 @@ func Env(e rules.Env, name string) Answer {
 	return a
 }
 
-// Request says who answers a request ("GET /path") with headers ("Name: value")
+// arrived gives a body as the agent would.
+func arrived(p rules.Port, body []byte) func() ([]byte, error) {
+	most := p.BodySize
+	if most == 0 {
+		most = rules.BodySize
+	}
+	return func() ([]byte, error) {
+		if len(body) > most {
+			return nil, fmt.Errorf("the body has more than %d bytes (agent.max_body_buffer_size)", most)
+		}
+		return body, nil
+	}
+}
+
+// Request says who answers a request ("GET /path") with headers ("Name: value") and a body
 // that reaches port of the target while the program listens there. probes are
 // the paths of the pod's HTTP probes, by port.
-func Request(in *rules.Incoming, probes map[uint16][]string, port uint16, line string, headers []string) (Answer, error) {
+func Request(in *rules.Incoming, probes map[uint16][]string, port uint16, line string, headers []string, body []byte) (Answer, error) {
 	malformed := func(why, do string) (Answer, error) {
 		return Answer{}, failure.Usage("explain-malformed", fmt.Sprintf("%q is no request", line), do, "%s", why)
 	}
@@ -224,7 +238,7 @@ func Request(in *rules.Incoming, probes map[uint16][]string, port uint16, line s
 		if err != nil {
 			return Answer{}, err
 		}
-		matched, steps, err := m.Explain(filter.Request{Method: method, Target: target, Headers: sent})
+		matched, steps, err := m.Explain(filter.Request{Method: method, Target: target, Headers: sent, Body: arrived(p, body)})
 		switch {
 		case err != nil:
 			a.Note = "the filter could not be decided, which means no: " + err.Error()

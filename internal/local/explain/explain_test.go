@@ -147,6 +147,9 @@ func TestRequest(t *testing.T) {
 	header := rules.Pattern{Text: "^x-user: ana$", Origin: "http_filter in a.json:3"}
 	path, post := rules.Pattern{Text: "^/api", Origin: "http_filter in a.json:5"}, rules.Pattern{Text: "POST"}
 	nested := rules.IncomingOptions{HTTP: &rules.HTTPOptions{Filter: rules.Filter{AllOf: []rules.Filter{{Path: &path}, {Not: &rules.Filter{Method: &post}}}}}}
+	body := rules.IncomingOptions{HTTP: &rules.HTTPOptions{Filter: rules.Filter{Body: &rules.Body{Kind: rules.BodyJSON, Matches: &rules.Pattern{Text: "^7$"},
+		Query: &rules.Pattern{Text: "$.id", Origin: "http_filter in a.json:7"}}}}}
+	small := rules.IncomingOptions{HTTP: &rules.HTTPOptions{Filter: rules.Filter{Body: &rules.Body{Kind: rules.BodyJQ, Query: &rules.Pattern{Text: ".id == 7"}}}, BodySize: 5}}
 	probes := map[uint16][]string{80: {"/healthz"}}
 	filtered := rules.IncomingOptions{Mode: rules.IncomingSteal, HTTP: &rules.HTTPOptions{Filter: rules.Filter{Header: &header}, Ports: []uint16{80}}}
 	for _, c := range []struct {
@@ -165,6 +168,9 @@ func TestRequest(t *testing.T) {
 		{"does not match", filtered, 80, "GET /", []string{"X-User: bob"}, "the target only", `the filter does not match: header "^x-user: ana$" does not match (http_filter in a.json:3)`},
 		{"not", nested, 80, "POST /api", nil, "the target only", `the filter does not match: path "^/api" matches (http_filter in a.json:5); method "POST" matches`},
 		{"the first decides", nested, 80, "GET /", nil, "the target only", `the filter does not match: path "^/api" does not match (http_filter in a.json:5)`},
+		{"body", body, 80, "POST /", nil, "the target, with a copy for your program", `the filter matches: body "$.id matches ^7$" matches (http_filter in a.json:7)`},
+		{"no body that can be looked at", body, 80, "POST /", []string{"Content-Encoding: gzip"}, "the target only", `the filter could not be decided, which means no: http_filter in a.json:7: body filter "$.id matches ^7$": the body is compressed (Content-Encoding): body "$.id matches ^7$" is undecided (http_filter in a.json:7)`},
+		{"too large a body", small, 80, "POST /", nil, "the target only", `the filter could not be decided, which means no: body filter ".id == 7": the body has more than 5 bytes (agent.max_body_buffer_size): body ".id == 7" is undecided`},
 		{"a probe of a filtered port", filtered, 80, "GET /healthz", []string{"X-User: ana", "User-Agent: kube-probe/1.36"}, "the target only", ""},
 		{"a probe of a whole port", rules.IncomingOptions{Mode: rules.IncomingSteal}, 80, "GET /healthz", []string{"user-agent: kube-probe/1.36"}, "the target only", ""},
 		{"a probe's path, by another", rules.IncomingOptions{Mode: rules.IncomingSteal}, 80, "GET /healthz", []string{"user-agent: curl/8"}, "your program", ""},
@@ -174,14 +180,14 @@ func TestRequest(t *testing.T) {
 		{"another port", filtered, 81, "GET /", []string{"X-User: ana"}, "the target only", ""},
 	} {
 		in := must[*rules.Incoming](t)(rules.NewIncoming(c.in, false))
-		got := must[Answer](t)(Request(in, probes, c.port, c.line, c.headers))
+		got := must[Answer](t)(Request(in, probes, c.port, c.line, c.headers, []byte(`{"id": 7}`)))
 		if got.Where != c.where || got.Note != c.note || got.Why == "" {
 			t.Errorf("%s: %+v, want %s, %q", c.name, got, c.where, c.note)
 		}
 	}
 	in := must[*rules.Incoming](t)(rules.NewIncoming(filtered, false))
 	for _, c := range []struct{ line, header string }{{"GET", ""}, {"", ""}, {"GET /", "no colon"}} {
-		if _, err := Request(in, nil, 80, c.line, []string{c.header}); err == nil {
+		if _, err := Request(in, nil, 80, c.line, []string{c.header}, nil); err == nil {
 			t.Errorf("%q with %q was taken", c.line, c.header)
 		}
 	}

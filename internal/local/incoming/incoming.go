@@ -286,7 +286,8 @@ func modeName(mode uint8) string {
 // session holds is an error of listen(2). Nothing less than what was asked for
 // is ever taken instead: no whole port for one with a filter.
 func (p *Ports) subscribe(ctx context.Context, l *listener) (*subscription, error) {
-	sub := &subscription{number: l.Addr.Port(), wish: &protocol.Subscribe{Port: l.Target, Mode: l.Mode, Filter: l.Filter}}
+	sub := &subscription{number: l.Addr.Port(), wish: &protocol.Subscribe{
+		Port: l.Target, Mode: l.Mode, Filter: l.Filter, BodySize: uint32(l.BodySize), BodyTime: uint32(l.BodyTime)}}
 	err := p.order(ctx, sub)
 	switch {
 	case err == nil:

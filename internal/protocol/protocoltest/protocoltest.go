@@ -44,6 +44,7 @@ func Vectors() []Vector {
 		{"datagram unreachable", &protocol.Datagram{Errno: syscall.ECONNREFUSED}},
 		{"lookup", &protocol.Lookup{Addr: v4, Query: []byte("A? db.")}},
 		{"subscribe", &protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal}},
+		{"subscribe with a filter of bodies", &protocol.Subscribe{Port: 80, Mode: protocol.ModeMirror, Filter: `{"body":{"kind":"text","matches":{"text":"a"}}}`, BodySize: 4096, BodyTime: 2000}},
 		{"subscribe with a filter", &protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal, Filter: `{"path":{"text":"^/api/"}}`, Probes: []string{"/healthz", "/ready?full=1"}}},
 		{"incoming", &protocol.Incoming{Port: 80, Mode: protocol.ModeMirror, Peer: v6, Local: v4}},
 		{"stat", &protocol.Stat{Path: "/data/hello.txt", Prefetch: 65536}},

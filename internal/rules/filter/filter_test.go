@@ -18,7 +18,7 @@ func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 // request makes one from "METHOD target" and headers "Name: value" as sent.
 func request(line string, headers ...string) Request {
 	method, target, _ := strings.Cut(line, " ")
-	return Request{method, target, func(yield func(string, string) bool) {
+	return Request{Method: method, Target: target, Headers: func(yield func(string, string) bool) {
 		for _, h := range headers {
 			name, value, _ := strings.Cut(h, ":")
 			if !yield(name, value) {
@@ -173,7 +173,7 @@ func TestRefused(t *testing.T) {
 			}
 		})
 	}
-	for _, text := range []string{"", "x", "{}", `{"body":{"text":"a"}}`, `{"path":{"text":"a"}} {}`, `{"path":{"text":"a"}`, strings.Repeat("[", rules.MaxFilter+1)} {
+	for _, text := range []string{"", "x", "{}", `{"body":{"text":"a"}}`, `{"text":{"text":"a"}}`, `{"path":{"text":"a"}} {}`, `{"path":{"text":"a"}`, strings.Repeat("[", rules.MaxFilter+1)} {
 		if _, err := Parse(text); err == nil {
 			t.Errorf("%.20q is taken for a filter", text)
 		}
@@ -287,7 +287,7 @@ func TestHeadersAreReadOnce(t *testing.T) {
 	}
 	n := 0
 	var headers iter.Seq2[string, string] = func(yield func(string, string) bool) { n++; yield("A", "b") }
-	if ok, _ := m.Match(Request{"GET", "/", headers}); !ok || n != 1 {
+	if ok, _ := m.Match(Request{Method: "GET", Target: "/", Headers: headers}); !ok || n != 1 {
 		t.Errorf("matched %v, read %d times", ok, n)
 	}
 }
@@ -315,7 +315,7 @@ func FuzzMatch(f *testing.F) {
 	f.Fuzz(func(t *testing.T, first, headers string) {
 		method, target, _ := strings.Cut(first, " ")
 		began := time.Now()
-		_, _ = m.Match(Request{method, target, func(yield func(string, string) bool) {
+		_, _ = m.Match(Request{Method: method, Target: target, Headers: func(yield func(string, string) bool) {
 			for line := range strings.Lines(headers) {
 				name, value, _ := strings.Cut(line, ": ")
 				if !yield(name, value) {

@@ -3,6 +3,7 @@ package filter
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
@@ -96,6 +97,12 @@ func compile(f rules.Filter, depth int) (node, error) {
 	if f.Method != nil {
 		add(methodNode(*f.Method))
 	}
+	if f.HeaderJQ != nil {
+		add(headerJQ(*f.HeaderJQ))
+	}
+	if f.Body != nil {
+		add(bodyNode(*f.Body))
+	}
 	if f.AllOf != nil {
 		list, err := compileList("all_of", f.AllOf, depth)
 		add(allNode(list), err)
@@ -130,5 +137,25 @@ func compileList(name string, list []rules.Filter, depth int) ([]node, error) {
 		n, err := compile(f, depth+1)
 		nodes, errs = append(nodes, n), append(errs, err)
 	}
+	slices.SortStableFunc(nodes, func(a, b node) int { return order(a) - order(b) })
 	return nodes, errors.Join(errs...)
+}
+
+// order is 1 for what looks at the body, which has to be waited for, else 0.
+func order(n node) (last int) {
+	switch n := n.(type) {
+	case bodyLeaf:
+		return 1
+	case notNode:
+		return order(n.node)
+	case allNode:
+		for _, c := range n {
+			last = max(last, order(c))
+		}
+	case anyNode:
+		for _, c := range n {
+			last = max(last, order(c))
+		}
+	}
+	return last
 }

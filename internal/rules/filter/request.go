@@ -13,6 +13,10 @@ type Request struct {
 	// Headers gives every header as sent, in order. It may be asked several
 	// times.
 	Headers iter.Seq2[string, string]
+	// Body gives the body, without the framing of its chunks, or says why it cannot
+	// be looked at. It is called once, and only where the head does not decide. nil:
+	// there is none.
+	Body func() ([]byte, error)
 }
 
 // subject is a request under examination.
@@ -23,6 +27,13 @@ type subject struct {
 	lines  []string      // see headerLines
 	listed bool
 	err    error // of the first pattern that could not be decided
+
+	asked   bool // for the body
+	content []byte
+	unread  error // why it cannot be looked at
+	parsed  bool
+	json    any
+	isJSON  bool
 }
 
 // headerLines gives each header as "name: value": the name in lower case, as
