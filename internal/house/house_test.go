@@ -65,7 +65,8 @@ const layers = `
 	# The flows.
 	WORDS, rules, rules/filter, link < FLOWBASE;
 	local/fusefs < local/files; # the flow is the Tree that the mechanism serves
-	local/activity < local/dns, local/outgoing, local/incoming;
+	NONE < local/loopback; # listeners for programs of this machine only
+	local/activity, local/loopback < local/dns, local/outgoing, local/incoming;
 	FLOWBASE < local/dns, local/files, local/outgoing, local/incoming < LOCALFLOW;
 	FLOWBASE < agent/env, agent/files, agent/outgoing, agent/incoming < AGENTFLOW;
 
@@ -79,6 +80,8 @@ const layers = `
 	config, link, link/resume, link/seal, local/activity < local/attach; # the hold on an agent, whatever is served over it
 	local/control, local/roster < local/look; # the same for those who look at a session
 	local/attach, local/look, local/learn, LOCALMECH, LOCALFLOW < local/session;
+	local/attach, local/look < local/bare; # sessions without a sandbox: nothing that only Linux has
+	local/bare, local/loopback, local/dns, local/outgoing, local/incoming < local/forward < local/cli;
 	local/sandbox, local/kube < local/doctor; # looks at both without a session
 	FLOWBASE < local/explain; # the rules without what acts on them
 	event < local/journal;

@@ -66,7 +66,7 @@ var ErrNotReplaced = errors.New("the target has no successor")
 type Reach func(ctx context.Context, r Request) (Agent, error)
 
 const (
-	// removeTime bounds the removal of the agent, for which nobody waits: an API
+	// removeTime bounds the removal of the agent where nobody waits for it: an API
 	// server that restarts is away for that long. After it the agent ends itself.
 	removeTime = 30 * time.Second
 	// goneTime bounds it where the API server has been away for the whole window.
@@ -87,6 +87,9 @@ type Options struct {
 	Emit     event.Sink
 	Owned    func(json.RawMessage) // see Request
 	Activity *activity.Log
+	// RemoveTime bounds the removal of the agent, after which it ends by itself; 0:
+	// nobody waits for it.
+	RemoveTime time.Duration
 	// Stays is what does not follow the target to its successor, for the line that
 	// tells of it; empty: there is no such thing.
 	Stays string

@@ -129,6 +129,9 @@ func (h *Hold) detachOnce(at *Attachment) {
 	if at.link != nil && errors.Is(at.link.Err(), resume.ErrGone) {
 		limit = goneTime
 	}
+	if t := h.o.RemoveTime; t > 0 {
+		limit = min(limit, t)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if err := at.agent.Close(ctx); err != nil {

@@ -108,55 +108,78 @@ func (a *app) exec(f *execFlags, argv []string) (int, error) {
 // frontOptions are what flags, environment and files say of a session. done is
 // to be called at the front's end. The front keeps the session's journal, or not.
 func (a *app) frontOptions(f *execFlags, journals bool) (o front.Options, done func(error), err error) {
+	b, err := a.begin(f, journals)
+	if err != nil {
+		return o, nil, err
+	}
+	options, err := json.Marshal(b.cfg)
+	if err != nil {
+		b.done(err)
+		return o, nil, err
+	}
+	o = front.Options{
+		Env: os.Environ(), // the command's: as it is
+		Dir: b.dir, Config: options, SupervisorName: supervisorName, Show: b.show, CleanUp: cleanUp,
+		Learned: func(text json.RawMessage) { showLearned(b.monitor, text) },
+	}
+	return o, b.done, nil
+}
+
+// begun is the beginning of a session: what was asked for, and who is told.
+type begun struct {
+	cfg     config.Config
+	dir     string // of work
+	monitor *monitor.Monitor
+	journal *journal.Journal // nil: somebody else keeps it
+}
+
+// begin reads flags, environment and files. done is to be called at the session's
+// end.
+func (a *app) begin(f *execFlags, journals bool) (*begun, error) {
 	dir, err := os.Getwd()
 	if err != nil {
-		return o, nil, failure.Wrap(err, "no-working-directory", "the working directory cannot be told", "cd to a directory that exists")
+		return nil, failure.Wrap(err, "no-working-directory", "the working directory cannot be told", "cd to a directory that exists")
 	}
-	env := os.Environ() // the command's: as it is
-	cfg, notes, err := a.configuration(f.settings, env, dir)
-	if err != nil {
-		return o, nil, err
+	b := &begun{dir: dir}
+	var notes []event.Event
+	if b.cfg, notes, err = a.configuration(f.settings, os.Environ(), dir); err != nil {
+		return nil, err
 	}
 	ctx, stop := interruptible()
-	err = a.chooseTarget(ctx, &cfg)
-	stop() // signals are the front's from here
+	err = a.chooseTarget(ctx, &b.cfg)
+	stop() // signals are the caller's from here
 	if err != nil {
-		return o, nil, err
+		return nil, err
 	}
-	m := a.monitor(f.quiet, f.verbose)
+	b.monitor = a.monitor(f.quiet, f.verbose)
 	if mode := os.Getenv("MIRRORD_PROGRESS_MODE"); !slices.Contains(progressModes, mode) {
-		m.Show(event.Event{Level: event.Warning, Code: "progress-mode",
+		b.monitor.Show(event.Event{Level: event.Warning, Code: "progress-mode",
 			Text: fmt.Sprintf("MIRRORD_PROGRESS_MODE is %q; it can be std, plain, json or off", mode)})
 	}
 	if list := os.Getenv("KUBECONFIG"); list != "" { // the supervisor works elsewhere
 		os.Setenv("KUBECONFIG", absolute(list, dir))
 	}
-	options, err := json.Marshal(cfg)
-	if err != nil {
-		return o, nil, err
-	}
-	var j *journal.Journal
 	if journals {
-		j = a.keepJournal(cfg)
-	}
-	show := func(e event.Event) {
-		j.Note(e)
-		m.Show(e)
+		b.journal = a.keepJournal(b.cfg)
 	}
 	for _, n := range notes {
-		show(n)
+		b.show(n)
 	}
-	o = front.Options{
-		Env: env, Dir: dir, Config: options,
-		SupervisorName: supervisorName, Show: show, CleanUp: cleanUp,
-		Learned: func(text json.RawMessage) { showLearned(m, text) },
+	return b, nil
+}
+
+// show tells the user, and the journal.
+func (b *begun) show(e event.Event) {
+	b.journal.Note(e)
+	b.monitor.Show(e)
+}
+
+// done closes the journal, with why the session failed.
+func (b *begun) done(err error) {
+	if f := failure.From(err); f != nil {
+		b.journal.Note(event.Event{Level: event.Error, Code: f.Code, Text: f.Error()})
 	}
-	return o, func(err error) {
-		if f := failure.From(err); f != nil {
-			j.Note(event.Event{Level: event.Error, Code: f.Code, Text: f.Error()})
-		}
-		j.Close()
-	}, nil
+	b.journal.Close()
 }
 
 // learnFile makes the file that the report is to be written to, now: that it

@@ -109,17 +109,54 @@ func askAll(ids []string) []*control.Status {
 
 // stopSession returns when the session has ended.
 func stopSession(id string) error {
-	return request(id, control.Message{Stop: &control.Stop{}}, func(c *net.UnixConn, ctl *control.Conn) error {
-		_ = c.SetReadDeadline(time.Now().Add(stopTime))
-		for {
-			switch _, err := ctl.Receive(); {
-			case errors.Is(err, io.EOF):
-				return nil
-			case err != nil:
-				return failure.Wrap(err, "session-unreachable", fmt.Sprintf("the session %s does not end", id), "look at it: mirrord session ls")
-			}
+	if !slices.Contains(roster.IDs(sessionDirs()), id) && slices.Contains(roster.IDs(runningDirs()), id) {
+		return stopRunning(id)
+	}
+	return request(id, control.Message{Stop: &control.Stop{}}, func(c *net.UnixConn, ctl *control.Conn) error { return untilStopped(id, c, ctl) })
+}
+
+// stopRunning is stopSession for one that is not kept.
+func stopRunning(id string) error {
+	st, err := lookAt(id)
+	if err != nil {
+		return err
+	}
+	if st.Kind == "" {
+		do := "end the command"
+		if len(st.Commands) == 1 {
+			do += fmt.Sprintf(": kill %d", st.Commands[0].PID)
 		}
-	})
+		return failure.Usage("session-of-command", fmt.Sprintf("session %s is that of one command", id), do, "it ends with its command")
+	}
+	c, _, err := reachRunning(id)
+	if err != nil {
+		return err
+	}
+	ctl := control.On(c)
+	defer ctl.Close()
+	if err := ctl.Send(control.Message{Stop: &control.Stop{}}); err != nil {
+		return err
+	}
+	return untilStopped(id, c, ctl)
+}
+
+// untilStopped waits for the end of a session that was asked for it.
+func untilStopped(id string, c *net.UnixConn, ctl *control.Conn) error {
+	_ = c.SetReadDeadline(time.Now().Add(stopTime))
+	for {
+		switch _, err := ctl.Receive(); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return failure.Wrap(err, "session-unreachable", fmt.Sprintf("the session %s does not end", id), "look at it: mirrord session ls")
+		}
+	}
+}
+
+// bareSessions are those without a sandbox: they end when they are asked to, like
+// those that are kept.
+func bareSessions() []*control.Status {
+	return slices.DeleteFunc(lookAtAll(roster.IDs(runningDirs())), func(st *control.Status) bool { return st.Kind == "" })
 }
 
 // join runs a command in a session that is kept.
@@ -169,6 +206,17 @@ func changedSettings(c *cobra.Command) (names []string) {
 func sessionIDs(_ *cobra.Command, named []string, _ string) ([]string, cobra.ShellCompDirective) {
 	ids := slices.DeleteFunc(roster.IDs(sessionDirs()), func(id string) bool { return slices.Contains(named, id) })
 	return ids, cobra.ShellCompDirectiveNoFileComp
+}
+
+// stoppableIDs are sessionIDs, and those of sessions without a sandbox.
+func stoppableIDs(c *cobra.Command, named []string, begun string) ([]string, cobra.ShellCompDirective) {
+	ids, directive := sessionIDs(c, named, begun)
+	for _, st := range bareSessions() {
+		if !slices.Contains(named, st.ID) {
+			ids = append(ids, st.ID)
+		}
+	}
+	return ids, directive
 }
 
 // oneSessionID is sessionIDs where one is wanted.

@@ -81,7 +81,7 @@ func (a *app) sessionList() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"list"},
-		Short:   "List the sessions that are kept",
+		Short:   "List the sessions that are kept, and those of port-forward",
 		Example: "  mirrord session ls -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
@@ -89,7 +89,7 @@ func (a *app) sessionList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all := askAll(roster.IDs(sessionDirs()))
+			all := append(askAll(roster.IDs(sessionDirs())), bareSessions()...)
 			if asJSON {
 				return monitor.WriteJSON(os.Stdout, all, "  ")
 			}
@@ -140,10 +140,10 @@ func (a *app) sessionStop() *cobra.Command {
 		Short:   "End sessions, and what runs in them",
 		Long: `stop ends sessions: what runs in them is asked to end (SIGTERM, after two seconds
 SIGKILL), the target gets its ports back, the agent is removed. It returns when all of
-that is done.`,
+that is done. It ends port-forward in the same way.`,
 		Example: "  mirrord session stop k3vq7a",
 
-		ValidArgsFunction: sessionIDs,
+		ValidArgsFunction: stoppableIDs,
 		Args: func(_ *cobra.Command, args []string) error {
 			if all == (len(args) > 0) {
 				return fmt.Errorf("name the sessions to stop, or use --all; mirrord session ls shows them")
@@ -153,6 +153,9 @@ that is done.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if all {
 				args = roster.IDs(sessionDirs())
+				for _, st := range bareSessions() {
+					args = append(args, st.ID)
+				}
 			}
 			var failed error
 			for _, id := range args {

@@ -98,6 +98,7 @@ type Status struct {
 	Hostname  string     `json:"hostname"` // of the target
 	Since     time.Time  `json:"since"`
 	Kept      bool       `json:"kept"`            // for commands that join it; else it is that of one command
+	Kind      string     `json:"kind,omitempty"`  // port-forward, dump: it has no sandbox, and ends when it is asked to; empty: it has one
 	TTL       int        `json:"ttl"`             // seconds that it is kept without a command; 0: until it is stopped
 	Until     *time.Time `json:"until,omitempty"` // when it ends if no command joins
 	Lost      *time.Time `json:"lost,omitempty"`  // since when there is no link to the agent
@@ -105,18 +106,26 @@ type Status struct {
 	Replacing bool            `json:"replacing,omitempty"`
 	Mode      string          `json:"mode"` // of incoming traffic, in words
 	Ports     []Port          `json:"ports"`
+	Forwards  []Forward       `json:"forwards,omitempty"` // ports of this machine that lead into the cluster
 	Counts    activity.Counts `json:"counts"`
 	Commands  []Command       `json:"commands"`
 	Events    []Happened      `json:"events"` // the last ones
 }
 
-// Port is one that a program of the session listens on.
+// Port is one that a program of the session listens on, or that the session hands
+// on to one.
 type Port struct {
 	Port      uint16 `json:"port"`
 	Target    uint16 `json:"target,omitempty"` // of the target, whose traffic comes
 	Mode      string `json:"mode,omitempty"`   // steal, mirror; empty: no traffic of the target's
 	Filter    string `json:"filter,omitempty"`
 	Published string `json:"published,omitempty"` // where it is open on this machine
+}
+
+// Forward is a port of this machine that leads into the cluster.
+type Forward struct {
+	Listen []string `json:"listen"` // addresses of this machine
+	To     string   `json:"to"`     // HOST:PORT, as the target sees it
 }
 
 // Command is one that has joined a session, or what it is for.

@@ -2,6 +2,7 @@ package dns
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -11,18 +12,21 @@ const (
 	maxServers, maxSearch = 16, 64
 	// maxHosts bounds the lines of a hosts file that count.
 	maxHosts = 10_000
+	// defaultDots and maxDots are those of resolv.conf(5).
+	defaultDots, maxDots = 1, 15
 )
 
 // Conf is what a resolv.conf says.
 type Conf struct {
 	Servers []netip.Addr // in their order; where the file names none, 127.0.0.1 (resolv.conf(5))
 	Search  []string     // domains that are tried behind short names
+	Dots    int          // a name with as many is no short one: options ndots
 }
 
 // ParseConf reads a resolv.conf; what it does not know it skips, as resolvers
 // do.
 func ParseConf(text string) Conf {
-	var c Conf
+	c := Conf{Dots: defaultDots}
 	for line := range strings.Lines(text) {
 		if i := strings.IndexAny(line, "#;"); i >= 0 {
 			line = line[:i]
@@ -40,6 +44,14 @@ func ParseConf(text string) Conf {
 			c.Search = []string{f[1]}
 		case "search":
 			c.Search = f[1:min(len(f), 1+maxSearch)]
+		case "options":
+			for _, o := range f[1:] {
+				if n, ok := strings.CutPrefix(o, "ndots:"); ok {
+					if dots, err := strconv.Atoi(n); err == nil && dots >= 0 {
+						c.Dots = min(dots, maxDots)
+					}
+				}
+			}
 		}
 	}
 	if len(c.Servers) == 0 {

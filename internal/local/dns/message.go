@@ -190,6 +190,13 @@ var rcodes = map[dnsmessage.RCode]string{
 	dnsmessage.RCodeNotImplemented: "not implemented", dnsmessage.RCodeRefused: "refused",
 }
 
+func codeText(code dnsmessage.RCode) string {
+	if text := rcodes[code]; text != "" {
+		return text
+	}
+	return fmt.Sprintf("code %d", code)
+}
+
 // summary is what is told of an answer.
 func summary(answer []byte) (e activity.Event) {
 	var p dnsmessage.Parser
@@ -202,9 +209,7 @@ func summary(answer []byte) (e activity.Event) {
 		e.Name, e.Type = strings.TrimSuffix(q.Name.String(), "."), kind(q.Type)
 	}
 	if h.RCode != dnsmessage.RCodeSuccess {
-		if e.Error = rcodes[h.RCode]; e.Error == "" {
-			e.Error = fmt.Sprintf("code %d", h.RCode)
-		}
+		e.Error = codeText(h.RCode)
 	}
 	for _, f := range parseAnswer(answer) {
 		e.Answers = append(e.Answers, f.addr.String())

@@ -53,7 +53,8 @@ type Options struct {
 	// Try gives a command that sends the target a request at a port which the
 	// filter matches; "" if there is none. Optional.
 	Try func(port uint16) string
-	// Listen opens a listener on this machine; net.Listen in the product.
+	// Listen opens a listener on this machine; net.Listen in the product. nil: the
+	// ports are not published, since what listens there is this machine's itself.
 	Listen func(network, address string) (net.Listener, error)
 	Emit   event.Sink
 	// Activity hears of every connection. nil: nobody listens.
@@ -260,7 +261,7 @@ func (p *Ports) tell(l *listener, published bool) {
 		e.Text += "is " + map[uint8]string{protocol.ModeSteal: "stolen", protocol.ModeMirror: "mirrored"}[l.Mode]
 	}
 	switch at := l.publication.value; {
-	case !published:
+	case !published, p.o.Listen == nil:
 	case len(at.listeners) == 0:
 		e.Text += fmt.Sprintf(", not open on this machine (%v)", at.busy)
 	default:
@@ -330,11 +331,20 @@ func (p *Ports) refused(sub *subscription, err error) {
 			Text: fmt.Sprintf("port %d of the target is taken: %v", sub.wish.Port, err), Facts: facts})
 	case sub.wish.Filter != "" && errors.As(err, &refused) && refused.Answer.Cause == protocol.CauseUnsupported:
 		p.o.Emit(event.Event{Level: event.Warning, Code: "filter-refused", Flow: "incoming",
-			Text: fmt.Sprintf("port %d is open on this machine only, nothing of the target's traffic comes here: the agent cannot do the filter (%v)", sub.number, err), Facts: facts})
+			Text: fmt.Sprintf("%s: the agent cannot do the filter (%v)", p.alone(sub), err), Facts: facts})
 	default:
 		p.o.Emit(event.Event{Level: event.Warning, Code: "port-not-" + modeName(sub.wish.Mode), Flow: "incoming",
-			Text: fmt.Sprintf("port %d is open on this machine only: %v", sub.number, err), Facts: facts})
+			Text: fmt.Sprintf("%s: %v", p.alone(sub), err), Facts: facts})
 	}
+}
+
+// alone says that nothing of the target's traffic comes for sub.
+func (p *Ports) alone(sub *subscription) string {
+	text := fmt.Sprintf("nothing of the target's traffic for port %d comes here", sub.wish.Port)
+	if p.o.Listen != nil {
+		text = fmt.Sprintf("port %d is open on this machine only, ", sub.number) + text
+	}
+	return text
 }
 
 // Open is what a listener's port is.

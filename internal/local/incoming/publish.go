@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/local/loopback"
 	"github.com/mirrord-go/mirrord/internal/relay"
 )
 
@@ -30,7 +31,10 @@ func (p *Ports) publish(number, want uint16, exact bool) (pub publication, err e
 	if p.ctx.Err() != nil {
 		return pub, syscall.ESHUTDOWN
 	}
-	pub.listeners, pub.busy = p.listen(want)
+	if p.o.Listen == nil {
+		return pub, nil
+	}
+	pub.listeners, pub.busy = loopback.Listen(p.o.Listen, want)
 	if pub.busy != nil {
 		for _, ln := range pub.listeners { // "localhost" must not be two programs
 			ln.Close()
@@ -42,7 +46,7 @@ func (p *Ports) publish(number, want uint16, exact bool) (pub publication, err e
 				Facts: map[string]string{"port": fmt.Sprint(number), "published": fmt.Sprint(want)}})
 			return pub, syscall.EADDRINUSE
 		}
-		all, busy := p.listen(0)
+		all, busy := loopback.Listen(p.o.Listen, 0)
 		if pub.listeners = all; len(all) == 0 {
 			pub.busy = busy
 		}
@@ -62,30 +66,6 @@ func (p *Ports) unpublish(number uint16, pub publication) {
 		p.o.Emit(event.Event{Level: event.Detail, Code: "port-closed", Flow: "incoming",
 			Text: fmt.Sprintf("port %d is closed", number), Facts: map[string]string{"port": fmt.Sprint(number)}})
 	}
-}
-
-// listen opens a number, or a free one for 0, in both families. A family that
-// this machine has not is left out. The error is of the first listener, or says
-// that the number is somebody else's in one of the families.
-func (p *Ports) listen(number uint16) (all []net.Listener, err error) {
-	for _, host := range []string{"127.0.0.1", "::1"} {
-		want := number
-		if want == 0 && len(all) > 0 { // the second family follows the first's number
-			want = addrPort(all[0].Addr()).Port()
-		}
-		ln, lerr := p.o.Listen("tcp", net.JoinHostPort(host, fmt.Sprint(want)))
-		switch {
-		case lerr == nil:
-			all = append(all, ln)
-		case number == 0 && len(all) > 0: // one family of a free number will do
-		case errors.Is(lerr, syscall.EADDRINUSE), errors.Is(lerr, syscall.EACCES), err == nil && len(all) == 0:
-			err = lerr
-		}
-	}
-	if len(all) > 0 && !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EACCES) {
-		err = nil // only a family is missing
-	}
-	return all, err
 }
 
 // accept delivers the connections of this machine's programs until ln is

@@ -49,19 +49,20 @@ type looked struct {
 
 // Show lets others look at s through a socket in the first of dirs where that is
 // possible, until done, which who has asked for the end waits for. An empty id
-// stands for a new one. A session that cannot be shown goes on.
-func Show(ctx context.Context, dirs []string, id string, s Session) (done func()) {
+// stands for a new one, which is returned. A session that cannot be shown goes on,
+// without an id.
+func Show(ctx context.Context, dirs []string, id string, s Session) (shown string, done func()) {
 	door, err := roster.Open(dirs, id)
 	if err != nil {
 		s.Emit(event.Event{Level: event.Detail, Code: "not-shown", Text: fmt.Sprintf("mirrord status will not find this session: %v", err)})
-		return func() {}
+		return "", func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	l := &looked{Session: s, id: door.ID(), places: make(chan struct{}, maxLookers)}
 	var wg sync.WaitGroup
 	wg.Go(func() { roster.Sweep(dirs) })
 	wg.Go(func() { l.meetAll(ctx, door, &wg) })
-	return func() {
+	return l.id, func() {
 		door.Close()
 		cancel()
 		wg.Wait()

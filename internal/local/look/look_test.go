@@ -20,7 +20,10 @@ import (
 func lookedAt(t *testing.T, s Session) (dial func() *net.UnixConn, done func()) {
 	t.Helper()
 	dirs := []string{filepath.Join(t.TempDir(), roster.Running)}
-	end := Show(t.Context(), dirs, "abcdef", s)
+	id, end := Show(t.Context(), dirs, "abcdef", s)
+	if id != "abcdef" {
+		t.Fatalf("shown as %q", id)
+	}
 	return func() *net.UnixConn {
 		c, pid, err := roster.Dial(dirs, "abcdef")
 		if err != nil || pid != os.Getpid() {

@@ -78,7 +78,7 @@ func (r *Router) carryDatagrams(ctx context.Context, f UDPFlow, t *route) {
 			return
 		}
 	}
-	f.Unreachable(dialErrno(err))
+	f.Unreachable(Errno(err))
 	r.report(t, err)
 }
 
@@ -128,7 +128,7 @@ func (r *Router) remoteDatagrams(ctx context.Context, f *counted, s *link.Stream
 		}
 		r.report(t, err)
 		if err != nil {
-			f.Unreachable(dialErrno(err))
+			f.Unreachable(Errno(err))
 			return
 		}
 		f.call.Store(r.began(t))

@@ -104,7 +104,7 @@ func (l *lookups) answer(ctx context.Context, query []byte) {
 	}
 	if err != nil { // said first: what the program asks then may go well
 		l.once.Do(func() { l.r.report(l.t, err) })
-		l.f.Unreachable(dialErrno(err))
+		l.f.Unreachable(Errno(err))
 		return
 	}
 	switch {

@@ -113,7 +113,7 @@ func (r *Router) CarryTCP(ctx context.Context, f TCPFlow, to netip.AddrPort, d r
 func (r *Router) carryTCP(ctx context.Context, f TCPFlow, t *route) {
 	far, err := r.dial(ctx, t)
 	if err != nil {
-		f.Refuse(dialErrno(err))
+		f.Refuse(Errno(err))
 		r.report(t, err)
 		return
 	}
@@ -143,15 +143,27 @@ func (r *Router) dial(ctx context.Context, t *route) (relay.Conn, error) {
 	case t.Where == rules.Local:
 		return r.dialHere(ctx, t)
 	}
-	s, err := r.Link.Open(ctx, link.Bulk, &protocol.Dial{Network: protocol.NetworkTCP, Addr: t.dst})
+	s, err := Dial(ctx, r.Link, t.dst)
+	if err != nil {
+		if t.dst.Addr().IsLoopback() && errors.Is(err, syscall.ECONNREFUSED) && r.relative(t) {
+			return r.dialHere(ctx, t)
+		}
+		return nil, err
+	}
+	return s, nil
+}
+
+// Dial makes a TCP connection in the target, within the time that its kernel
+// takes. The error says what that one said, or wraps what became of the link.
+func Dial(ctx context.Context, agent Opener, to netip.AddrPort) (*link.Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	s, err := agent.Open(ctx, link.Bulk, &protocol.Dial{Network: protocol.NetworkTCP, Addr: to})
 	if err != nil {
 		return nil, err
 	}
 	if err := answered(ctx, s); err != nil {
 		s.Close()
-		if t.dst.Addr().IsLoopback() && errors.Is(err, syscall.ECONNREFUSED) && r.relative(t) {
-			return r.dialHere(ctx, t)
-		}
 		return nil, err
 	}
 	return s, nil
@@ -177,8 +189,8 @@ func answered(ctx context.Context, s *link.Stream) error {
 	return a.Err()
 }
 
-// dialErrno is what connect(2) must return.
-func dialErrno(err error) syscall.Errno {
+// Errno is what connect(2) must return after an error of Dial.
+func Errno(err error) syscall.Errno {
 	var closed *link.ClosedError
 	var e syscall.Errno
 	switch {
@@ -212,7 +224,7 @@ func (r *Router) report(t *route, err error) {
 	e.Text = fmt.Sprintf("%s %v%s: %s, %s", t.network, t.text(dst), name, t.Where, what)
 	if err != nil {
 		e.Text += ": " + err.Error()
-		e.Facts["errno"] = fmt.Sprint(int(dialErrno(err)))
+		e.Facts["errno"] = fmt.Sprint(int(Errno(err)))
 	}
 	r.Emit(e)
 	if err != nil && !t.carried {

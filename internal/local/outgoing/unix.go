@@ -40,7 +40,7 @@ func (r *Router) DialUnix(ctx context.Context, name string, packet, wait bool) (
 	err := f.dial(ctx, wait)
 	f.report(err)
 	if err != nil {
-		return nil, dialErrno(err)
+		return nil, Errno(err)
 	}
 	f.call = r.Activity.Outgoing(f.activity())
 	return f, nil
@@ -117,7 +117,7 @@ func (f *UnixFar) report(err error) {
 	e.Text = fmt.Sprintf("%s %s: %v, %s", e.Facts["network"], e.Facts["address"], d.Where, what)
 	if err != nil {
 		e.Text += fmt.Sprintf(": %v", err)
-		e.Facts["errno"] = fmt.Sprint(int(dialErrno(err)))
+		e.Facts["errno"] = fmt.Sprint(int(Errno(err)))
 	}
 	f.r.Emit(e)
 	if err != nil {

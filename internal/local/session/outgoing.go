@@ -19,10 +19,6 @@ import (
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
-// maxNamesFile is how much of a resolv.conf or hosts file is read, in bytes;
-// what comes with its attributes at most (protocol.Stat).
-const maxNamesFile = 64 << 10
-
 // outgoing begins to read the files that say how names resolve, and gives a
 // function that waits for them and makes what answers the program's traffic.
 // b waits for the reading, which ends with ctx.
@@ -104,9 +100,8 @@ func (s *supervisor) handler(b *built, o dns.Options) (h netstack.Handler, err e
 // targetFile gives the beginning of a file of the target's; ok is false if it
 // cannot be read.
 func (s *supervisor) targetFile(ctx context.Context, path string) (text string, ok bool) {
-	m, err := s.peer.Call(ctx, &protocol.Stat{Path: path, Follow: true, Prefetch: maxNamesFile})
-	if a, is := m.(*protocol.Attr); err == nil && is && a.HasData {
-		return string(a.Data), true
+	if text, ok = dns.TargetFile(ctx, s.peer, path); ok {
+		return text, true
 	}
 	s.emit(event.Event{Level: event.Detail, Code: "names-file", Flow: "dns",
 		Text: path + " of the target cannot be read: rules by name know less", Facts: map[string]string{"path": path}})

@@ -19,7 +19,8 @@ func (s *supervisor) show(ctx context.Context, b *built, id string) (done func()
 	if s.kept != nil {
 		status = func(string) *control.Status { return s.kept.status(b) }
 	}
-	return look.Show(ctx, dirs, id, look.Session{Status: status, Activity: s.activity, Emit: s.emit})
+	_, done = look.Show(ctx, dirs, id, look.Session{Status: status, Activity: s.activity, Emit: s.emit})
+	return done
 }
 
 // alone is how a session of one command is now.

@@ -101,6 +101,10 @@ func ports(st *control.Status) string {
 		}
 		all = append(all, text)
 	}
+	for _, f := range st.Forwards {
+		at := strings.Join(f.Listen, ",")
+		all = append(all, at[strings.LastIndexByte(at, ':')+1:]+"→"+f.To)
+	}
 	if len(all) == 0 {
 		return "-"
 	}
@@ -149,7 +153,9 @@ func Session(st *control.Status, now time.Time) []string {
 		row("link", link(st, now))
 		row("mode", st.Mode)
 		row("since", fmt.Sprintf("%s (%s)", st.Since.Local().Format(time.DateTime), Age(now.Sub(st.Since))))
-		row("supervisor", fmt.Sprint(st.PID))
+		if st.Kind == "" { // else it is the command itself
+			row("supervisor", fmt.Sprint(st.PID))
+		}
 		for _, c := range st.Commands {
 			text := fmt.Sprintf("%s, process %d, for %s", strings.Join(c.Argv, " "), c.PID, Age(now.Sub(c.Since)))
 			if c.Background {
@@ -159,6 +165,9 @@ func Session(st *control.Status, now time.Time) []string {
 		}
 		for _, p := range st.Ports {
 			row("port", port(p))
+		}
+		for _, f := range st.Forwards {
+			row("port", strings.Join(f.Listen, ", ")+" → "+f.To)
 		}
 		c := st.Counts
 		row("incoming", fmt.Sprintf("%s (%d open, %d reached nobody), %s, %s received, %s sent", several(c.Incoming.Connections, "connection", "connections"), c.Incoming.Open,
