@@ -178,7 +178,7 @@ func (a *app) begin(f *execFlags, journals bool) (*begun, error) {
 	}
 	ctx, stop := interruptible()
 	err = a.chooseTarget(ctx, &b.cfg)
-	stop() // signals are the front's from here
+	stop() // signals are the caller's from here
 	if err != nil {
 		return nil, err
 	}

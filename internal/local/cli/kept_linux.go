@@ -208,6 +208,17 @@ func sessionIDs(_ *cobra.Command, named []string, _ string) ([]string, cobra.She
 	return ids, cobra.ShellCompDirectiveNoFileComp
 }
 
+// stoppableIDs are sessionIDs, and those of sessions without a sandbox.
+func stoppableIDs(c *cobra.Command, named []string, begun string) ([]string, cobra.ShellCompDirective) {
+	ids, directive := sessionIDs(c, named, begun)
+	for _, st := range bareSessions() {
+		if !slices.Contains(named, st.ID) {
+			ids = append(ids, st.ID)
+		}
+	}
+	return ids, directive
+}
+
 // oneSessionID is sessionIDs where one is wanted.
 func oneSessionID(c *cobra.Command, named []string, begun string) ([]string, cobra.ShellCompDirective) {
 	if len(named) > 0 {

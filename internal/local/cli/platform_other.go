@@ -19,7 +19,7 @@ func (a *app) sessionCommands() (all []*cobra.Command) {
 	for _, c := range []cobra.Command{
 		{Use: "exec [flags] [--] COMMAND [ARGS...]", Short: "Run a command in the context of a pod"},
 		{Use: "up [SERVICE...]", Short: "Run several services, each in the context of its target"},
-		{Use: "port-forward -L [ADDRESS:][PORT:]HOST:PORT", Short: "Lead ports of this machine to what the target reaches"},
+		{Use: "port-forward", Short: "Forward ports into the cluster"},
 		{Use: "status [ID]", Short: "Show running sessions, and what goes on in them"},
 		{Use: "session", Aliases: []string{"sessions"}, Short: "Keep a session for several commands"},
 		{Use: "demo", Short: "Show a whole session against a small pod made on this machine"},
