@@ -226,14 +226,3 @@ func oneSessionID(c *cobra.Command, named []string, begun string) ([]string, cob
 	}
 	return sessionIDs(c, named, begun)
 }
-
-// stoppableIDs are sessionIDs, and those of sessions without a sandbox.
-func stoppableIDs(c *cobra.Command, named []string, begun string) ([]string, cobra.ShellCompDirective) {
-	ids, directive := sessionIDs(c, named, begun)
-	for _, st := range bareSessions() {
-		if !slices.Contains(named, st.ID) {
-			ids = append(ids, st.ID)
-		}
-	}
-	return ids, directive
-}
