@@ -461,7 +461,7 @@ type copied struct {
 	net.Conn // nil: nothing else is called
 	data     chan []byte
 	rest     []byte // of what was said, for which there was no room
-	err      error // when data is closed
+	err      error  // when data is closed
 	closed   chan struct{}
 	once     sync.Once
 }
