@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/itchyny/gojq"
@@ -23,12 +22,16 @@ import (
 var ErrTime = errors.New("the program takes too long")
 
 // words are the functions that a program may use.
-var words = strings.Fields(`
-	abs all any ascii_downcase ascii_upcase capture ceil contains empty endswith error fabs first flatten floor
-	from_entries fromjson group_by has in index indices inside isempty join keys keys_unsorted last length limit ltrim ltrimstr
-	map map_values match max max_by min min_by not null rindex round rtrim rtrimstr scan select sort sort_by split
-	startswith test to_entries toboolean tojson tonumber tostring trim trimstr type unique unique_by utf8bytelength
-	values add arrays booleans iterables nulls numbers objects scalars strings with_entries infinite nan isinfinite isnan isnormal true false`)
+var words = []string{
+	"abs", "add", "all", "any", "arrays", "ascii_downcase", "ascii_upcase", "booleans", "capture", "ceil", "contains",
+	"empty", "endswith", "error", "fabs", "false", "first", "flatten", "floor", "from_entries", "fromjson", "group_by",
+	"has", "in", "index", "indices", "infinite", "inside", "isempty", "isinfinite", "isnan", "isnormal", "iterables",
+	"join", "keys", "keys_unsorted", "last", "length", "limit", "ltrim", "ltrimstr", "map", "map_values", "match",
+	"max", "max_by", "min", "min_by", "nan", "not", "null", "nulls", "numbers", "objects", "rindex", "round", "rtrim",
+	"rtrimstr", "scalars", "scan", "select", "sort", "sort_by", "split", "startswith", "strings", "test", "to_entries",
+	"toboolean", "tojson", "tonumber", "tostring", "trim", "trimstr", "true", "type", "unique", "unique_by",
+	"utf8bytelength", "values", "with_entries",
+}
 
 // operators are those that a program may use.
 var operators = []gojq.Operator{
