@@ -138,7 +138,7 @@ func (d *documents) there(text string) string {
 // start runs a command line in a shell.
 func (d *documents) start(t *testing.T, text string) *run {
 	t.Helper()
-	return startCommandOnly(t, []string{"bash", "-c", "set -o pipefail\n" + d.vars + text}, func(c *exec.Cmd) {
+	r := startCommandOnly(t, []string{"bash", "-c", "set -o pipefail\n" + d.vars + text}, func(c *exec.Cmd) {
 		c.Dir = d.dir
 		c.Env = []string{
 			"HOME=" + filepath.Join(d.dir, "home"), "XDG_RUNTIME_DIR=" + filepath.Join(d.dir, "run"), "KUBECONFIG=" + filepath.Join(d.dir, "../kubeconfig"),
@@ -147,6 +147,8 @@ func (d *documents) start(t *testing.T, text string) *run {
 		c.Stderr = c.Stdout          // in the order of a terminal
 		c.SysProcAttr.Setpgid = true // as a shell at a terminal does
 	})
+	r.stdin.Close() // nobody types
+	return r
 }
 
 // try runs a row, and looks whether it ends and says what it should.
