@@ -13,6 +13,12 @@ import (
 // protocols of IP that are not carried, by number, as people call them.
 var protocols = map[uint8]string{33: "DCCP", 132: "SCTP", 136: "UDP-Lite"}
 
+// Numbers of protocols of IP, by their registry (IANA).
+const (
+	protocolICMP   = 1
+	protocolICMPv6 = 58
+)
+
 // icmp4 and icmp6 are ICMP messages that programs send, by type, as people call
 // them.
 var (
@@ -56,9 +62,9 @@ func (r *Router) Stray(s Stray) {
 func (s Stray) name() string {
 	named, prefix, number := protocols[s.Protocol], "protocol", s.Protocol
 	switch s.Protocol {
-	case syscall.IPPROTO_ICMP:
+	case protocolICMP:
 		named, prefix, number = icmp4[s.Type], "ICMP of type", s.Type
-	case syscall.IPPROTO_ICMPV6:
+	case protocolICMPv6:
 		named, prefix, number = icmp6[s.Type], "ICMPv6 of type", s.Type
 	}
 	if named == "" {
