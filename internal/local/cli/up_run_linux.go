@@ -79,17 +79,14 @@ func (o *upOutput) say(text string) {
 
 // run runs the services to their end.
 func (o *upOutput) run() (int, error) {
-	self, err := os.Readlink("/proc/self/exe")
-	if err != nil {
-		return 0, failure.Wrap(err, "up-not-started", "mirrord does not find its own program", "mount /proc")
-	}
+	self := filepath.Base(os.Args[0])
 	var members []group.Member
 	for i, s := range o.services.List {
 		m := group.Member{Name: s.Name, Path: "/proc/self/exe", Dir: s.Dir, Config: s.Document(),
-			Argv: append([]string{filepath.Base(self), "exec", "-f", fmt.Sprintf("/dev/fd/%d", group.ConfigFD), "--end-all", "--"}, s.Argv...),
+			Argv: append([]string{self, "exec", "-f", fmt.Sprintf("/dev/fd/%d", group.ConfigFD), "--end-all", "--"}, s.Argv...),
 			Env:  append(s.Environ, "PWD="+s.Dir, fmt.Sprintf("%s=%d", progressVar, group.ProgressFD))}
 		if s.Container {
-			m.Argv = append([]string{filepath.Base(self), "container", "-f", fmt.Sprintf("/dev/fd/%d", group.ConfigFD), "--"}, s.Argv...)
+			m.Argv = append([]string{self, "container", "-f", fmt.Sprintf("/dev/fd/%d", group.ConfigFD), "--"}, s.Argv...)
 		}
 		m.Stdout = o.stream(o.out, i, "stdout").Copy
 		m.Stderr = o.stream(o.err, i, "stderr").Copy
