@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"io"
 	"net"
 	"net/rpc/jsonrpc"
@@ -96,6 +97,34 @@ func TestDelveConnects(t *testing.T) {
 			r.end()
 		})
 	}
+}
+
+// TestDelveListens is delve as VS Code's Go extension starts it without a terminal:
+// it tells by descriptor 3 that it listens, and the editor connects at once, and
+// once. So its port is open here when listen(2) returns.
+func TestDelveListens(t *testing.T) {
+	log, logEnd, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	port := freePort(t)
+	argv := []string{w.mirrord, "exec", "-n", w.namespace, "-t", debugged, "--steal", "--", delve(t), "dap", "--listen=127.0.0.1:" + port, "--log-dest=3"}
+	r := startCommand(t, argv, func(cmd *exec.Cmd) { cmd.ExtraFiles = []*os.File{logEnd} })
+	logEnd.Close()
+	for lines := bufio.NewScanner(log); !strings.Contains(lines.Text(), "listening at: 127.0.0.1:"+port); {
+		if !lines.Scan() {
+			t.Fatalf("delve did not say that it listens: %v", lines.Err())
+		}
+	}
+	d := dialDAP(t, port)
+	source, err := filepath.Abs("programs/debugged/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.hit("launch", fields{"mode": "exec", "program": debugProgram("debugged-go")}, source, goLine)
+	d.finish()
+	r.end()
 }
 
 // dialogue is with a debugger that is spoken to line by line.

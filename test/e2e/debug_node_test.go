@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -93,10 +94,22 @@ func (i *inspector) call(method string, params, result any) {
 // hit stops at the breakpoint of programs/debug/app.js and reads n there.
 func (i *inspector) hit() {
 	i.t.Helper()
+	i.prepare()
+	i.paused()
+}
+
+// prepare sets the breakpoint, after which the program may go on.
+func (i *inspector) prepare() {
+	i.t.Helper()
 	i.call("Runtime.enable", nil, nil)
 	i.call("Debugger.enable", nil, nil)
 	i.call("Debugger.setBreakpointByUrl", fields{"lineNumber": 4, "urlRegex": `.*/app\.js$`}, nil)
 	i.call("Runtime.runIfWaitingForDebugger", nil, nil)
+}
+
+// paused waits until the program has come to the breakpoint and reads n.
+func (i *inspector) paused() {
+	i.t.Helper()
 	var paused struct {
 		HitBreakpoints []string `json:"hitBreakpoints"`
 		CallFrames     []struct {
@@ -170,6 +183,23 @@ func TestNodeInspect(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNodeInspectLater is a program that does not wait for its debugger.
+func TestNodeInspectLater(t *testing.T) {
+	port := freePort(t)
+	r := start(t, "-t", debugged, "--steal", "--", "node", "--inspect="+port, "-e", "process.stdin.once('data', () => require('"+debugProgram("app.js")+"'))")
+	r.published(port)
+	i := inspectPort(t, port)
+	i.prepare()
+	if _, err := io.WriteString(r.stdin, "go on\n"); err != nil {
+		t.Fatal(err)
+	}
+	i.paused()
+	i.call("Debugger.resume", nil, nil)
+	r.waitFor("result 42")
+	i.c.Close()
+	r.end()
 }
 
 // TestNodeStop ends a program that stands at a breakpoint as js-debug does: the

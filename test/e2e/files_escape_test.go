@@ -45,19 +45,7 @@ func TestFilesEscape(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if out, err := exec.Command("cp", filepath.Join(w.dir, "bin", "goserver"), root+"/").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	if out, err := exec.Command("chown", "-hR", fmt.Sprintf("%d:%[1]d", user), outside).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	process := exec.Command("/goserver", "0")
-	process.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Credential: &syscall.Credential{Uid: user, Gid: user}}
-	process.Dir = "/"
-	if err := process.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = process.Process.Kill(); _ = process.Wait() }()
+	target := rooted(t, root)
 	racing := make(chan struct{})
 	raced := make(chan struct{})
 	go func() {
@@ -94,9 +82,9 @@ func TestFilesEscape(t *testing.T) {
 		echo '=== race'; for i in $(seq 150); do cat /srv/swap/secret; ls /srv/swap; done 2>/dev/null | grep -c -e developer -e root`
 	for _, mode := range []string{"read", "write"} {
 		t.Run(mode, func(t *testing.T) {
-			args := seeing(t, fmt.Sprintf("process/%d", process.Process.Pid), map[string]any{"mode": mode, "read_only": []string{"^/srv(/|$)"}})
+			args := seeing(t, target, map[string]any{"mode": mode, "read_only": []string{"^/srv(/|$)"}})
 			if mode == "write" {
-				args = seeing(t, fmt.Sprintf("process/%d", process.Process.Pid), map[string]any{"mode": mode})
+				args = seeing(t, target, map[string]any{"mode": mode})
 			}
 			r := startCommand(t, append(append([]string{w.mirrord, "exec"}, args...), "bash", "-c", script), nil)
 			if code := r.end(); code > 1 {
@@ -125,4 +113,23 @@ func TestFilesEscape(t *testing.T) {
 			}
 		})
 	}
+}
+
+// rooted starts a process of the user's that has root, a directory that becomes
+// the user's, as its root directory, and gives it as a target.
+func rooted(t testing.TB, root string) string {
+	t.Helper()
+	for _, argv := range [][]string{{"cp", filepath.Join(w.dir, "bin", "goserver"), root + "/"}, {"chown", "-hR", fmt.Sprintf("%d:%[1]d", user), filepath.Dir(root)}} {
+		if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v: %s", argv, err, out)
+		}
+	}
+	process := exec.Command("/goserver", "0")
+	process.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Credential: &syscall.Credential{Uid: user, Gid: user}}
+	process.Dir = "/"
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = process.Process.Kill(); _ = process.Wait() })
+	return fmt.Sprintf("process/%d", process.Process.Pid)
 }

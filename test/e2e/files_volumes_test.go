@@ -30,6 +30,56 @@ func TestFilesVolumes(t *testing.T) {
 	))
 }
 
+// TestFilesMetadata: all that is said of a file is what the pod's kernel says: the
+// real numbers, by every call that tells.
+func TestFilesMetadata(t *testing.T) {
+	filesPod(t)
+	dir := scratch(t, "metadata")
+	inContainer(t, "app", "cd "+dir+` && python3 - <<'EOF'
+import os, socket
+open("full", "wb").write(os.urandom(100_000))
+with open("sparse", "wb") as f:
+    f.truncate(50 << 20); f.seek(20 << 20); f.write(b"x" * 10_000)
+open("empty", "w").close()
+os.mkdir("dir"); [os.mkdir("dir/%d" % i) for i in range(5)]
+os.link("full", "hard"); os.symlink("full", "link"); os.symlink("nowhere", "broken"); os.mkfifo("fifo")
+s = socket.socket(socket.AF_UNIX); s.bind("socket")
+os.chmod("empty", 0o4711); os.chmod("dir", 0o1770)
+for i, name in enumerate(("full", "sparse", "empty", "dir", "fifo", "socket")):
+    os.utime(name, ns=(1_000_000_000_000_000_001 + i, 900_000_000_123_456_789 + i))
+EOF
+find . -printf '%l' >/dev/null # whoever looks first leaves his time in directories and links`)
+	for mode, fs := range map[string]map[string]any{"read": {"mode": "read"}, "write": {"mode": "write"}} {
+		t.Run(mode, func(t *testing.T) {
+			alike(t, seeing(t, "pod/files/container/app", fs), dir, []looked{
+				// Of directories size and blocks are their file system's own affair, and a
+				// root of FUSE has its own type.
+				{"stat", `for f in full hard sparse empty link broken fifo socket; do stat -c '%n %A %f %h %s %b %B %o %t %T %X %Y %Z %x %y %z' $f; done; stat -c '%n %A %f %h %X %Y %Z %x %y %z' dir dir/3 .`},
+				{"fstat, lstat, fstatat, statx", `python3 - <<'EOF'
+import os
+d = os.open(".", os.O_RDONLY)
+def show(what, s):
+    print(what, oct(s.st_mode), s.st_nlink, s.st_size, s.st_blocks, s.st_rdev, s.st_mtime_ns, s.st_ctime_ns)
+for f in ("full", "sparse", "empty"):
+    fd = os.open(f, os.O_RDONLY)
+    show("fstat " + f, os.fstat(fd)); show("stat", os.stat(f)); show("fstatat", os.stat(f, dir_fd=d))
+    assert os.fstat(fd).st_ino == os.stat(f).st_ino == [e.inode() for e in os.scandir(".") if e.name == f][0]
+    assert os.fstat(fd).st_dev == os.stat(".").st_dev
+show("lstat", os.lstat("link")); show("through", os.stat("link"))
+assert os.stat("full").st_ino == os.stat("hard").st_ino == os.stat("link").st_ino != os.stat("sparse").st_ino
+for e in sorted(os.scandir("."), key=lambda e: e.name):
+    print(e.name, e.is_file(follow_symlinks=False), e.is_dir(follow_symlinks=False), e.is_symlink())
+EOF`},
+				{"access", `for f in full sparse empty dir link broken fifo none; do for x in -r -w -x -e; do test $x $f && printf 'yes ' || printf 'no '; done; echo $f; done`},
+				{"readlink", `readlink link broken full; realpath link`},
+				{"statfs", `stat -f -c '%s %S %b %c %l' . full; df --output=size,itotal . | tail -n 1`},
+				{"devices", `cd /.mirrord/remote 2>/dev/null || cd /; stat -c '%n %F %t %T' dev/null dev/zero dev/full`},
+				{"walked", `find . -printf '%P %y %m %n %T@ %l\n' | LC_ALL=C sort; du -k --apparent-size full sparse; du -k full sparse; find . -inum $(stat -c %i full) | wc -l; find . -xdev | wc -l`},
+			})
+		})
+	}
+}
+
 // TestFilesContainers: of many containers with different roots it is the chosen
 // one's, also that of an image that holds nothing but one static program.
 func TestFilesContainers(t *testing.T) {

@@ -121,7 +121,7 @@ func buildPrograms(root string) error {
 		{"cp", "programs/server.py", "programs/listeners.py", "programs/server.js", "programs/web.py", "programs/signals.py", "programs/hostile.py", "programs/victim.py", "programs/look.js", "programs/standins.py", bin},
 		{"gcc", "-static", "-O1", "-o", filepath.Join(bin, "cserver"), "programs/server.c"},
 		{"gcc", "-static", "-O1", "-o", filepath.Join(bin, "uring"), "programs/uring.c"},
-		{"gcc", "-O1", "-o", filepath.Join(bin, "lookup-glibc"), "programs/lookup.c"},
+		{"gcc", "-O1", "-o", filepath.Join(bin, "lookup-glibc"), "programs/lookup.c", "-lresolv"},
 		{"musl-gcc", "-static", "-O1", "-o", filepath.Join(bin, "lookup-musl"), "programs/lookup.c"},
 		{"javac", "-d", bin, "programs/Server.java", "programs/Ask.java", "programs/Jar.java", "programs/Look.java"},
 		{"cp", "-r", "programs/debug", bin},

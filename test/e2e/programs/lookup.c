@@ -1,9 +1,11 @@
-// lookup NAME...: what the C library makes of names, in its order, and of the
-// addresses' own names. lookup connect NAME PORT: what a server there says. It
+// lookup NAME...: what the C library makes of names, in its order, of the
+// addresses' own names, and of their other records. lookup connect NAME PORT: what a server there says. It
 // is built with each C library.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <arpa/nameser.h>
 #include <netdb.h>
+#include <resolv.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -31,6 +33,33 @@ static void show(const char *what, const char *name, int flags)
 			printf(" %s:%s", text, port);
 		}
 		freeaddrinfo(all);
+	}
+	printf("\n");
+}
+
+// records asks for all of a type, by the search list.
+static void records(const char *what, const char *name, int type)
+{
+	unsigned char answer[8192];
+	int n = res_search(name, ns_c_in, type, answer, sizeof answer);
+	printf("%s %s:", what, name);
+	ns_msg m;
+	if (n < 0)
+		printf(h_errno == HOST_NOT_FOUND ? " no such name" : h_errno == NO_DATA ? " none" : " error %d", h_errno);
+	else if (ns_initparse(answer, n, &m) == 0) {
+		for (int i = 0; i < ns_msg_count(m, ns_s_an); i++) {
+			ns_rr r;
+			char text[NS_MAXDNAME] = "";
+			if (ns_parserr(&m, ns_s_an, i, &r))
+				break;
+			const unsigned char *d = ns_rr_rdata(r);
+			int names = ns_rr_type(r) == ns_t_srv ? 6 : ns_rr_type(r) == ns_t_cname || ns_rr_type(r) == ns_t_ptr ? 0 : -1;
+			if (names >= 0)
+				dn_expand(ns_msg_base(m), ns_msg_end(m), d + names, text, sizeof text);
+			if (ns_rr_type(r) == ns_t_srv)
+				printf(" %d/%d/%d", ns_get16(d), ns_get16(d + 2), ns_get16(d + 4));
+			printf(" %s %d bytes;", text, names < 0 ? ns_rr_rdlen(r) : 0);
+		}
 	}
 	printf("\n");
 }
@@ -67,5 +96,8 @@ int main(int argc, char **argv)
 		}
 		show("lookup", argv[i], 0);
 		show("lookup for this host", argv[i], AI_ADDRCONFIG);
+		records("services", argv[i], ns_t_srv);
+		records("texts", argv[i], ns_t_txt);
+		records("alias", argv[i], ns_t_cname);
 	}
 }
