@@ -20,11 +20,17 @@ func (s team) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // A crowd is an API server with this many ready pods, and a deployment of them
-// all, in every namespace.
+// all, in every namespace; and nothing that is called nobody.
 type crowd int
 
 func (pods crowd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	type object = map[string]any
+	if path.Base(r.URL.Path) == "nobody" {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusNotFound)
+		_ = json.NewEncoder(w).Encode(object{"apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": "NotFound", "code": http.StatusNotFound})
+		return
+	}
 	items := []object{}
 	add := func(name string, spec, status object) {
 		items = append(items, object{"metadata": object{"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": spec, "status": status})
