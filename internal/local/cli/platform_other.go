@@ -19,7 +19,8 @@ func (a *app) sessionCommands() (all []*cobra.Command) {
 	for _, c := range []cobra.Command{
 		{Use: "exec [flags] [--] COMMAND [ARGS...]", Short: "Run a command in the context of a pod"},
 		{Use: "up [SERVICE...]", Short: "Run several services, each in the context of its target"},
-		{Use: "port-forward", Short: "Forward ports into the cluster"},
+		{Use: "port-forward", Short: "Forward ports into the cluster, and from it"},
+		{Use: "dump", Short: "Print what clients send to the target"},
 		{Use: "status [ID]", Short: "Show running sessions, and what goes on in them"},
 		{Use: "session", Aliases: []string{"sessions"}, Short: "Keep a session for several commands"},
 		{Use: "demo", Short: "Show a whole session against a small pod made on this machine"},

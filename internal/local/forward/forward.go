@@ -17,7 +17,6 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/event"
@@ -27,8 +26,8 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/bare"
 	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/local/dns"
+	"github.com/mirrord-go/mirrord/internal/local/incoming"
 	"github.com/mirrord-go/mirrord/internal/local/outgoing"
-	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/relay"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
@@ -48,13 +47,15 @@ const (
 
 // Forwards are those of one session. They implement bare.Server.
 type Forwards struct {
-	s      *bare.Session
-	locals []*Opened
-	ready  func(Ready)
-	names  atomic.Pointer[dns.Resolver] // nil: nobody asks
-	ctx    context.Context              // alive until Close
-	cancel context.CancelFunc
-	wg     sync.WaitGroup // all goroutines of Forwards
+	s       *bare.Session
+	locals  []*Opened
+	remotes []Remote
+	ports   *incoming.Ports // nil: there are no remotes
+	ready   func(Ready)
+	names   atomic.Pointer[dns.Resolver] // nil: nobody asks
+	ctx     context.Context              // alive until Close
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // all goroutines of Forwards
 }
 
 // Ready tells what is forwarded.
@@ -63,12 +64,19 @@ type Ready struct {
 	Session string            `json:"session,omitempty"` // in the roster; empty: it is not there
 	Kind    string            `json:"kind"`              // ready
 	Locals  []control.Forward `json:"local,omitempty"`
+	Remotes []control.Port    `json:"remote,omitempty"`
 }
 
 // New is Options.Begin of a session that forwards. It owns locals; ready is called
-// when they are served.
-func New(ctx context.Context, s *bare.Session, locals []*Opened, ready func(Ready)) (*Forwards, error) {
-	f := &Forwards{s: s, locals: locals, ready: ready}
+// when they are served. remotes are subject to the session's rules (Rules).
+func New(ctx context.Context, s *bare.Session, locals []*Opened, remotes []Remote, ready func(Ready)) (*Forwards, error) {
+	f := &Forwards{s: s, locals: locals, remotes: remotes, ready: ready}
+	if len(remotes) > 0 {
+		var err error
+		if f.ports, err = openPorts(ctx, s, remotes); err != nil {
+			return nil, err
+		}
+	}
 	f.ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	f.readNames(ctx)
 	return f, nil
@@ -94,19 +102,24 @@ func (f *Forwards) Ready(id string) {
 			f.wg.Go(func() { f.accept(ln, l, told) })
 		}
 	}
-	f.ready(Ready{At: time.Now().UTC(), Kind: "ready", Session: id, Locals: f.forwards()})
+	f.ready(Ready{At: time.Now().UTC(), Kind: "ready", Session: id, Locals: f.forwards(), Remotes: f.remotesNow()})
 }
 
 // Renewed implements bare.Server.
-func (f *Forwards) Renewed(*attach.Attachment) { f.readNames(f.ctx) }
-
-// Incoming implements bare.Server: nothing was asked for.
-func (f *Forwards) Incoming(_ context.Context, s *link.Stream, _ *protocol.Incoming) {
-	_ = s.Reset(syscall.ECONNREFUSED)
+func (f *Forwards) Renewed(at *attach.Attachment) {
+	f.readNames(f.ctx)
+	if f.ports != nil {
+		f.ports.Renew(at.Link(), at.Agent().Probes())
+	}
 }
 
 // Status implements bare.Server.
-func (f *Forwards) Status(st *control.Status) { st.Forwards = f.forwards() }
+func (f *Forwards) Status(st *control.Status) {
+	st.Forwards, st.Ports = f.forwards(), f.remotesNow()
+	if len(st.Ports) > 0 {
+		st.Mode = st.Ports[0].Mode
+	}
+}
 
 func (f *Forwards) forwards() (all []control.Forward) {
 	for _, l := range f.locals {
@@ -118,6 +131,9 @@ func (f *Forwards) forwards() (all []control.Forward) {
 // Close implements bare.Server.
 func (f *Forwards) Close() {
 	Close(f.locals)
+	if f.ports != nil {
+		f.ports.Close()
+	}
 	f.cancel()
 	f.wg.Wait()
 }
