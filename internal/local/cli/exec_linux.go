@@ -5,34 +5,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/front"
-	"github.com/mirrord-go/mirrord/internal/local/journal"
 	"github.com/mirrord-go/mirrord/internal/local/learn"
 	"github.com/mirrord-go/mirrord/internal/local/monitor"
 )
-
-// execFlags are the flags of exec.
-type execFlags struct {
-	settings       map[string]config.Setting // those that configure the session
-	quiet, verbose bool
-	learn          string // a file, or learnHere; empty: nothing is learned
-	session        string // the id of one that is kept, to join; empty: a new one
-	events         string // a file; empty: none
-	whole          bool   // what the command leaves in the background ends with it
-}
-
-// learnHere is the value of --learn without one: the report is shown and not
-// written.
-const learnHere = "-"
 
 func (a *app) execCommand() *cobra.Command {
 	var f execFlags
@@ -107,12 +89,6 @@ func (f *execFlags) eventsFile() (*os.File, error) {
 	return file, nil
 }
 
-// loudness adds the flags that say how much is shown.
-func (f *execFlags) loudness(fl *pflag.FlagSet) {
-	fl.BoolVarP(&f.quiet, "quiet", "q", false, "show warnings and errors only")
-	fl.BoolVarP(&f.verbose, "verbose", "v", os.Getenv("MIRRORD_VERBOSE") == "true", "show details")
-}
-
 // exec is the front of a session.
 func (a *app) exec(f *execFlags, argv []string) (int, error) {
 	o, done, err := a.frontOptions(f, true)
@@ -156,63 +132,6 @@ func (a *app) frontOptions(f *execFlags, journals bool) (o front.Options, done f
 	return o, b.done, nil
 }
 
-// begun is the beginning of a session: what was asked for, and who is told.
-type begun struct {
-	cfg     config.Config
-	dir     string // of work
-	monitor *monitor.Monitor
-	journal *journal.Journal // nil: somebody else keeps it
-}
-
-// begin reads flags, environment and files. done is to be called at the session's
-// end.
-func (a *app) begin(f *execFlags, journals bool) (*begun, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return nil, failure.Wrap(err, "no-working-directory", "the working directory cannot be told", "cd to a directory that exists")
-	}
-	b := &begun{dir: dir}
-	var notes []event.Event
-	if b.cfg, notes, err = a.configuration(f.settings, os.Environ(), dir); err != nil {
-		return nil, err
-	}
-	ctx, stop := interruptible()
-	err = a.chooseTarget(ctx, &b.cfg)
-	stop() // signals are the caller's from here
-	if err != nil {
-		return nil, err
-	}
-	b.monitor = a.monitor(f.quiet, f.verbose)
-	if mode := os.Getenv("MIRRORD_PROGRESS_MODE"); !slices.Contains(progressModes, mode) {
-		b.monitor.Show(event.Event{Level: event.Warning, Code: "progress-mode",
-			Text: fmt.Sprintf("MIRRORD_PROGRESS_MODE is %q; it can be std, plain, json or off", mode)})
-	}
-	if list := os.Getenv("KUBECONFIG"); list != "" { // the supervisor works elsewhere
-		os.Setenv("KUBECONFIG", absolute(list, dir))
-	}
-	if journals {
-		b.journal = a.keepJournal(b.cfg)
-	}
-	for _, n := range notes {
-		b.show(n)
-	}
-	return b, nil
-}
-
-// show tells the user, and the journal.
-func (b *begun) show(e event.Event) {
-	b.journal.Note(e)
-	b.monitor.Show(e)
-}
-
-// done closes the journal, with why the session failed.
-func (b *begun) done(err error) {
-	if f := failure.From(err); f != nil {
-		b.journal.Note(event.Event{Level: event.Error, Code: f.Code, Text: f.Error()})
-	}
-	b.journal.Close()
-}
-
 // learnFile makes the file that the report is to be written to, now: that it
 // cannot be made should not be known at the end only. Empty: there is none.
 func (f *execFlags) learnFile(dir string) (string, error) {
@@ -240,15 +159,4 @@ func showLearned(m *monitor.Monitor, text json.RawMessage) {
 		return
 	}
 	m.Report("learned", r.Head(), r.Lines(), &r)
-}
-
-// absolute makes each path of a list as in PATH absolute.
-func absolute(list, dir string) string {
-	paths := filepath.SplitList(list)
-	for i, p := range paths {
-		if p != "" && !filepath.IsAbs(p) {
-			paths[i] = filepath.Join(dir, p)
-		}
-	}
-	return strings.Join(paths, string(filepath.ListSeparator))
 }

@@ -9,9 +9,9 @@ import (
 // What needs Linux is in the files of this room that are named for it, and
 // reached from here; platform_other.go stands in for it elsewhere.
 
-// sessionCommands are the commands that make sessions, or show them.
+// sessionCommands are the commands that make sessions with a sandbox, or show any.
 func (a *app) sessionCommands() []*cobra.Command {
-	return []*cobra.Command{a.execCommand(), a.upCommand(), a.portForwardCommand(), a.dumpCommand(), a.statusCommand(), a.sessionCommand(), a.demoCommand()}
+	return []*cobra.Command{a.execCommand(), a.upCommand(), a.statusCommand(), a.sessionCommand(), a.demoCommand()}
 }
 
 // playRole plays the hidden role that has this name, to its end, if there is one.

@@ -13,14 +13,12 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/host"
 )
 
-// sessionCommands are the commands that make sessions, or show them: here they say
-// where they can be run.
+// sessionCommands are the commands that make sessions with a sandbox, or show any:
+// here they say where they can be run.
 func (a *app) sessionCommands() (all []*cobra.Command) {
 	for _, c := range []cobra.Command{
 		{Use: "exec [flags] [--] COMMAND [ARGS...]", Short: "Run a command in the context of a pod"},
 		{Use: "up [SERVICE...]", Short: "Run several services, each in the context of its target"},
-		{Use: "port-forward", Short: "Forward ports into the cluster, and from it"},
-		{Use: "dump", Short: "Print what clients send to the target"},
 		{Use: "status [ID]", Short: "Show running sessions, and what goes on in them"},
 		{Use: "session", Aliases: []string{"sessions"}, Short: "Keep a session for several commands"},
 		{Use: "demo", Short: "Show a whole session against a small pod made on this machine"},
@@ -57,3 +55,6 @@ func processMounts(int) ([]string, error) { return nil, host.Elsewhere(runtime.G
 func passedProgress() *os.File { return nil }
 
 func (a *app) read(name string) ([]byte, error) { return os.ReadFile(name) }
+
+// keepNoCore is for Linux, where a handler of core dumps may be another program.
+func keepNoCore() {}

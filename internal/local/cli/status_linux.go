@@ -20,8 +20,6 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/status"
 )
 
-func runningDirs() []string { return roster.Dirs(os.Getenv, roster.Running) }
-
 // statusFlags are those of status.
 type statusFlags struct {
 	watch  bool

@@ -18,6 +18,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/activity"
 	"github.com/mirrord-go/mirrord/internal/local/bare"
 	"github.com/mirrord-go/mirrord/internal/local/monitor"
+	"github.com/mirrord-go/mirrord/internal/local/roster"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
@@ -52,6 +53,9 @@ func (a *app) runBare(ctx context.Context, b *begun, o bare.Options) error {
 	b.done(err)
 	return err
 }
+
+// runningDirs are where sessions are found.
+func runningDirs() []string { return roster.Dirs(os.Getenv, roster.Running) }
 
 // untilTold gives a context that ends with the signals that end programs, of which
 // the second one does what it does by itself; and with the reader of stdout.
