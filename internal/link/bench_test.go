@@ -94,30 +94,65 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
+// carry makes a way through a stack, and what ends it.
+func carry(b testing.TB, link, resumed, sealed bool) (w io.WriteCloser, r io.Reader, end func()) {
+	b.Helper()
+	if !link {
+		x, y := tcpPair(b)
+		return x, y, func() { y.Close() }
+	}
+	x, y := overTCP(b, resumed, sealed)
+	near, far := New(x, Local, Options{}), New(y, Agent, Options{})
+	out, err := near.Open(b.Context(), Bulk, &protocol.Dial{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	in, _, err := far.Accept(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	return out, in, func() {
+		near.Close("")
+		far.Close("")
+	}
+}
+
+// TestAllocationsBelow: nor do the layers below allocate for what they carry;
+// crypto/tls does so for each record that it reads, of 16 KiB.
+func TestAllocationsBelow(t *testing.T) {
+	const part = 64 << 10
+	for _, s := range stacks[2:] {
+		t.Run(s.name, func(t *testing.T) {
+			w, r, end := carry(t, s.link, s.resumed, s.sealed)
+			defer end()
+			most := 0.0
+			if s.sealed {
+				most = 2 * part / maxPayload // records end where writes end, too
+			}
+			there, back := make([]byte, part), make([]byte, part)
+			exchange := func() {
+				if _, err := w.Write(there); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.ReadFull(r, back); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 100 { // buffers and windows have grown
+				exchange()
+			}
+			if got := testing.AllocsPerRun(200, exchange); got > most {
+				t.Errorf("%v allocations for each %d KiB, want %v", got, part>>10, most)
+			}
+		})
+	}
+}
+
 func BenchmarkThroughput(b *testing.B) {
 	for _, s := range stacks {
 		b.Run(s.name, func(b *testing.B) {
-			var w io.WriteCloser
-			var r io.Reader
-			if s.link {
-				x, y := overTCP(b, s.resumed, s.sealed)
-				near, far := New(x, Local, Options{}), New(y, Agent, Options{})
-				defer far.Close("")
-				defer near.Close("")
-				out, err := near.Open(b.Context(), Bulk, &protocol.Dial{})
-				if err != nil {
-					b.Fatal(err)
-				}
-				in, _, err := far.Accept(b.Context())
-				if err != nil {
-					b.Fatal(err)
-				}
-				w, r = out, in
-			} else {
-				x, y := tcpPair(b)
-				defer y.Close()
-				w, r = x, y
-			}
+			w, r, end := carry(b, s.link, s.resumed, s.sealed)
+			defer end()
 			const part = 64 << 10
 			b.SetBytes(part)
 			b.ReportAllocs()
