@@ -61,7 +61,7 @@ func image(t *testing.T, aside bool) {
 	must("chown", fmt.Sprintf("%d:%[1]d", user), filepath.Join(w.dir, fmt.Sprintf("engine-%v", aside)))
 	must("sh", "-c", `cd "$0" && mkdir bin etc data && cp "$(command -v busybox)" bin && ln -s busybox bin/sh && cp "$1" bin/lookup && echo container >etc/who && echo image >data/mine`,
 		root, filepath.Join(w.dir, "bin", "lookup-musl"))
-	tar := filepath.Join(w.dir, t.Name()+".tar")
+	tar := filepath.Join(w.dir, fmt.Sprintf("tiny-%v.tar", aside))
 	must("tar", "-C", root, "-cf", tar, ".")
 	podman(t, aside, "import", "-q", "-c", "ENV COLOR=image", "-c", "ENV OTHER=image", tar, "localhost/tiny:1")
 }
