@@ -37,6 +37,12 @@ func (b *builder) build() error {
 	b.files()
 	b.network()
 	c.HostnameLocal = !b.yes("feature.hostname", true)
+	for _, p := range b.patterns("container.cli_extra_args") {
+		c.Container = append(c.Container, p.Text)
+	}
+	if platform := b.text("container.platform"); platform != "" {
+		c.Container = append([]string{"--platform=" + platform}, c.Container...)
+	}
 	c.Files.HostnameLocal, c.Files.DNSLocal = c.HostnameLocal, c.DNS.Local
 	return nil
 }

@@ -46,6 +46,8 @@ type Config struct {
 	Debuggers []debugger.Kind `json:"debuggers,omitempty"`
 	// HostnameLocal keeps the developer's host name.
 	HostnameLocal bool `json:"hostname_local,omitempty"`
+	// Container are options of an engine's run.
+	Container []string `json:"container,omitempty"`
 }
 
 // Agent says how the agent is to run.

@@ -77,6 +77,7 @@ const layers = `
 	rules < local/places < local/session, local/cli; # what of this machine a session needs
 	rights < local/roster; # where sessions that are kept are found
 	NONE < local/orphan; # processes that no walk through a tree of processes finds
+	failure, local/ids < local/container < local/control, local/engine, local/front, local/session; # a container's command line, as text
 	local/control, local/sandbox, local/roster, local/orphan < local/front;
 	WORDS, rules, local/fusefs < local/learn; # stands around the Tree that is served, whoever made it
 	config, link, link/resume, link/seal, local/activity < local/attach; # the hold on an agent, whatever is served over it
@@ -94,7 +95,7 @@ const layers = `
 	local/monitor < local/pick < local/cli; # a choice on a terminal
 	NONE < local/interleave < local/cli; # the output of several programs
 	failure < local/group < local/cli; # programs that begin and end together
-	local/status, local/session, local/front, local/roster, local/learn, local/monitor, local/image, local/doctor, local/explain, local/journal, local/diagnose, REACH < local/cli;
+	local/container, local/engine, local/status, local/session, local/front, local/roster, local/learn, local/monitor, local/image, local/doctor, local/explain, local/journal, local/diagnose, REACH < local/cli;
 	local/cli, local/sandbox/boot < cmd/mirrord;
 	local/cli < packaging/papers; # what lies beside the program in a package
 	NONE < packaging/zip;
@@ -311,7 +312,7 @@ var oneRoom = map[string][]string{
 	"github.com/pelletier/":                  {"config/document"},
 	"github.com/joho/":                       {"rules"},
 	"github.com/dlclark/":                    {"rules/expression"},
-	"os/exec": {"local/sandbox", "local/front", "local/group", "local/process", "local/demo", "local/image", "local/doctor", "leak", "testnet", "testcluster",
+	"os/exec": {"local/sandbox", "local/front", "local/group", "local/process", "local/demo", "local/image", "local/doctor", "local/engine", "leak", "testnet", "testcluster",
 		"test/summary", "test/bench", "test/bench/load"},
 }
 

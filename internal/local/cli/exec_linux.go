@@ -91,7 +91,7 @@ func (f *execFlags) eventsFile() (*os.File, error) {
 
 // exec is the front of a session.
 func (a *app) exec(f *execFlags, argv []string) (int, error) {
-	o, done, err := a.frontOptions(f, true)
+	o, done, err := a.frontOptions(f, true, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -112,12 +112,16 @@ func (a *app) exec(f *execFlags, argv []string) (int, error) {
 	return code, err
 }
 
-// frontOptions are what flags, environment and files say of a session. done is
+// frontOptions are what flags, environment and files say of a session, and
+// adapt makes of that, if it is not nil. done is
 // to be called at the front's end. The front keeps the session's journal, or not.
-func (a *app) frontOptions(f *execFlags, journals bool) (o front.Options, done func(error), err error) {
+func (a *app) frontOptions(f *execFlags, journals bool, adapt func(*config.Config)) (o front.Options, done func(error), err error) {
 	b, err := a.begin(f, journals)
 	if err != nil {
 		return o, nil, err
+	}
+	if adapt != nil {
+		adapt(&b.cfg)
 	}
 	options, err := json.Marshal(b.cfg)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 func (a *app) sessionCommands() (all []*cobra.Command) {
 	for _, c := range []cobra.Command{
 		{Use: "exec [flags] [--] COMMAND [ARGS...]", Short: "Run a command in the context of a pod"},
+		{Use: "container [flags] [--] podman run [OPTIONS] IMAGE [ARGS...]", Short: "Run a local container in the context of a pod"},
 		{Use: "up [SERVICE...]", Short: "Run several services, each in the context of its target"},
 		{Use: "status [ID]", Short: "Show running sessions, and what goes on in them"},
 		{Use: "session", Aliases: []string{"sessions"}, Short: "Keep a session for several commands"},

@@ -51,7 +51,7 @@ working directory and its repository, the home directory, the toolchains in PATH
   mirrord session start -t pod/shop-7d4b9 --json`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			o, done, err := a.frontOptions(f, false)
+			o, done, err := a.frontOptions(f, false, nil)
 			if err != nil {
 				return err
 			}

@@ -143,15 +143,7 @@ func (a *app) runnable(s config.Service) error {
 	if fi, err := os.Stat(s.Dir); err != nil || !fi.IsDir() {
 		return failure.Usage("up-no-directory", fmt.Sprintf("the service %s is to run in %s, and that is no directory", s.Name, s.Dir), "change run.dir of the service at "+s.Where, "%v", cmp.Or(err, os.ErrInvalid))
 	}
-	if !s.Container {
-		return nil
-	}
-	for _, c := range a.root().Commands() {
-		if c.Name() == "container" {
-			return nil
-		}
-	}
-	return failure.Usage("up-no-container", fmt.Sprintf("the service %s is a container, and this mirrord runs none", s.Name), "run its program instead: run: {type: exec, command: [PROGRAM]}", "there is no command mirrord container; the service is at %s", s.Where)
+	return nil
 }
 
 // shownService is a service as --dry-run prints it in JSON.

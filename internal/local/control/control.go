@@ -23,6 +23,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/activity"
+	"github.com/mirrord-go/mirrord/internal/local/container"
 )
 
 // Message is one line of JSON on the socket; exactly one field is set.
@@ -58,6 +59,8 @@ type Start struct {
 	UID     int             `json:"uid"`
 	GID     int             `json:"gid"`
 	Options json.RawMessage `json:"options"` // of the command line, resolved
+	// Container says that the command is that of an engine of containers.
+	Container *container.Run `json:"container,omitempty"`
 	// Learn asks for a report of files at the end; LearnFile is where it is
 	// written to as well, absolute, empty for nowhere.
 	Learn     bool   `json:"learn,omitempty"`

@@ -2,7 +2,6 @@ package files
 
 import (
 	"context"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -309,10 +308,10 @@ func (r *remote) setAttr(ctx context.Context, p string, k uint64, c fusefs.Chang
 func (r *remote) setAttrOf(c fusefs.Change) *protocol.SetAttr {
 	m := &protocol.SetAttr{}
 	if c.UID != nil {
-		m.What, m.UID = m.What|protocol.SetUID, idThere(*c.UID, os.Getuid(), r.uid)
+		m.What, m.UID = m.What|protocol.SetUID, idThere(*c.UID, r.ownUID, r.uid)
 	}
 	if c.GID != nil {
-		m.What, m.GID = m.What|protocol.SetGID, idThere(*c.GID, os.Getgid(), r.gid)
+		m.What, m.GID = m.What|protocol.SetGID, idThere(*c.GID, r.ownGID, r.gid)
 	}
 	if c.Mode != nil {
 		m.What, m.Mode = m.What|protocol.SetMode, *c.Mode&0o7777

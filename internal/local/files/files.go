@@ -76,6 +76,9 @@ type Options struct {
 	// Life is how long the target's names, attributes and small contents are
 	// remembered; 0: not at all.
 	Life time.Duration
+	// Root: programs are root in the sandbox, as in an engine's containers, and not
+	// the caller by his number.
+	Root bool
 	// Served are files with a content of the session's own.
 	Served map[string][]byte
 	Emit   event.Sink
@@ -114,6 +117,9 @@ func New(o Options) *Tree {
 		}
 	}
 	t.remote.uid, t.remote.gid = o.UID, o.GID
+	if o.Root {
+		t.remote.ownUID, t.remote.ownGID = -1, -1
+	}
 	if o.LinkLost != nil {
 		t.remote.linkLost = o.LinkLost
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path"
 	"sync"
 	"syscall"
@@ -41,9 +42,12 @@ var errLost = fmt.Errorf("%v: %w", link.ErrLost, syscall.EIO)
 
 // remote asks the agent.
 type remote struct {
-	peer  Peer
-	uid   uint32 // of the target's process, as gid
-	gid   uint32
+	peer Peer
+	uid  uint32 // of the target's process, as gid
+	gid  uint32
+	// ownUID and ownGID are those of the program's that stand for them; -1: none.
+	ownUID, ownGID int
+
 	names int           // maxNames
 	life  time.Duration // of what the target told
 	// linkLost is when the link was lost; zero: it is not.
@@ -70,7 +74,7 @@ type remote struct {
 }
 
 func newRemote(p Peer, window, life time.Duration, memory *budget.Share) *remote {
-	r := &remote{peer: p, life: life, memory: memory, carried: func(int, int) {}, names: maxNames, limit: callTime,
+	r := &remote{ownUID: os.Getuid(), ownGID: os.Getgid(), peer: p, life: life, memory: memory, carried: func(int, int) {}, names: maxNames, limit: callTime,
 		known: newKnown(), arrived: make(chan struct{}), inodes: map[uint64]*inode{}, lost: map[string]bool{}, light: map[*remoteFile]bool{}, ahead: make(chan struct{}, maxAhead)}
 	r.linkLost = func() time.Time { return time.Time{} }
 	if window > 0 {

@@ -30,6 +30,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/local/container"
 	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/local/orphan"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
@@ -73,6 +74,8 @@ type Options struct {
 	// for Join.
 	SupervisorName string
 	Show           func(event.Event)
+	// Container says that the command is an engine's, and runs this; only for Run.
+	Container *container.Run
 	// Learn asks the supervisor for a report of files, and for writing it to
 	// LearnFile, absolute, if that is not empty. Learned gets it.
 	Learn     bool
@@ -125,7 +128,11 @@ func launch(o Options) (id string, code int, err error) {
 	runtime.LockOSThread()
 	f := newFront(o)
 	defer f.beats.Stop()
-	process, initSocket, err := sandbox.Launch()
+	var as sandbox.As
+	if c := o.Container; c != nil {
+		as = sandbox.As{Root: true, Users: c.Users, Groups: c.Groups}
+	}
+	process, initSocket, err := sandbox.Launch(as)
 	if err != nil {
 		return "", 0, sandbox.Explain(err)
 	}
@@ -221,7 +228,7 @@ func (f *front) startSupervisor(initSocket *os.File) error {
 	f.supervisor, f.control = process, ours
 	return ours.Send(control.Message{Start: &control.Start{
 		Argv: f.o.Argv, Env: f.o.Env, Dir: f.o.Dir, Front: os.Getpid(), UID: os.Getuid(), GID: os.Getgid(), Options: f.o.Config,
-		Learn: f.o.Learn, LearnFile: f.o.LearnFile, Events: f.o.Events != nil, Whole: f.o.Whole}})
+		Container: f.o.Container, Learn: f.o.Learn, LearnFile: f.o.LearnFile, Events: f.o.Events != nil, Whole: f.o.Whole}})
 }
 
 func (f *front) listen() {

@@ -107,7 +107,7 @@ func begin(t *testing.T, tree *memory, act string) *mounting {
 	}
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL,
 		UidMappings: id(os.Getuid()), GidMappings: id(os.Getgid()), AmbientCaps: []uintptr{unix.CAP_SYS_ADMIN}}
-	known := ids.Known{Users: ids.Set{{First: uint32(os.Getuid()), Count: 1}}, Groups: ids.Set{{First: uint32(os.Getgid()), Count: 1}}}
+	known := ids.Known{UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), Users: ids.Set{{First: uint32(os.Getuid()), Count: 1}}, Groups: ids.Set{{First: uint32(os.Getgid()), Count: 1}}}
 	if tree.known.Users != nil {
 		known = tree.known
 		m.cmd.SysProcAttr.UidMappings, m.cmd.SysProcAttr.GidMappings = mappings(known.Users), mappings(known.Groups)

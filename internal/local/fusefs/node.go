@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -26,9 +25,8 @@ const rootKey = 1
 
 // mount is what all nodes share.
 type mount struct {
-	tree     Tree
-	uid, gid uint32 // the caller's
-	known    ids.Known
+	tree  Tree
+	known ids.Known
 }
 
 // node is an inode.
@@ -44,7 +42,7 @@ type node struct {
 }
 
 func newRoot(t Tree, known ids.Known) *node {
-	m := &mount{tree: t, uid: uint32(os.Getuid()), gid: uint32(os.Getgid()), known: known}
+	m := &mount{tree: t, known: known}
 	return &node{m: m, key: rootKey}
 }
 
@@ -136,7 +134,7 @@ func (m *mount) attr(a *protocol.Attr, key uint64, out *fuse.Attr) {
 	out.Ino, out.Size, out.Blocks = key, a.Size, a.Blocks
 	out.Mode, out.Nlink, out.Rdev, out.Blksize = a.Mode, max(a.Nlink, 1), uint32(a.Rdev), a.Blksize
 	uid, gid := m.tree.Owner(key, a)
-	out.Uid, out.Gid = shown(uid, m.uid, m.known.Users), shown(gid, m.gid, m.known.Groups)
+	out.Uid, out.Gid = shown(uid, m.known.UID, m.known.Users), shown(gid, m.known.GID, m.known.Groups)
 	out.Atime, out.Atimensec = split(a.Atime)
 	out.Mtime, out.Mtimensec = split(a.Mtime)
 	out.Ctime, out.Ctimensec = split(a.Ctime)

@@ -21,7 +21,7 @@ func TestOwners(t *testing.T) {
 	}
 	m := newMemory(map[string]string{"/own": "", "/other": "", "/far": "far", "/dir/x": ""})
 	all := ids.Set{{First: 0, Count: 1001}, {First: ids.Nobody, Count: 1}}
-	m.known = ids.Known{Users: all, Groups: slices.Clone(all)}
+	m.known.Users, m.known.Groups = all, slices.Clone(all)
 	for p, id := range map[string]uint32{"/other": 1000, "/far": 1001, "/dir": 1 << 31} {
 		m.nodes[p].Attr.UID, m.nodes[p].Attr.GID = id, id-1
 	}

@@ -47,8 +47,11 @@ func (s Set) Many() bool {
 	return len(s) > 1 || len(s) == 1 && s[0].Count > 1
 }
 
-// Known are the ids that exist in a sandbox.
-type Known struct{ Users, Groups Set }
+// Known are the ids that exist in a sandbox, and the caller's in there.
+type Known struct {
+	Users, Groups Set
+	UID, GID      uint32
+}
 
 // Subordinate gives the ranges that text, in the form of /etc/subuid or
 // /etc/subgid, sets aside for the user who is called by one of names (his name,
@@ -138,6 +141,20 @@ func Parse(text string) Set {
 		all = append(all, r)
 	}
 	return all
+}
+
+// Inside gives the number inside of an id by text, in the form of
+// /proc/PID/uid_map; the same if it says nothing of it.
+func Inside(text string, outside uint32) uint32 {
+	for line := range strings.Lines(text) {
+		if field := strings.Fields(line); len(field) == 3 {
+			in, err := strconv.ParseUint(field[0], 10, 32)
+			if out, ok := parseRange(field[1], field[2]); ok && err == nil && out.has(outside) {
+				return uint32(in) + outside - out.First
+			}
+		}
+	}
+	return outside
 }
 
 // Free is a range of count ids that no line of the texts, in the form of

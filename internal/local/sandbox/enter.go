@@ -52,7 +52,7 @@ func (p *Process) enter(door, exe, sock *os.File, own bool) error {
 	e := &entering{spaces: unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS, envp: []*byte{nil}}
 	if own {
 		e.spaces |= unix.CLONE_NEWUSER
-		if e.caps, err = capabilities(); err != nil {
+		if e.caps, err = capabilities(false); err != nil {
 			return err
 		}
 		e.head.Version = unix.LINUX_CAPABILITY_VERSION_3

@@ -173,7 +173,7 @@ func frontRole() int {
 	syscall.CloseOnExec(ordersFD)
 	events, orders := os.NewFile(eventsFD, "events"), os.NewFile(ordersFD, "orders")
 	r := &reporter{f: events}
-	p, sock, err := Launch()
+	p, sock, err := Launch(As{})
 	if err != nil {
 		r.say(failed("launch", err))
 		return 99

@@ -94,7 +94,7 @@ func keeperRole() int {
 		syscall.CloseOnExec(eventsFD + i)
 		files[i] = os.NewFile(uintptr(eventsFD+i), "inherited")
 	}
-	p, sock, err := Launch()
+	p, sock, err := Launch(As{})
 	if err != nil {
 		(&reporter{f: files[0]}).say(failed("launch", err))
 		return 99

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mirrord-go/mirrord/internal/local/ids"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/tree"
 )
@@ -34,8 +35,20 @@ type Process struct {
 	code     int
 	signals  *forwarding
 	bare     *handoff.Error // why there is no user namespace; nil: there is one
+	as       As
 	mapped   chan struct{}  // closed when owners is set
 	owners   *handoff.Error // why the sandbox has no ids but the caller's; nil: it has
+}
+
+// As is who the command is in its sandbox. The zero value: the caller, by his own
+// numbers.
+type As struct {
+	// Root: user 0 in there, as an engine of containers is, with the capabilities
+	// of the sandbox's namespaces. A caller who is root gets no user namespace.
+	Root bool
+	// Users and Groups are ids of the caller's as they are to be mapped then; where
+	// there is no more than one, the caller is mapped alone.
+	Users, Groups []ids.Extent
 }
 
 // Launch starts the init of a sandbox as a child of this process and gives the
@@ -49,7 +62,7 @@ type Process struct {
 //
 // Root, where user namespaces are forbidden, uses its own rights for the other
 // namespaces (Box.Without).
-func Launch() (*Process, *os.File, error) {
+func Launch(as As) (*Process, *os.File, error) {
 	ours, theirs, err := handoff.Pair()
 	if err != nil {
 		return nil, nil, err
@@ -62,6 +75,7 @@ func Launch() (*Process, *os.File, error) {
 	}
 	defer unix.Close(wait[0])
 	p := newProcess()
+	p.as = as
 	if err := p.run(func() error { return p.start(theirs, wait[0]) }); err != nil {
 		ours.Close()
 		unix.Close(wait[1])
@@ -129,19 +143,21 @@ func (p *Process) start(sock *os.File, wait int) error {
 			return err
 		}
 		argv := []string{handoff.InitName, strconv.Itoa(fd), strconv.Itoa(wait)}
-		p.pid, _, err = syscall.StartProcess("/proc/self/exe", argv, attr)
+		if p.as.Root && os.Geteuid() == 0 {
+			attr.without()
+			p.bare = &handoff.Error{Step: handoff.StepUserNS, Text: "root needs none"}
+		}
+		p.pid, _, err = syscall.StartProcess("/proc/self/exe", argv, &attr.ProcAttr)
 		if err != nil {
 			e := &handoff.Error{Step: handoff.StepUserNS}
 			if !errors.As(err, &e.Errno) {
 				e.Text = err.Error()
 			}
-			if !forbidden(e.Errno) || os.Geteuid() != 0 {
+			if !forbidden(e.Errno) || os.Geteuid() != 0 || p.bare != nil {
 				return e
 			}
-			attr.Env = nil // no ids to map
-			attr.Sys.Cloneflags &^= unix.CLONE_NEWUSER
-			attr.Sys.AmbientCaps = nil // root has what there is by execve
-			if p.pid, _, err = syscall.StartProcess("/proc/self/exe", argv, attr); err != nil {
+			attr.without()
+			if p.pid, _, err = syscall.StartProcess("/proc/self/exe", argv, &attr.ProcAttr); err != nil {
 				return e // what an ordinary setting would mend
 			}
 			p.bare = e
@@ -173,14 +189,26 @@ func forbidden(errno syscall.Errno) bool {
 	return false
 }
 
-// attr is how init is started, in a user namespace of its own.
-func (p *Process) attr(files []uintptr) (*syscall.ProcAttr, error) {
-	caps, err := capabilities()
-	return &syscall.ProcAttr{
-		Env: []string{
-			handoff.EnvUID + "=" + strconv.Itoa(os.Geteuid()),
-			handoff.EnvGID + "=" + strconv.Itoa(os.Getegid()),
-		},
+// attributes are how init is started.
+type attributes struct{ syscall.ProcAttr }
+
+// without takes the user namespace away.
+func (a *attributes) without() {
+	a.Env = nil // no ids to map
+	a.Sys.Cloneflags &^= unix.CLONE_NEWUSER
+	a.Sys.AmbientCaps = nil // root has what there is by execve
+}
+
+// attr is for a user namespace of init's own.
+func (p *Process) attr(files []uintptr) (*attributes, error) {
+	caps, err := capabilities(p.as.Root)
+	uid, gid := strconv.Itoa(os.Geteuid()), strconv.Itoa(os.Getegid())
+	insideUID, insideGID := uid, gid
+	if p.as.Root {
+		insideUID, insideGID = "0", "0"
+	}
+	return &attributes{syscall.ProcAttr{
+		Env:   []string{handoff.EnvUID + "=" + insideUID + " " + uid, handoff.EnvGID + "=" + insideGID + " " + gid},
 		Files: files,
 		Sys: &syscall.SysProcAttr{
 			Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS,
@@ -188,13 +216,14 @@ func (p *Process) attr(files []uintptr) (*syscall.ProcAttr, error) {
 			Pdeathsig:   syscall.SIGKILL,
 			PidFD:       &p.pidfd,
 		},
-	}, err
+	}}, err
 }
 
 // capabilities are what init keeps over its own execve, in its namespaces.
-// Root gets all, or its last execve would be a gain (see package boot).
-func capabilities() ([]uintptr, error) {
-	if os.Geteuid() != 0 {
+// Root, there or here, gets all, or its last execve would be a gain (see package
+// boot).
+func capabilities(root bool) ([]uintptr, error) {
+	if os.Geteuid() != 0 && !root {
 		return []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_KILL, unix.CAP_SETPCAP}, nil
 	}
 	b, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")

@@ -27,6 +27,9 @@ func (p *Process) mapOwners() *handoff.Error {
 		return &handoff.Error{Step: handoff.StepOwners, Text: fmt.Sprintf(format, args...)}
 	}
 	o := host.LookOwners()
+	if p.as.Root {
+		return p.mapAsEngine(o)
+	}
 	if missing := o.Missing(); missing != "" {
 		return lack("%s", missing)
 	}
@@ -41,6 +44,21 @@ func (p *Process) mapOwners() *handoff.Error {
 			return lack("%v", err)
 		}
 	}
+	return p.writeMaps(o, users, groups)
+}
+
+// mapAsEngine has the ids mapped as an engine of containers maps them, so that
+// the files in its store are the same users'. Its containers become other users,
+// with groups (setgroups(2)).
+func (p *Process) mapAsEngine(o host.Owners) *handoff.Error {
+	if len(p.as.Users) < 2 || len(p.as.Groups) < 2 {
+		return nil // init maps the caller
+	}
+	return p.writeMaps(o, p.as.Users, p.as.Groups)
+}
+
+// writeMaps has maps written by the programs that may.
+func (p *Process) writeMaps(o host.Owners, users, groups []ids.Extent) *handoff.Error {
 	ctx, cancel := context.WithTimeout(context.Background(), mapTime)
 	defer cancel()
 	for _, m := range []struct {
@@ -51,7 +69,7 @@ func (p *Process) mapOwners() *handoff.Error {
 		cmd.Env, cmd.WaitDelay = []string{"LC_ALL=C"}, time.Second // for what it leaves behind
 		if said, err := cmd.CombinedOutput(); err != nil {
 			line, _, _ := bytes.Cut(bytes.TrimSpace(said), []byte("\n"))
-			return lack("%s: %s (%v)", m.program, line, err)
+			return &handoff.Error{Step: handoff.StepOwners, Text: fmt.Sprintf("%s: %s (%v)", m.program, line, err)}
 		}
 	}
 	return nil
@@ -60,12 +78,15 @@ func (p *Process) mapOwners() *handoff.Error {
 // known reads what ids there are where the helper lives; where that cannot be
 // told, there is the caller's alone.
 func (b *Box) known() ids.Known {
-	read := func(name string) ids.Set {
+	read := func(name string, own int) (ids.Set, uint32) {
 		text, err := readAt(b.proc, strconv.Itoa(b.helper.pid)+"/"+name, 16<<10)
 		if err != nil {
-			return nil
+			return nil, uint32(own)
 		}
-		return ids.Parse(string(text))
+		return ids.Parse(string(text)), ids.Inside(string(text), uint32(own))
 	}
-	return ids.Known{Users: read("uid_map"), Groups: read("gid_map")}
+	var known ids.Known
+	known.Users, known.UID = read("uid_map", os.Getuid())
+	known.Groups, known.GID = read("gid_map", os.Getgid())
+	return known
 }

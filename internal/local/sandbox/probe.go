@@ -25,7 +25,7 @@ type Ability struct {
 // closes inherited descriptors above 2. An error says that the probe itself
 // could not be carried out.
 func Probe(ctx context.Context) ([]Ability, error) {
-	p, sock, err := Launch()
+	p, sock, err := Launch(As{})
 	if failed, ok := errors.AsType[*handoff.Error](err); ok {
 		return []Ability{lack(failed)}, nil
 	}

@@ -238,7 +238,7 @@ func rootProgram(dir string) int {
 // nestedProgram runs a sandbox inside of the sandbox: front and supervisor in
 // one process. The inner program listens at addr.
 func nestedProgram(addr string) error {
-	p, sock, err := Launch()
+	p, sock, err := Launch(As{})
 	if err != nil {
 		return err
 	}

@@ -43,6 +43,8 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 	var env []string
 	if s.kept != nil {
 		s.kept.vars, err = s.variables(ctx)
+	} else if s.start.Container != nil {
+		s.container, err = s.contained(ctx)
 	} else {
 		env, err = s.environment(ctx)
 	}
@@ -70,6 +72,9 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 	traffic := s.outgoing(ctx, b)
 	if err := s.openTree(b, &spec); err != nil {
 		return nil, err
+	}
+	if s.start.Container != nil {
+		spec.Argv, spec.Env = s.container.argv, s.container.env
 	}
 	b.box, err = sandbox.Attach(ctx, s.init, spec, sandbox.Options{OnFUSE: func(fd *os.File, known ids.Known) error {
 		b.fuse, err = fusefs.Serve(fd, s.watchFiles(s.learn.watch(b.tree)), known)

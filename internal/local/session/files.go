@@ -18,6 +18,9 @@ import (
 func (s *supervisor) openTree(b *built, spec *handoff.Spec) error {
 	at := places.Of(s.start.Argv, s.start.Env, s.start.Dir)
 	at.Volumes = s.hold.First().Pod().Mounts
+	if c := s.start.Container; c != nil {
+		at.Own = append(append(at.Own, c.Places...), c.Sources(s.start.Dir)...)
+	}
 	r, err := rules.NewFiles(s.cfg.FilesRules(), at)
 	if err != nil {
 		return fmt.Errorf("read the rules of files: %w", err)
@@ -32,9 +35,14 @@ func (s *supervisor) openTree(b *built, spec *handoff.Spec) error {
 				Text: "the target has a volume at " + v + "; here it is local: " + d.Why})
 		}
 	}
+	served := places.Served(s.cfg.Files)
+	if s.container != nil {
+		served = s.container.serve(served)
+		s.container.argv = s.start.Container.Argv(s.container.inside(r, s.hold.First().Pod().Mounts))
+	}
 	b.tree = files.New(files.Options{
 		Peer: s.learn.counting(s.peer), Rules: r, Plan: plan, UID: s.hold.First().Pod().UID, GID: s.hold.First().Pod().GID, Emit: s.emit, Moved: s.activity.FileBytes, Window: attach.ResumeWindow(&s.cfg), LinkLost: func() time.Time { return s.hold.Now().Lost() }, Life: cacheLife(&s.cfg),
-		Sockets: []string{"/run"}, Served: places.Served(s.cfg.Files), Ahead: s.memory.ahead,
+		Sockets: []string{"/run"}, Served: served, Root: s.container != nil, Ahead: s.memory.ahead,
 	})
 	s.learn.about(at, plan)
 	spec.Binds = slices.Concat(plan.Binds, plan.Pins)

@@ -64,8 +64,9 @@ type supervisor struct {
 	activity *activity.Log
 
 	debuggers debuggers
-	learn     *learning // nil: nobody asked
-	kept      *keeper   // nil: the session is that of one command
+	learn     *learning  // nil: nobody asked
+	container *contained // nil: the command is none of an engine
+	kept      *keeper    // nil: the session is that of one command
 }
 
 // Run serves the session that start asks for, from the agent's start to the

@@ -166,7 +166,7 @@ func mapIDs() error {
 	// knows only the overflow id. The front passes them by the environment.
 	uid, gid := os.Getenv(handoff.EnvUID), os.Getenv(handoff.EnvGID)
 	for _, w := range [][3]string{
-		{"uid_map", "uid_map", uid + " " + uid + " 1"}, {"gid_map", "setgroups", "deny"}, {"gid_map", "gid_map", gid + " " + gid + " 1"},
+		{"uid_map", "uid_map", uid + " 1"}, {"gid_map", "setgroups", "deny"}, {"gid_map", "gid_map", gid + " 1"},
 	} {
 		if there, err := os.ReadFile("/proc/self/" + w[0]); err != nil || len(there) > 0 {
 			continue

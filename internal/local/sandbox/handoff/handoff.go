@@ -24,7 +24,8 @@ const (
 	JoinName   = "mirrord-join"   // an init that has entered a sandbox, and becomes another command
 )
 
-// Environment variables of init, from the front: the ids to map, which init
+// Environment variables of init, from the front: the user and the
+// group to map, by the number inside and, after a space, that outside, which init
 // cannot ask the kernel for before they are mapped. Without them init has no
 // user namespace of its own: it is root, and uses root's rights.
 //

@@ -1,0 +1,160 @@
+// Package engine asks container engines of this machine: how they map ids, where
+// they keep things, whether they have an image.
+//
+// It runs the engine's own program, as the user, outside of any session, and
+// waits for it; what that says on stderr is part of the error. It changes
+// nothing but what an engine changes by being asked, and fetches images.
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/local/container"
+	"github.com/mirrord-go/mirrord/internal/local/ids"
+)
+
+// info is what podman info tells, as far as it is needed.
+type info struct {
+	Host struct {
+		IDMappings struct {
+			UIDMap, GIDMap []mapping
+		}
+		Security        struct{ Rootless bool }
+		ServiceIsRemote bool
+	}
+	Store struct {
+		ConfigFile, GraphRoot, RunRoot, VolumePath string
+	}
+}
+
+type mapping struct {
+	Container uint32 `json:"container_id"`
+	Host      uint32 `json:"host_id"`
+	Size      uint32 `json:"size"`
+}
+
+// Look finds out what r's engine is, and fills in what a session must know of it.
+// An engine that cannot be part of a session is refused.
+func Look(ctx context.Context, r *container.Run) error {
+	name := path.Base(r.Engine[0])
+	if name != "podman" {
+		said, err := run(ctx, r.Engine[0], "--version")
+		if err != nil {
+			return missing(name, err)
+		}
+		if !strings.Contains(said, "podman") {
+			return other(name)
+		}
+	}
+	said, err := run(ctx, append(slices.Clone(r.Engine), "info", "--format", "json")...)
+	if err != nil {
+		return missing(name, err)
+	}
+	return fill(r, said)
+}
+
+func missing(name string, err error) error {
+	do := name + " info"
+	if errors.Is(err, exec.ErrNotFound) {
+		do = "install it: apt-get install podman, dnf install podman"
+	}
+	return failure.Wrap(err, "container-engine", name+" cannot be used", do)
+}
+
+// other refuses an engine whose containers are not its descendants.
+func other(name string) error {
+	why := name + "'s containers are started by its daemon, outside of this session: they would have neither its network nor its files"
+	return failure.Usage("container-engine", name+" cannot run a container in a session",
+		"use podman, whose options are the same: mirrord container ... -- podman run IMAGE; it takes an image of docker's by: podman pull docker-daemon:NAME:TAG", "%s", why)
+}
+
+// fill reads what podman info has said.
+func fill(r *container.Run, said string) error {
+	var i info
+	if err := json.Unmarshal([]byte(said), &i); err != nil {
+		return failure.Wrap(err, "container-engine", "what "+r.Engine[0]+" info says cannot be understood", "look yourself: "+r.Engine[0]+" info --format json")
+	}
+	if i.Host.ServiceIsRemote {
+		return failure.Usage("container-remote", "podman runs containers elsewhere", "unset CONTAINER_HOST and CONTAINER_CONNECTION, or choose another default: podman system connection ls",
+			"a session's network and files are on this machine, and so must be the container")
+	}
+	r.Rootless = i.Host.Security.Rootless
+	r.Users, r.Groups = extents(i.Host.IDMappings.UIDMap), extents(i.Host.IDMappings.GIDMap)
+	for _, p := range []string{path.Dir(i.Store.ConfigFile), i.Store.GraphRoot, i.Store.RunRoot, i.Store.VolumePath} {
+		if path.IsAbs(p) && path.Clean(p) != "/" {
+			r.Places = append(r.Places, path.Clean(p))
+		}
+	}
+	return nil
+}
+
+func extents(all []mapping) (out []ids.Extent) {
+	for _, m := range all {
+		out = append(out, ids.Extent{Inside: m.Container, Outside: m.Host, Count: m.Size})
+	}
+	return out
+}
+
+// aboutImage are the options of run that pull has too.
+var aboutImage = []string{"arch", "authfile", "cert-dir", "creds", "decryption-key", "os", "platform", "quiet", "retry", "retry-delay", "tls-verify", "variant"}
+
+// Fetch sees to it that the image is there, by the network of this machine. What
+// the engine says meanwhile goes to w.
+func Fetch(ctx context.Context, r *container.Run, w io.Writer) error {
+	if o, ok := r.Option("rootfs"); ok && o != "false" {
+		return nil
+	}
+	there := func() bool {
+		_, err := run(ctx, append(slices.Clone(r.Engine), "image", "exists", r.Image)...)
+		return err == nil
+	}
+	switch policy, _ := r.Option("pull"); policy {
+	case "never", "false":
+		return nil
+	case "always", "true", "newer", "ifnewer":
+	default:
+		if there() {
+			return nil
+		}
+	}
+	argv := append(slices.Clone(r.Engine), "pull")
+	for _, o := range r.Options {
+		if slices.Contains(aboutImage, o.Name) {
+			argv = append(argv, o.String())
+		}
+	}
+	var id bytes.Buffer
+	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], r.Image)...)
+	cmd.Stdout, cmd.Stderr = &id, w
+	if err := cmd.Run(); err != nil {
+		return failure.Wrap(err, "container-image", fmt.Sprintf("the image %s cannot be fetched", r.Image), "podman pull "+r.Image)
+	}
+	if lines := strings.Fields(id.String()); len(lines) > 0 && !there() { // a name by which it is only fetched
+		r.Image = lines[len(lines)-1]
+	}
+	return nil
+}
+
+// run gives what a program says on stdout.
+func run(ctx context.Context, argv ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	var out, failed bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &failed
+	if err := cmd.Run(); err != nil {
+		if text := strings.TrimSpace(failed.String()); text != "" {
+			return "", fmt.Errorf("%s: %w", text, err)
+		}
+		return "", err
+	}
+	return out.String(), nil
+}
