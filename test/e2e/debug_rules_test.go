@@ -65,6 +65,53 @@ print(open(os.environ["TMPDIR"] + "/fifo").readline().strip())`
 	}
 }
 
+// TestDebuggerVariables: what the target has of debuggers and runtimes does not
+// reach the program, and what the launcher has set does.
+func TestDebuggerVariables(t *testing.T) {
+	names := []string{"NODE_OPTIONS", "VSCODE_INSPECTOR_OPTIONS", "PYTHONPATH", "PYTHONBREAKPOINT", "PYDEVD_USE_FRAME_EVAL", "DEBUGPY_LAUNCHER_PORT", "JAVA_TOOL_OPTIONS", "RUBYOPT", "XDEBUG_CONFIG",
+		"DOTNET_STARTUP_HOOKS", "LLDB_DEBUGSERVER_PATH", "TMPDIR", "XDG_RUNTIME_DIR"}
+	target := exec.Command("sleep", "1000")
+	target.Env, target.SysProcAttr = append(environment(), "COLOR=target"), &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+	for _, n := range names {
+		target.Env = append(target.Env, n+"=/of/the/target")
+	}
+	if err := target.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = target.Process.Kill(); _ = target.Wait() })
+	launcher := filepath.Join(w.dir, "home") // some of them are directories
+	for name, set := range map[string]func(*exec.Cmd){"nothing set": nil, "set": func(cmd *exec.Cmd) {
+		for _, n := range names {
+			cmd.Env = append(cmd.Env, n+"="+launcher)
+		}
+	}} {
+		t.Run(name, func(t *testing.T) {
+			r := startCommand(t, []string{w.mirrord, "exec", "-q", "-t", fmt.Sprintf("process/%d", target.Process.Pid), "--", "env"}, set)
+			if code := r.end(); code != 0 {
+				t.Fatalf("exit code %d", code)
+			}
+			got := map[string]string{}
+			for line := range strings.Lines(r.stdout.String()) {
+				name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+				got[name] = value
+			}
+			if got["COLOR"] != "target" {
+				t.Errorf("COLOR is %q: the target's environment is not there", got["COLOR"])
+			}
+			for _, n := range names {
+				want := ""
+				if set != nil {
+					want = launcher
+				}
+				// Of what only the target has PYTHON's own may be taken: see TestDebuggersVariables.
+				if got[n] != want && !(set == nil && n == "PYTHONBREAKPOINT") {
+					t.Errorf("%s is %q, want %q", n, got[n], want)
+				}
+			}
+		})
+	}
+}
+
 // TestDebuggerPIDs: a process has the same number inside and out.
 func TestDebuggerPIDs(t *testing.T) {
 	r := start(t, "-t", debugged, "--", python, "-c", "import os, sys; print(os.getpid(), flush=True); sys.stdin.read()", "marked-by-"+t.Name())
