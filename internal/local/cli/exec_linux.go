@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/front"
@@ -112,9 +113,9 @@ func (a *app) exec(f *execFlags, argv []string) (int, error) {
 	return code, err
 }
 
-// frontOptions are what flags, environment and files say of a session, and
-// adapt makes of that, if it is not nil. done is
-// to be called at the front's end. The front keeps the session's journal, or not.
+// frontOptions are what flags, environment and files say of a session, and what
+// adapt makes of that, if it is not nil. done is to be called at the front's end.
+// The front keeps the session's journal, or not.
 func (a *app) frontOptions(f *execFlags, journals bool, adapt func(*config.Config)) (o front.Options, done func(error), err error) {
 	b, err := a.begin(f, journals)
 	if err != nil {
