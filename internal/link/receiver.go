@@ -94,7 +94,7 @@ func (c *Conn) onControl(h header, b []byte) error {
 			return violation(h, "too short")
 		}
 		e := &ClosedError{Reason: string(b[4:]), Remote: true}
-		if code := syscall.Errno(binary.BigEndian.Uint32(b)); code != 0 {
+		if code := protocol.Errno(binary.BigEndian.Uint32(b)); code != 0 {
 			e.Cause = code
 		}
 		return e
@@ -116,7 +116,7 @@ func (c *Conn) onControl(h header, b []byte) error {
 	}
 	v := binary.BigEndian.Uint32(b)
 	if h.typ == typeReset {
-		errno := syscall.Errno(v)
+		errno := protocol.Errno(v)
 		if errno == 0 {
 			errno = syscall.ECONNRESET
 		}

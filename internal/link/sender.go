@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"syscall"
 	"time"
+
+	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
 // What goes into one write of the pipe, in bytes. All of it is in the way of
@@ -165,7 +167,7 @@ func (c *Conn) compose(buf []byte) []byte {
 	for len(c.refusals) > 0 && len(buf) < maxControlBatch {
 		r := c.refusals[0]
 		c.refusals = c.refusals[1:]
-		buf = appendNumber(buf, typeReset, r.id, uint32(r.errno))
+		buf = appendNumber(buf, typeReset, r.id, protocol.Number(r.errno))
 	}
 	for c.control.first != nil && len(buf) < maxControlBatch {
 		buf = c.control.pop(inControl).appendControl(buf)
@@ -189,7 +191,7 @@ func (c *Conn) compose(buf []byte) []byte {
 func (s *Stream) appendControl(buf []byte) []byte {
 	if s.resetDue {
 		s.resetDue = false
-		return appendNumber(buf, typeReset, s.id, uint32(s.errno))
+		return appendNumber(buf, typeReset, s.id, protocol.Number(s.errno))
 	}
 	if s.gone {
 		return buf

@@ -276,7 +276,7 @@ func (m *Welcome) fields(c *codec) {
 }
 
 func (m *Answer) fields(c *codec) {
-	number(c, 1, &m.Errno)
+	c.errno(1, &m.Errno)
 	number(c, 2, &m.Cause)
 	c.text(3, &m.Text)
 	c.addrPort(4, &m.Addr)
@@ -310,7 +310,7 @@ func (m *Dial) fields(c *codec) {
 
 func (m *Datagram) fields(c *codec) {
 	c.blob(1, &m.Data)
-	number(c, 2, &m.Errno)
+	c.errno(2, &m.Errno)
 }
 
 func (m *Lookup) fields(c *codec) {
