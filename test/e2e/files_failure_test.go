@@ -180,6 +180,33 @@ print(h.hexdigest())'`)
 			t.Errorf("exit code %d, %s", code, s.stdout)
 		}
 	})
+	// Who waits for the target can be stopped (Ctrl-Z), and frozen as all programs
+	// are when the machine is suspended; afterwards nothing is missing.
+	for name, still := range map[string]func(t *testing.T, pid int) (goOn func()){"stopped while it waits": stop, "frozen while it waits": freeze} {
+		t.Run(name, func(t *testing.T) {
+			s := reads(t, `exec python3 -u -c '
+import hashlib, os
+f, h = open("large", "rb", 0), hashlib.md5()
+print("\nreader", os.getpid(), "\nready")
+while b := f.read(1 << 16):
+    h.update(b)
+print(h.hexdigest())'`)
+			reader := s.pids(t, "reader")[0]
+			s.hold(t, reader)
+			began := time.Now()
+			goOn := still(t, reader)
+			t.Logf("still after %v", time.Since(began))
+			_ = syscall.Kill(s.agent, syscall.SIGCONT)
+			goOn()
+			out, err := exec.Command("md5sum", filepath.Join(s.dir, "large")).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if code := s.end(); code != 0 || !strings.HasSuffix(s.stdout.String(), "\n"+string(out[:32])+"\n") {
+				t.Errorf("exit code %d, %s", code, s.stdout)
+			}
+		})
+	}
 	t.Run("the agent is gone", func(t *testing.T) {
 		s := reads(t, `exec python3 -u -c '
 import errno, os, time
@@ -223,6 +250,77 @@ time.sleep(100)'`)
 			t.Errorf("exit code %d:\n%s", code, s.stderr)
 		}
 	})
+}
+
+// stop stops a process, as Ctrl-Z does.
+func stop(t *testing.T, pid int) (goOn func()) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	await(t, func() string {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err == nil && strings.Contains(string(b), ") T ") {
+			return ""
+		}
+		return fmt.Sprintf("the process runs on: %s, %v", b, err)
+	})
+	return func() { _ = syscall.Kill(pid, syscall.SIGCONT) }
+}
+
+// freeze freezes a process, by the freezer of either version of control groups;
+// the older one is the one by which the kernel suspends a machine.
+func freeze(t *testing.T, pid int) (goOn func()) {
+	t.Helper()
+	name := fmt.Sprintf("mirrord-test-%d", pid)
+	dir, file, frozen, thawed, state, is := "/sys/fs/cgroup/freezer/"+name, "freezer.state", "FROZEN", "THAWED", "freezer.state", "FROZEN\n"
+	if _, err := os.Stat(filepath.Dir(dir)); err != nil {
+		dir, file, frozen, thawed, state, is = "/sys/fs/cgroup/"+name, "cgroup.freeze", "1", "0", "cgroup.events", "frozen 1\n"
+	}
+	set := func(file, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		set(file, thawed)
+		await(t, func() string { // the process has ended by then, or it does now
+			_ = os.WriteFile(filepath.Join(dir, "../cgroup.procs"), []byte(fmt.Sprint(pid)), 0o644)
+			if err := os.Remove(dir); err != nil && !os.IsNotExist(err) {
+				return err.Error()
+			}
+			return ""
+		})
+	})
+	set("cgroup.procs", fmt.Sprint(pid))
+	set(file, frozen)
+	await(t, func() string {
+		b, err := os.ReadFile(filepath.Join(dir, state))
+		if strings.Contains(string(b), is) {
+			return ""
+		}
+		return fmt.Sprintf("the process is not frozen: %s, %v", b, err)
+	})
+	return func() { set(file, thawed) }
+}
+
+// await waits until nothing is wrong any more, as long as who waits for an answer
+// may take to let go.
+func await(t *testing.T, wrong func() string) {
+	t.Helper()
+	for end := time.Now().Add(letGo); ; time.Sleep(10 * time.Millisecond) {
+		text := wrong()
+		if text == "" {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(text)
+		}
+	}
 }
 
 // children are a process's, and theirs.

@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -29,6 +31,41 @@ func TestAsInThePod(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Who does not answer at all is told of as in the pod: that the target's kernel
+// has given up is no refusal.
+func TestNobodyAnswers(t *testing.T) {
+	p := handmadePod(t, families{four: true, six: true})
+	p.sysctl(p.pid, "net/ipv4/tcp_syn_retries", "1") // the target gives up after 3 seconds, the program after 7
+	if out, err := exec.Command("nsenter", "-t", strconv.Itoa(p.world), "--net", "nft", "table inet silent { chain in { type filter hook input priority 0; tcp dport 7777 drop; }; }").CombinedOutput(); err != nil {
+		t.Fatalf("nft: %v: %s", err, out)
+	}
+	const script = `
+import concurrent.futures, errno, select, socket
+def new(at):
+    s = socket.socket(socket.AF_INET6 if ":" in at[0] else socket.AF_INET)
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, 2)
+    return s
+def blocking(at):
+    return new(at).connect_ex(at)
+def polled(at):
+    s = new(at); s.setblocking(False)
+    e = s.connect_ex(at)
+    if e == errno.EINPROGRESS:
+        p = select.poll(); p.register(s, select.POLLOUT); p.poll(60000)
+        e = s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return e
+def impatient(at):
+    s = new(at); s.settimeout(1)
+    try: s.connect(at)
+    except socket.timeout: return "too late"
+silent = [("` + handWorld + `", 7777), ("` + handWorld6 + `", 7777)]
+with concurrent.futures.ThreadPoolExecutor(20) as pool:
+    all = [(do, at, pool.submit(do, at)) for do in (blocking, polled, impatient) for at in silent]
+    for do, at, f in all:
+        print(do.__name__, at[0] + ":", errno.errorcode.get(f.result(), f.result()))`
+	p.same(t, nil, "python3", "-c", script)
 }
 
 // What no session carries is said once, by name.

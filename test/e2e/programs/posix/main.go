@@ -19,6 +19,10 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 2 && strings.HasPrefix(os.Args[1], childFlag) {
+		obey(strings.TrimPrefix(os.Args[1], childFlag))
+		return
+	}
 	seed := flag.Uint64("seed", 0, "")
 	steps := flag.Int("steps", 1000, "")
 	flag.Parse()
@@ -32,7 +36,7 @@ func main() {
 		fmt.Println("done")
 		return
 	}
-	for i, c := range slices.Concat(ofNames, ofContents, ofInodes) {
+	for i, c := range slices.Concat(ofNames, ofContents, ofInodes, ofChanges, ofProcesses, ofPaths()) {
 		dir := filepath.Join(base, fmt.Sprintf("case-%d", i))
 		s := &seen{}
 		if err := os.Mkdir(dir, 0o755); err != nil {

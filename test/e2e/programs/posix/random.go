@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -99,7 +100,7 @@ func step(r *rand.Rand) (do func(t *twin, s *seen), what string) {
 	slot, second := r.IntN(4), r.IntN(4)
 	off, size := r.Int64N(300_000), 1+r.IntN(70_000)
 	text := bytes.Repeat([]byte{byte('a' + r.IntN(26))}, size)
-	switch k := r.IntN(22); k {
+	switch k := r.IntN(27); k {
 	case 0, 1, 2, 3:
 		flags := []int{unix.O_RDWR, unix.O_RDWR | unix.O_CREAT, unix.O_RDWR | unix.O_CREAT | unix.O_TRUNC, unix.O_RDWR | unix.O_CREAT | unix.O_EXCL,
 			unix.O_RDONLY, unix.O_RDWR | unix.O_APPEND | unix.O_CREAT}[r.IntN(6)]
@@ -164,6 +165,30 @@ func step(r *rand.Rand) (do func(t *twin, s *seen), what string) {
 		mode := uint32([]int{0, unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE}[r.IntN(3)])
 		return func(t *twin, s *seen) { s.add("allocate", unix.Fallocate(t.fd(slot), mode, off, int64(size))) },
 			fmt.Sprintf("allocate %d at %d of %d with %d", size, off, slot, mode)
+	case 21, 22:
+		return func(t *twin, s *seen) { s.mapped(t.fd(slot), off, text, k == 21) }, fmt.Sprintf("map %d at %d of %d, writing %v", size, off, slot, k == 21)
+	case 23:
+		return func(t *twin, s *seen) {
+			s.add("symlink", unix.Symlink(path.Base(other), t.at(name)))
+			b := make([]byte, 100)
+			n, err := unix.Readlink(t.at(name), b)
+			s.say("%q", b[:max(n, 0)])
+			s.add("readlink", err)
+		}, fmt.Sprintf("symlink %s to %s", name, path.Base(other))
+	case 24:
+		at := []unix.Timespec{unix.NsecToTimespec(off), unix.NsecToTimespec(int64(size))}
+		return func(t *twin, s *seen) {
+			s.add("utimes", unix.UtimesNanoAt(unix.AT_FDCWD, t.at(name), at, 0))
+			var st unix.Stat_t
+			s.add("stat", unix.Stat(t.at(name), &st))
+			s.say("%v", st.Mtim)
+		}, "utimes of " + name
+	case 25:
+		return func(t *twin, s *seen) {
+			n, err := unix.Sendfile(t.fd(slot), t.fd(second), nil, size)
+			s.say("%d", n)
+			s.add("send", err)
+		}, fmt.Sprintf("send %d of %d to %d", size, second, slot)
 	default:
 		return func(t *twin, s *seen) {
 			entries, err := os.ReadDir(t.at(name))
@@ -184,4 +209,30 @@ func (t *twin) fd(slot int) int {
 		return t.open[slot]
 	}
 	return -1
+}
+
+// mapped writes text to a mapping of what there is of the file from off on, or
+// reads it there.
+func (s *seen) mapped(fd int, off int64, text []byte, writes bool) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		s.add("fstat", err)
+		return
+	}
+	page := off &^ 4095
+	size := min(int(st.Size-page), len(text))
+	prot := unix.PROT_READ
+	if writes {
+		prot |= unix.PROT_WRITE
+	}
+	m, err := unix.Mmap(fd, page, max(size, 1), prot, unix.MAP_SHARED)
+	s.add("map", err)
+	if err != nil {
+		return
+	}
+	if writes {
+		copy(m[:max(size, 0)], text)
+	}
+	s.say("%d %x", size, hash(m[:max(size, 0)]))
+	s.add("unmap", unix.Munmap(m))
 }
