@@ -53,6 +53,10 @@ type Stats struct {
 	Dropped     int64 // packets that the ring had no room for
 }
 
+// Marks are those of packets that are not copied: a mark that is Value under
+// Mask (SO_MARK, socket(7)). The zero value is none.
+type Marks struct{ Value, Mask uint32 }
+
 // Tap copies from one network namespace. Its methods may be called
 // concurrently.
 type Tap struct {
@@ -68,13 +72,13 @@ type Tap struct {
 }
 
 // Open makes a tap in the namespace that do runs functions in. It sees nothing
-// nothing until the first Add. What waits, for a reader or for what comes before
-// it, is taken from held; without room copies end.
-func Open(do func(func() error) error, held *budget.Share) (*Tap, error) {
+// until the first Add. What waits, for a reader or for what comes before it, is
+// taken from held; without room copies end.
+func Open(do func(func() error) error, held *budget.Share, but Marks) (*Tap, error) {
 	t := &Tap{conns: make(chan *Conn, backlog), quit: make(chan struct{})}
 	t.asm = newAssembler(t.begin, held)
 	err := do(func() (err error) {
-		t.ring, err = openRing()
+		t.ring, err = openRing(but)
 		return err
 	})
 	if err != nil {

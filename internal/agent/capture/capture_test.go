@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/agent/capture"
 	"github.com/mirrord-go/mirrord/internal/agent/target"
@@ -77,7 +80,7 @@ func TestCopiesAreWhole(t *testing.T) {
 	tg := namespace(t)
 	sink(t, tg, "[::]:80")
 	sink(t, tg, "[::]:81")
-	tap, err := capture.Open(tg.Do, nil)
+	tap, err := capture.Open(tg.Do, nil, capture.Marks{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,5 +144,46 @@ func TestCopiesAreWhole(t *testing.T) {
 	}
 	if s := tap.Stats(); s.Dropped != 0 || s.Incomplete != 0 || s.Slow != 0 {
 		t.Errorf("counted %+v", s)
+	}
+}
+
+// What has a mark of those that are not meant is nobody's copy, by any way.
+func TestMarksAreLeftOut(t *testing.T) {
+	tg := namespace(t)
+	sink(t, tg, "[::]:80")
+	tap, err := capture.Open(tg.Do, nil, capture.Marks{Value: 0x6d720000, Mask: 0xffffffc0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tap.Close()
+	if err := tap.Add(80); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []string{"192.0.2.7:80", "[2001:db8::7]:80", "127.0.0.1:80", "[::1]:80"} {
+		for _, mark := range []int{0x6d720000, 0x6d72003f, 0x6d720040, 0} {
+			want := fmt.Sprintf("mark %#x to %s", mark, at)
+			c, err := tg.DialWith(t.Context(), "tcp", netip.MustParseAddrPort(at), func(fd int) error {
+				return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, mark)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprint(c, want)
+			c.(relay.Conn).CloseWrite()
+			io.ReadAll(c)
+			c.Close()
+			if mark&0xffffffc0 == 0x6d720000 {
+				continue // the next copy would be this one
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			copied, err := tap.Accept(ctx)
+			cancel()
+			if err != nil {
+				t.Fatalf("%s: %v", want, err)
+			}
+			if b, err := io.ReadAll(copied); err != nil || string(b) != want {
+				t.Errorf("got %q, %v, want %q", b, err, want)
+			}
+		}
 	}
 }

@@ -27,6 +27,7 @@ const (
 // the kernel writes packets into shared memory.
 type ring struct {
 	fd   int
+	but  Marks
 	mem  []byte
 	wake *os.File // eventfd that ends read
 	once sync.Once
@@ -34,7 +35,7 @@ type ring struct {
 
 // openRing makes a ring in the calling thread's network namespace. Until watch
 // it sees nothing.
-func openRing() (_ *ring, err error) {
+func openRing(but Marks) (_ *ring, err error) {
 	// Protocol 0: nothing arrives before filter and ring are there and bind
 	// names the protocol. SOCK_DGRAM: packets begin at the IP header on every
 	// kind of interface.
@@ -42,7 +43,7 @@ func openRing() (_ *ring, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("packet socket: %w", err)
 	}
-	r := &ring{fd: fd}
+	r := &ring{fd: fd, but: but}
 	defer func() {
 		if err != nil {
 			_ = r.close()
@@ -79,9 +80,23 @@ func openRing() (_ *ring, err error) {
 
 // watch replaces the kernel's filter: from now on, TCP packets to these ports.
 func (r *ring) watch(ports []uint16) error {
-	prog := filter(ports)
+	prog := append(except(r.but), filter(ports)...)
 	return os.NewSyscallError("attach the packet filter",
 		unix.SetsockoptSockFprog(r.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}))
+}
+
+// except begins a filter that takes no packet with such a mark.
+func except(m Marks) []unix.SockFilter {
+	if m.Mask == 0 {
+		return nil
+	}
+	const mark = 1<<32 - 0x1000 + 20 // SKF_AD_OFF + SKF_AD_MARK, linux/filter.h
+	return []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: mark},
+		{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: m.Mask},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: m.Value, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	}
 }
 
 // filter accepts TCP packets to the ports: IPv4 without fragments, IPv6

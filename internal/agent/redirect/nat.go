@@ -36,6 +36,13 @@ const (
 	firstMark = 0x6d720000 // far from what others use as bits (0x4000, 0x80000, …)
 )
 
+// MarkValue and MarkMask are what the packets of agents' connections to the
+// original have in common: a mark that is the one under the other.
+const (
+	MarkValue uint32 = firstMark
+	MarkMask  uint32 = ^uint32(maxTables - 1)
+)
+
 func newOwnTable(ns Namespace) (t ownTable, err error) {
 	err = ns.Do(func() (err error) {
 		for i := range uint32(maxTables) {

@@ -28,7 +28,9 @@ func (s *session) sources() (steal *stealSource, mirror *lazySource) {
 		return r, nil
 	})
 	return steal, newLazySource(func() (closableSource, error) {
-		return capture.Open(s.t.Do, s.memory.copies)
+		// What another session's agent passes on has come from a client before.
+		passed := capture.Marks{Value: redirect.MarkValue, Mask: redirect.MarkMask}
+		return capture.Open(s.t.Do, s.memory.copies, passed)
 	})
 }
 
