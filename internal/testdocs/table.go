@@ -52,6 +52,8 @@ var table = []Row{
 	{Text: "mirrord exec --learn=report.json -t pod/shop-7d4b9 python main.py", By: InCluster, Until: mirrored, Says: "(?m)^mirrord: files: "},
 	{Text: "mirrord exec -t pod/dbmaster-0 -- psql -h /var/run/postgresql -U postgres", By: InCluster, Config: unixSockets},
 
+	{Text: "mirrord dump -t deployment/shop -p 80", By: InCluster, Until: "is printed; Ctrl-C ends it", Other: "nobody asks the shop meanwhile; TestDump shows what is printed then"},
+	{Text: "mirrord port-forward -t deployment/shop --steal --header 'x-user: ana' -R 80:3000", By: InCluster, Until: "localhost:3000"},
 	{Text: "mirrord port-forward -t deployment/shop -L 8080:web:80 -L 0:db.data:5432", By: InCluster, Until: "db.data:5432"},
 	{Text: "mirrord container -t deployment/shop --steal -- podman run --rm -it -v $PWD:/app -p 8080:80 shop:dev", By: Nobody, Note: "needs a terminal and an image; TestContainer runs images made for it"},
 

@@ -259,7 +259,8 @@ func (d *documents) nothingLeft(t *testing.T) func() {
 		limit := time.Now().Add(removedWithin)
 		for {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-			out, err := w.cluster.Kubectl(ctx, "get", "jobs,pods", "-n", d.namespace, "-l", "app.kubernetes.io/name=mirrord-agent", "-o", "name")
+			out, err := w.cluster.Kubectl(ctx, "get", "jobs,pods", "-n", d.namespace, "-l", "app.kubernetes.io/name=mirrord-agent", "-o",
+				`jsonpath={range .items[*]}{.kind}/{.metadata.name} made {.metadata.creationTimestamp} deleted {.metadata.deletionTimestamp}{"\n"}{end}`)
 			cancel()
 			if err == nil && strings.TrimSpace(out) == "" {
 				return
