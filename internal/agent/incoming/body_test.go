@@ -219,6 +219,7 @@ func TestBodyIsLate(t *testing.T) {
 		st := setStage(t, byBody(protocol.Subscribe{BodyTime: 60000}))
 		c := st.client()
 		ask(t, c, head+mine[:5])
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second)) // it is reset long before, if it is not ended
 		st.taken()
 		st.end()
 		ask(t, c, mine[5:])
