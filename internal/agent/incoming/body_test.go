@@ -219,7 +219,15 @@ func TestBodyIsLate(t *testing.T) {
 		st := setStage(t, byBody(protocol.Subscribe{BodyTime: 60000}))
 		c := st.client()
 		ask(t, c, head+mine[:5])
-		st.taken()
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second)) // it is reset long before, if it is not ended
+		held := func() bool {                               // by the filter: it does not pass whole
+			st.hub.mu.Lock()
+			defer st.hub.mu.Unlock()
+			return len(st.hub.held) > 0
+		}
+		for !held() { // the test's own limit ends it
+			time.Sleep(time.Millisecond)
+		}
 		st.end()
 		ask(t, c, mine[5:])
 		br := bufio.NewReader(c)
