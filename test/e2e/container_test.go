@@ -16,7 +16,8 @@ func engineMachine(aside bool) func(*exec.Cmd) {
 	return func(c *exec.Cmd) {
 		script := "mount -t tmpfs none /sys/fs/cgroup && mount -t tmpfs none /mnt && >/mnt/ids && "
 		if aside {
-			script += fmt.Sprintf("echo %d:200000:65536 >/mnt/ids && ", user)
+			// podman asks by $USER, which need not be a user of this machine, newuidmap by number.
+			script += fmt.Sprintf("echo %d:200000:65536 >/mnt/ids && echo $USER:200000:65536 >>/mnt/ids && ", user)
 		}
 		script += fmt.Sprintf(`mount --bind /mnt/ids /etc/subuid && mount --bind /mnt/ids /etc/subgid && exec setpriv --reuid %d --regid %[1]d --clear-groups "$0" "$@"`, user)
 		c.Args = append([]string{"sh", "-c", script, c.Path}, c.Args[1:]...)
