@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,11 +32,22 @@ func engineMachine(aside bool) func(*exec.Cmd) {
 // podman runs the engine without a session.
 func podman(t *testing.T, aside bool, args ...string) string {
 	t.Helper()
+	t.Cleanup(func() { endPause(aside) })
 	r := startCommandOnly(t, append([]string{"/usr/bin/podman"}, args...), engineMachine(aside))
 	if code := r.end(); code != 0 {
 		t.Fatalf("podman %s: exit code %d: %s", strings.Join(args, " "), code, r.stderr)
 	}
 	return strings.TrimSpace(r.stdout.String())
+}
+
+// endPause ends the process that podman leaves to hold its namespaces.
+func endPause(aside bool) {
+	file := filepath.Join(w.dir, fmt.Sprintf("engine-%v", aside), "libpod", "tmp", "pause.pid")
+	text, err := os.ReadFile(file)
+	if pid, perr := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && perr == nil {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+		_ = os.Remove(file)
+	}
 }
 
 // contained starts a container in a session.
