@@ -40,6 +40,7 @@ const layers = `
 	protocol, budget < link;
 	protocol < protocol/protocoltest;
 	NONE < link/resume;
+	NONE < pwrite < agent/files, local/files; # places of files that are appended to
 	NONE < gather < link/seal, local/kube; # pieces that TLS writes
 
 	# Kernel tools both machines need.

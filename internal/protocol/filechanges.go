@@ -1,16 +1,17 @@
 package protocol
 
 // WriteAt writes Data at offset Off of a handle; at the end of the file if that
-// was opened with O_APPEND. The reply is an Answer: all of it is written, or
+// was opened with O_APPEND and this is not InPlace. The reply is an Answer: all of it is written, or
 // the errno of what is not.
 //
 // WriteAt, Resize, Allocate and SyncHandle may be sent one after the other on one stream
 // without waiting. They are done and answered in this order; after one that
 // failed the stream does nothing more and gives every other the same errno.
 type WriteAt struct {
-	Handle uint64
-	Off    int64
-	Data   []byte // at most MaxData
+	Handle  uint64
+	Off     int64
+	Data    []byte // at most MaxData
+	InPlace bool   // it is of a page that a program has mapped
 }
 
 // Resize sets the length of a handle's file in bytes. The reply is an Answer.
@@ -80,6 +81,7 @@ func (m *WriteAt) fields(c *codec) {
 	number(c, 1, &m.Handle)
 	number(c, 2, &m.Off)
 	c.blob(3, &m.Data)
+	c.boolean(4, &m.InPlace)
 }
 
 func (m *Resize) fields(c *codec) {

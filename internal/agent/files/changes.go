@@ -71,6 +71,7 @@ func (s *Server) changes(ctx context.Context, stream *link.Stream, m protocol.Me
 // change does one of the requests on a handle.
 func (s *Server) change(ctx context.Context, m protocol.Message) error {
 	var number uint64
+	var h *handle
 	var f func(fd int) error
 	switch m := m.(type) {
 	case *protocol.WriteAt:
@@ -78,7 +79,8 @@ func (s *Server) change(ctx context.Context, m protocol.Message) error {
 			if m.Off < 0 || len(m.Data) > protocol.MaxData {
 				return syscall.EINVAL
 			}
-			return writeFull(fd, m.Data, m.Off)
+			_, err := h.writes.Write(fd, m.Data, m.Off, m.InPlace)
+			return err
 		}
 	case *protocol.Resize:
 		number, f = m.Handle, func(fd int) error {
@@ -94,8 +96,8 @@ func (s *Server) change(ctx context.Context, m protocol.Message) error {
 	default:
 		return fmt.Errorf("%T among changes of a file: %w", m, syscall.EPROTO)
 	}
-	h, err := s.use(number)
-	if err != nil {
+	var err error
+	if h, err = s.use(number); err != nil {
 		return err
 	}
 	defer h.busy.Done()

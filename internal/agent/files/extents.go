@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/pwrite"
 )
 
 // maxCopy bounds one CopyRange, in bytes: it keeps a thread, and a disk may be
@@ -76,7 +77,7 @@ func copyByHand(from, to int, m *protocol.CopyRange) (*protocol.Position, error)
 	buf := make([]byte, min(m.Len, maxRead))
 	n, err := readFull(from, buf, m.FromOff)
 	if err == nil {
-		err = writeFull(to, buf[:n], m.ToOff)
+		_, err = pwrite.Full(to, buf[:n], m.ToOff)
 	}
 	if err != nil {
 		return nil, err

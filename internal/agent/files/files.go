@@ -31,6 +31,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/pwrite"
 )
 
 const (
@@ -70,8 +71,9 @@ type Server struct {
 
 // handle is an open regular file; busy counts the calls that use it.
 type handle struct {
-	f    *os.File
-	busy sync.WaitGroup
+	f      *os.File
+	busy   sync.WaitGroup
+	writes pwrite.Order
 }
 
 // New serves what is below root, which the caller keeps open until Close. It

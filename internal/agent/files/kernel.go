@@ -101,23 +101,6 @@ func readFull(fd int, p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// writeFull writes all of p; to the end of the file if that was opened so.
-func writeFull(fd int, p []byte, off int64) error {
-	for len(p) > 0 {
-		n, err := unix.Pwrite(fd, p, off)
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
-			return err
-		case n == 0:
-			return syscall.EIO
-		}
-		p, off = p[n:], off+int64(n)
-	}
-	return nil
-}
-
 // entries reads the next names of a listing, about batchBytes of them; none at
 // its end.
 func entries(dir *os.File) ([]protocol.Entry, error) {

@@ -20,13 +20,13 @@ func TestExtents(t *testing.T) {
 			f, err := v.Create(ctx, v.in(dir+"/file"), unix.O_RDWR, 0o644)
 			must(t, err)
 			defer f.Close()
-			must(t, second(f.WriteAt(ctx, []byte("first"), 0))) // not waited for
+			must(t, second(f.WriteAt(ctx, []byte("first"), 0, false))) // not waited for
 			must(t, f.Allocate(ctx, 0, 1<<20, 0))
 			if a, _, err := f.Stat(ctx); err != nil || a.Size != 1<<20 {
 				t.Errorf("allocated: %d bytes, %v", a.Size, err)
 			}
 			must(t, f.Allocate(ctx, 0, 1<<20, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE))
-			must(t, second(f.WriteAt(ctx, []byte("data"), 64<<10)))
+			must(t, second(f.WriteAt(ctx, []byte("data"), 64<<10, false)))
 			if off, err := f.Seek(ctx, 0, unix.SEEK_DATA); off != 64<<10 || err != nil {
 				t.Errorf("data at %d, %v", off, err)
 			}
@@ -115,7 +115,7 @@ func TestUnnamed(t *testing.T) {
 		if n.Attr.Mode != unix.S_IFREG|0o600 || n.Attr.Nlink != 0 {
 			t.Errorf("%s: mode %o, %d names", dir, n.Attr.Mode, n.Attr.Nlink)
 		}
-		must(t, second(f.WriteAt(ctx, []byte("text"), 0)))
+		must(t, second(f.WriteAt(ctx, []byte("text"), 0, false)))
 		mode := uint32(0o640)
 		must(t, f.Setattr(ctx, fusefs.Change{Mode: &mode}))
 		for other, want := range map[string]error{"/own/named": syscall.EXDEV, "/data/named": syscall.EXDEV} {

@@ -13,10 +13,14 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/local/fusefs"
 	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/pwrite"
 )
 
 // localFile is an open file of the developer's.
-type localFile struct{ f *os.File }
+type localFile struct {
+	f      *os.File
+	writes pwrite.Order
+}
 
 // openLocal opens p as the supervisor, who is the developer.
 func openLocal(p string, flags int, mode uint32) (*localFile, error) {
@@ -24,7 +28,7 @@ func openLocal(p string, flags int, mode uint32) (*localFile, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: p, Err: err}
 	}
-	return &localFile{os.NewFile(uintptr(fd), p)}, nil
+	return &localFile{f: os.NewFile(uintptr(fd), p)}, nil
 }
 
 // openKnown opens the file with key k at p.
@@ -57,15 +61,8 @@ func (l *localFile) ReadAt(_ context.Context, p []byte, off int64) (int, error) 
 
 // WriteAt goes where the kernel says; to the end of the file, wherever that is
 // by now, if the program opened it to append (pwrite(2), BUGS).
-func (l *localFile) WriteAt(_ context.Context, p []byte, off int64) (n int, err error) {
-	for n < len(p) {
-		got, err := unix.Pwrite(l.Fd(), p[n:], off+int64(n))
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return n, err
-		}
-		n += max(got, 0)
-	}
-	return n, nil
+func (l *localFile) WriteAt(_ context.Context, p []byte, off int64, inPlace bool) (int, error) {
+	return l.writes.Write(l.Fd(), p, off, inPlace)
 }
 
 func (l *localFile) Truncate(_ context.Context, size int64) error { return l.f.Truncate(size) }
@@ -129,7 +126,9 @@ func (m *madeFile) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 	return copy(p, m.content[off:]), nil
 }
 
-func (m *madeFile) WriteAt(context.Context, []byte, int64) (int, error)    { return 0, syscall.EROFS }
+func (m *madeFile) WriteAt(context.Context, []byte, int64, bool) (int, error) {
+	return 0, syscall.EROFS
+}
 func (m *madeFile) Truncate(context.Context, int64) error                  { return syscall.EROFS }
 func (m *madeFile) Setattr(context.Context, fusefs.Change) error           { return syscall.EROFS }
 func (m *madeFile) Allocate(context.Context, uint64, uint64, uint32) error { return syscall.EROFS }

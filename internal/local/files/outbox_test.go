@@ -35,7 +35,7 @@ func TestNewFileIsThreeRoundTrips(t *testing.T) {
 			}
 			file, err := f.Create(t.Context(), "/file", unix.O_WRONLY, 0o644)
 			must(t, err)
-			must(t, second(file.WriteAt(t.Context(), content, 0)))
+			must(t, second(file.WriteAt(t.Context(), content, 0, false)))
 			must(t, file.Flush(t.Context()))
 			must(t, file.Close())
 		}); took > 3.1 {
@@ -59,7 +59,7 @@ func TestWriteFillsTheLink(t *testing.T) {
 		defer file.Close()
 		buf := make([]byte, 1<<20)
 		for off := 0; off < size; off += len(buf) {
-			must(t, second(file.WriteAt(t.Context(), buf[:min(size-off, len(buf))], int64(off))))
+			must(t, second(file.WriteAt(t.Context(), buf[:min(size-off, len(buf))], int64(off), false)))
 		}
 		must(t, file.Flush(t.Context()))
 		took, least := time.Since(began), size*time.Second/farRate
@@ -85,7 +85,7 @@ func TestIdleWriterKeepsNoStream(t *testing.T) {
 			if i > 0 == open() {
 				t.Errorf("before write %d: a stream is open: %v", i, open())
 			}
-			must(t, second(file.WriteAt(t.Context(), []byte("word "), int64(len(want)))))
+			must(t, second(file.WriteAt(t.Context(), []byte("word "), int64(len(want)), false)))
 			must(t, file.Flush(t.Context()))
 			want += "word "
 			if !open() {
@@ -119,7 +119,7 @@ func TestOpenEndsItsStream(t *testing.T) {
 		must(t, err)
 		defer file.Close()
 		synctest.Wait() // until that is heard
-		must(t, second(file.WriteAt(t.Context(), []byte("content"), 0)))
+		must(t, second(file.WriteAt(t.Context(), []byte("content"), 0, false)))
 		must(t, file.Flush(t.Context()))
 		if got := read(t, v.remote(v.in("/file"))); got != "content" {
 			t.Errorf("the file is %q", got)
@@ -141,7 +141,7 @@ func TestIdleWriterIsNotTold(t *testing.T) {
 		if err := file.Flush(t.Context()); err != nil {
 			t.Errorf("close of what was not written: %v", err)
 		}
-		if err := errors.Join(second(file.WriteAt(t.Context(), []byte("x"), 0)), file.Flush(t.Context())); errno(err) != syscall.EIO {
+		if err := errors.Join(second(file.WriteAt(t.Context(), []byte("x"), 0, false)), file.Flush(t.Context())); errno(err) != syscall.EIO {
 			t.Errorf("a write: %v, want EIO", err)
 		}
 	})

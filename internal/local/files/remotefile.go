@@ -326,7 +326,7 @@ func (f *remoteFile) fromHead(p []byte, off int64) (n int, ok bool) {
 
 // WriteAt implements fusefs.File. It returns when the data is on its way; what
 // becomes of it the next call tells, Flush at the latest.
-func (f *remoteFile) WriteAt(ctx context.Context, p []byte, off int64) (n int, err error) {
+func (f *remoteFile) WriteAt(ctx context.Context, p []byte, off int64, inPlace bool) (n int, err error) {
 	if f.box == nil {
 		return 0, syscall.EBADF
 	}
@@ -338,7 +338,7 @@ func (f *remoteFile) WriteAt(ctx context.Context, p []byte, off int64) (n int, e
 	defer done()
 	for n < len(p) {
 		part := p[n:min(len(p), n+protocol.MaxData)]
-		if err := f.box.send(calling, &protocol.WriteAt{Handle: f.handle, Off: off + int64(n), Data: part}, len(part)); err != nil {
+		if err := f.box.send(calling, &protocol.WriteAt{Handle: f.handle, Off: off + int64(n), Data: part, InPlace: inPlace}, len(part)); err != nil {
 			return 0, err // what was sent before it is in doubt
 		}
 		n += len(part)

@@ -198,7 +198,7 @@ func TestWrittenWhileSurveyed(t *testing.T) {
 		"a written file": {func(v *view) error {
 			f, err := v.openFile(v.in("/dir/file"), unix.O_WRONLY)
 			if err == nil {
-				_, err = f.WriteAt(v.t.Context(), []byte("behind"), 0)
+				_, err = f.WriteAt(v.t.Context(), []byte("behind"), 0, false)
 				err = errors.Join(err, f.Flush(v.t.Context()), f.Close())
 			}
 			return err

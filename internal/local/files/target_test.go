@@ -45,7 +45,7 @@ func (v *view) put(p string, flags uint32, content string) error {
 		return err
 	}
 	defer f.Close()
-	if _, err := f.WriteAt(v.t.Context(), []byte(content), 0); err != nil {
+	if _, err := f.WriteAt(v.t.Context(), []byte(content), 0, false); err != nil {
 		return err
 	}
 	return f.Flush(v.t.Context())
@@ -211,7 +211,7 @@ func TestReadsWhatItWrote(t *testing.T) {
 		must(t, err)
 		for i := range 5 {
 			text := fmt.Sprintf("text %d", i)
-			if _, err := w.WriteAt(ctx, []byte(text), 2); err != nil {
+			if _, err := w.WriteAt(ctx, []byte(text), 2, false); err != nil {
 				t.Fatal(err)
 			}
 			for name, f := range map[string]fusefs.File{"the reader": reader, "the writer": w} {
@@ -228,7 +228,7 @@ func TestReadsWhatItWrote(t *testing.T) {
 			t.Errorf("by another name: %q, %v", got, err)
 		}
 		long := int64(len(content)) + 100
-		if _, err := w.WriteAt(ctx, []byte("end"), long); err != nil {
+		if _, err := w.WriteAt(ctx, []byte("end"), long, false); err != nil {
 			t.Fatal(err)
 		}
 		n, err := v.Lookup(ctx, p)
@@ -251,7 +251,7 @@ func TestReadsWhatItWrote(t *testing.T) {
 		}
 		// Without a name it is still the file.
 		must(t, v.Unlink(ctx, p))
-		if _, err := w.WriteAt(ctx, []byte("more"), 4); err != nil {
+		if _, err := w.WriteAt(ctx, []byte("more"), 4, false); err != nil {
 			t.Fatal(err)
 		}
 		if a, _, err := w.Stat(ctx); err != nil || a.Size != 8 {
@@ -283,7 +283,7 @@ func TestOpenedWhileWritten(t *testing.T) {
 		}
 		reply, err := v.target.reply(m)
 		if err == nil {
-			_, err = w.WriteAt(t.Context(), []byte("more"), 10)
+			_, err = w.WriteAt(t.Context(), []byte("more"), 10, false)
 		}
 		if err == nil {
 			err = w.Flush(t.Context())
@@ -326,7 +326,7 @@ func TestOrderOfDescriptors(t *testing.T) {
 	want := ""
 	for i := range 20 {
 		want += string(rune('a' + i))
-		must(t, second(files[i%2].WriteAt(t.Context(), []byte{byte('a' + i)}, 0)))
+		must(t, second(files[i%2].WriteAt(t.Context(), []byte{byte('a' + i)}, 0, false)))
 	}
 	for _, f := range files {
 		must(t, f.Flush(t.Context()))
@@ -347,7 +347,7 @@ func TestSizeOfWhatIsWritten(t *testing.T) {
 		if a, _, err := f.Stat(t.Context()); err != nil || a.Size != uint64(i)*1000 {
 			t.Errorf("after %d writes the size is %d, %v", i, a.Size, err)
 		}
-		must(t, second(f.WriteAt(t.Context(), make([]byte, 1000), i*1000)))
+		must(t, second(f.WriteAt(t.Context(), make([]byte, 1000), i*1000, false)))
 	}
 }
 
@@ -369,7 +369,7 @@ func TestWritesDoNotWait(t *testing.T) {
 		var want bytes.Buffer
 		for i := range 1000 {
 			line := fmt.Sprintf("line %d\n", i)
-			if _, err := f.WriteAt(t.Context(), []byte(line), int64(want.Len())); err != nil {
+			if _, err := f.WriteAt(t.Context(), []byte(line), int64(want.Len()), false); err != nil {
 				t.Fatal(err)
 			}
 			want.WriteString(line)
@@ -408,7 +408,7 @@ func TestWritesAreBounded(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for off := int64(0); ; off += 1 << 20 {
-			if _, err := f.WriteAt(ctx, make([]byte, 1<<20), off); err != nil {
+			if _, err := f.WriteAt(ctx, make([]byte, 1<<20), off, false); err != nil {
 				if errno(err) != syscall.EINTR {
 					t.Errorf("a signal: %v, want EINTR", err)
 				}
@@ -447,24 +447,24 @@ func TestWriteErrors(t *testing.T) {
 	f, err := v.openFile(v.in("/file"), unix.O_RDWR)
 	must(t, err)
 	defer f.Close()
-	_, err = f.WriteAt(ctx, []byte("good"), 0)
+	_, err = f.WriteAt(ctx, []byte("good"), 0, false)
 	must(t, err)
-	_, err = f.WriteAt(ctx, []byte("bad"), 10)
+	_, err = f.WriteAt(ctx, []byte("bad"), 10, false)
 	must(t, err)
 	if err := f.Flush(ctx); errno(err) != syscall.ENOSPC {
 		t.Errorf("close: %v, want ENOSPC", err)
 	}
 	must(t, f.Flush(ctx)) // once
-	_, err = f.WriteAt(ctx, []byte("bad"), 10)
+	_, err = f.WriteAt(ctx, []byte("bad"), 10, false)
 	must(t, err)
 	if err := f.Sync(ctx); errno(err) != syscall.ENOSPC {
 		t.Errorf("fsync: %v, want ENOSPC", err)
 	}
-	_, err = f.WriteAt(ctx, []byte("bad"), 10)
+	_, err = f.WriteAt(ctx, []byte("bad"), 10, false)
 	must(t, err)
 	deadline := time.Now().Add(10 * time.Second)
 	for err == nil && time.Now().Before(deadline) {
-		_, err = f.WriteAt(ctx, []byte("x"), 5)
+		_, err = f.WriteAt(ctx, []byte("x"), 5, false)
 	}
 	if errno(err) != syscall.ENOSPC {
 		t.Errorf("a later write: %v, want ENOSPC", err)
@@ -472,7 +472,7 @@ func TestWriteErrors(t *testing.T) {
 	mu.Lock()
 	full = false
 	mu.Unlock()
-	must(t, second(f.WriteAt(ctx, []byte("fine"), 10)))
+	must(t, second(f.WriteAt(ctx, []byte("fine"), 10, false)))
 	must(t, f.Flush(ctx))
 	if got := read(t, v.remote(v.in("/file"))); len(got) != 14 || got[:4] != "good" || got[10:] != "fine" {
 		t.Errorf("the file is %q", got)
@@ -485,13 +485,13 @@ func TestWriteErrors(t *testing.T) {
 		}
 		return false
 	})
-	must(t, second(f.WriteAt(ctx, []byte("x"), 0)))
+	must(t, second(f.WriteAt(ctx, []byte("x"), 0, false)))
 	if err := f.Flush(ctx); errno(err) != syscall.EIO {
 		t.Errorf("a wrong answer: %v, want EIO", err)
 	}
 	v.target.on(func(*link.Stream, protocol.Message) bool { return false })
 	v.link.Close("")
-	if err := second(f.WriteAt(ctx, []byte("x"), 0)); errno(err) != syscall.EIO {
+	if err := second(f.WriteAt(ctx, []byte("x"), 0, false)); errno(err) != syscall.EIO {
 		if err := f.Flush(ctx); errno(err) != syscall.EIO {
 			t.Errorf("without a link: %v, want EIO", err)
 		}
@@ -510,7 +510,7 @@ func TestConcurrentWriters(t *testing.T) {
 			wg.Go(func() {
 				for n := range 32 {
 					off := int64(n*2048 + i*256 + j*128)
-					if _, err := f.WriteAt(t.Context(), bytes.Repeat([]byte{byte('A' + i)}, 128), off); err != nil {
+					if _, err := f.WriteAt(t.Context(), bytes.Repeat([]byte{byte('A' + i)}, 128), off, false); err != nil {
 						t.Error(err)
 					}
 					buf := make([]byte, 128)

@@ -66,7 +66,7 @@ func TestFirstWriteMakesLocal(t *testing.T) {
 	}
 	f, err := v.openFile(v.in("/data/copy"), unix.O_RDWR)
 	must(t, err)
-	if _, err := f.WriteAt(ctx, []byte("WRITTEN"), 5); err != nil {
+	if _, err := f.WriteAt(ctx, []byte("WRITTEN"), 5, false); err != nil {
 		t.Error(err)
 	}
 	f.Close()
@@ -179,7 +179,7 @@ func TestWritersRace(t *testing.T) {
 			if a, _, err := f.Stat(t.Context()); err != nil || a.Size != uint64(len(big)) {
 				t.Errorf("size %d, %v", a.Size, err)
 			}
-			f.WriteAt(t.Context(), []byte{'A' + byte(i)}, int64(i))
+			f.WriteAt(t.Context(), []byte{'A' + byte(i)}, int64(i), false)
 		})
 	}
 	wg.Wait()
@@ -344,7 +344,7 @@ func TestLocalFile(t *testing.T) {
 	other, err := os.OpenFile(v.in("/log"), os.O_WRONLY|os.O_APPEND, 0)
 	must(t, err)
 	other.WriteString("two\n")
-	if n, err := f.WriteAt(ctx, []byte("three\n"), 4); n != 6 || err != nil {
+	if n, err := f.WriteAt(ctx, []byte("three\n"), 4, false); n != 6 || err != nil {
 		t.Errorf("append: %d, %v", n, err)
 	}
 	other.Close()

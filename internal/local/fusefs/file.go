@@ -39,7 +39,10 @@ func (h *file) Read(ctx context.Context, p []byte, off int64) (fuse.ReadResult, 
 }
 
 func (h *file) Write(ctx context.Context, p []byte, off int64) (uint32, syscall.Errno) {
-	n, err := h.f.WriteAt(ctx, p, off)
+	// The kernel asks for nobody when it writes the pages of mappings, by whichever
+	// open file it finds (fuse_writepages, fs/fuse/file.c).
+	caller, ok := fuse.FromContext(ctx)
+	n, err := h.f.WriteAt(ctx, p, off, ok && caller.Pid == 0)
 	if err != nil && n == 0 {
 		return 0, toErrno(err)
 	}

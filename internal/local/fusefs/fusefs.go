@@ -152,7 +152,9 @@ type Tree interface {
 type File interface {
 	// ReadAt reads up to len(p) bytes, fewer only at the end of the file.
 	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
-	WriteAt(ctx context.Context, p []byte, off int64) (int, error)
+	// WriteAt writes at off, or at the end if the file was opened to append. Pages
+	// that a program has mapped are written in place, however it was opened.
+	WriteAt(ctx context.Context, p []byte, off int64, inPlace bool) (int, error)
 	// Truncate sets the file's length in bytes.
 	Truncate(ctx context.Context, size int64) error
 	// Setattr changes the attributes of a file that has no name any more; never

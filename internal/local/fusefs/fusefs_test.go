@@ -244,7 +244,7 @@ func caching(a *actor) {
 func TestWriting(t *testing.T) {
 	m := newMemory(map[string]string{"/file": "0123456789", "/trunc": "content"})
 	mounted(t, m, "writing")
-	for p, want := range map[string]string{"/file": "01XX4", "/trunc": "", "/new": "line 1\nline 2\n"} {
+	for p, want := range map[string]string{"/file": "01XX4", "/trunc": "", "/new": "LINE 1\nline 2\n"} {
 		if got := m.nodes[p]; got == nil || string(got.content) != want {
 			t.Errorf("%s: got %+v, want %q", p, got, want)
 		}
@@ -372,9 +372,18 @@ func writing(a *actor) {
 	fi, err = os.Stat("new")
 	a.ok("stat", err)
 	a.is("mode", fi.Mode(), fs.FileMode(0o640))
-	f = open("new", os.O_WRONLY|os.O_APPEND)
+	f = open("new", os.O_RDWR|os.O_APPEND)
 	f.WriteString("line 2\n")
+	// Pages of a mapping are written where they are.
+	shared, err := unix.Mmap(int(f.Fd()), 0, 7, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	a.ok("mmap", err)
+	copy(shared, "LINE")
+	a.ok("msync", unix.Msync(shared, unix.MS_SYNC))
+	unix.Munmap(shared)
 	f.Close()
+	b, err = os.ReadFile("new")
+	a.ok("read", err)
+	a.is("appended and mapped", string(b), "LINE 1\nline 2\n")
 	_, err = os.OpenFile("new", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	a.fails("create again", err, syscall.EEXIST)
 	a.ok("chmod", os.Chmod("new", 0o600))

@@ -360,7 +360,7 @@ func (m *memory) Open(_ context.Context, p string, key uint64, flags uint32) (Fi
 	if flags&unix.O_TRUNC != 0 {
 		n.content, n.Attr.Size = nil, 0
 	}
-	return &open{m, n, p}, nil
+	return &open{m: m, n: n, p: p, appends: flags&unix.O_APPEND != 0}, nil
 }
 
 func (m *memory) make(p string, mode uint32, content string) (*item, error) {
@@ -377,7 +377,7 @@ func (m *memory) Create(_ context.Context, p string, _, mode uint32) (File, erro
 	if err != nil {
 		return nil, err
 	}
-	return &open{m, n, p}, nil
+	return &open{m: m, n: n, p: p}, nil
 }
 
 func (m *memory) Mkdir(_ context.Context, p string, mode uint32) error {
@@ -478,7 +478,7 @@ func (m *memory) Tmpfile(_ context.Context, _ string, _, mode uint32) (Node, Fil
 	n := m.put("unnamed", unix.S_IFREG|mode&0o7777, "")
 	delete(m.nodes, "unnamed")
 	n.Attr.Nlink = 0
-	return n.Node, &open{m, n, ""}, nil
+	return n.Node, &open{m: m, n: n}, nil
 }
 
 func (m *memory) Name(_ context.Context, f File, p string) error {
@@ -567,6 +567,8 @@ type open struct {
 	m *memory
 	n *item
 	p string
+
+	appends bool
 }
 
 func (o *open) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
@@ -594,9 +596,12 @@ func (o *open) Sizeless() bool {
 	return o.n.Attr.Size == 0 && len(o.n.content) > 0
 }
 
-func (o *open) WriteAt(_ context.Context, p []byte, off int64) (int, error) {
+func (o *open) WriteAt(_ context.Context, p []byte, off int64, inPlace bool) (int, error) {
 	o.m.mu.Lock()
 	defer o.m.mu.Unlock()
+	if o.appends && !inPlace {
+		off = int64(len(o.n.content))
+	}
 	if end := off + int64(len(p)); end > int64(len(o.n.content)) {
 		o.n.resize(end)
 	}

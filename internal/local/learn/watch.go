@@ -206,9 +206,9 @@ func (f *file) ReadAt(ctx context.Context, p []byte, off int64) (n int, err erro
 	return n, err
 }
 
-func (f *file) WriteAt(ctx context.Context, p []byte, off int64) (n int, err error) {
+func (f *file) WriteAt(ctx context.Context, p []byte, off int64, inPlace bool) (n int, err error) {
 	err = f.do(ctx, writing, func(ctx context.Context) error {
-		n, err = f.File.WriteAt(ctx, p, off)
+		n, err = f.File.WriteAt(ctx, p, off, inPlace)
 		return err
 	}, func(s *seen) { s.bytes += int64(n) })
 	return n, err

@@ -63,6 +63,7 @@ func Vectors() []Vector {
 		{"stat of a handle", &protocol.Stat{Handle: 3}},
 		{"open to create", &protocol.Open{Path: "/data/new", Flags: 0o301, Mode: 0o644}},
 		{"write at", &protocol.WriteAt{Handle: 3, Off: 4096, Data: []byte("hello")}},
+		{"write in place", &protocol.WriteAt{Handle: 3, Off: 4096, Data: []byte("hello"), InPlace: true}},
 		{"resize", &protocol.Resize{Handle: 3, Size: 4096}},
 		{"sync handle", &protocol.SyncHandle{Handle: 3}},
 		{"make directory", &protocol.Make{Path: "/data/dir", Mode: 0o040755}},

@@ -151,6 +151,19 @@ var ofContents = []tried{
 		unix.Munmap(shared)
 		unix.Munmap(private)
 	}},
+	{"mmap of what appends", func(s *seen) {
+		put("f", "0123456789")
+		fd := s.open("f", unix.O_RDWR|unix.O_APPEND, 0)
+		shared, err := unix.Mmap(fd, 0, 10, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		s.add("mmap", err)
+		shared[3] = 'S'
+		n, err := unix.Pwrite(fd, []byte("end"), 0)
+		s.say("%d", n)
+		s.add("pwrite", err)
+		s.add("msync", unix.Msync(shared, unix.MS_SYNC))
+		s.content("f")
+		unix.Munmap(shared)
+	}},
 	{"growing", func(s *seen) {
 		w, r := s.open("f", unix.O_CREAT|unix.O_WRONLY|unix.O_APPEND, 0o644), s.open("f", unix.O_RDONLY, 0)
 		buf := make([]byte, 100)
