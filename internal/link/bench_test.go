@@ -125,9 +125,9 @@ func TestAllocationsBelow(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			w, r, end := carry(t, s.link, s.resumed, s.sealed)
 			defer end()
-			most := 0.0
+			most := 6.0 // under the race detector pools lose some of what they are given (sync.Pool)
 			if s.sealed {
-				most = 2 * part / maxPayload // records end where writes end, too
+				most += 2 * part / maxPayload // records end where writes end, too
 			}
 			there, back := make([]byte, part), make([]byte, part)
 			exchange := func() {

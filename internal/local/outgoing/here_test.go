@@ -269,14 +269,16 @@ func TestCarry(t *testing.T) {
 	if got := b.events[0].Facts; got["address"] != here.String() || got["why"] != "dns is off" {
 		t.Errorf("the event says %v", got)
 	}
+}
 
-	b2 := setUp(t, echo(t))
-	b2.rule(rules.OutgoingOptions{UDPLocal: true})
+func TestCarryLookups(t *testing.T) {
+	b := setUp(t, echo(t))
+	b.rule(rules.OutgoingOptions{UDPLocal: true})
 	u := newSocket("10.96.0.10:53")
-	done = make(chan struct{})
+	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		b2.CarryLookups(t.Context(), u, u.Dst(), rules.Decision{Where: rules.Remote, Why: "a name server"})
+		b.CarryLookups(t.Context(), u, u.Dst(), rules.Decision{Where: rules.Remote, Why: "a name server"})
 	}()
 	u.sent <- []byte("ping")
 	if got := within(t, "an answer", u.got); string(got) != "ping" {
