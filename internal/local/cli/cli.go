@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"runtime"
 	"strings"
 	"syscall"
@@ -150,7 +151,13 @@ func (a *app) monitorOn(out io.Writer, quiet, details bool) *monitor.Monitor {
 	return monitor.New(out, mode, details)
 }
 
-// interruptible gives a context that ends with the signals that end programs.
+// interruptible gives a context that ends with the signals that end programs, but
+// for those that are ignored, as nohup wants it: to listen to one would make it
+// count again, for the command as well.
 func interruptible() (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	heard := slices.DeleteFunc([]os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}, signal.Ignored)
+	if len(heard) == 0 { // to the package none means all
+		return context.WithCancel(context.Background())
+	}
+	return signal.NotifyContext(context.Background(), heard...)
 }
