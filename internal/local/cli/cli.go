@@ -12,8 +12,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"slices"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
