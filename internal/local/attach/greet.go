@@ -158,6 +158,23 @@ func (at *Attachment) Pod() *protocol.Welcome { return at.pod }
 // Link is the link to it; for new work there is Peer.
 func (at *Attachment) Link() *link.Conn { return at.link }
 
+// Incoming gives each connection of the target's to take, which must not wait, until
+// the link ends, or ctx.
+func (at *Attachment) Incoming(ctx context.Context, take func(*link.Stream, *protocol.Incoming)) {
+	for {
+		stream, m, err := at.link.Accept(ctx)
+		if err != nil {
+			return
+		}
+		in, ok := m.(*protocol.Incoming)
+		if !ok {
+			stream.Close() // a newer agent's request
+			continue
+		}
+		take(stream, in)
+	}
+}
+
 // Lost is since when there is no link; zero: there is one.
 func (at *Attachment) Lost() time.Time { return at.loss.since() }
 

@@ -135,20 +135,12 @@ func (s *Session) serve(ctx context.Context, stop context.CancelFunc) (shown fun
 	})
 }
 
-// accept hands an agent's streams to the server until its link ends, or ctx.
+// accept hands the target's connections to the server until the agent's link
+// ends, or ctx.
 func (s *Session) accept(ctx context.Context, at *attach.Attachment, server Server, wg *sync.WaitGroup) {
-	for {
-		stream, m, err := at.Link().Accept(ctx)
-		if err != nil {
-			return
-		}
-		in, ok := m.(*protocol.Incoming)
-		if !ok {
-			stream.Close() // a newer agent's request
-			continue
-		}
+	at.Incoming(ctx, func(stream *link.Stream, in *protocol.Incoming) {
 		wg.Go(func() { server.Incoming(ctx, stream, in) })
-	}
+	})
 }
 
 // status is how the session is now.

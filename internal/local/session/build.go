@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/local/attach"
 	"github.com/mirrord-go/mirrord/internal/local/files"
 	"github.com/mirrord-go/mirrord/internal/local/fusefs"
@@ -138,19 +139,10 @@ func (s *supervisor) helperStopped() {
 
 // acceptStreams hands an agent's streams to their flow until its link ends.
 func (s *supervisor) acceptStreams(ctx context.Context, b *built, at *attach.Attachment) {
-	for {
-		stream, m, err := at.Link().Accept(ctx)
-		if err != nil {
-			return
-		}
-		in, ok := m.(*protocol.Incoming)
-		if !ok {
-			stream.Close() // a newer agent's request
-			continue
-		}
+	at.Incoming(ctx, func(stream *link.Stream, in *protocol.Incoming) {
 		in.Local = s.toSandbox(at.Pod(), in.Local)
 		b.wg.Go(func() { b.ports.Serve(ctx, stream, in) })
-	}
+	})
 }
 
 // close ends everything in the opposite order of build.
