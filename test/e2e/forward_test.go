@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"net"
@@ -137,4 +138,23 @@ func TestDump(t *testing.T) {
 		t.Errorf("printed %q", all)
 	}
 	interrupt(t, r)
+}
+
+// TestDumpBesideFilter: what another session lets through to the target is printed
+// once, as its client sent it.
+func TestDumpBesideFilter(t *testing.T) {
+	filtering, _ := bareSession(t, "port-forward", "-t", "pod/probed", "--steal", "--header", "x-user: ana", "-R", "8001:1")
+	r, _ := bareSession(t, "dump", "-t", "pod/probed", "-p", "8001")
+	url := "http://" + podIP(t, "probed") + ":8001/out"
+	for _, what := range []string{"?one", "?two", "?end"} {
+		if got := request(t, url+what); got == "" {
+			t.Error("the client got nothing")
+		}
+	}
+	r.waitFor(base64.StdEncoding.EncodeToString([]byte("GET /out?end")))
+	interrupt(t, r)
+	if n := strings.Count(r.stdout.String(), base64.StdEncoding.EncodeToString([]byte("GET /out?"))); n != 3 { // others are probes
+		t.Errorf("3 requests were printed as %d:\n%s", n, r.stdout)
+	}
+	interrupt(t, filtering)
 }
