@@ -33,10 +33,6 @@ import (
 )
 
 const (
-	// acceptPause is how long a listener rests after accept(2) has failed: it does
-	// when this process has no descriptor left, and nothing tells when there is one
-	// again.
-	acceptPause = 100 * time.Millisecond
 	// maxTries is how many addresses of a name are tried for one connection: what is
 	// not there takes the kernel's own time each.
 	maxTries = 8
@@ -140,25 +136,9 @@ func (f *Forwards) Close() {
 
 // accept serves a listener until it is closed.
 func (f *Forwards) accept(ln net.Listener, l *Opened, told *told) {
-	for {
-		c, err := ln.Accept()
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return
-		case err != nil:
-			select {
-			case <-time.After(acceptPause):
-			case <-f.ctx.Done():
-			}
-			continue
-		}
-		conn, ok := c.(relay.Conn)
-		if !ok {
-			c.Close()
-			continue
-		}
-		f.wg.Go(func() { f.carry(conn, c.RemoteAddr().String(), l, told) })
-	}
+	relay.Accept(f.ctx, ln, func(c relay.Conn, client, _ net.Addr) {
+		f.wg.Go(func() { f.carry(c, client.String(), l, told) })
+	})
 }
 
 // carry owns near, a client's connection.

@@ -1,21 +1,14 @@
 package incoming
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"syscall"
-	"time"
 
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/local/loopback"
 	"github.com/mirrord-go/mirrord/internal/relay"
 )
-
-// publishPause is how long a listener rests after accept(2) has failed: it
-// does when this process has no descriptor left, and nothing tells when there
-// is one again.
-const publishPause = 100 * time.Millisecond
 
 // publication is a port that is open here.
 type publication struct {
@@ -71,25 +64,9 @@ func (p *Ports) unpublish(number uint16, pub publication) {
 // accept delivers the connections of this machine's programs until ln is
 // closed.
 func (p *Ports) accept(ln net.Listener, number uint16) {
-	for {
-		c, err := ln.Accept()
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return
-		case err != nil:
-			select {
-			case <-time.After(publishPause):
-			case <-p.ctx.Done():
-			}
-			continue
-		}
-		conn, ok := c.(relay.Conn)
-		if !ok {
-			c.Close()
-			continue
-		}
+	relay.Accept(p.ctx, ln, func(c relay.Conn, client, dialed net.Addr) {
 		p.wg.Go(func() {
-			p.deliver(p.ctx, conn, arrival{client: addrPort(c.RemoteAddr()), dialed: addrPort(c.LocalAddr()).Addr(), port: number, own: true})
+			p.deliver(p.ctx, c, arrival{client: addrPort(client), dialed: addrPort(dialed).Addr(), port: number, own: true})
 		})
-	}
+	})
 }

@@ -66,9 +66,10 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-// TestSlow: nobody waits for a pipe that is full, and what is left out is told.
-func TestSlow(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "pipe")
+// pipe makes one with a name, and opens its end that is read.
+func pipe(t *testing.T) (name string, reader *os.File) {
+	t.Helper()
+	name = filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(name, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +77,13 @@ func TestSlow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer reader.Close()
+	t.Cleanup(func() { reader.Close() })
+	return name, reader
+}
+
+// TestSlow: nobody waits for a pipe that is full, and what is left out is told.
+func TestSlow(t *testing.T) {
+	name, reader := pipe(t)
 	log := activity.New(nil)
 	r := Start("x", open(t, name, syscall.O_WRONLY), log, func(error) {})
 	const all = 20 * maxQueue
@@ -112,15 +119,7 @@ func TestSlow(t *testing.T) {
 
 // TestStuck: a pipe that nobody reads from does not hold up the end.
 func TestStuck(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "pipe")
-	if err := syscall.Mkfifo(name, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	reader, err := os.OpenFile(name, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer reader.Close()
+	name, _ := pipe(t)
 	log := activity.New(nil)
 	failed := make(chan error, 1)
 	r := Start("x", open(t, name, syscall.O_WRONLY), log, func(err error) { failed <- err })
