@@ -187,7 +187,7 @@ func parseAnswer(b []byte) []found {
 // rcodes are what answers without one say, as people know it.
 var rcodes = map[dnsmessage.RCode]string{
 	dnsmessage.RCodeFormatError: "format error", dnsmessage.RCodeServerFailure: "server failure", dnsmessage.RCodeNameError: "no such name",
-	dnsmessage.RCodeNotImplemented: "not implemented", dnsmessage.RCodeRefused: "refused",
+	dnsmessage.RCodeNotImplemented: "kind of question not supported", dnsmessage.RCodeRefused: "refused",
 }
 
 func codeText(code dnsmessage.RCode) string {
