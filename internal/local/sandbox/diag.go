@@ -26,7 +26,6 @@ type socket struct {
 const (
 	stateClose       = 7
 	stateEstablished = 1
-	stateSynReceived = 3
 	stateListen      = 10
 )
 

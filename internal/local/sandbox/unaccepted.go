@@ -51,10 +51,11 @@ func (b *Box) Follow(from, dst netip.AddrPort) *Peer {
 	return p
 }
 
-// Find looks for the program's side again, if it has not been found: the kernel
-// may still be waiting for the last packet of the handshake. It is cheap, and is
-// called before anything is said to the program: one that is not there any more,
-// nor a listener that could still accept it, has read nothing and never will.
+// Find looks for the program's side again, if it has not been found. It is cheap,
+// and is called before anything is said to the program: one that is not there any
+// more, nor a listener that could still accept it, has read nothing and never
+// will. One whose handshake the kernel has not ended yet counts as found, for the
+// socket that it becomes gets its cookie (inet_csk_clone_lock in net/ipv4).
 func (p *Peer) Find() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -62,7 +63,7 @@ func (p *Peer) Find() {
 		return
 	}
 	switch s, err := p.box.connection(p.dst, p.from); {
-	case err == nil && s.state != stateSynReceived:
+	case err == nil:
 		p.cookie = s.cookie
 		p.box.peers.expect(p.cookie, p.fate)
 	case errors.Is(err, unix.ENOENT):
