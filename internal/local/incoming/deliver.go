@@ -53,7 +53,7 @@ func (p *Ports) Serve(ctx context.Context, s *link.Stream, m *protocol.Incoming)
 
 // deliver owns far.
 func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
-	near, err := p.dial(ctx, a)
+	near, at, err := p.dial(ctx, a)
 	if err != nil {
 		relay.Reset(far, syscall.ECONNREFUSED)
 		p.o.Emit(event.Event{Level: event.Detail, Code: "not-delivered", Flow: "incoming",
@@ -75,7 +75,7 @@ func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
 		return
 	}
 	if s, ok := far.(*link.Stream); ok {
-		t := p.taken(ctx, s, near)
+		t := p.taken(ctx, s, near, at)
 		defer t.forget()
 		far = t
 	}
@@ -100,9 +100,10 @@ type delivered interface {
 	CloseWrite() error
 }
 
-// dial tries the ways to each listener of the port, the likeliest first. The
-// error is that of the first try.
-func (p *Ports) dial(ctx context.Context, a arrival) (delivered, error) {
+// dial tries the ways to each listener of the port, the likeliest first, and
+// gives the address that was dialed: a connection that was reset since does not
+// know its own any more. The error is that of the first try.
+func (p *Ports) dial(ctx context.Context, a arrival) (c delivered, at netip.AddrPort, err error) {
 	ctx, cancel := context.WithTimeout(ctx, deliverTime)
 	defer cancel()
 	var first error
@@ -111,7 +112,7 @@ func (p *Ports) dial(ctx context.Context, a arrival) (delivered, error) {
 			c, err := p.o.Dial(ctx, try)
 			if err == nil {
 				if conn, ok := c.(delivered); ok {
-					return conn, nil
+					return conn, try.Dst, nil
 				}
 				c.Close()
 				err = fmt.Errorf("a connection of type %T cannot be half-closed: %w", c, syscall.EPROTO)
@@ -120,14 +121,14 @@ func (p *Ports) dial(ctx context.Context, a arrival) (delivered, error) {
 				first = err
 			}
 			if ctx.Err() != nil {
-				return nil, first
+				return nil, at, first
 			}
 		}
 	}
 	if first == nil {
 		first = syscall.ECONNREFUSED // nobody listens any more
 	}
-	return nil, first
+	return nil, at, first
 }
 
 // listening gives the addresses where the program takes an arrival, the

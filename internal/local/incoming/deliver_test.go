@@ -246,6 +246,12 @@ func (o *queued) Find()                           { o.found.Store(true) }
 func (o *queued) Unaccepted(context.Context) bool { return o.yes }
 func (o *queued) Forget()                         { o.forgotten.Store(true) }
 
+// forgetful is a connection that was reset right after it was made: it does not
+// know its other end any more.
+type forgetful struct{ *net.TCPConn }
+
+func (forgetful) RemoteAddr() net.Addr { return nil }
+
 // What has ended in a listener's queue was refused, unless something was heard
 // of it.
 func TestUnaccepted(t *testing.T) {
@@ -261,7 +267,20 @@ func TestUnaccepted(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			b := setUp(t, protocol.ModeSteal)
 			o := &queued{yes: c.yes}
-			b.o.Follow = func(_, to netip.AddrPort) Peer { return o }
+			dial := b.o.Dial
+			b.o.Dial = func(ctx context.Context, a Attempt) (net.Conn, error) {
+				c, err := dial(ctx, a)
+				if err != nil {
+					return nil, err
+				}
+				return forgetful{c.(*net.TCPConn)}, nil
+			}
+			b.o.Follow = func(_, to netip.AddrPort) Peer {
+				if want := b.o.Host.Pod4; to.Addr() != want {
+					t.Errorf("%v is followed, want what was dialed at %v", to, want)
+				}
+				return o
+			}
 			agent, app, done := arrive(t, b, t.Context(), protocol.ModeSteal)
 			agent.Write([]byte("a request"))
 			if _, err := io.ReadFull(app, make([]byte, 9)); err != nil {

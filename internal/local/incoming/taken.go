@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"syscall"
 
@@ -36,10 +37,10 @@ type taken struct {
 	settled atomic.Bool // the program has, or the client is gone: it stays taken
 }
 
-func (p *Ports) taken(ctx context.Context, s *link.Stream, near net.Conn) *taken {
+func (p *Ports) taken(ctx context.Context, s *link.Stream, near net.Conn, at netip.AddrPort) *taken {
 	t := &taken{Stream: s, ctx: ctx}
 	if p.o.Follow != nil {
-		t.peer = p.o.Follow(addrPort(near.LocalAddr()), addrPort(near.RemoteAddr()))
+		t.peer = p.o.Follow(addrPort(near.LocalAddr()), at)
 	}
 	return t
 }

@@ -62,7 +62,9 @@ func (p *Peer) Find() {
 	if p.cookie != 0 {
 		return
 	}
+	defer p.box.peers.look()()
 	switch s, err := p.box.connection(p.dst, p.from); {
+	case err == nil && s.state == stateListen: // which is found in place of a connection that is not there
 	case err == nil:
 		p.cookie = s.cookie
 		p.box.peers.expect(p.cookie, p.fate)
@@ -174,21 +176,43 @@ func (w *watch) awaitUnaccepted(ctx context.Context) {
 type peers struct {
 	mu      sync.Mutex
 	fates   map[uint64]chan<- bool // by cookie
+	looking int                    // who may be about to expect something
+	passed  map[uint64]bool        // the fates of what ended while somebody looked
 	asking  int                    // who wait for an event
 	over    bool                   // there are no events any more
 	changed sync.Cond              // of mu: fates or asking has, or time is up
 }
 
 func newPeers() *peers {
-	p := &peers{fates: map[uint64]chan<- bool{}}
+	p := &peers{fates: map[uint64]chan<- bool{}, passed: map[uint64]bool{}}
 	p.changed.L = &p.mu
 	return p
 }
 
+// look is called before a look at a socket, and what it returns when that is
+// expected, or not: its end may be told in between.
+func (p *peers) look() (done func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.looking++
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.looking--; p.looking == 0 {
+			clear(p.passed)
+		}
+	}
+}
+
+// expect wants the fate of a socket; it has room for that.
 func (p *peers) expect(cookie uint64, fate chan<- bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.fates[cookie] = fate
+	if alone, ended := p.passed[cookie]; ended {
+		fate <- alone
+	} else {
+		p.fates[cookie] = fate
+	}
 }
 
 func (p *peers) forget(cookie uint64) {
@@ -202,8 +226,12 @@ func (p *peers) forget(cookie uint64) {
 func (p *peers) destroyed(s socket) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	alone := s.peer == 0
+	if p.looking > 0 {
+		p.passed[s.cookie] = alone
+	}
 	if fate := p.fates[s.cookie]; fate != nil {
-		fate <- s.peer == 0
+		fate <- alone
 		delete(p.fates, s.cookie)
 		p.changed.Broadcast()
 	}

@@ -116,3 +116,27 @@ func TestUnaccepted(t *testing.T) {
 		})
 	}
 }
+
+// The end of a socket may be told between the look at it and the wish to know.
+func TestEndsWhileLooking(t *testing.T) {
+	p := newPeers()
+	done := p.look()
+	for _, s := range []socket{{cookie: 1}, {cookie: 2, peer: 80}} {
+		p.destroyed(s)
+		fate := make(chan bool, 1)
+		p.expect(s.cookie, fate)
+		select {
+		case alone := <-fate:
+			if alone != (s.peer == 0) {
+				t.Errorf("%+v ended alone: %v", s, alone)
+			}
+		default:
+			t.Errorf("the end of %+v is lost", s)
+		}
+	}
+	done()
+	p.destroyed(socket{cookie: 3})
+	if n := len(p.passed); n != 0 {
+		t.Errorf("%d ends are kept while nobody looks", n)
+	}
+}
