@@ -115,9 +115,11 @@ const (
 	// resolverTime is what a resolver takes that reads two files, each of which may
 	// fail, and then asks twice, for 5 s each.
 	resolverTime = 2*freshTime + 10*time.Second
-	freshSlack   = 6 * time.Second // until the loss of a silent link is known
-	flowIdle     = time.Minute     // of datagrams, documented
-	waitedOut    = 3 * time.Second // a cut that new work waits out whatever its kind
+	// freshSlack is 6 s until the loss of a silent link is known, and what the
+	// program and this machine take themselves: its measure began before mirrord's.
+	freshSlack = 7 * time.Second
+	flowIdle   = time.Minute     // of datagrams, documented
+	waitedOut  = 3 * time.Second // a cut that new work waits out whatever its kind
 )
 
 // underWay are the kinds that work on something open when they have begun, a
