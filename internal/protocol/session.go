@@ -63,6 +63,10 @@ type Welcome struct {
 	Dir        string         // its working directory
 	Targetless bool           // the agent's own container stands for the target
 	Features   []string       // what this agent can do here: see the Feature constants
+	// SYNRetries and SYNLinear are tcp_syn_retries and tcp_syn_linear_timeouts of
+	// the target's network: how long its kernel waits for a peer that says nothing.
+	// Retries 0, which no kernel has: the agent does not say.
+	SYNRetries, SYNLinear uint8
 }
 
 // Features of an agent. What is absent from Welcome is refused with
@@ -273,6 +277,8 @@ func (m *Welcome) fields(c *codec) {
 	c.text(8, &m.Dir)
 	c.boolean(9, &m.Targetless)
 	c.texts(10, &m.Features)
+	number(c, 11, &m.SYNRetries)
+	number(c, 12, &m.SYNLinear)
 }
 
 func (m *Answer) fields(c *codec) {

@@ -38,7 +38,8 @@ const (
 	handPod, handPod6         = "10.77.0.2", "fd00:77::2"
 	handWorld, handWorld6     = "10.77.0.1", "fd00:77::1"
 	handOther, handOther6     = "10.77.0.3", "fd00:77::3"
-	handNames                 = "10.77.0.53" // the name server
+	handNames                 = "10.77.0.53"                // the name server
+	handNobody, handNobody6   = "10.77.0.66", "fd00:77::66" // on the link, where nobody has it
 	handNowhere, handNowhere6 = "192.0.2.9", "2001:db8::9"
 )
 

@@ -33,20 +33,12 @@ func TestAsInThePod(t *testing.T) {
 	}
 }
 
-// Who does not answer at all is told of as in the pod: that the target's kernel
-// has given up is no refusal.
-func TestNobodyAnswers(t *testing.T) {
-	p := handmadePod(t, families{four: true, six: true})
-	p.sysctl(p.pid, "net/ipv4/tcp_syn_retries", "1") // the target gives up after 3 seconds, the program after 7
-	if out, err := exec.Command("nsenter", "-t", strconv.Itoa(p.world), "--net", "nft", "table inet silent { chain in { type filter hook input priority 0; tcp dport 7777 drop; }; }").CombinedOutput(); err != nil {
-		t.Fatalf("nft: %v: %s", err, out)
-	}
-	const script = `
-import concurrent.futures, errno, select, socket
+// unanswered is a program that connects to who does not answer, in every way and to
+// all at once, and prints how each ended and after how many seconds.
+const unanswered = `
+import concurrent.futures, errno, select, socket, sys, time
 def new(at):
-    s = socket.socket(socket.AF_INET6 if ":" in at[0] else socket.AF_INET)
-    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, 2)
-    return s
+    return socket.socket(socket.AF_INET6 if ":" in at[0] else socket.AF_INET)
 def blocking(at):
     return new(at).connect_ex(at)
 def polled(at):
@@ -56,16 +48,45 @@ def polled(at):
         p = select.poll(); p.register(s, select.POLLOUT); p.poll(60000)
         e = s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     return e
+def patient(at):
+    s = new(at); s.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, 3)
+    return s.connect_ex(at)
 def impatient(at):
     s = new(at); s.settimeout(1)
     try: s.connect(at)
     except socket.timeout: return "too late"
-silent = [("` + handWorld + `", 7777), ("` + handWorld6 + `", 7777)]
+def timed(do, at):
+    began = time.monotonic()
+    e = do(at)
+    return errno.errorcode.get(e, e), round(time.monotonic() - began)
+ways = [globals()[name] for name in sys.argv[1].split(",")]
 with concurrent.futures.ThreadPoolExecutor(20) as pool:
-    all = [(do, at, pool.submit(do, at)) for do in (blocking, polled, impatient) for at in silent]
+    all = [(do, at, pool.submit(timed, do, (at, 7777))) for do in ways for at in sys.argv[2:]]
     for do, at, f in all:
-        print(do.__name__, at[0] + ":", errno.errorcode.get(f.result(), f.result()))`
-	p.same(t, nil, "python3", "-c", script)
+        print(do.__name__, at + ":", *f.result())`
+
+// Who does not answer at all is told of as in the pod, and when the target's
+// kernel has given up: that is no refusal.
+func TestNobodyAnswers(t *testing.T) {
+	for retries, linear := range map[string]string{"1": "0", "2": "1"} { // 3 and 8 seconds; of this kernel by itself it is 131
+		t.Run(retries+" retries", func(t *testing.T) {
+			t.Parallel()
+			p := handmadePod(t, families{four: true, six: true})
+			p.sysctl(p.pid, "net/ipv4/tcp_syn_retries", retries)
+			p.sysctl(p.pid, "net/ipv4/tcp_syn_linear_timeouts", linear)
+			if out, err := exec.Command("nsenter", "-t", strconv.Itoa(p.world), "--net", "nft", "table inet silent { chain in { type filter hook input priority 0; tcp dport 7777 drop; }; }").CombinedOutput(); err != nil {
+				t.Fatalf("nft: %v: %s", err, out)
+			}
+			p.same(t, nil, "python3", "-c", unanswered, "blocking,polled,patient,impatient", handWorld, handWorld6)
+		})
+	}
+}
+
+// A host that is not there, in the target's own network, is unreachable when its
+// kernel has looked for it in vain.
+func TestNobodyIsThere(t *testing.T) {
+	p := handmadePod(t, families{four: true, six: true})
+	p.same(t, nil, "python3", "-c", unanswered, "blocking,polled,impatient", handNobody, handNobody6)
 }
 
 // What no session carries is said once, by name.

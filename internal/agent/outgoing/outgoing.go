@@ -28,10 +28,10 @@ import (
 // CloseWrite.
 type Dialer func(ctx context.Context, network string, a netip.AddrPort) (net.Conn, error)
 
-// dialTime bounds one dial: longer than Linux tries a connection by default
-// (127 s with tcp_syn_retries 6, tcp(7)), so that it is the target's kernel
-// that gives up.
-const dialTime = 135 * time.Second
+// dialTime bounds one dial: longer than Linux tries a connection with
+// tcp_syn_retries 9 (487 s; it is 6 and 127 s by default, tcp(7)), so that it is
+// the target's kernel that gives up.
+const dialTime = 10 * time.Minute
 
 // ConnCost is what a connection is counted as, in bytes, besides its stream: two
 // stacks of 4 KiB, the buffers of relay, and what is known of it.

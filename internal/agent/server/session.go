@@ -319,6 +319,7 @@ func welcome(t *target.Target, features []string) (*protocol.Welcome, error) {
 		return nil, fmt.Errorf("read the target's mounts: %w", err)
 	}
 	w := &protocol.Welcome{Hostname: hostname, Addrs: addrs, Mounts: mounts, UID: t.UID, GID: t.GID, Targetless: t.Targetless(), Features: features}
+	w.SYNRetries, w.SYNLinear = t.SYNRetries()
 	w.Dir, _ = os.Readlink(fmt.Sprintf("/proc/%d/cwd", t.PID)) // for information only
 	return w, nil
 }

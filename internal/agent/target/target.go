@@ -371,6 +371,20 @@ func (t *Target) Addrs() (list []netip.Prefix, err error) {
 	return list, err
 }
 
+// SYNRetries gives tcp_syn_retries and tcp_syn_linear_timeouts of the target's
+// network, 0 where its kernel has none.
+func (t *Target) SYNRetries() (retries, linear uint8) {
+	_ = t.room.do(func() error {
+		for name, v := range map[string]*uint8{"tcp_syn_retries": &retries, "tcp_syn_linear_timeouts": &linear} {
+			if b, err := os.ReadFile("/proc/sys/net/ipv4/" + name); err == nil { // of the calling thread's namespace
+				_, _ = fmt.Sscan(string(b), v)
+			}
+		}
+		return nil
+	})
+	return retries, linear
+}
+
 // Close lets go of everything.
 func (t *Target) Close() error {
 	t.closed.Do(func() {

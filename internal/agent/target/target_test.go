@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -77,6 +78,20 @@ func TestFindTakesTheFirst(t *testing.T) {
 	}
 	if _, err := Find(proc, "abc"); err == nil {
 		t.Error("a short id was looked for")
+	}
+}
+
+func TestSYNRetries(t *testing.T) {
+	for _, want := range [][2]uint8{{1, 0}, {2, 3}} {
+		script := fmt.Sprintf("cd /proc/sys/net/ipv4; echo %d >tcp_syn_retries; echo %d >tcp_syn_linear_timeouts", want[0], want[1])
+		tg, err := Open(testnet.Process(t, syscall.CLONE_NEWNET, os.Environ(), script))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tg.Close()
+		if retries, linear := tg.SYNRetries(); retries != want[0] || linear != want[1] {
+			t.Errorf("got %d and %d, want %v", retries, linear, want)
+		}
 	}
 }
 

@@ -168,7 +168,8 @@ func testConnectTellsTheTruth(t *testing.T) {
 
 func same(got, want error) bool { return got == want || want != nil && errors.Is(got, want) }
 
-// Silence is the answer; the retransmitted SYN must not be dialed again.
+// Silence is the answer. Whose kernel is more patient asks again, and may
+// reach by then who did not answer before.
 func TestConnectTimesOut(t *testing.T) {
 	t.Parallel()
 	var dialed atomic.Int32
@@ -184,8 +185,8 @@ func TestConnectTimesOut(t *testing.T) {
 	if got := s.connect(netip.AddrPortFrom(peer4, 80)); got != syscall.ETIMEDOUT {
 		t.Errorf("connect: got %v, want ETIMEDOUT", got)
 	}
-	if n := dialed.Load(); n != 1 {
-		t.Errorf("dialed %d times, want once", n)
+	if n := dialed.Load(); n < 2 {
+		t.Errorf("dialed %d times, want once for each SYN", n)
 	}
 }
 

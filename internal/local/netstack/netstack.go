@@ -11,9 +11,8 @@
 //
 // Hazards. An ICMP error must quote the exact sequence number of the SYN, or
 // the kernel ignores it: SYN headers are remembered until their flow is
-// answered. Silence is the only way to make connect fail with ETIMEDOUT, so a
-// flow refused with it keeps its place until the program's own timer has
-// ended. Over IPv4 Linux wakes the program a moment before it stores an ICMP
+// answered. Silence is the only way to make connect fail with ETIMEDOUT: when, the
+// program's kernel decides (tcp_syn_retries of the sandbox). Over IPv4 Linux wakes the program a moment before it stores an ICMP
 // error, so SO_ERROR may be 0 once more, as with any router's. Checksums of
 // TCP and UDP are neither filled in nor verified: packets never leave this
 // machine's memory (virtio_net_hdr, NEEDS_CSUM). The stack would answer ICMP

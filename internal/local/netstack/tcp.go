@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"runtime"
 	"syscall"
-	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -14,11 +13,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
-
-// silence is how long a flow refused with ETIMEDOUT stays unanswered: Linux
-// gives up a connection attempt after 131 s at most (tcp_syn_retries and
-// tcp_syn_linear_timeouts, kernel Documentation/networking/ip-sysctl.rst).
-const silence = 140 * time.Second
 
 // TCPFlow is a connection attempt of the program. One of Accept and Refuse is
 // to be called, by the handler's goroutine; when it returns without,
@@ -143,14 +137,12 @@ func wake(wq *waiter.Queue, finished <-chan struct{}) {
 // Refuse makes the program's connect fail with errno, as closely as packets
 // can say it: EHOSTUNREACH, ENETUNREACH and EACCES by ICMP (over IPv4 EACCES
 // becomes EHOSTUNREACH), ETIMEDOUT by silence, anything else by a reset, which
-// is ECONNREFUSED.
+// is ECONNREFUSED. After silence a program whose kernel is more patient asks
+// again, and that is another attempt.
 func (f *TCPFlow) Refuse(errno syscall.Errno) {
 	f.answered = true
 	if errno == syscall.ETIMEDOUT {
-		// The place among the attempts keeps retransmissions from dialing again.
-		if !f.t.spawn(f.keepSilent) {
-			f.complete(false)
-		}
+		f.complete(false)
 		return
 	}
 	code, ok := icmpFor(errno)
@@ -158,16 +150,6 @@ func (f *TCPFlow) Refuse(errno syscall.Errno) {
 	if ok && quote != nil {
 		f.t.device.unreachable(f.id.RemoteAddress, f.id.LocalAddress, quote, code)
 	}
-}
-
-func (f *TCPFlow) keepSilent() {
-	timer := time.NewTimer(silence)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-f.t.ctx.Done():
-	}
-	f.complete(false)
 }
 
 func addrPort(a tcpip.Address, port uint16) netip.AddrPort {

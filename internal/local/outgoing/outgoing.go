@@ -96,10 +96,9 @@ type Router struct {
 	told told
 }
 
-// dialTime bounds one dial: more than Linux tries a connection by default
-// (127 s with tcp_syn_retries 6, tcp(7)), so that it is the target's kernel
-// that gives up.
-const dialTime = 140 * time.Second
+// dialTime bounds one dial: longer than the agent's (agent/outgoing), which is
+// longer than the target's kernel tries.
+const dialTime = 10*time.Minute + 5*time.Second
 
 // TCP answers f and carries the connection until its end, or that of ctx.
 func (r *Router) TCP(ctx context.Context, f TCPFlow) { r.carryTCP(ctx, f, r.route("tcp", f.Dst())) }

@@ -139,6 +139,17 @@ func TestOtherFamilyIsUnreachable(t *testing.T) {
 	}
 }
 
+// TestPatience: connect(2) gives up when the pod's would.
+func TestPatience(t *testing.T) {
+	overBoth(t, func(t *testing.T, uid int) {
+		sc := scenario{}.sh("cd /proc/sys/net/ipv4 && echo $(cat tcp_syn_retries tcp_syn_linear_timeouts).")
+		sc.Spec.SYNRetries, sc.Spec.SYNLinear = 2, 1
+		r := start(t, uid, sc)
+		r.prints("2 1.")
+		r.code()
+	})
+}
+
 // TestNoIPv6: the program finds a kernel without the family, the other one goes
 // on.
 func TestNoIPv6(t *testing.T) {

@@ -65,9 +65,10 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		}
 	}()
 
+	pod := s.hold.First().Pod()
 	spec := handoff.Spec{
 		Argv: s.start.Argv, Env: env, Dir: s.start.Dir,
-		Hostname: s.hostname(), Addrs: s.addrs(s.hold.First().Pod()), NoIPv6: s.cfg.IPv6Off, FUSE: true, MaxRead: fusefs.MaxRead,
+		Hostname: s.hostname(), Addrs: s.addrs(pod), NoIPv6: s.cfg.IPv6Off, SYNRetries: pod.SYNRetries, SYNLinear: pod.SYNLinear, FUSE: true, MaxRead: fusefs.MaxRead,
 		Connects: len(s.cfg.Outgoing.UnixStreams) > 0,
 	}
 	traffic := s.outgoing(ctx, b)

@@ -25,7 +25,7 @@ func Vectors() []Vector {
 		{"hello", &protocol.Hello{Min: 1, Max: 1, Software: "mirrord 0.1.0", Session: "s1", User: "ann@laptop"}},
 		{"welcome", &protocol.Welcome{Version: 1, Software: "mirrord-agent 0.1.0", Hostname: "shop-0",
 			Addrs:  []netip.Prefix{netip.MustParsePrefix("10.1.2.3/24"), netip.MustParsePrefix("fd00::3/64")},
-			Mounts: []string{"/etc/app"}, UID: 1000, GID: 1000, Dir: "/app", Features: []string{protocol.FeatureSteal}}},
+			Mounts: []string{"/etc/app"}, UID: 1000, GID: 1000, Dir: "/app", Features: []string{protocol.FeatureSteal}, SYNRetries: 6, SYNLinear: 4}},
 		{"welcome of a targetless agent", &protocol.Welcome{Version: 1, Targetless: true}},
 		{"answer yes", &protocol.Answer{}},
 		{"answer yes with address", &protocol.Answer{Addr: v4}},

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -50,7 +51,7 @@ func (s *setup) network() *handoff.Error {
 	if err := s.send(handoff.Packets, fd, address...); err != nil {
 		return failure(handoff.StepTUN, "", err)
 	}
-	writeSysctls()
+	s.writeSysctls()
 	_, err = os.Stat("/proc/net/if_inet6")
 	v6 := err == nil
 	mtu := veth.MTU
@@ -143,12 +144,17 @@ func ifindex(name string) (int, error) {
 
 // writeSysctls sets what only a sysctl can. All of it is a convenience: in
 // containers /proc/sys is read-only, and the supervisor does without.
-func writeSysctls() {
-	for name, value := range map[string]string{
+func (s *setup) writeSysctls() {
+	settings := map[string]string{
 		"net/mptcp/enabled":                   "0", // listeners are TCP sockets then, also Go's
 		"net/ipv4/ip_unprivileged_port_start": "0",
 		"net/ipv6/conf/all/disable_ipv6":      "0",
-	} {
+	}
+	if s.spec.SYNRetries > 0 { // of IPv6 too: ip-sysctl.rst
+		settings["net/ipv4/tcp_syn_retries"] = strconv.Itoa(int(s.spec.SYNRetries))
+		settings["net/ipv4/tcp_syn_linear_timeouts"] = strconv.Itoa(int(s.spec.SYNLinear))
+	}
+	for name, value := range settings {
 		_ = os.WriteFile("/proc/sys/"+name, []byte(value), 0)
 	}
 	// Who may have sockets for ping (icmp(7)): all groups, or the command's own where

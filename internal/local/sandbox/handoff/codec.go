@@ -24,6 +24,7 @@ func (s *Spec) Encode() []byte {
 	for _, a := range s.Addrs {
 		b = appendString(b, a.String())
 	}
+	b = append(b, s.SYNRetries, s.SYNLinear)
 	b = binary.AppendUvarint(b, uint64(s.MaxRead))
 	b = appendBools(b, s.FUSE, s.DefaultPermissions, s.Poll, s.NoIPv6, s.Connects)
 	return appendList(appendList(b, s.Binds), s.Hides)
@@ -40,6 +41,7 @@ func DecodeSpec(b []byte) (*Spec, error) {
 		}
 		s.Addrs = append(s.Addrs, a)
 	}
+	s.SYNRetries, s.SYNLinear = d.byte(), d.byte()
 	maxRead := d.uint()
 	if maxRead > 1<<32-1 {
 		d.err = errors.New("number out of range")
@@ -135,13 +137,17 @@ func (d *decoder) list() []string {
 	return l
 }
 
-func (d *decoder) bools(all ...*bool) {
+func (d *decoder) byte() (v byte) {
 	if len(d.b) == 0 {
 		d.fail()
-		return
+		return 0
 	}
-	v := d.b[0]
-	d.b = d.b[1:]
+	v, d.b = d.b[0], d.b[1:]
+	return v
+}
+
+func (d *decoder) bools(all ...*bool) {
+	v := d.byte()
 	if v>>len(all) != 0 && d.err == nil {
 		d.err = errors.New("unknown flag")
 	}

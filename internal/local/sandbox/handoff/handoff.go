@@ -107,6 +107,9 @@ type Spec struct {
 	Hostname string         // empty: the caller's
 	Addrs    []netip.Prefix // the pod's own addresses, put on the device
 	NoIPv6   bool           // socket(AF_INET6) fails with EAFNOSUPPORT
+	// How long connect(2) waits for a peer that says nothing: tcp_syn_retries and
+	// tcp_syn_linear_timeouts. Retries 0: as long as the kernel does by itself.
+	SYNRetries, SYNLinear uint8
 
 	FUSE               bool   // the root is a FUSE file system; else the caller's root
 	DefaultPermissions bool   // the kernel checks modes of the FUSE root

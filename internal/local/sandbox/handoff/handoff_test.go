@@ -16,8 +16,8 @@ import (
 func full() *Spec {
 	return &Spec{
 		Argv: []string{"a", ""}, Env: []string{"BYTES=\xff\x00\xfe", "B=" + strings.Repeat("x", 300<<10)}, Dir: "/d", Hostname: "h",
-		Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("fd00::1/64")},
-		FUSE:  true, Poll: true, MaxRead: 1 << 20, Binds: []string{"/usr", "/proc"}, Hides: []string{"/home/u/.kube"},
+		Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("fd00::1/64")}, SYNRetries: 6, SYNLinear: 4,
+		FUSE: true, Poll: true, MaxRead: 1 << 20, Binds: []string{"/usr", "/proc"}, Hides: []string{"/home/u/.kube"},
 	}
 }
 
