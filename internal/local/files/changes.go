@@ -2,6 +2,7 @@ package files
 
 import (
 	"context"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -307,6 +308,9 @@ func (r *remote) setAttr(ctx context.Context, p string, k uint64, c fusefs.Chang
 // setAttrOf is the message that asks for c.
 func (r *remote) setAttrOf(c fusefs.Change) *protocol.SetAttr {
 	m := &protocol.SetAttr{}
+	if c == (fusefs.Change{}) {
+		m.What, m.UID, m.GID = protocol.SetUID|protocol.SetGID, math.MaxUint32, math.MaxUint32
+	}
 	if c.UID != nil {
 		m.What, m.UID = m.What|protocol.SetUID, idThere(*c.UID, r.ownUID, r.uid)
 	}

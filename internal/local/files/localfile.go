@@ -68,7 +68,7 @@ func (l *localFile) WriteAt(_ context.Context, p []byte, off int64, inPlace bool
 func (l *localFile) Truncate(_ context.Context, size int64) error { return l.f.Truncate(size) }
 
 func (l *localFile) Setattr(_ context.Context, c fusefs.Change) error {
-	if c.UID != nil || c.GID != nil {
+	if c.UID != nil || c.GID != nil || c == (fusefs.Change{}) {
 		if err := l.f.Chown(orNone(c.UID), orNone(c.GID)); err != nil {
 			return err
 		}

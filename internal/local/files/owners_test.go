@@ -5,6 +5,7 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -91,6 +92,7 @@ func TestChown(t *testing.T) {
 		o.Rules = ruled(t, rules.FilesOptions{Mode: rules.FilesWrite, Local: texts("^" + base + "/local")}, rules.Places{})
 	})
 	v.has(map[string]string{"/local": "x"}, map[string]string{"/data/file": "x"})
+	began := time.Now()
 	id := func(n int) *uint32 {
 		if n < 0 {
 			return nil
@@ -121,6 +123,24 @@ func TestChown(t *testing.T) {
 		must(t, unix.Stat(at, &st))
 		if got := fmt.Sprint(st.Uid, st.Gid); got != c.want {
 			t.Errorf("%s to %d, %d: got %s, want %s", c.p, c.uid, c.gid, got, c.want)
+		}
+	}
+	// To nobody: only the time of the change changes, where there is one to make.
+	for p, at := range map[string]string{"/local": v.in("/local"), "/data/file": v.remote(v.in("/data/file"))} {
+		var before, after unix.Stat_t
+		must(t, unix.Stat(at, &before))
+		n, err := v.Lookup(t.Context(), v.in(p))
+		must(t, err)
+		for after = before; after.Ctim == before.Ctim && !t.Failed(); { // the clock of files has ticks
+			if time.Since(began) > 5*time.Second {
+				t.Errorf("%s to nobody: its time of change stays", p)
+			}
+			must(t, v.Setattr(t.Context(), v.in(p), n.Key, fusefs.Change{}))
+			must(t, unix.Stat(at, &after))
+		}
+		before.Ctim = after.Ctim
+		if before != after {
+			t.Errorf("%s to nobody: got %+v, want %+v", p, after, before)
 		}
 	}
 	f, err := v.Create(t.Context(), v.in("/data/made"), unix.O_RDWR|unix.O_CREAT, 0o600)

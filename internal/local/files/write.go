@@ -373,11 +373,14 @@ func (t *Tree) Setattr(ctx context.Context, p string, k uint64, c fusefs.Change)
 	if name, ok := t.inTarget(p, k); ok {
 		return t.remote.setAttr(ctx, name, k, c)
 	}
+	if c == (fusefs.Change{}) && sideOf(k) != sideLocal {
+		return nil // which is no reason to have a file of one's own
+	}
 	if err := t.change(ctx, p, k, c.Size != nil && *c.Size == 0); err != nil {
 		return err
 	}
 	_, name := t.at(p)
-	if c.UID != nil || c.GID != nil {
+	if c.UID != nil || c.GID != nil || c == (fusefs.Change{}) {
 		if err := os.Lchown(name, orNone(c.UID), orNone(c.GID)); err != nil {
 			return err
 		}

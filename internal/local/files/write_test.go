@@ -104,6 +104,12 @@ func TestFirstWriteMakesLocal(t *testing.T) {
 	if fi, _ := os.Stat(v.in("/data/mode")); fi.Mode() != 0o755 {
 		t.Errorf("mode %v, want 0755 without set-user-id", fi.Mode())
 	}
+	n, err = v.Lookup(ctx, v.in("/data/small"))
+	must(t, err)
+	must(t, v.Setattr(ctx, v.in("/data/small"), n.Key, fusefs.Change{})) // chown(-1, -1)
+	if got := v.side(v.in("/data/small")); got != "remote" {
+		t.Errorf("who gives a file to nobody has one that is %s", got)
+	}
 	if n := v.codes("written"); n != 4 {
 		t.Errorf("%d files were said to be local now, want 4", n)
 	}

@@ -62,7 +62,8 @@ type Entry struct {
 }
 
 // Change is what is to be changed of a file's attributes; nil stays as it is,
-// and the zero time is now.
+// and the zero time is now. If all is nil it is chown(2) to nobody (-1, -1), which
+// changes the time of the last change.
 type Change struct {
 	Mode         *uint32
 	Size         *uint64

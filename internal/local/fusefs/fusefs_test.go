@@ -242,7 +242,7 @@ func caching(a *actor) {
 }
 
 func TestWriting(t *testing.T) {
-	m := newMemory(map[string]string{"/file": "0123456789", "/trunc": "content"})
+	m := newMemory(map[string]string{"/file": "0123456789", "/trunc": "content", "/nobody": ""})
 	mounted(t, m, "writing")
 	for p, want := range map[string]string{"/file": "01XX4", "/trunc": "", "/new": "LINE 1\nline 2\n"} {
 		if got := m.nodes[p]; got == nil || string(got.content) != want {
@@ -251,6 +251,9 @@ func TestWriting(t *testing.T) {
 	}
 	if m.count("Setattr /trunc") != 0 {
 		t.Error("emptying at open was a call of its own: the file would have been copied before")
+	}
+	if n := m.count("Setattr /nobody"); n != 1 {
+		t.Errorf("chown(-1, -1) reached the tree %d times, want once", n)
 	}
 	for _, p := range []string{"/gone", "/dir", "/sym2"} {
 		if m.nodes[p] != nil {
@@ -347,6 +350,7 @@ func extents(a *actor) {
 }
 
 func writing(a *actor) {
+	a.ok("chown to nobody", os.Chown("nobody", -1, -1))
 	open := func(p string, flags int) *os.File {
 		f, err := os.OpenFile(p, flags, 0o666)
 		a.ok("open "+p, err)

@@ -287,11 +287,12 @@ func (n *node) Setattr(ctx context.Context, f fs.FileHandle, in *fuse.SetAttrIn,
 	if gid, ok := in.GetGID(); ok {
 		c.GID = &gid
 	}
-	if open := n.nameless(); open != nil && c.Size == nil && c != (Change{}) {
+	done := c == (Change{}) && in.Valid&fuse.FATTR_SIZE != 0
+	if open := n.nameless(); open != nil && c.Size == nil && !done {
 		if err := open.Setattr(ctx, c); err != nil {
 			return toErrno(err)
 		}
-	} else if c != (Change{}) {
+	} else if !done {
 		err := n.m.tree.Setattr(ctx, n.path(), n.key, c)
 		if errors.Is(err, syscall.ESTALE) {
 			err = n.instead(ctx, c)

@@ -90,6 +90,8 @@ var ofChanges = []tried{
 			{"chmod", func() error { return os.Chmod("d/f", 0o600) }},
 			{"chmod of a directory", func() error { return os.Chmod("d", 0o700) }},
 			{"chown", func() error { return os.Chown("d/f", os.Getuid(), os.Getgid()) }},
+			{"chown to nobody", func() error { return os.Chown("d/f", -1, -1) }},
+			{"chown of a directory to nobody", func() error { return os.Chown("d", -1, -1) }},
 			{"chown that may not", func() error { return os.Chown("d/f", 0, 0) }},
 			{"setxattr", func() error { return unix.Setxattr("d/f", "user.new", []byte("x"), 0) }},
 			{"removexattr of none", func() error { return unix.Removexattr("d/f", "user.none") }},
