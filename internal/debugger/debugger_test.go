@@ -158,3 +158,24 @@ func FuzzFind(f *testing.F) {
 		}
 	})
 }
+
+// What is told of a tool is recognised: its port is open here.
+func TestTools(t *testing.T) {
+	for _, tool := range Tools() {
+		argv := strings.Fields(tool.Run)
+		if argv[0] != tool.Program {
+			t.Errorf("%s: its line runs %s", tool.Program, argv[0])
+		}
+		var want []Kind
+		if tool.Kind != "" {
+			want = []Kind{tool.Kind}
+		}
+		var got []Kind
+		for _, p := range Find(argv, nil, Kinds()).Listens {
+			got = append(got, p.Kind)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: listens for %v, want %v", tool.Run, got, want)
+		}
+	}
+}

@@ -87,7 +87,7 @@ const layers = `
 	local/attach, local/look < local/bare; # sessions without a sandbox: nothing that only Linux has
 	local/bare, local/loopback, local/dns, local/outgoing, local/incoming < local/forward < local/cli;
 	local/bare, local/incoming, local/monitor < local/dump < local/cli;
-	local/sandbox, local/kube < local/doctor; # looks at both without a session
+	debugger, local/sandbox, local/kube < local/doctor; # looks at all of them without a session
 	FLOWBASE < local/explain; # the rules without what acts on them
 	event < local/journal;
 	NONE < local/diagnose;

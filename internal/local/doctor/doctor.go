@@ -31,8 +31,9 @@ const (
 
 // Areas of checks, in their order.
 const (
-	Machine = "this machine"
-	Cluster = "cluster"
+	Machine   = "this machine"
+	Debuggers = "debuggers" // that were found here
+	Cluster   = "cluster"
 )
 
 // A Check is one thing looked at.

@@ -13,7 +13,11 @@ import (
 type prober func(context.Context) ([]sandbox.Ability, error)
 
 // here checks this machine.
-func (d *doctor) here(ctx context.Context) { d.machine(ctx, host.Look(), sandbox.Probe) }
+func (d *doctor) here(ctx context.Context) {
+	f := host.Look()
+	d.machine(ctx, f, sandbox.Probe)
+	d.debuggers(f, inPath(ctx))
+}
 
 // machine checks what the sandbox needs.
 func (d *doctor) machine(ctx context.Context, f host.Facts, probe prober) {

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/mirrord-go/mirrord/internal/debugger"
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/host"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
@@ -94,6 +95,37 @@ func TestMachine(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// There is a line for each debugger that was found; one that cannot work says why.
+func TestDebuggers(t *testing.T) {
+	for _, c := range []struct {
+		scope, uid string
+		found      string
+		want       string
+	}{
+		{"1", "user", "", ""},
+		{"", "user", "node gdb strace", "good node\ngood gdb\ngood strace"},
+		{"1", "user", "python3 dlv java", "good python3\ngood dlv\ngood java"},
+		{"2", "user", "python3 dlv java", "good python3\nskipped dlv\ngood java"},
+		{"2", "root", "gdbserver", "good gdbserver"},
+		{"3", "root", "lldb lldb-server rdbg", "skipped lldb\nskipped lldb-server\ngood rdbg"},
+	} {
+		f := host.Facts{UID: map[string]int{"user": 1000, "root": 0}[c.uid], Settings: map[string]string{"kernel.yama.ptrace_scope": c.scope}}
+		var got []Check
+		d := &doctor{o: Options{Show: func(c Check) { got = append(got, c) }}, ok: true}
+		d.debuggers(f, func(tool debugger.Tool) (string, bool) {
+			return "/bin/" + tool.Program, slices.Contains(strings.Fields(c.found), tool.Program)
+		})
+		if lines(got) != c.want || !d.ok {
+			t.Errorf("scope %q, %s: ok %v, got:\n%s\nwant:\n%s", c.scope, c.uid, d.ok, lines(got), c.want)
+		}
+		for _, check := range got {
+			if !strings.HasPrefix(check.Text, "/bin/"+check.Name+"; ") || check.State == Good && !strings.Contains(check.Text, "mirrord exec -t TARGET -- "+check.Name) || check.State == Skipped && !strings.Contains(check.Do, "ptrace_scope") {
+				t.Errorf("%s: %q, do %q", check.Name, check.Text, check.Do)
+			}
+		}
 	}
 }
 

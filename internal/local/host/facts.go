@@ -138,7 +138,13 @@ func (f Facts) Kernel() (why, do string) {
 
 // NoPtrace: no process may look into another one's descriptors, not even the
 // owner of its user namespace (Yama, Documentation/admin-guide/LSM/Yama.rst).
-func (f Facts) NoPtrace() bool { return f.Settings[ptraceSetting] == "3" }
+func (f Facts) NoPtrace() bool { return f.PtraceScope() == "3" }
+
+// NoTracing: nobody but root may trace even a process that he has started.
+func (f Facts) NoTracing() bool { return f.NoPtrace() || f.PtraceScope() == "2" && f.UID != 0 }
+
+// PtraceScope is the setting of Yama; empty: the kernel has none.
+func (f Facts) PtraceScope() string { return f.Settings[ptraceSetting] }
 
 // fewFiles is a limit of open files with which a session of many connections
 // meets its end: each takes two descriptors here.
