@@ -58,6 +58,7 @@ const layers = `
 	WORDS, KERNEL, link/seal < local/kube, local/process, local/demo < REACH;
 
 	# The cluster: mechanisms.
+	NONE < agent/threadpool < agent/target, agent/files; # threads that are the target's user
 	WORDS, KERNEL < agent/target, agent/claims < agent/redirect, agent/capture < AGENTMECH;
 
 	NONE < vitals < local/cli, cmd/mirrord-agent; # what a process holds, whatever it does

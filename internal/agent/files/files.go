@@ -29,6 +29,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mirrord-go/mirrord/internal/agent/threadpool"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/pwrite"
@@ -57,7 +58,7 @@ type As struct {
 // Server answers file requests. Its methods may be called concurrently.
 type Server struct {
 	root       *os.File
-	pool       *pool
+	pool       *threadpool.Pool
 	memory     Memory
 	answerTime time.Duration // the constant, but in tests
 	surveyors  chan struct{} // a place for each survey that is answered
@@ -79,7 +80,7 @@ type handle struct {
 // New serves what is below root, which the caller keeps open until Close. It
 // fails if the agent may not act as the target's process.
 func New(root *os.File, as As, memory Memory) (*Server, error) {
-	p, err := newPool(as)
+	p, err := threadpool.New(threads, errEnded, as.become)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +90,7 @@ func New(root *os.File, as As, memory Memory) (*Server, error) {
 // Close ends all handles. Calls under way end first; those that the target's
 // storage holds up go with the process, and so do all handles then.
 func (s *Server) Close() error {
-	if !s.pool.close() {
+	if !s.pool.Close() {
 		return fmt.Errorf("a request hangs in the target's storage: %w", syscall.ETIMEDOUT)
 	}
 	s.mu.Lock()
@@ -184,7 +185,7 @@ func errnoOf(err error) syscall.Errno {
 
 // do runs f on a thread with the target's ids.
 func do[T any](ctx context.Context, s *Server, f func() (T, error)) (v T, err error) {
-	perr := s.pool.do(ctx, func() { v, err = f() })
+	perr := s.pool.Do(ctx, func() { v, err = f() })
 	if perr != nil {
 		return v, perr
 	}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mirrord-go/mirrord/internal/agent/threadpool"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
@@ -349,11 +350,11 @@ func TestCloseWithHangingStorage(t *testing.T) {
 	must(t, err)
 	asked, answered := make(chan struct{}), make(chan struct{})
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = s.pool.do(context.Background(), func() { close(asked); <-answered }) })
+	wg.Go(func() { _ = s.pool.Do(context.Background(), func() { close(asked); <-answered }) })
 	<-asked
-	must(t, s.pool.do(t.Context(), func() {})) // the other threads work
+	must(t, s.pool.Do(t.Context(), func() {})) // the other threads work
 	began := time.Now()
-	if err := s.Close(); !errors.Is(err, syscall.ETIMEDOUT) || time.Since(began) > 2*endTime {
+	if err := s.Close(); !errors.Is(err, syscall.ETIMEDOUT) || time.Since(began) > 2*threadpool.EndTime {
 		t.Errorf("Close: %v after %v", err, time.Since(began))
 	}
 	close(answered)

@@ -5,15 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mirrord-go/mirrord/internal/agent/threadpool"
 	"github.com/mirrord-go/mirrord/internal/unixsock"
 )
 
@@ -24,59 +22,27 @@ const (
 	// retryFirst and retryLast are between looks whether a busy server has room
 	// again: the kernel tells only who blocks, and a thread must not.
 	retryFirst, retryLast = time.Millisecond, 100 * time.Millisecond
-	// endTime is how long close waits for dials under way.
-	endTime = 3 * time.Second
 )
 
 // person is threads that are the target's user, whole and for good: a server at
 // a unix socket sees who connects (SO_PEERCRED) and who sends (SO_PASSCRED), and
 // that is the calling thread.
-type person struct {
-	dial, send chan func()
-	quit       chan struct{}
-	wg         sync.WaitGroup
-}
+type person struct{ dial, send *threadpool.Pool }
 
 // Personate makes the threads by which DialUnix does what the target's user may.
 // It needs CAP_SETUID and CAP_SETGID, but where the agent is that user already.
 // It is called once, before t is used.
 func (t *Target) Personate() error {
-	p := &person{dial: make(chan func()), send: make(chan func()), quit: make(chan struct{})}
-	ready := make(chan error)
-	run := func(work chan func()) {
-		p.wg.Go(func() {
-			// Never unlocked: the thread, which is nobody else's any more, ends with
-			// this goroutine.
-			runtime.LockOSThread()
-			err := t.personate()
-			ready <- err
-			if err != nil {
-				return
-			}
-			for {
-				select {
-				case f := <-work:
-					f()
-				case <-p.quit:
-					return
-				}
-			}
-		})
-	}
-	for range dialers {
-		run(p.dial)
-	}
-	run(p.send)
-	var err error
-	for range dialers + 1 {
-		err = errors.Join(err, <-ready)
-	}
+	dial, err := threadpool.New(dialers, unix.ENETDOWN, t.personate)
 	if err != nil {
-		close(p.quit)
-		p.wg.Wait()
 		return err
 	}
-	t.person = p
+	send, err := threadpool.New(1, unix.ENETDOWN, t.personate)
+	if err != nil {
+		dial.Close()
+		return err
+	}
+	t.person = &person{dial, send}
 	return nil
 }
 
@@ -89,15 +55,8 @@ func (t *Target) Personates() bool { return t.person != nil }
 // to use one that is not given to all, and package confine can treat all threads
 // alike.
 func (t *Target) personate() error {
-	ids := make([]uint32, len(t.Groups)+1) // one more: it has an address then
-	for i, g := range t.Groups {
-		ids[i] = uint32(g)
-	}
-	_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(t.Groups)), uintptr(unsafe.Pointer(&ids[0])), 0)
-	// Without the capability the agent is the target's own user (an ordinary process
-	// of this machine, or in the target's pod) and its groups are as good.
-	if errno != 0 && os.Geteuid() != int(t.UID) {
-		return fmt.Errorf("take the target's groups: %w", errno)
+	if err := threadpool.TakeGroups(t.Groups, t.UID); err != nil {
+		return err
 	}
 	const same = ^uintptr(0)
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, uintptr(t.GID), uintptr(t.GID), same); errno != 0 {
@@ -109,35 +68,10 @@ func (t *Target) personate() error {
 	return nil
 }
 
-// do runs f on a thread that takes work, unless ctx ends before one is free.
-func (p *person) do(ctx context.Context, work chan func(), f func()) error {
-	done := make(chan struct{})
-	select {
-	case work <- func() { defer close(done); f() }:
-		<-done
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-p.quit:
-		return unix.ENETDOWN
-	}
-}
-
-// close ends the threads. Those that the target's storage holds up go with the
-// process.
+// close ends the threads.
 func (p *person) close() {
-	close(p.quit)
-	ended := make(chan struct{})
-	go func() { // ends with the last of the threads
-		defer close(ended)
-		p.wg.Wait()
-	}()
-	timer := time.NewTimer(endTime)
-	defer timer.Stop()
-	select {
-	case <-ended:
-	case <-timer.C:
-	}
+	p.dial.Close()
+	p.send.Close()
 }
 
 // DialUnix connects to a unix socket as the target's process would: as its user,
@@ -159,7 +93,7 @@ func (t *Target) DialUnix(ctx context.Context, typ int, name string, wait bool) 
 		return nil, os.NewSyscallError("socket", err)
 	}
 	for pause := retryFirst; ; pause = min(2*pause, retryLast) {
-		done := t.person.do(ctx, t.person.dial, func() { err = t.connectUnix(fd, name, abstract) })
+		done := t.person.dial.Do(ctx, func() { err = t.connectUnix(fd, name, abstract) })
 		if done != nil {
 			err = done
 		}
@@ -183,7 +117,7 @@ func (t *Target) DialUnix(ctx context.Context, typ int, name string, wait bool) 
 	}
 	c, err := unixsock.New(fd)
 	if err == nil && os.Geteuid() != int(t.UID) {
-		c.As = func(f func()) error { return t.person.do(context.WithoutCancel(ctx), t.person.send, f) }
+		c.As = func(f func()) error { return t.person.send.Do(context.WithoutCancel(ctx), f) }
 	}
 	return c, err
 }
