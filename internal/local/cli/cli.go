@@ -60,10 +60,13 @@ here nor in the cluster.`,
 		Example: `  mirrord exec -t pod/shop-7d4b9 python main.py
   mirrord exec psql postgresql://dbmaster:5433/mydb
   mirrord demo`,
-		PersistentPreRun: func(*cobra.Command, []string) { a.ran = true },
-		SilenceErrors:    true,
-		SilenceUsage:     true,
-		Version:          a.version,
+		PersistentPreRun: func(c *cobra.Command, _ []string) {
+			a.ran = true
+			a.tellIdle(c.Flags())
+		},
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       a.version,
 	}
 	root.SetVersionTemplate("mirrord {{.Version}}\n")
 	root.AddCommand(a.sessionCommands()...)
