@@ -78,7 +78,8 @@ func (a *app) run(args []string) int {
 	root := a.root()
 	root.InitDefaultCompletionCmd(args...)
 	if c, _, err := root.Find([]string{"completion"}); err == nil {
-		c.Aliases = []string{"completions"} // as mirrord calls it
+		c.Aliases = []string{"completions"}                                   // as mirrord calls it
+		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() } // else a shell that there is not would be help asked for
 	}
 	a.completions(root)
 	if c, rest, err := root.Find(args); err == nil && c.Flags().Lookup("config-file") != nil { // sessionFlags
