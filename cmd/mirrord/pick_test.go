@@ -77,8 +77,14 @@ func TestPick(t *testing.T) {
 	v.shows("* deployment/web", true)
 	v.types("\x1b")
 	_ = v.wait()
-	if code := v.cmd.ProcessState.ExitCode(); code != 130 || !strings.Contains(v.all(), "no target was chosen") {
+	if code := v.cmd.ProcessState.ExitCode(); code != 130 || !strings.Contains(v.all(), "no target was chosen") || !strings.Contains(v.all(), "pick-cancelled") {
 		t.Errorf("cancelled: exit code %d, %q", code, after(v.all(), leaveScreen))
+	}
+	server.Config.Handler = crowd(0)
+	v = pick("exec", "-t", "pick", "--", "true")
+	_ = v.wait()
+	if !strings.Contains(v.all(), "namespace shop has nothing with a ready pod") || !strings.Contains(v.all(), "pick-nothing") {
+		t.Errorf("of nothing: %q", v.all())
 	}
 }
 

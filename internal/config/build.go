@@ -22,6 +22,7 @@ func (b *builder) build() error {
 	c := &b.cfg
 	c.Target, c.Namespace = b.text("target.path"), b.text("target.namespace")
 	c.Kubeconfig, c.Context = b.path("kubeconfig"), b.text("kube_context")
+	c.Key = b.text("key")
 	c.NoProxy = !b.yes("use_proxy", true)
 	if b.has("accept_invalid_certificates") {
 		yes := b.yes("accept_invalid_certificates", false)

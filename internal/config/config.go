@@ -25,6 +25,7 @@ type Config struct {
 	Namespace  string `json:"namespace,omitempty"` // of the target; empty: the context's
 	Context    string `json:"context,omitempty"`
 	Kubeconfig string `json:"kubeconfig,omitempty"`
+	Key        string `json:"key,omitempty"` // empty: nobody gave the session a name
 	// InsecureTLS skips the check of the API server's certificate; nil: as the
 	// kubeconfig says.
 	InsecureTLS *bool `json:"insecure_tls,omitempty"`

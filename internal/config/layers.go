@@ -45,6 +45,8 @@ const (
 	// ignorePorts are ports of localhost that are a debugger's: one, or A-B, or
 	// several with commas between.
 	ignorePorts = "MIRRORD_IGNORE_DEBUGGER_PORTS"
+	// tomcatPort is one more: the one at which an editor tells Tomcat to end.
+	tomcatPort = "MIRRORD_TOMCAT_SERVER_PORT"
 	// detectPort is which debuggers' ports are looked for in command lines: one
 	// kind, or several with commas between.
 	detectPort = "MIRRORD_DETECT_DEBUGGER_PORT"
@@ -52,12 +54,20 @@ const (
 
 // needlessVars are variables of mirrord that mean nothing here, and why.
 var needlessVars = map[string]string{
-	"MIRRORD_LOG":             "-v shows details",
-	"MIRRORD_LAYER_LOG_PATH":  "nothing is injected into programs",
-	"MIRRORD_LAYER_FILE":      "nothing is injected into programs",
-	"MIRRORD_DONT_LOAD":       "nothing is injected into programs",
-	"MIRRORD_RESOLVED_CONFIG": "a configuration is always made from its sources",
+	"MIRRORD_LOG":                   "-v shows details",
+	"MIRRORD_LAYER_LOG_PATH":        "nothing is injected into programs",
+	"MIRRORD_LAYER_FILE":            "nothing is injected into programs",
+	"MIRRORD_DONT_LOAD":             "nothing is injected into programs",
+	"MIRRORD_RESOLVED_CONFIG":       "a configuration is always made from its sources",
+	"MIRRORD_CHECK_VERSION":         "there is no version check",
+	"MIRRORD_EXT_PRINT_CONFIG":      "mirrord config show prints the configuration",
+	"MIRRORD_CONTAINER_USE_RUNTIME": "the command of mirrord container names the engine",
+	"MIRRORD_OVERRIDE_HOSTNAME":     "for Windows only; feature.hostname says whose name it is",
 }
+
+// operatorVars is how variables begin that have no meaning without mirrord's
+// Operator, and no key.
+const operatorVars = "MIRRORD_PREVIEW_"
 
 // overlay lays the variables over what the file says.
 func (d *decoder) overlay(s settings) {
@@ -145,24 +155,26 @@ func joined(kinds []debugger.Kind) string {
 	return text
 }
 
-// debuggerPorts reads the variable of the debugger's ports.
+// debuggerPorts reads the variables of ports that are a debugger's, or an editor's.
 func (d *decoder) debuggerPorts(s settings) (all []rules.PortRange) {
-	text, from, ok := s.lookup(ignorePorts)
-	if !ok {
-		return nil
-	}
-	for part := range strings.SplitSeq(text, ",") {
-		first, last, isRange := strings.Cut(strings.TrimSpace(part), "-")
-		if !isRange {
-			last = first
-		}
-		a, aerr := strconv.ParseUint(first, 10, 16)
-		z, zerr := strconv.ParseUint(last, 10, 16)
-		if aerr != nil || zerr != nil || a == 0 || z < a {
-			d.add(from, document.Place{}, "debugger ports", "found %q, expected a port, a range as in 5005-5010, or several with commas between", part)
+	for _, name := range []string{ignorePorts, tomcatPort} {
+		text, from, ok := s.lookup(name)
+		if !ok {
 			continue
 		}
-		all = append(all, rules.PortRange{First: uint16(a), Last: uint16(z)})
+		for part := range strings.SplitSeq(text, ",") {
+			first, last, isRange := strings.Cut(strings.TrimSpace(part), "-")
+			if !isRange {
+				last = first
+			}
+			a, aerr := strconv.ParseUint(first, 10, 16)
+			z, zerr := strconv.ParseUint(last, 10, 16)
+			if aerr != nil || zerr != nil || a == 0 || z < a {
+				d.add(from, document.Place{}, "debugger ports", "found %q, expected a port, a range as in 5005-5010, or several with commas between", part)
+				continue
+			}
+			all = append(all, rules.PortRange{First: uint16(a), Last: uint16(z)})
+		}
 	}
 	return all
 }

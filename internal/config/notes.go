@@ -38,9 +38,13 @@ func (n *notes) ignored(values map[string]value, env map[string]string) {
 			needless[v.key.About] = append(needless[v.key.About], shown)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(needlessVars)) {
-		if env[name] != "" {
-			needless[needlessVars[name]] = append(needless[needlessVars[name]], name)
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		switch why := needlessVars[name]; {
+		case env[name] == "":
+		case why != "":
+			needless[why] = append(needless[why], name)
+		case strings.HasPrefix(name, operatorVars):
+			operator = append(operator, name)
 		}
 	}
 	if len(later) > 0 {

@@ -1,6 +1,7 @@
 package failure
 
 import (
+	"cmp"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -41,6 +42,43 @@ func TestEveryCodeIsExplained(t *testing.T) {
 	for _, code := range slices.Sorted(maps.Keys(explained)) {
 		if made[code] == "" {
 			t.Errorf("docs/errors.md explains %s, which nothing makes", code)
+		}
+	}
+}
+
+// unprovoked are codes that no test provokes, and why.
+var unprovoked = map[string]string{
+	"no-supervisor": "the limit of processes that makes it keeps mirrord's own threads from starting",
+}
+
+// TestEveryCodeIsProvoked: each section of docs/errors.md is a code that a test or
+// a script names, but for those of the list.
+func TestEveryCodeIsProvoked(t *testing.T) {
+	text, err := os.ReadFile("../../docs/errors.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tests strings.Builder
+	for _, root := range []string{"../../internal", "../../cmd", "../../test"} {
+		err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() && d.Name() == "node_modules" {
+				return cmp.Or(err, filepath.SkipDir)
+			}
+			if d.IsDir() || !strings.HasSuffix(file, "_test.go") && !strings.HasSuffix(file, ".txt") && !strings.HasSuffix(file, ".txtar") || strings.HasSuffix(file, "codes_test.go") {
+				return nil
+			}
+			b, err := os.ReadFile(file)
+			tests.Write(b)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, m := range regexp.MustCompile("(?m)^### `([^`]+)`$").FindAllStringSubmatch(string(text), -1) {
+		named := regexp.MustCompile(`(^|[^a-z-])` + m[1] + `($|[^a-z-])`).MatchString(tests.String())
+		if why, ok := unprovoked[m[1]]; named == ok {
+			t.Errorf("%s: a test names it is %t, unprovoked says %q", m[1], named, why)
 		}
 	}
 }

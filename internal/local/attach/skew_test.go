@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -30,6 +31,7 @@ type release struct {
 	greets    func() [][]byte // its first words on the control stream
 	hello     chan protocol.Message
 	leaves    bool // it says goodbye
+	closed    bool // to connections
 	links     sync.WaitGroup
 }
 
@@ -42,6 +44,9 @@ func (r *release) Follow(context.Context, bool, Request) (Agent, error) {
 	return nil, ErrNotReplaced
 }
 func (r *release) Dial(ctx context.Context) (io.ReadWriteCloser, error) {
+	if r.closed {
+		return nil, errors.New("the way to it is cut")
+	}
 	near, far := net.Pipe()
 	r.links.Go(func() {
 		sealed, err := seal.Server(context.WithoutCancel(ctx), far, r.key, r.client)
@@ -150,6 +155,28 @@ func TestVersions(t *testing.T) {
 				t.Errorf("got %v, want a session", err)
 			case c.what != "" && (!ok || f.Code != "agent-version" || !strings.HasSuffix(f.What, c.what)):
 				t.Errorf("got %v, want %q", err, c.what)
+			}
+		})
+	}
+}
+
+// TestNotGreeted: an agent that does not want the session, and one that nobody
+// gets through to.
+func TestNotGreeted(t *testing.T) {
+	answer := func(a protocol.Answer) *release { return &release{greets: func() [][]byte { return words(&a) }} }
+	for _, c := range []struct {
+		code string
+		r    *release
+		why  string
+	}{
+		{"agent-refuses", answer(protocol.Answer{Cause: protocol.CauseDenied, Text: "not today"}), "not today"},
+		{"target-unreachable", answer(protocol.Answer{Cause: protocol.CauseTarget, Text: "it has ended"}), "it has ended"},
+		{"agent-unreachable", &release{closed: true}, "cut"},
+	} {
+		t.Run(c.code, func(t *testing.T) {
+			_, _, err := meet(t, c.r, config.Config{})
+			if f := failure.From(err); f == nil || f.Code != c.code || !strings.Contains(f.Why, c.why) {
+				t.Errorf("got %+v, want %s: %s", f, c.code, c.why)
 			}
 		})
 	}

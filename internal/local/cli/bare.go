@@ -6,28 +6,31 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"sync"
 	"syscall"
-	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/failure"
-	"github.com/mirrord-go/mirrord/internal/local/activity"
 	"github.com/mirrord-go/mirrord/internal/local/bare"
-	"github.com/mirrord-go/mirrord/internal/local/monitor"
 	"github.com/mirrord-go/mirrord/internal/local/roster"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
 // bareFlags adds the flags of a session without a sandbox, and those that are
-// named.
+// named; the others of a session are taken, and have no effect.
 func (f *execFlags) bareFlags(fl *pflag.FlagSet, more ...string) {
-	f.settings = someFlags(fl, append(more, "target", "target-namespace", "namespace", "config-file", "context", "kubeconfig", "accept-invalid-certificates",
+	used := append(more, "target", "target-namespace", "namespace", "config-file", "context", "kubeconfig", "accept-invalid-certificates",
 		"agent-namespace", "agent-image", "ephemeral-container", "agent-startup-timeout", "agent-resume-window", "agent-log-level", "key",
-		"no-telemetry", "disable-version-check")...)
+		"no-telemetry", "disable-version-check", "skip-processes")
+	f.settings = someFlags(fl, used...)
+	idle := pflag.NewFlagSet("", pflag.ContinueOnError)
+	sessionFlags(idle, used...)
+	idle.VisitAll(func(p *pflag.Flag) {
+		p.Value, p.Hidden = &idleFlag{p.Value, "it is for programs in a session, and this one runs none"}, true
+		fl.AddFlag(p)
+	})
 	f.loudness(fl)
 }
 
@@ -64,74 +67,4 @@ func untilTold() (context.Context, context.CancelFunc) {
 	ctx, stop := interruptible()
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
-}
-
-const (
-	// maxLines is how many lines may wait for the reader of stdout, who does not hold
-	// up the traffic; what it misses is counted.
-	maxLines = 1024
-	// lastTime is how long the last ones may take.
-	lastTime = 2 * time.Second
-)
-
-// lines writes values to stdout, each as a line of JSON. Its methods may be called
-// concurrently, and on nil, which writes nothing.
-type lines struct {
-	queue chan any
-	ended chan struct{} // closed when nothing is written any more
-
-	mu     sync.Mutex // sends to queue
-	closed bool
-	missed int // since the last that was queued
-}
-
-// newLines begins to write; gone is called when nobody reads any more.
-func newLines(gone func()) *lines {
-	l := &lines{queue: make(chan any, maxLines), ended: make(chan struct{})}
-	go func() { // ends with close
-		defer close(l.ended)
-		for v := range l.queue {
-			if monitor.WriteJSON(os.Stdout, v, "") != nil {
-				gone()
-				return
-			}
-		}
-	}()
-	return l
-}
-
-// put writes v soon, and does not wait.
-func (l *lines) put(v any) {
-	if l == nil {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return
-	}
-	if l.missed > 0 && len(l.queue) < maxLines-1 {
-		l.queue <- activity.Event{At: time.Now().UTC(), Kind: activity.Missed, Count: l.missed}
-		l.missed = 0
-	}
-	select {
-	case l.queue <- v:
-	default:
-		l.missed++
-	}
-}
-
-// close writes what is queued, for a short time.
-func (l *lines) close() {
-	if l == nil {
-		return
-	}
-	l.mu.Lock()
-	l.closed = true
-	close(l.queue)
-	l.mu.Unlock()
-	select {
-	case <-l.ended:
-	case <-time.After(lastTime): // the reader is stopped
-	}
 }

@@ -60,10 +60,13 @@ here nor in the cluster.`,
 		Example: `  mirrord exec -t pod/shop-7d4b9 python main.py
   mirrord exec psql postgresql://dbmaster:5433/mydb
   mirrord demo`,
-		PersistentPreRun: func(*cobra.Command, []string) { a.ran = true },
-		SilenceErrors:    true,
-		SilenceUsage:     true,
-		Version:          a.version,
+		PersistentPreRun: func(c *cobra.Command, _ []string) {
+			a.ran = true
+			a.tellIdle(c.Flags())
+		},
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       a.version,
 	}
 	root.SetVersionTemplate("mirrord {{.Version}}\n")
 	root.AddCommand(a.sessionCommands()...)
@@ -75,7 +78,8 @@ func (a *app) run(args []string) int {
 	root := a.root()
 	root.InitDefaultCompletionCmd(args...)
 	if c, _, err := root.Find([]string{"completion"}); err == nil {
-		c.Aliases = []string{"completions"} // as mirrord calls it
+		c.Aliases = []string{"completions"}                                   // as mirrord calls it
+		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() } // else a shell that there is not would be help asked for
 	}
 	a.completions(root)
 	if c, rest, err := root.Find(args); err == nil && c.Flags().Lookup("config-file") != nil { // sessionFlags

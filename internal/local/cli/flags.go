@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"flag"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/mirrord-go/mirrord/internal/config"
+	"github.com/mirrord-go/mirrord/internal/event"
 )
 
 // sessionFlags adds the flags of a session to fl. What is given on the command
@@ -72,6 +74,38 @@ func (v *flagValue) Set(text string) error {
 	}
 	v.text = text
 	return v.flag.Set(v.settings, text)
+}
+
+// idleFlag is a flag of mirrord's that a command takes and has no use for; it
+// implements pflag.Value.
+type idleFlag struct {
+	pflag.Value
+	why string
+}
+
+// addIdle adds an idleFlag; boolean: it needs no value.
+func addIdle(fl *pflag.FlagSet, name, short, why string, boolean bool) {
+	v := new(flag.FlagSet) // of the standard library: pflag exports no values
+	if boolean {
+		v.Bool(name, false, "")
+	} else {
+		v.String(name, "", "")
+	}
+	p := fl.VarPF(&idleFlag{pflag.PFlagFromGoFlag(v.Lookup(name)).Value, why}, name, short, "no effect here: "+why)
+	p.Hidden = true
+	if boolean {
+		p.NoOptDefVal = "true"
+	}
+}
+
+// tellIdle says of the flags that were given which have no effect, and why.
+func (a *app) tellIdle(fl *pflag.FlagSet) {
+	fl.Visit(func(f *pflag.Flag) {
+		if v, ok := f.Value.(*idleFlag); ok {
+			quiet, _ := fl.GetBool("quiet") // not there: false
+			a.monitor(quiet, false).Show(event.Event{Level: event.Info, Code: "flag-idle", Text: fmt.Sprintf("--%s has no effect here: %s", f.Name, v.why)})
+		}
+	})
 }
 
 // fillIn gives flags that may stand alone, and do, their value: the library

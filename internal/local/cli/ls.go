@@ -41,9 +41,11 @@ type listed struct {
 	Since     time.Time `json:"since"`
 }
 
-// lsTypes is the variable by which editors say which kinds they show: a JSON
-// list of them. Flags win.
-const lsTypes = "MIRRORD_LS_TARGET_TYPES"
+// Variables of editors. Flags win.
+const (
+	lsTypes = "MIRRORD_LS_TARGET_TYPES" // the kinds that are shown: a JSON list
+	lsRich  = "MIRRORD_LS_RICH_OUTPUT"  // true: JSON is printed
+)
 
 func (a *app) lsCommand() *cobra.Command {
 	var settings map[string]config.Setting
@@ -59,6 +61,9 @@ ready pod are left out.`,
 		Example: "  mirrord ls\n  mirrord ls -n staging --type deployment --type pod\n  mirrord ls -o name | fzf | xargs -I T mirrord exec -t T -- python main.py",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
+			if output == "" && os.Getenv(lsRich) == "true" {
+				output = "json"
+			}
 			if !slices.Contains([]string{"", "json", "yaml", "name"}, output) {
 				return failure.Usage("usage", fmt.Sprintf("%q is no form of output", output), "mirrord ls -o name", "-o takes json, yaml or name")
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,6 +13,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/activity"
 	"github.com/mirrord-go/mirrord/internal/local/bare"
 	"github.com/mirrord-go/mirrord/internal/local/forward"
+	"github.com/mirrord-go/mirrord/internal/local/record"
 )
 
 func (a *app) portForwardCommand() *cobra.Command {
@@ -33,7 +35,7 @@ it is opened instead, 0.0.0.0 for everybody.
 
 -R PORT:LOCAL brings what reaches the target's PORT to this machine's localhost:LOCAL:
 a copy, or with --steal, or where the configuration says so, the traffic itself, of
-which a filter (--header, --path) takes only some. Without PORT both are the same.
+which a filter (--header, --path, --method, --host) takes only some. Without PORT both are the same.
 
 A connection that cannot be made there is reset here, and a line says why. The session
 waits for a link that is lost, and follows a target that is replaced.`,
@@ -53,7 +55,7 @@ waits for a link that is lost, and follows a target that is replaced.`,
 	}
 	c.Flags().StringArrayVarP(&locals, "local", "L", nil, "lead a port of this machine to one that the target reaches; may be repeated")
 	c.Flags().StringArrayVarP(&remotes, "remote", "R", nil, "bring a port of the target's to one of this machine; may be repeated")
-	f.bareFlags(c.Flags(), "steal", "header", "path")
+	f.bareFlags(c.Flags(), "steal", "header", "path", "method", "host")
 	return c
 }
 
@@ -79,16 +81,16 @@ func (a *app) portForward(f *execFlags, locals, remotes []string, asJSON bool) e
 	defer forward.Close(opened)
 	ctx, stop := untilTold()
 	defer stop()
-	var out *lines
+	var out *record.Lines
 	var watch func(activity.Event)
 	if asJSON {
-		out = newLines(stop)
-		defer out.close()
-		watch = func(e activity.Event) { out.put(e) }
+		out = record.NewLines("", os.Stdout, func(error) { stop() }) // nobody reads any more
+		defer out.Close()
+		watch = func(e activity.Event) { out.Put(e) }
 	}
 	return a.runBare(ctx, b, bare.Options{Kind: "port-forward", Watch: watch, Begin: func(ctx context.Context, s *bare.Session) (bare.Server, error) {
 		return forward.New(ctx, s, opened, rs, func(r forward.Ready) {
-			out.put(r)
+			out.Put(r)
 			for _, l := range r.Locals {
 				b.show(event.Event{Level: event.Info, Code: "forward-open", Text: fmt.Sprintf("%s → %s", strings.Join(l.Listen, ", "), l.To),
 					Facts: map[string]string{"listen": strings.Join(l.Listen, ","), "to": l.To}})

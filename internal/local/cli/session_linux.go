@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/local/front"
 	"github.com/mirrord-go/mirrord/internal/local/monitor"
 	"github.com/mirrord-go/mirrord/internal/local/roster"
@@ -33,6 +35,7 @@ a session of exec ends: when the target or the way to it is lost for good.`,
 	}
 	list := a.sessionList()
 	c.Args, c.RunE = cobra.NoArgs, list.RunE // alone it lists, as mirrord's does
+	c.Flags().AddFlagSet(list.Flags())
 	c.AddCommand(a.sessionStart(), list, a.sessionShow(), a.sessionStop())
 	return c
 }
@@ -88,18 +91,21 @@ working directory and its repository, the home directory, the toolchains in PATH
 
 func (a *app) sessionList() *cobra.Command {
 	var wanted func() (bool, error)
+	var key, namespace string
 	c := &cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"list"},
 		Short:   "List the sessions that are kept, and those of port-forward",
-		Example: "  mirrord session ls -o json",
+		Example: "  mirrord session ls -o json\n  mirrord session ls --key ana",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			asJSON, err := wanted()
 			if err != nil {
 				return err
 			}
-			all := append(askAll(roster.IDs(sessionDirs())), bareSessions()...)
+			all := slices.DeleteFunc(endable(), func(st *control.Status) bool {
+				return key != "" && st.Key != key || namespace != "" && st.Namespace != namespace
+			})
 			if asJSON {
 				return monitor.WriteJSON(os.Stdout, all, "  ")
 			}
@@ -111,7 +117,17 @@ func (a *app) sessionList() *cobra.Command {
 		},
 	}
 	wanted = jsonWanted(c)
+	fl := c.Flags()
+	fl.StringVarP(&key, "key", "k", "", "only those that were started with this --key")
+	fl.StringVarP(&namespace, "namespace", "n", "", "only those with a target in this namespace, where one was named")
+	addIdle(fl, "all-namespaces", "A", "without -n they are those of all namespaces", true)
+	addIdle(fl, "config-file", "f", "sessions are those of this user on this machine", false)
 	return c
+}
+
+// endable are the sessions that end when they are asked to.
+func endable() []*control.Status {
+	return append(askAll(roster.IDs(sessionDirs())), bareSessions()...)
 }
 
 func (a *app) sessionShow() *cobra.Command {
@@ -144,32 +160,40 @@ func (a *app) sessionShow() *cobra.Command {
 
 func (a *app) sessionStop() *cobra.Command {
 	var all bool
+	var key string
 	c := &cobra.Command{
-		Use:     "stop ID... | --all",
+		Use:     "stop ID... | --key KEY | --all",
 		Aliases: []string{"delete", "kill"}, // as mirrord calls it
 		Short:   "End sessions, and what runs in them",
 		Long: `stop ends sessions: what runs in them is asked to end (SIGTERM, after two seconds
 SIGKILL), the target gets its ports back, the agent is removed. It returns when all of
 that is done. It ends port-forward in the same way.`,
-		Example: "  mirrord session stop k3vq7a",
+		Example: "  mirrord session stop k3vq7a\n  mirrord session stop --key ana",
 
 		ValidArgsFunction: stoppableIDs,
 		Args: func(_ *cobra.Command, args []string) error {
-			if all == (len(args) > 0) {
-				return fmt.Errorf("name the sessions to stop, or use --all; mirrord session ls shows them")
+			ways := 0
+			for _, given := range []bool{all, key != "", len(args) > 0} {
+				if given {
+					ways++
+				}
+			}
+			if ways != 1 {
+				return fmt.Errorf("name the sessions to stop, or use --key or --all; mirrord session ls shows them")
 			}
 			return nil
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
-			if all {
-				args = roster.IDs(sessionDirs())
-				for _, st := range bareSessions() {
-					args = append(args, st.ID)
+			if all || key != "" {
+				for _, st := range endable() {
+					if all || st.Key == key {
+						args = append(args, st.ID)
+					}
 				}
 			}
 			var failed error
 			for _, id := range args {
-				if err := stopSession(id); err != nil && !(all && errors.Is(err, roster.ErrNone)) {
+				if err := stopSession(id); err != nil && !((all || key != "") && errors.Is(err, roster.ErrNone)) {
 					failed = errors.Join(failed, err)
 				}
 			}
@@ -177,5 +201,6 @@ that is done. It ends port-forward in the same way.`,
 		},
 	}
 	c.Flags().BoolVar(&all, "all", false, "all sessions of this user")
+	c.Flags().StringVarP(&key, "key", "k", "", "those that were started with this --key")
 	return c
 }

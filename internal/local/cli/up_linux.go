@@ -77,6 +77,7 @@ mirrord up init writes a file to begin with; --dry-run shows what a file means.`
 	fl.BoolVar(&f.dry, "dry-run", false, "show what would run, and ask no cluster")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "show warnings and errors only")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "show details")
+	addIdle(fl, "ui", "u", "there is no web page of sessions; the terminal has a live view: mirrord status --watch", true)
 	wanted = jsonWanted(c)
 	_ = c.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions(config.Modes(), cobra.ShellCompDirectiveNoFileComp))
 	c.AddCommand(a.upInit())

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/leak"
 )
 
@@ -397,5 +398,18 @@ func TestStartGivesUp(t *testing.T) {
 	if p, err := Start(ctx); err == nil {
 		p.Close()
 		t.Error("started although it was called off")
+	}
+}
+
+// TestRefused: why there is no demo pod, in plain words where the cause is known.
+func TestRefused(t *testing.T) {
+	for err, why := range map[error]string{
+		syscall.ENOSPC: "allows no more user namespaces",
+		errors.New("inside: " + syscall.EPERM.Error()): "does not let an ordinary user make namespaces",
+		errors.New("odd"): "odd",
+	} {
+		if f := failure.From(refused(err)); f.Code != "demo-pod" || !strings.Contains(f.Why, why) {
+			t.Errorf("%v: got %+v, want %q", err, f, why)
+		}
 	}
 }

@@ -179,7 +179,7 @@ func (f *front) attend(process *sandbox.Process) (int, error) {
 			if f.failed != nil {
 				process.Kill()
 				<-ended
-				return f.verdict(code)
+				return f.verdict(process, code)
 			}
 		case <-f.beats.C:
 			f.beat()
@@ -295,14 +295,14 @@ func (f *front) commandEnded(process *sandbox.Process, code int) (int, error) {
 		f.failed = &failure.Error{Code: "sandbox-ended", What: "the sandbox ended before the command could run",
 			Why: fmt.Sprintf("its first process ended with code %d", code), Do: "try again with: mirrord exec --verbose"}
 	}
-	return f.verdict(code)
+	return f.verdict(process, code)
 }
 
 // verdict is the result of a run that ended with code: the user's own Ctrl-C
 // while the session was being made is no failure of it, though the supervisor
-// finds the sandbox gone.
-func (f *front) verdict(code int) (int, error) {
-	if f.failed != nil && (f.running || !interrupted(code)) {
+// finds the sandbox gone; the same signal of the sandbox's end after a failure is.
+func (f *front) verdict(process *sandbox.Process, code int) (int, error) {
+	if f.failed != nil && (f.running || !interrupted(code) || !process.Told()) {
 		return 0, f.failed
 	}
 	return code, nil

@@ -151,3 +151,22 @@ func TestFull(t *testing.T) {
 		t.Errorf("said %d times", len(failed))
 	}
 }
+
+// TestLines: what waits is written, and then what is last; nil writes nothing.
+func TestLines(t *testing.T) {
+	var none *Lines
+	none.Put(1)
+	none.Close()
+	out, err := os.OpenFile(filepath.Join(t.TempDir(), "lines"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	l := NewLines("", out, func(err error) { t.Error(err) })
+	l.Put(1)
+	l.Close("last")
+	l.Put("late")
+	if b, err := os.ReadFile(out.Name()); err != nil || string(b) != "1\n\"last\"\n" {
+		t.Errorf("written is %q, %v", b, err)
+	}
+}

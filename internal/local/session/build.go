@@ -61,6 +61,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 	b.ctx = ctx
 	defer func() {
 		if err != nil {
+			s.fail(ctx, err)
 			b.close()
 		}
 	}()

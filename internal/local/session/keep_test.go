@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -154,5 +155,33 @@ func TestStartAgain(t *testing.T) {
 	s.kept = nil
 	if got := s.failure(ended).Do; got != attach.StartAgain {
 		t.Errorf("not kept: got %q, want %q", got, attach.StartAgain)
+	}
+}
+
+// TestEnding: who comes to a session that is ending is told so, and what ends a
+// session without a name of its own has one.
+func TestEnding(t *testing.T) {
+	k := keeping(t, 1)
+	k.ready()
+	k.close()
+	ours, end, err := control.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := control.Open(end)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer theirs.Close()
+	sock, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go (&guest{k: k, ctl: ours}).serve(t.Context(), nil, sock) // ends with what it says
+	if m, err := theirs.Receive(); err != nil || m.Failed == nil || m.Failed.Code != "session-ends" {
+		t.Errorf("got %+v, %v", m, err)
+	}
+	if f := k.s.failure(errors.New("odd")); f.Code != "session-failed" || f.Why != "odd" {
+		t.Errorf("got %+v", f)
 	}
 }

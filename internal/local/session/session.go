@@ -54,12 +54,13 @@ type supervisor struct {
 	peer   *attach.Peer // of hold
 	memory *memory
 
-	began time.Time
-	runs  atomic.Bool            // the command has been let go
-	front <-chan control.Message // how the command ended; nil when that is known
-	left  sync.Once              // the front has been
-	late  *time.Timer            // lets the front go that has waited for the end of all
-	tally tally
+	began  time.Time
+	runs   atomic.Bool            // the command has been let go
+	front  <-chan control.Message // how the command ended; nil when that is known
+	left   sync.Once              // the front has been
+	failed sync.Once              // the front has been told why
+	late   *time.Timer            // lets the front go that has waited for the end of all
+	tally  tally
 
 	activity *activity.Log
 
@@ -111,8 +112,14 @@ func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.
 	}()
 	err := s.run(ctx)
 	s.leave()
+	s.fail(ctx, err)
+}
+
+// fail tells the front why there is no session, once: before the sandbox ends, whose
+// end by a signal would look like the user's own.
+func (s *supervisor) fail(ctx context.Context, err error) {
 	if err != nil && !errors.Is(context.Cause(ctx), errFrontGone) {
-		_ = ctl.Send(control.Message{Failed: s.failure(err)})
+		s.failed.Do(func() { _ = s.ctl.Send(control.Message{Failed: s.failure(err)}) })
 	}
 }
 
@@ -177,6 +184,7 @@ func (s *supervisor) run(ctx context.Context) error {
 		err = s.serve(ctx, b)
 	}
 	s.leave()
+	s.fail(ctx, err)
 	return err
 }
 
