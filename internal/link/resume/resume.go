@@ -198,6 +198,8 @@ type Pipe struct {
 	cur      *short     // nil: lost
 	epoch    uint64     // the highest known
 	in       ring       // received and not consumed
+	want     []byte     // of a Read that waits: what comes goes there, not through in
+	given    int        // bytes in want
 	out      ring       // written and not acknowledged
 	next     uint64     // offset after the last byte given to the last short pipe
 	told     uint64     // the last ACK said so
@@ -215,6 +217,7 @@ type Pipe struct {
 	notes    []note      // states not yet told
 
 	telling sync.Mutex // held while OnState runs
+	reading sync.Mutex // held by Read; taken before mu
 }
 
 type note struct {
@@ -236,10 +239,17 @@ func newPipe(session ID, opts Options) *Pipe {
 // pipes. After the other end's goodbye it gives what is left, then io.EOF;
 // after the end for another reason, what is left, then that error.
 func (p *Pipe) Read(b []byte) (int, error) {
+	p.reading.Lock()
+	defer p.reading.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
 		switch {
+		case p.given > 0:
+			n := p.given
+			p.given = 0
+			p.consumed()
+			return n, nil
 		case p.closing:
 			return 0, fmt.Errorf("read: %w", net.ErrClosed)
 		case p.in.n > 0:
@@ -254,7 +264,9 @@ func (p *Pipe) Read(b []byte) (int, error) {
 		case len(b) == 0:
 			return 0, nil
 		}
+		p.want = b
 		p.readable.Wait()
+		p.want = nil
 	}
 }
 

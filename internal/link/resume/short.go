@@ -119,7 +119,7 @@ func (s *short) data(o uint64, b []byte) error {
 	case p.in.n+len(b) > maxRing:
 		return fmt.Errorf("%w: more than %d bytes without acknowledgement", errProtocol, maxRing)
 	}
-	p.in.append(b)
+	p.put(b)
 	if p.closing { // nobody reads
 		p.in.discard(p.in.end())
 		p.consumed()
@@ -127,6 +127,18 @@ func (s *short) data(o uint64, b []byte) error {
 	}
 	p.readable.Signal()
 	return nil
+}
+
+// put gives b to a Read that waits, as far as it has room, and keeps the rest. mu
+// is held.
+func (p *Pipe) put(b []byte) {
+	if p.in.n == 0 && p.given < len(p.want) {
+		n := copy(p.want[p.given:], b)
+		p.given += n
+		p.in.base += uint64(n)
+		b = b[n:]
+	}
+	p.in.append(b)
 }
 
 func (s *short) ack(o uint64) error {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -287,51 +286,4 @@ func descriptors(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return len(all)
-}
-
-// recorder keeps what each Write got.
-type recorder struct {
-	net.Conn
-	writes []string
-}
-
-func (r *recorder) Write(b []byte) (int, error) {
-	r.writes = append(r.writes, string(b))
-	return len(b), nil
-}
-
-func TestFramedWritesWholeFrames(t *testing.T) {
-	frame := func(n int) string {
-		return "\x00\x00\x00\x01\x00" + string([]byte{byte(n >> 16), byte(n >> 8), byte(n)}) + strings.Repeat("d", n)
-	}
-	for _, c := range []struct {
-		name   string
-		pieces []string
-		want   []string
-	}{
-		{"as the library writes data", []string{frame(5)[:4], frame(5)[4:8], frame(5)[8:]}, []string{frame(5)}},
-		{"one empty frame", []string{frame(0)[:4], frame(0)[4:], ""}, []string{frame(0)}},
-		{"two frames in one piece", []string{frame(3) + frame(70000)}, []string{frame(3), frame(70000)}},
-		{"flags are no length", []string{"\x00\x00\x00\x01\x01\x00\x00\x01x"}, []string{"\x00\x00\x00\x01\x01\x00\x00\x01x"}},
-		{"byte by byte", strings.Split(frame(2)+frame(1), ""), []string{frame(2), frame(1)}},
-		{"not whole yet", []string{frame(9)[:16]}, nil},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			r := &recorder{}
-			f := &framed{Conn: r}
-			for _, p := range c.pieces {
-				if n, err := f.Write([]byte(p)); n != len(p) || err != nil {
-					t.Fatalf("Write of %d bytes = %d, %v", len(p), n, err)
-				}
-			}
-			if len(r.writes) != len(c.want) {
-				t.Fatalf("%d writes, want %d", len(r.writes), len(c.want))
-			}
-			for i := range c.want {
-				if r.writes[i] != c.want[i] {
-					t.Errorf("write %d differs: %s", i, strconv.Quote(r.writes[i][:min(20, len(r.writes[i]))]))
-				}
-			}
-		})
-	}
 }

@@ -28,7 +28,7 @@ const tunnelPrefix = "SPDY/3.1+"
 
 // overWebSocket asks for a port-forward by a WebSocket upgrade. A refusal by
 // the API server is an UpgradeFailureError.
-func (c *Cluster) overWebSocket(ctx context.Context, to *url.URL) (net.Conn, error) {
+func (c *Cluster) overWebSocket(ctx context.Context, to *url.URL) (carrier, error) {
 	tls, err := rest.TLSConfigFor(c.config)
 	if err != nil {
 		return nil, err
@@ -52,9 +52,14 @@ func (c *Cluster) overWebSocket(ctx context.Context, to *url.URL) (net.Conn, err
 	return up.conn, nil
 }
 
-// webSocketBuffer is what a connection over WebSocket holds each way, in bytes:
-// one of our messages.
-const webSocketBuffer = 33 << 10
+const (
+	// webSocketRead is what the library reads ahead at most, in bytes: a message's
+	// header and what comes with it. The rest of a message, which is more than that,
+	// it reads to where it is wanted.
+	webSocketRead = 512
+	// webSocketWrite is what it makes a message in, in bytes: one of ours.
+	webSocketWrite = 33 << 10
+)
 
 // webSocket is the transport below the login: it does what the round tripper of
 // client-go does, over a socket that gathers.
@@ -69,7 +74,7 @@ func (w *webSocket) RoundTrip(r *http.Request) (*http.Response, error) {
 	var below *socket
 	protocol := tunnelPrefix + portforward.PortForwardProtocolV1Name
 	dialer := websocket.Dialer{Proxy: w.proxy, TLSClientConfig: w.tls, Subprotocols: []string{protocol},
-		ReadBufferSize: webSocketBuffer, WriteBufferSize: webSocketBuffer,
+		ReadBufferSize: webSocketRead, WriteBufferSize: webSocketWrite,
 		NetDialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
 			if err != nil {
@@ -90,21 +95,12 @@ func (w *webSocket) RoundTrip(r *http.Request) (*http.Response, error) {
 		ws.Close()
 		return nil, &httpstream.UpgradeFailureError{Cause: fmt.Errorf("the API server speaks %q over WebSocket, not %q", ws.Subprotocol(), protocol)}
 	}
-	w.conn = &tunnel{portforward.NewTunnelingConnection("mirrord", ws), below}
+	w.conn = &tunnel{ws: ws, below: below}
 	return resp, nil
 }
 
-// tunnel is a byte pipe over WebSocket that knows the socket below it.
-type tunnel struct {
-	*portforward.TunnelingConnection
-	below *socket
-}
-
-// NetConn is the socket below.
-func (t *tunnel) NetConn() net.Conn { return t.below }
-
 // overBareSPDY asks for a port-forward by an upgrade of HTTP/1.1 to SPDY.
-func (c *Cluster) overBareSPDY(ctx context.Context, to *url.URL) (net.Conn, error) {
+func (c *Cluster) overBareSPDY(ctx context.Context, to *url.URL) (carrier, error) {
 	tls, err := rest.TLSConfigFor(c.config)
 	if err != nil {
 		return nil, err
@@ -129,7 +125,7 @@ func (c *Cluster) overBareSPDY(ctx context.Context, to *url.URL) (net.Conn, erro
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusSwitchingProtocols {
-		return up.conn, nil
+		return &bare{Conn: up.conn}, nil
 	}
 	return nil, c.answered(resp)
 }

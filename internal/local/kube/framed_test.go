@@ -6,19 +6,9 @@ import (
 	"sync"
 )
 
-// maxFrame bounds the data of one SPDY frame in bytes: as much as the buffers
-// of the WebSocket tunnel hold on the way, and with its header and the message's,
-// of as many bytes again, two full TLS records.
-const maxFrame = 32<<10 - 2*frameHeader
-
-// frameHeader is the length of the header of every SPDY/3.1 frame; its last
-// three bytes are the length of what follows
-// (https://www.chromium.org/spdy/spdy-protocol/spdy-protocol-draft3-1/).
-const frameHeader = 8
-
-// framed sends each SPDY frame with one Write. The library writes a frame in
-// three and more pieces, and each of them would become a WebSocket message, a
-// TLS record and a packet of its own, on all legs up to the node.
+// framed is how a made API server sends each SPDY frame of the library, which writes
+// a frame in three and more pieces, as one message: as between a node and an API
+// server they come together again.
 //
 // Write must be called with the bytes of whole frames in order, from one
 // goroutine at a time, as the library does under its lock.
