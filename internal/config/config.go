@@ -45,6 +45,8 @@ type Config struct {
 	IPv6Off  bool                  `json:"ipv6_off,omitempty"`
 	// Debuggers are the kinds that command lines are looked through for; nil: all.
 	Debuggers []debugger.Kind `json:"debuggers,omitempty"`
+	// OneReplica leaves the traffic of all pods but the target's alone.
+	OneReplica bool `json:"one_replica,omitempty"`
 	// HostnameLocal keeps the developer's host name.
 	HostnameLocal bool `json:"hostname_local,omitempty"`
 	// Container are options of an engine's run.
@@ -66,6 +68,13 @@ type Agent struct {
 // IncomingRules are the rules that Incoming names.
 func (c *Config) IncomingRules() (*rules.Incoming, error) {
 	return rules.NewIncoming(c.Incoming, c.Targetless())
+}
+
+// IncomingOnly is c for an agent that serves others' connections and nothing else.
+func (c *Config) IncomingOnly() Config {
+	o := *c
+	o.Files, o.DNS, o.Outgoing = rules.FilesOptions{Mode: rules.FilesLocal}, rules.DNSOptions{Local: true}, rules.OutgoingOptions{}
+	return o
 }
 
 // FilesRules are the options of files that hold. Without a target, where nobody

@@ -82,7 +82,7 @@ func TestPrecedence(t *testing.T) {
 		case Bool:
 			values, quote = [3]string{"true", "false", "true"}, "%s"
 		case Choice:
-			copy(values[:], k.Choices())
+			copy(values[:], slices.Repeat(k.Choices(), 2))
 		}
 		file := func(i int) string { return fmt.Sprintf(nest(k.Name, quote), values[i]) }
 		if k.Name == "target.path" {

@@ -77,6 +77,7 @@ var choices = map[string][]string{
 	"feature.network.incoming.mode":                    {"mirror", "steal", "off"},
 	"feature.network.incoming.http_filter.other_ports": {"off", "steal", "mirror"},
 	"feature.network.incoming.on_concurrent_steal":     {"abort", "continue", "override"},
+	"feature.network.incoming.replicas":                {"all", "one"},
 	"feature.network.incoming.tls_delivery.protocol":   {"tls", "tcp"},
 	"feature.network.incoming.https_delivery.protocol": {"tls", "tcp"},
 }

@@ -103,6 +103,7 @@ func (b *builder) incoming() {
 	if b.has(incomingKey+"ports") && len(in.IgnorePorts) > 0 {
 		b.refuse(incomingKey+"ignore_ports", "ports can be listed or ignored, not both; the other is %s", b.about(incomingKey+"ports"))
 	}
+	b.cfg.OneReplica = b.text(incomingKey+"replicas") == "one"
 	in.PortMapping = b.pairs(incomingKey + "port_mapping")
 	in.ListenPorts = b.pairs(incomingKey + "listen_ports")
 	if key := incomingKey + "lost_reply_timeout"; b.has(key) {

@@ -84,7 +84,8 @@ const layers = `
 	WORDS, rules, local/fusefs < local/learn; # stands around the Tree that is served, whoever made it
 	config, link, link/resume, link/seal, local/activity < local/attach; # the hold on an agent, whatever is served over it
 	local/control, local/roster < local/look; # the same for those who look at a session
-	local/attach, local/look, local/learn, LOCALMECH, LOCALFLOW < local/session;
+	local/attach < local/replicas; # an agent beside each pod of a workload
+	local/attach, local/look, local/learn, local/replicas, LOCALMECH, LOCALFLOW < local/session;
 	local/attach, local/look < local/bare; # sessions without a sandbox: nothing that only Linux has
 	local/bare, local/loopback, local/dns, local/outgoing, local/incoming < local/forward < local/cli;
 	local/bare, local/incoming, local/monitor < local/dump < local/cli;

@@ -128,7 +128,7 @@ func TestTargets(t *testing.T) {
 		said   string // on stderr
 	}{
 		{"deployment/web", `web-[a-z0-9]+-[a-z0-9]+`, "deployment/web has 2 ready pods: chose pod/web-"},
-		{"deploy/web", `web-[a-z0-9]+-[a-z0-9]+`, "the others keep their traffic"},
+		{"deploy/web", `web-[a-z0-9]+-[a-z0-9]+`, "deployment/web has 2 ready pods"},
 		{"replicaset/lone", `lone-[a-z0-9]+`, "replicaset/lone has one ready pod: pod/lone-"},
 		{"statefulset/db", `db-0`, "statefulset/db has one ready pod: pod/db-0"},
 		{"daemonset/log", `log-[a-z0-9]+`, "daemonset/log has 2 ready pods"},

@@ -59,6 +59,27 @@ type Agent interface {
 	Close(ctx context.Context) error
 }
 
+// A Workload is an Agent beside a pod that others of its kind share their work
+// with.
+type Workload interface {
+	Agent
+	// ID is that of the container that the agent is beside.
+	ID() string
+	// Replicas tells of the containers of all pods of the workload that are ready,
+	// its own among them, at once and whenever that may have changed, until ctx ends
+	// or there are none but its own.
+	Replicas(ctx context.Context, tell func([]Replica))
+}
+
+// Replica is a container of the workload's.
+type Replica struct {
+	ID  string // of the container
+	Pod string // its name
+	// Reach starts an agent there that serves incoming traffic and nothing else, and
+	// has no successor.
+	Reach Reach
+}
+
 // ErrNotReplaced says that the target has not ended, or will not be replaced.
 var ErrNotReplaced = errors.New("the target has no successor")
 

@@ -140,6 +140,12 @@ func (at *Attachment) lost() *failure.Error {
 	return f
 }
 
+// TargetEnded reports whether err, of Keep, says that the target has.
+func TargetEnded(err error) bool {
+	f, ok := errors.AsType[*failure.Error](err)
+	return ok && f.Code == "target-ended"
+}
+
 // unfollowed is lost with the reason why nothing took over.
 func unfollowed(lost *failure.Error, err error) error {
 	if errors.Is(err, ErrNotReplaced) {

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/config"
@@ -41,6 +42,7 @@ type clusterAgent struct {
 	cluster *kube.Cluster
 	target  *kube.Target
 	cfg     config.Config
+	further bool // beside another pod of the workload than the session's
 }
 
 // clusterOptions are what the configuration says about cluster and agent.
@@ -121,7 +123,7 @@ func startBeside(ctx context.Context, cluster *kube.Cluster, t *kube.Target, cfg
 		r.Emit(event.Event{Level: event.Warning, Code: "agent-lacks", Text: text})
 	}
 	owned(a.Ref()) // now with the identity of what was made
-	return &clusterAgent{a, cluster, t, cfg}, nil
+	return &clusterAgent{Agent: a, cluster: cluster, target: t, cfg: cfg}, nil
 }
 
 // describe is the step that names the target.
@@ -180,7 +182,7 @@ func (a *clusterAgent) Image() string { return a.Agent.Image }
 
 // Follow implements attach.Agent.
 func (a *clusterAgent) Follow(ctx context.Context, ended bool, r attach.Request) (attach.Agent, error) {
-	if a.target.Targetless || !ended && !a.cluster.Ending(ctx, a.target) {
+	if a.further || a.target.Targetless || !ended && !a.cluster.Ending(ctx, a.target) {
 		return nil, attach.ErrNotReplaced
 	}
 	r.Emit(event.Event{Level: event.Warning, Code: "target-gone", Text: fmt.Sprintf("%s has ended: waiting for its successor. "+
@@ -192,6 +194,27 @@ func (a *clusterAgent) Follow(ctx context.Context, ended bool, r attach.Request)
 	return startBeside(ctx, a.cluster, t, a.cfg, r)
 }
 
+// ID implements attach.Workload.
+func (a *clusterAgent) ID() string { return a.target.ContainerID }
+
+// Replicas implements attach.Workload.
+func (a *clusterAgent) Replicas(ctx context.Context, tell func([]attach.Replica)) {
+	a.cluster.Replicas(ctx, a.cfg.Target, func(targets []*kube.Target) {
+		var all []attach.Replica
+		for _, t := range targets {
+			all = append(all, attach.Replica{ID: t.ContainerID, Pod: t.Pod, Reach: func(ctx context.Context, r attach.Request) (attach.Agent, error) {
+				further, err := startBeside(ctx, a.cluster, t, a.cfg.IncomingOnly(), r)
+				if err != nil {
+					return nil, err
+				}
+				further.further = true
+				return further, nil
+			}})
+		}
+		tell(all)
+	})
+}
+
 // Gone implements attach.Agent.
 func (a *clusterAgent) Gone(err error) bool { return errors.Is(err, kube.ErrGone) }
 
@@ -201,13 +224,19 @@ func (a *clusterAgent) Close(ctx context.Context) error {
 	return a.Delete(ctx)
 }
 
-// cleanUp removes the agent of a supervisor that died.
+// cleanUp removes the agents of a supervisor that died.
 func cleanUp(ctx context.Context, owned json.RawMessage) error {
-	var ref kube.Ref
-	if err := json.Unmarshal(owned, &ref); err != nil {
+	var refs []kube.Ref
+	if err := json.Unmarshal(owned, &refs); err != nil {
 		return fmt.Errorf("read what the supervisor owned: %w", err)
 	}
-	return kube.DeleteRef(ctx, ref)
+	failed := make([]error, len(refs))
+	var removed sync.WaitGroup
+	for i, ref := range refs {
+		removed.Go(func() { failed[i] = kube.DeleteRef(ctx, ref) })
+	}
+	removed.Wait()
+	return errors.Join(failed...)
 }
 
 // features are what the agent needs capabilities for.

@@ -100,8 +100,9 @@ type Status struct {
 	Target    string     `json:"target,omitempty"`
 	Namespace string     `json:"namespace,omitempty"`
 	Context   string     `json:"context,omitempty"`
-	Key       string     `json:"key,omitempty"` // that its user gave it
-	Hostname  string     `json:"hostname"`      // of the target
+	Key       string     `json:"key,omitempty"`      // that its user gave it
+	Hostname  string     `json:"hostname"`           // of the target
+	Replicas  int        `json:"replicas,omitempty"` // pods whose traffic comes, beside the target's
 	Since     time.Time  `json:"since"`
 	Kept      bool       `json:"kept"`            // for commands that join it; else it is that of one command
 	Kind      string     `json:"kind,omitempty"`  // port-forward, dump: it has no sandbox, and ends when it is asked to; empty: it has one

@@ -61,6 +61,8 @@ type Options struct {
 	Activity *activity.Log
 	// Relayed is the memory for large buffers. nil: it has no end.
 	Relayed *budget.Share
+	// Subscribed is called when a port of the target is first given. Optional.
+	Subscribed func()
 	// Window is how long a lost link may take to come back; listen(2) waits for
 	// it. 0: less than subscribeTime.
 	Window time.Duration
@@ -85,6 +87,7 @@ type Ports struct {
 	mu        sync.Mutex
 	closed    bool
 	probes    map[uint16][]string
+	sites     map[*Site]bool
 	last      uint64 // order of the last listener
 	listeners map[uint64]*listener
 }
@@ -114,8 +117,9 @@ type subscription struct {
 	number uint16 // of the program's port that it was asked for first
 
 	mu     sync.Mutex
-	stream *link.Stream // nil: it did not give it, and that was told
-	over   bool         // nobody wants it any more
+	stream *link.Stream     // nil: it did not give it, and that was told
+	at     map[*Site]*given // those of the others; nil: it is being asked
+	over   bool             // nobody wants it any more
 }
 
 // given reports whether the agent gives what was asked for.
@@ -149,7 +153,7 @@ func (s *subscription) take(stream *link.Stream) bool {
 // New makes the ports of a session; Close ends them.
 func New(o Options) *Ports {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &Ports{o: o, ctx: ctx, cancel: cancel, listeners: map[uint64]*listener{}, probes: o.Probes}
+	p := &Ports{o: o, ctx: ctx, cancel: cancel, listeners: map[uint64]*listener{}, probes: o.Probes, sites: map[*Site]bool{}}
 	p.subscriptions = shares[*subscription]{end: p.unsubscribe, of: map[uint16]*share[*subscription]{}}
 	p.publications = shares[publication]{end: p.unpublish, of: map[uint16]*share[publication]{}}
 	return p
@@ -286,11 +290,12 @@ func modeName(mode uint8) string {
 // session holds is an error of listen(2). Nothing less than what was asked for
 // is ever taken instead: no whole port for one with a filter.
 func (p *Ports) subscribe(ctx context.Context, l *listener) (*subscription, error) {
-	sub := &subscription{number: l.Addr.Port(), wish: &protocol.Subscribe{
+	sub := &subscription{number: l.Addr.Port(), at: map[*Site]*given{}, wish: &protocol.Subscribe{
 		Port: l.Target, Mode: l.Mode, Filter: l.Filter, BodySize: uint32(l.BodySize), BodyTime: uint32(l.BodyTime)}}
 	err := p.order(ctx, sub)
 	switch {
 	case err == nil:
+		p.spread(sub)
 	case p.ctx.Err() != nil:
 		return nil, syscall.ESHUTDOWN
 	case ctx.Err() != nil:
@@ -310,7 +315,7 @@ func (p *Ports) order(ctx context.Context, sub *subscription) error {
 	p.mu.Lock()
 	m.Probes = p.probes[m.Port]
 	p.mu.Unlock()
-	s, err := p.ask(ctx, &m)
+	s, err := p.ask(ctx, p.o.Link, &m)
 	if err != nil {
 		return err
 	}
@@ -408,8 +413,8 @@ func (p *Ports) Renew(l *link.Conn, probes map[uint16][]string) {
 
 // ask opens a subscription. An error leaves nothing behind; it is not to be
 // told from another's when ctx has ended.
-func (p *Ports) ask(ctx context.Context, m *protocol.Subscribe) (*link.Stream, error) {
-	s, err := p.o.Link.Open(link.Lasting(p.ctx), link.Interactive, m) // a server that does not start is worse than one that starts late
+func (p *Ports) ask(ctx context.Context, of Opener, m *protocol.Subscribe) (*link.Stream, error) {
+	s, err := of.Open(link.Lasting(p.ctx), link.Interactive, m) // a server that does not start is worse than one that starts late
 	if err != nil {
 		return nil, err
 	}
@@ -426,6 +431,11 @@ func (p *Ports) unsubscribe(_ uint16, sub *subscription) {
 	sub.over = true
 	if sub.stream != nil {
 		sub.stream.Close()
+	}
+	for _, s := range sub.at {
+		if s != nil {
+			s.Close()
+		}
 	}
 }
 
@@ -454,15 +464,20 @@ func (p *Ports) answered(ctx context.Context, s *link.Stream) error {
 // tells if the agent has ended it. The end of the whole session is for others
 // to tell: ESHUTDOWN, and the end of the link.
 func (p *Ports) follow(s *link.Stream, number uint16) {
-	_, err := io.Copy(io.Discard, s)
-	var closed *link.ClosedError
-	if errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ESHUTDOWN) || errors.As(err, &closed) {
+	if _, err := io.Copy(io.Discard, s); !tookBack(err) {
 		return
 	}
 	s.Close()
 	p.o.Emit(event.Event{Level: event.Warning, Code: "port-lost", Flow: "incoming",
 		Text:  fmt.Sprintf("the target's traffic for port %d does not come here any more: the agent gave it back", number),
 		Facts: map[string]string{"port": fmt.Sprint(number)}})
+}
+
+// tookBack reports whether err, with which a subscription ended, says that the agent
+// took the port back, and not that it was given up, or that all has ended.
+func tookBack(err error) bool {
+	var closed *link.ClosedError
+	return !errors.Is(err, net.ErrClosed) && !errors.Is(err, syscall.ESHUTDOWN) && !errors.As(err, &closed)
 }
 
 // Closed tells that a listener is gone whose Listening has returned: with the

@@ -90,7 +90,7 @@ func chosen(found []candidate, r reference, newest int64) string {
 	var text string
 	switch {
 	case ready > 1:
-		text = fmt.Sprintf("%s has %d ready pods: chose %s; the others keep their traffic", r, ready, pod)
+		text = fmt.Sprintf("%s has %d ready pods: chose %s", r, ready, pod)
 	case ready == 1:
 		text = fmt.Sprintf("%s has one ready pod: %s", r, pod)
 	case len(found) > 1:

@@ -42,8 +42,9 @@ type object struct {
 
 // A workload is what a target names, with the pods that are really its own.
 type workload struct {
-	object *object // nil: labels alone
-	pods   []corev1.Pod
+	object   *object // nil: labels alone
+	selector string  // of its pods, and maybe of others'; a cron job has none
+	pods     []corev1.Pod
 	// revision tells how new a pod is among the workload's; nil: all are alike.
 	revision func(*corev1.Pod) int64
 }
@@ -61,7 +62,7 @@ const (
 func (c *Cluster) workload(ctx context.Context, r reference) (*workload, error) {
 	if r.kind.name == label {
 		pods, err := c.podsOf(ctx, r.name)
-		return &workload{pods: pods}, err
+		return &workload{selector: r.name, pods: pods}, err
 	}
 	o := &object{}
 	if err := c.read(ctx, r.kind, r.name, o); err != nil {
@@ -101,7 +102,7 @@ func (c *Cluster) ownPods(ctx context.Context, w *workload, owner *object) error
 	if err != nil {
 		return err
 	}
-	w.pods = controlled(pods, map[types.UID]int64{owner.UID: 0})
+	w.selector, w.pods = selector, controlled(pods, map[types.UID]int64{owner.UID: 0})
 	return nil
 }
 
@@ -145,7 +146,7 @@ func (c *Cluster) throughReplicaSets(ctx context.Context, w *workload) error {
 			revisions[s.UID] = max(number(s.Annotations[deploymentRevision]), number(s.Annotations[rolloutRevision]))
 		}
 	}
-	w.pods = controlled(pods, revisions)
+	w.selector, w.pods = selector, controlled(pods, revisions)
 	w.revision = func(p *corev1.Pod) int64 { return revisions[metav1.GetControllerOf(p).UID] }
 	return nil
 }
@@ -203,7 +204,8 @@ func (c *Cluster) behindService(ctx context.Context, r reference, w *workload) e
 	if len(selector) == 0 {
 		return without("it has no selector: somebody else says where its traffic goes")
 	}
-	pods, err := c.podsOf(ctx, selector.String())
+	w.selector = selector.String()
+	pods, err := c.podsOf(ctx, w.selector)
 	w.pods = pods
 	return err
 }

@@ -115,7 +115,7 @@ func TestResolveWorkload(t *testing.T) {
 		{"the only one", "deployment/web", deployment, []corev1.Pod{member("a", "web", "web-2", 1)}, "a", []string{"deployment/web has one ready pod: pod/a"}},
 		{"the oldest of three", "deploy/web", deployment,
 			[]corev1.Pod{member("c", "web", "web-2", 3), member("a", "web", "web-2", 2), member("b", "web", "web-2", 1)},
-			"b", []string{"deployment/web has 3 ready pods: chose pod/b; the others keep their traffic"}},
+			"b", []string{"deployment/web has 3 ready pods: chose pod/b"}},
 		{"the first by name", "deployment/web", deployment, []corev1.Pod{member("b", "web", "web-2", 1), member("a", "web", "web-2", 1)}, "a", nil},
 		{"the newest revision, by number", "deployment/web", deployment, []corev1.Pod{member("a", "web", "web-1", 1), member("b", "web", "web-2", 5)}, "b", nil},
 		{"an older revision that is ready", "deployment/web", deployment,

@@ -17,6 +17,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/ids"
 	"github.com/mirrord-go/mirrord/internal/local/incoming"
 	"github.com/mirrord-go/mirrord/internal/local/netstack"
+	"github.com/mirrord-go/mirrord/internal/local/replicas"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox/handoff"
 	"github.com/mirrord-go/mirrord/internal/protocol"
@@ -31,12 +32,15 @@ type built struct {
 	ports *incoming.Ports
 	tree  *files.Tree
 	fuse  *fusefs.Server
+	fleet *replicas.Fleet
 	unix  *sandbox.Unix // nil: unix sockets are all this machine's
 
 	ctx    context.Context // what serves the sandbox ends with it
 	helper chan error      // gets the end of the sandbox's helper; capacity 1
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	subscribed chan struct{} // closed when the first port of the target is given
 }
 
 // build makes the sandbox ready: after it, only Go is missing.
@@ -56,7 +60,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &built{helper: make(chan error, 1)}
+	b := &built{helper: make(chan error, 1), subscribed: make(chan struct{})}
 	ctx, b.cancel = context.WithCancel(ctx)
 	b.ctx = ctx
 	defer func() {
@@ -103,9 +107,11 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 			}
 			return b.stack.Dial(ctx, a.Src, a.Dst)
 		},
-		Try:    s.try,
-		Follow: func(from, to netip.AddrPort) incoming.Peer { return b.box.Follow(from, to) },
+		Try:        s.try,
+		Subscribed: sync.OnceFunc(func() { close(b.subscribed) }),
+		Follow:     func(from, to netip.AddrPort) incoming.Peer { return b.box.Follow(from, to) },
 	})
+	b.fleet = s.newFleet(b)
 	watch := b.box.Watch
 	if s.kept != nil {
 		watch = b.box.Hold
@@ -128,7 +134,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 			b.helper <- err
 		}
 	})
-	b.wg.Go(func() { s.acceptStreams(ctx, b, s.hold.First()) })
+	b.wg.Go(func() { s.acceptStreams(ctx, ctx, b, &b.wg, s.hold.First()) })
 	if s.cfg.FilesRules().Mode != rules.FilesLocal {
 		b.wg.Go(func() { s.findWatchers(ctx, b) })
 	}
@@ -139,11 +145,12 @@ func (s *supervisor) helperStopped() {
 	s.emit(event.Event{Level: event.Warning, Code: "helper-stopped", Text: "the process that guards the sandbox was stopped; it has been continued"})
 }
 
-// acceptStreams hands an agent's streams to their flow until its link ends.
-func (s *supervisor) acceptStreams(ctx context.Context, b *built, at *attach.Attachment) {
-	at.Incoming(ctx, func(stream *link.Stream, in *protocol.Incoming) {
+// acceptStreams hands an agent's streams to their flow until its link ends, or
+// accepting. wg is for what carries them, which ends with ctx.
+func (s *supervisor) acceptStreams(ctx, accepting context.Context, b *built, wg *sync.WaitGroup, at *attach.Attachment) {
+	at.Incoming(accepting, func(stream *link.Stream, in *protocol.Incoming) {
 		in.Local = s.toSandbox(at.Pod(), in.Local)
-		b.wg.Go(func() { b.ports.Serve(ctx, stream, in) })
+		wg.Go(func() { b.ports.Serve(ctx, stream, in) })
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/link/resume"
 	"github.com/mirrord-go/mirrord/internal/local/files"
 	"github.com/mirrord-go/mirrord/internal/local/netstack"
+	"github.com/mirrord-go/mirrord/internal/local/replicas"
 )
 
 // memory is the supervisor's budget: what each kind of use has for sure, and
@@ -20,6 +21,7 @@ type memory struct {
 	buffers   *budget.Share // what connections may keep beyond their least
 	relayed   *budget.Share // large buffers of connections that have much to say
 	ahead     *budget.Share // files that are read ahead
+	replicas  *budget.Share // links to agents beside other pods of the workload
 }
 
 const mib = 1 << 20
@@ -37,6 +39,7 @@ func newMemory() *memory {
 		buffers:   b.Share(4*mib, 32*mib),
 		relayed:   b.Share(1*mib, 8*mib),
 		ahead:     b.Share(4*mib, 64*mib),
+		replicas:  b.Share(0, replicas.Most*replicaCost),
 	}
 }
 

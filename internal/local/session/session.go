@@ -51,6 +51,7 @@ type supervisor struct {
 	id      string // by which it is found while it runs
 
 	hold   *attach.Hold
+	owned  possessions
 	peer   *attach.Peer // of hold
 	memory *memory
 
@@ -79,6 +80,7 @@ func Run(ctx context.Context, version string, ctl *control.Conn, initSocket *os.
 	s := &supervisor{ctl: ctl, init: initSocket, start: start, cfg: cfg, version: version, memory: newMemory(), began: time.Now()}
 	s.activity = activity.New(s.memory.relayed)
 	s.id = roster.NewID()
+	s.owned.tell = s.tell
 	if events >= 0 {
 		defer record.Start(s.id, events, s.activity, s.unrecorded).Close()
 	}
@@ -126,7 +128,7 @@ func (s *supervisor) fail(ctx context.Context, err error) {
 // attach makes the hold on the agent that reach starts.
 func (s *supervisor) attach(reach attach.Reach) {
 	s.hold = attach.New(attach.Options{Config: &s.cfg, Version: s.version, Reach: reach, Memory: s.memory.ofLink(), Emit: s.emit, Activity: s.activity,
-		Owned: func(description json.RawMessage) { s.tell(control.Message{Owned: description}) },
+		Owned: func(description json.RawMessage) { s.owned.set("", description) },
 		Stays: "environment, hostname and addresses stay those of the start"})
 	s.peer = s.hold.Peer()
 }
@@ -176,6 +178,7 @@ func (s *supervisor) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer b.fleet.Close()
 	defer b.close()
 	if s.kept != nil {
 		err = s.kept.run(ctx, b)
@@ -237,10 +240,16 @@ func (s *supervisor) endure(ctx context.Context, b *built, over <-chan struct{})
 	defer stop()
 	wg.Go(func() {
 		kept <- s.hold.Keep(holding, func(at *attach.Attachment) {
-			b.wg.Go(func() { s.acceptStreams(b.ctx, b, at) })
-			b.wg.Go(func() { b.ports.Renew(at.Link(), at.Agent().Probes()) })
+			b.wg.Go(func() { s.acceptStreams(b.ctx, b.ctx, b, &b.wg, at) })
+			b.wg.Go(func() {
+				if w, ok := at.Agent().(attach.Workload); ok {
+					b.fleet.Yield(w.ID())
+				}
+				b.ports.Renew(at.Link(), at.Agent().Probes())
+			})
 		})
 	})
+	wg.Go(func() { s.spread(holding, b) })
 	for {
 		select {
 		case <-s.front:

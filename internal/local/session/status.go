@@ -36,6 +36,7 @@ func (s *supervisor) status(b *built) *control.Status {
 	st := &control.Status{Version: s.version, PID: os.Getpid(), Target: s.cfg.Target, Namespace: s.cfg.Namespace, Context: s.cfg.Context, Key: s.cfg.Key,
 		Since: s.began.UTC().Truncate(time.Second), Mode: incomingWord(&s.cfg), Ports: []control.Port{}, Counts: s.activity.Counts()}
 	st.Hostname, st.Lost, st.Replacing = s.hold.Status()
+	st.Replicas = b.fleet.Pods()
 	for _, p := range b.ports.Ports() {
 		st.Ports = append(st.Ports, control.Port(p))
 	}

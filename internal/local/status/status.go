@@ -150,6 +150,9 @@ func Session(st *control.Status, now time.Time) []string {
 		}
 		row("target", target)
 		row("hostname", st.Hostname)
+		if st.Replicas > 0 {
+			row("replicas", several(int64(st.Replicas), "more pod", "more pods")+" whose traffic comes")
+		}
 		row("link", link(st, now))
 		row("mode", st.Mode)
 		row("since", fmt.Sprintf("%s (%s)", st.Since.Local().Format(time.DateTime), Age(now.Sub(st.Since))))

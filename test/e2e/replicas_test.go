@@ -1,0 +1,134 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// spread makes the workload of replicas.yaml, and gives who asks its service.
+func spread(t *testing.T) *prey {
+	t.Helper()
+	text, err := os.ReadFile("testdata/replicas.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := w.cluster.Apply(ctx, w.namespace, string(text)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if _, err := w.cluster.Kubectl(ctx, "-n", w.namespace, "delete", "-f", "testdata/replicas.yaml", "--ignore-not-found", "--wait=false"); err != nil {
+			t.Error(err)
+		}
+	})
+	kubectl(t, "rollout", "status", "deployment/spread", "--timeout=50s")
+	p := &prey{ip: kubectl(t, "get", "service", "spread", "-o", "jsonpath={.spec.clusterIP}")}
+	if p.client, err = w.cluster.PodProcess(ctx, w.namespace, "tools"); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// spreadPods are the pods that serve, and that are not going away.
+func spreadPods(t *testing.T) (all []string) {
+	t.Helper()
+	out := kubectl(t, "get", "pods", "-l", "app=spread", "-o", `jsonpath={range .items[*]}{.metadata.name} {.metadata.deletionTimestamp}{"\n"}{end}`)
+	for line := range strings.Lines(out) {
+		if name, going, _ := strings.Cut(strings.TrimSpace(line), " "); going == "" {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+// served waits until every pod's port is the program's, or the pod's own.
+func served(t *testing.T, by string, pods []string) {
+	t.Helper()
+	for _, pod := range pods {
+		url := "http://" + podIP(t, pod) + ":" + chaosPort + "/"
+		for begin, got := time.Now(), ""; !strings.HasPrefix(got, by); got = request(t, url) {
+			if time.Since(begin) > 30*time.Second {
+				t.Fatalf("%s is answered %q, want %s", pod, got, by)
+			}
+		}
+	}
+}
+
+// What a service spreads over its pods comes here from all of them: those that
+// were there, one that comes, those of a rollout, in which no request is lost.
+func TestReplicasAreServed(t *testing.T) {
+	p := spread(t)
+	before := spreadPods(t)
+	log := filepath.Join(w.dir, "work", "spread")
+	r := start(t, "--verbose", "-t", "deployment/spread", "--steal", "chaos", "serve", chaosPort, log)
+	r.stderr.waitFor("comes here, too", runTime)
+	served(t, "local", before)
+
+	kubectl(t, "scale", "deployment/spread", "--replicas=3")
+	kubectl(t, "rollout", "status", "deployment/spread", "--timeout=50s")
+	grown := spreadPods(t)
+	if len(grown) != 3 {
+		t.Fatalf("the pods are %v, want 3", grown)
+	}
+	served(t, "local", grown)
+
+	a := askAll(t, p)
+	kubectl(t, "rollout", "restart", "deployment/spread")
+	kubectl(t, "rollout", "status", "deployment/spread", "--timeout=110s")
+	next := spreadPods(t)
+	served(t, "local", next)
+	if strings.Contains(r.stderr.String(), "is taken") || strings.Contains(r.stderr.String(), "does not come here") {
+		t.Error("a port of the target was not given")
+	}
+	var failed []string
+	local := 0
+	for _, q := range a.answers() {
+		switch {
+		case q.answer == "local":
+			local++
+		case q.failed():
+			failed = append(failed, q.String())
+		}
+	}
+	if len(failed) > 0 || local == 0 {
+		t.Errorf("%d requests were answered here, %d failed:\n%s", local, len(failed), strings.Join(failed[:min(len(failed), 20)], "\n"))
+	}
+	r.signal(syscall.SIGTERM)
+	r.end()
+	served(t, "remote", next)
+	nothingIn(t, w.namespace)
+}
+
+// With "one" the others are left alone.
+func TestOneReplica(t *testing.T) {
+	spread(t)
+	pods := spreadPods(t)
+	file := filepath.Join(w.dir, "work", "one.json")
+	if err := os.WriteFile(file, []byte(`{"feature": {"network": {"incoming": {"mode": "steal", "replicas": "one"}}}}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, "-f", file, "-t", "deployment/spread", "chaos", "serve", chaosPort, filepath.Join(w.dir, "work", "one"))
+	r.stderr.waitFor("port "+chaosPort+": ", runTime)
+	chosen := regexp.MustCompile(`chose pod/(\S+)`).FindStringSubmatch(r.stderr.String())
+	if chosen == nil {
+		t.Fatal("no pod was chosen")
+	}
+	for _, pod := range pods {
+		by := "remote"
+		if pod == chosen[1] {
+			by = "local"
+		}
+		served(t, by, []string{pod})
+	}
+	r.signal(syscall.SIGTERM)
+	r.end()
+}
