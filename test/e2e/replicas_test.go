@@ -95,7 +95,7 @@ func TestReplicasAreServed(t *testing.T) {
 		switch {
 		case q.answer == "local":
 			local++
-		case q.failed():
+		case q.failed() && q.answer != "open": // it was asked when the asker ended
 			failed = append(failed, q.String())
 		}
 	}
