@@ -1,9 +1,7 @@
 package main
 
 import (
-	"fmt"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,13 +13,7 @@ func TestPick(t *testing.T) {
 	server := httptest.NewServer(crowd(30))
 	defer server.Close()
 	home := t.TempDir()
-	kubeconfig := filepath.Join(home, "kubeconfig")
-	text := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Config", "current-context": "here",
-		"clusters": [{"name": "c", "cluster": {"server": %q}}], "users": [{"name": "u", "user": {}}],
-		"contexts": [{"name": "here", "context": {"cluster": "c", "user": "u", "namespace": "shop"}}]}`, server.URL)
-	if err := os.WriteFile(kubeconfig, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	kubeconfig := kubeconfigOf(t, home, server.URL)
 	env := []string{"KUBECONFIG=" + kubeconfig, "NO_COLOR=1"}
 	pick := func(args ...string) *view { return onTerminal(t, home, env, 12, 100, args...) }
 

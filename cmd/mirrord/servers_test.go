@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"path"
+	"path/filepath"
+	"testing"
 )
 
 // A team is a registry of images that ana may use.
@@ -49,4 +52,17 @@ func (pods crowd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(object{"apiVersion": "v1", "kind": kind, "items": items})
+}
+
+// kubeconfigOf writes one that leads to an API server, and gives its name.
+func kubeconfigOf(t *testing.T, dir, url string) string {
+	t.Helper()
+	name := filepath.Join(dir, "kubeconfig")
+	text := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Config", "current-context": "here",
+		"clusters": [{"name": "c", "cluster": {"server": %q}}], "users": [{"name": "u", "user": {}}],
+		"contexts": [{"name": "here", "context": {"cluster": "c", "user": "u", "namespace": "shop"}}]}`, url)
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
