@@ -36,6 +36,9 @@ const (
 	// buffer of its own size: what waits to be read takes at most twice its
 	// size, and an ACK does not pin 64 KiB.
 	smallCopy = 32 << 10
+	// headers is the size in bytes of a piece that the headers of a packet lie in:
+	// those of IP and TCP with all their options have 120.
+	headers = 128
 )
 
 // device is gVisor's view of a TUN descriptor or a packet socket.
@@ -179,10 +182,22 @@ func (d *device) deliver(v *buffer.View) bool {
 	if d.take(v.AsSlice()) {
 		return true
 	}
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: packet(v)})
 	(*disp).DeliverNetworkPacket(proto, pkt)
 	pkt.DecRef()
 	return true
+}
+
+// packet puts the headers into a chunk of their own: the stack looks at them while it
+// shares the packet with a connection's queue, and copies the chunk that they are in.
+func packet(v *buffer.View) buffer.Buffer {
+	if v.Size() <= 2*headers {
+		return buffer.MakeWithView(v)
+	}
+	b := buffer.MakeWithData(v.AsSlice()[:headers])
+	v.TrimFront(headers)
+	_ = b.Append(v)
+	return b
 }
 
 // WritePackets implements stack.LinkEndpoint.
