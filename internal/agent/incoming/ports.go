@@ -194,7 +194,7 @@ func (h *Hub) disown(k key) {
 }
 
 // maxTries bounds how often a port is asked for whose holder goes just then.
-const maxTries = 5
+const maxTries = 3
 
 // acquire takes a port, or joins whoever has it. change is held.
 func (h *Hub) acquire(k key, subs []subscription) error {
