@@ -109,6 +109,12 @@ func (b *builder) incoming() {
 	if key := incomingKey + "lost_reply_timeout"; b.has(key) {
 		in.LostReply = new(int(b.values[key].node.Int))
 	}
+	switch key := incomingKey + "on_concurrent_steal"; b.text(key) {
+	case rules.HeldContinue:
+		in.Held = rules.HeldContinue
+	case "override":
+		b.notes.warn("%s: a port is not taken from another session, override is as abort (%s)", key, b.about(key))
+	}
 	b.tlsDelivery()
 	filter := b.httpFilter()
 	if filter == nil {

@@ -107,7 +107,7 @@ var keyTable = []Key{
 	{"feature.network.incoming.http_filter.body_filter", BodyMatch, "none", "", Works, "requests with such a body: `{\"body\": \"json\", \"query\": JSONPath, \"matches\": regex}`, `{\"body\": \"text\", \"matches\": regex}`, `{\"body\": \"jq\", \"query\": program}`"},
 	{"feature.network.incoming.lost_reply_timeout", Number, "15", "MIRRORD_INCOMING_LOST_REPLY_TIMEOUT", Works, "seconds that a stolen request waits for a lost link before its client is told 502; 0: until the link is given up"},
 	{"feature.network.incoming.replicas", Choice, "all", "MIRRORD_INCOMING_REPLICAS", Works, "whose traffic comes: that of every ready pod of the target's workload, or of the `one` that is the target"},
-	{"feature.network.incoming.on_concurrent_steal", Choice, "abort", "MIRRORD_OPERATOR_ON_CONCURRENT_STEAL", Operator, "what to do when the port is taken"},
+	{"feature.network.incoming.on_concurrent_steal", Choice, "abort", "MIRRORD_OPERATOR_ON_CONCURRENT_STEAL", Works, "when another session has a port so that it cannot be shared: `abort` fails the program's `listen`, `continue` leaves the port local only; `override` is as `abort`"},
 	{"feature.network.incoming.tls_delivery.protocol", Choice, "tls", "", Operator, "how stolen TLS reaches the program"},
 	{"feature.network.incoming.tls_delivery.trust_roots", Texts, "any", "", Operator, "whose certificates the program may show"},
 	{"feature.network.incoming.tls_delivery.server_name", Text, "the client's", "", Operator, "the name to ask the program for"},

@@ -67,6 +67,7 @@ const layers = `
 	NONE < agent/confine; # what the agent's process gives up, whatever it serves
 
 	# The flows.
+	NONE < rules/sharing < agent/incoming, agent/server; # how sessions share a port
 	WORDS, rules, rules/filter, link < FLOWBASE;
 	local/fusefs < local/files; # the flow is the Tree that the mechanism serves
 	NONE < local/loopback; # listeners for programs of this machine only

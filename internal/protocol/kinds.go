@@ -30,6 +30,8 @@ func blank(k Kind) Message {
 		return new(Lookup)
 	case KindLost:
 		return new(Lost)
+	case KindJoin:
+		return new(Join)
 	case KindStat:
 		return new(Stat)
 	case KindAttr:

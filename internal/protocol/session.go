@@ -21,6 +21,7 @@ const (
 	KindBye
 	KindLookup
 	KindLost
+	KindJoin
 )
 
 // Cause says why something could not be done where an errno does not say it.
@@ -149,6 +150,16 @@ type Lost struct {
 	Copies  uint64 // of connections, that were not made or are not whole
 }
 
+// Join is the first message between the agents of two sessions on one target:
+// the one asks the other, which holds Port, for its requests. The reply is an
+// Answer. The stream stays open for Notices; from then on the one that asks is to
+// the other what local is to an agent, as far as Subscribe and Incoming go.
+type Join struct {
+	Port   uint16
+	Holder string // who the session belongs to, for people
+	Began  uint64 // when the session began, in nanoseconds since 1970 by the node's clock
+}
+
 // Bye is the last message on the control stream, from either side: the session
 // ends for the reason in Text (empty: as asked).
 type Bye struct {
@@ -257,6 +268,7 @@ func (*Incoming) Kind() Kind   { return KindIncoming }
 func (*Bye) Kind() Kind        { return KindBye }
 func (*Lookup) Kind() Kind     { return KindLookup }
 func (*Lost) Kind() Kind       { return KindLost }
+func (*Join) Kind() Kind       { return KindJoin }
 
 func (m *Hello) fields(c *codec) {
 	number(c, 1, &m.Min)
@@ -305,6 +317,12 @@ func (m *Bye) fields(c *codec) {
 func (m *Lost) fields(c *codec) {
 	number(c, 1, &m.Packets)
 	number(c, 2, &m.Copies)
+}
+
+func (m *Join) fields(c *codec) {
+	number(c, 1, &m.Port)
+	c.text(2, &m.Holder)
+	number(c, 3, &m.Began)
 }
 
 func (m *Dial) fields(c *codec) {

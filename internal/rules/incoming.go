@@ -60,6 +60,10 @@ func NewIncoming(o IncomingOptions, targetless bool) (*Incoming, error) {
 	return i, nil
 }
 
+// HeldContinues reports whether a port that another session has becomes local
+// only, instead of an error of listen(2).
+func (i *Incoming) HeldContinues() bool { return i.o.Held == HeldContinue }
+
 // portTable reads a table in which every port stands once.
 func portTable(key string, pairs []PortPair) (map[uint16]uint16, error) {
 	table := map[uint16]uint16{}

@@ -122,7 +122,13 @@ type IncomingOptions struct {
 	// LostReply is how many seconds a stolen request waits for a lost link before
 	// the agent answers it; 0: as long as the link may come back; nil: the default.
 	LostReply *int `json:"lost_reply,omitempty"`
+	// Held is HeldContinue, or empty: listen(2) fails where another session has
+	// the port.
+	Held string `json:"held,omitempty"`
 }
+
+// HeldContinue makes a port that another session has local only.
+const HeldContinue = "continue"
 
 // Wants reports whether some port may be asked for in a mode: IncomingMirror or
 // IncomingSteal.

@@ -2,17 +2,21 @@
 //
 // A claim is an abstract unix socket in the target's network namespace: taking
 // it is atomic, everyone on the target sees it, it dies with its owner however
-// that ends, and whoever finds it taken can ask the owner's name on it
-// (unix(7), abstract sockets). It leaves no trace in any file system.
+// that ends, and whoever finds it taken can ask the owner's name on it, or to
+// join him (unix(7), abstract sockets). It leaves no trace in any file system.
+//
+// On a connection the owner says his name and a newline. Who wants to join
+// answers with one byte; what is said then is theirs.
 //
 // Hazards. A process of the target can squat a name: then the port cannot be
-// claimed. What it says of itself is believed only of a process in the agent's
-// own PID namespace, as other agents are, and, where the target is in that too,
-// of none in the target's container: nobody there can pass for a colleague. A
-// name is all that a claim gives: it is shown, and nothing follows from it.
+// claimed. Owner and joiner believe only a process in their own PID namespace,
+// as other agents are, and, where the target is in that too, none in the
+// target's container: nobody there can pass for a colleague. A name is shown,
+// and nothing follows from it.
 package claims
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -31,12 +35,25 @@ const (
 	askTime = time.Second
 	// maxName bounds a holder's name, in bytes.
 	maxName = 200
+	// maxAsking is how many colleagues may be about to join at once.
+	maxAsking = 8
+	// join is what a joiner says.
+	join = 'j'
 )
+
+// ErrAlone: who holds the port cannot be joined, or is just giving it up.
+var ErrAlone = errors.New("whoever holds the port cannot be joined")
 
 // Claim is one held port.
 type Claim struct {
-	ln net.Listener
-	wg sync.WaitGroup
+	t      Target
+	ln     net.Listener
+	wg     sync.WaitGroup
+	joined func(net.Conn)
+
+	mu     sync.Mutex
+	asking map[net.Conn]bool // colleagues who have been told the name
+	over   bool
 }
 
 // HeldError says who holds a port. It wraps EADDRINUSE.
@@ -63,40 +80,74 @@ type Target interface {
 	Holds(pid int) bool
 }
 
+func name(port uint16) string { return fmt.Sprintf("@mirrord-claim-tcp-%d", port) }
+
 // Take claims a TCP port of t in the name of holder, who others are told of. A
-// port that is held already is a *HeldError.
-func Take(t Target, port uint16, holder string) (*Claim, error) {
-	name := fmt.Sprintf("@mirrord-claim-tcp-%d", port)
+// port that is held already is a *HeldError. joined is given the connection of
+// each colleague who joins, which it owns; it must not wait. nil: nobody can.
+func Take(t Target, port uint16, holder string, joined func(net.Conn)) (*Claim, error) {
 	var ln net.Listener
 	err := t.Do(func() (err error) {
-		ln, err = net.Listen("unix", name)
+		ln, err = net.Listen("unix", name(port))
 		return err
 	})
 	if err != nil {
-		var c net.Conn
-		if t.Do(func() (err error) { c, err = net.DialTimeout("unix", name, askTime); return err }) != nil {
+		c, derr := dial(t, port)
+		if derr != nil {
 			return nil, fmt.Errorf("claim port %d: %w", port, err)
 		}
-		return nil, &HeldError{Port: port, Holder: ask(t, c.(*net.UnixConn))}
+		defer c.Close()
+		return nil, &HeldError{Port: port, Holder: ask(t, c)}
 	}
-	c := &Claim{ln: ln}
-	c.wg.Go(func() { c.answer(holder) })
+	c := &Claim{t: t, ln: ln, joined: joined, asking: map[net.Conn]bool{}}
+	c.wg.Go(func() { c.answer(holder[:min(len(holder), maxName)]) })
 	return c, nil
 }
 
-// ask reads the holder's name and closes c; empty if nobody is believed.
+// Join connects to the colleague who holds port. An error that wraps ErrAlone
+// says that there is none, or none who can be joined.
+func Join(t Target, port uint16) (net.Conn, error) {
+	c, err := dial(t, port)
+	if err != nil {
+		return nil, fmt.Errorf("join the holder of port %d: %w (%w)", port, ErrAlone, err)
+	}
+	if ask(t, c) == "" {
+		c.Close()
+		return nil, fmt.Errorf("join the holder of port %d: %w", port, ErrAlone)
+	}
+	if _, err := c.Write([]byte{join}); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("join the holder of port %d: %w (%w)", port, ErrAlone, err)
+	}
+	_ = c.SetDeadline(time.Time{})
+	return c, nil
+}
+
+func dial(t Target, port uint16) (*net.UnixConn, error) {
+	var c net.Conn
+	if err := t.Do(func() (err error) { c, err = net.DialTimeout("unix", name(port), askTime); return err }); err != nil {
+		return nil, err
+	}
+	return c.(*net.UnixConn), nil
+}
+
+// ask reads the holder's name; empty if nobody is believed. It sets c's deadline.
 func ask(t Target, c *net.UnixConn) string {
-	defer c.Close()
 	if !known(t, c) {
 		return ""
 	}
 	_ = c.SetDeadline(time.Now().Add(askTime))
-	b, _ := io.ReadAll(io.LimitReader(c, maxName))
-	return string(b)
+	// Byte by byte: what comes behind the newline is not for us.
+	var said []byte
+	for b := make([]byte, 1); ; said = append(said, b...) {
+		if _, err := io.ReadFull(c, b); err != nil || b[0] == '\n' || len(said) == maxName {
+			return string(said)
+		}
+	}
 }
 
-// known reports whether who listens is in this process's PID namespace, and not
-// in the target's container.
+// known reports whether the other end is in this process's PID namespace, and
+// not in the target's container.
 func known(t Target, c *net.UnixConn) bool {
 	rc, err := c.SyscallConn()
 	if err != nil {
@@ -129,13 +180,50 @@ func (c *Claim) answer(holder string) {
 			return
 		}
 		_ = conn.SetDeadline(time.Now().Add(askTime))
-		_, _ = io.WriteString(conn, holder[:min(len(holder), maxName)])
-		conn.Close()
+		_, _ = io.WriteString(conn, holder+"\n")
+		if c.joined == nil || !known(c.t, conn.(*net.UnixConn)) || !c.enter(conn) {
+			conn.Close()
+			continue
+		}
+		c.wg.Go(func() { c.admit(conn) })
 	}
 }
 
-// Release gives the port up.
+// enter notes that conn may join, if there is room for one more.
+func (c *Claim) enter(conn net.Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over || len(c.asking) >= maxAsking {
+		return false
+	}
+	c.asking[conn] = true
+	return true
+}
+
+// admit waits for the word of somebody who may join.
+func (c *Claim) admit(conn net.Conn) {
+	word := make([]byte, 1)
+	n, _ := conn.Read(word)
+	c.mu.Lock()
+	delete(c.asking, conn)
+	over := c.over
+	c.mu.Unlock()
+	if over || n != 1 || word[0] != join {
+		conn.Close()
+		return
+	}
+	_ = conn.SetDeadline(time.Time{})
+	c.joined(conn)
+}
+
+// Release gives the port up. Those who have joined are not touched.
 func (c *Claim) Release() {
 	c.ln.Close()
+	c.mu.Lock()
+	c.over = true
+	for conn := range c.asking {
+		conn.Close()
+	}
+	c.mu.Unlock()
 	c.wg.Wait()
 }

@@ -3,6 +3,7 @@ package claims
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -43,22 +44,22 @@ func here(t *testing.T, pid int) *room {
 
 func TestClaim(t *testing.T) {
 	in := here(t, testnet.Process(t, syscall.CLONE_NEWNET, nil, "true"))
-	c, err := Take(in, 80, "ana@laptop since 14:00")
+	c, err := Take(in, 80, "ana@laptop since 14:00", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = Take(in, 80, "bob")
+	_, err = Take(in, 80, "bob", nil)
 	var held *HeldError
 	if !errors.As(err, &held) || held.Holder != "ana@laptop since 14:00" || !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("got %v, want: held by ana", err)
 	}
 	in.pids = []int{os.Getpid()} // a process list that the target is in as well
-	_, err = Take(in, 80, "bob")
+	_, err = Take(in, 80, "bob", nil)
 	if held = nil; !errors.As(err, &held) || held.Holder != "" || !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("of a process of the target's container: got %v, want: held by nobody who is believed", err)
 	}
 	c.Release()
-	c, err = Take(in, 80, "bob")
+	c, err = Take(in, 80, "bob", nil)
 	if err != nil {
 		t.Fatalf("after its release: %v", err)
 	}
@@ -108,7 +109,7 @@ func TestSquattedClaim(t *testing.T) {
 				})
 			}
 			began := time.Now()
-			_, err := Take(in, 80, "bob")
+			_, err := Take(in, 80, "bob", nil)
 			if took := time.Since(began); took > 2*askTime {
 				t.Errorf("it took %v", took)
 			}
@@ -123,7 +124,7 @@ func TestSquattedClaim(t *testing.T) {
 // TestManyAsk: strangers who ask and do not read hold nobody up.
 func TestManyAsk(t *testing.T) {
 	in := here(t, testnet.Process(t, syscall.CLONE_NEWNET, nil, "true"))
-	c, err := Take(in, 80, strings.Repeat("x", 1000))
+	c, err := Take(in, 80, strings.Repeat("x", 1000), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +141,96 @@ func TestManyAsk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := Take(in, 80, "bob"); !strings.Contains(err.Error(), strings.Repeat("x", maxName)) || len(err.Error()) > 2*maxName {
+	if _, err := Take(in, 80, "bob", nil); !strings.Contains(err.Error(), strings.Repeat("x", maxName)) || len(err.Error()) > 2*maxName {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestJoin: a colleague joins, and is connected until either closes, whatever
+// becomes of the claim.
+func TestJoin(t *testing.T) {
+	in := here(t, testnet.Process(t, syscall.CLONE_NEWNET, nil, "true"))
+	if c, err := Join(in, 80); !errors.Is(err, ErrAlone) {
+		t.Fatalf("a port that nobody holds: got %v, %v", c, err)
+	}
+	came := make(chan net.Conn, 1)
+	c, err := Take(in, 80, "ana@laptop", func(c net.Conn) { came <- c })
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, err := Join(in, 80)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	far := <-came
+	defer far.Close()
+	c.Release()
+	if _, err := near.Write([]byte("more")); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 4)
+	if _, err := io.ReadFull(far, got); err != nil || string(got) != "more" {
+		t.Errorf("the holder hears %q, %v", got, err)
+	}
+	if c, err := Join(in, 80); !errors.Is(err, ErrAlone) {
+		t.Errorf("after the release: got %v, %v", c, err)
+	}
+}
+
+// TestJoinRefused: a holder that nobody can join, a stranger who wants to, and a
+// holder who is a stranger.
+func TestJoinRefused(t *testing.T) {
+	in := here(t, testnet.Process(t, syscall.CLONE_NEWNET, nil, "true"))
+	alone, err := Take(in, 80, "ana@laptop", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Join(in, 80); err == nil { // the word may go out before the end comes in
+		if _, err := c.Read(make([]byte, 1)); err == nil {
+			t.Error("one who takes nobody was joined")
+		}
+		c.Close()
+	}
+	alone.Release()
+	stranger := &room{ns: in.ns, pids: []int{os.Getpid()}}
+	c, err := Take(stranger, 80, "ana@laptop", func(c net.Conn) { t.Error("a stranger has joined"); c.Close() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Join(in, 80); err == nil {
+		if _, err := c.Read(make([]byte, 1)); err == nil {
+			t.Error("a stranger has joined, and hears something")
+		}
+		c.Close()
+	}
+	if c, err := Join(stranger, 80); !errors.Is(err, ErrAlone) {
+		t.Errorf("a stranger was joined: %v, %v", c, err)
+	}
+	c.Release()
+}
+
+// TestReleaseWithAsking: somebody who has been told the name and says nothing
+// does not delay the release.
+func TestReleaseWithAsking(t *testing.T) {
+	in := here(t, testnet.Process(t, syscall.CLONE_NEWNET, nil, "true"))
+	c, err := Take(in, 80, "ana@laptop", func(c net.Conn) { c.Close() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 * maxAsking {
+		conn, err := dial(in, 80)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if got := ask(in, conn); got != "ana@laptop" {
+			t.Fatalf("the holder is %q", got)
+		}
+	}
+	began := time.Now()
+	c.Release()
+	if took := time.Since(began); took > askTime/2 {
+		t.Errorf("it took %v", took)
 	}
 }

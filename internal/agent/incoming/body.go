@@ -83,6 +83,9 @@ func (s *split) invite(late time.Time) bool {
 	if s.over || s.bound != nil {
 		return false
 	}
+	if s.invited { // for another session's filter
+		return true
+	}
 	_ = s.client.SetWriteDeadline(late)
 	if _, err := io.WriteString(s.client, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
 		s.failLocked(err) // it may have gone in part

@@ -85,7 +85,7 @@ func (m *copying) stream(ctx context.Context) (*listened, error) {
 	if m.over {
 		return nil, context.Canceled
 	}
-	s, err := m.hub.open(ctx, m.c)
+	s, err := m.hub.open(ctx, m.c, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +120,7 @@ func (m *copying) requests(ctx context.Context) error {
 			if switches && errors.Is(err, http1.ErrNotHTTP) {
 				return m.in.ForwardRest(last) // a WebSocket's frames
 			}
-			m.hub.passes(m.c.key.port, m.in.Buffered())
+			m.hub.passes(m.c.key, m.in.Buffered())
 			return nil
 		}
 		r := m.hub.rule(m.c.key)
@@ -128,7 +128,7 @@ func (m *copying) requests(ctx context.Context) error {
 			return nil
 		}
 		last = io.Discard
-		if r.filter == nil || m.hub.wants(m.c.key.port, r, q, func() (*http1.Ahead, error) { return m.arrive(q, r) }) {
+		if r.filter == nil || m.hub.wants(m.c.key.port, recipient{rule: r}, q, func() (*http1.Ahead, error) { return m.arrive(q, r) }) {
 			if last, err = m.stream(ctx); err != nil {
 				return err
 			}

@@ -19,7 +19,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -28,6 +27,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/relay"
+	"github.com/mirrord-go/mirrord/internal/rules/sharing"
 )
 
 // What a connection is counted as, in bytes, besides its stream: two stacks of
@@ -57,6 +57,10 @@ type Memory struct {
 	// Kept is for what clients say while local may still refuse them. Without,
 	// they cannot be handed back.
 	Kept *budget.Share
+	// Sharing is for links with other agents, Link what those take from. Without,
+	// a port is not shared.
+	Sharing *budget.Share
+	Link    link.Memory
 }
 
 // originalTime bounds connecting to the original, which is near: only a full
@@ -90,6 +94,11 @@ type Options struct {
 	Original func(ctx context.Context, client, dst netip.AddrPort) (net.Conn, error)
 	// Notice tells the developer something. nil: nobody listens.
 	Notice func(code, text string)
+	// Session is whose it is, and since when. Its filter does not count.
+	Session func() sharing.Session
+	// Join connects to the agent that holds a port which a source refuses with
+	// EADDRINUSE; that one's Host gets the other end. nil: ports are not shared.
+	Join   func(port uint16) (net.Conn, error)
 	Memory Memory
 }
 
@@ -103,8 +112,21 @@ type Hub struct {
 	// is many times as large, and its sender has chosen it.
 	body sync.Mutex
 
+	life, carried   context.Context // of the session; and until its last connection has ended
+	ended, finished context.CancelFunc
+	sharing         sync.WaitGroup // of links with other agents
+
+	// change is held by whoever changes which ports there are, which may take a
+	// moment; mu is not held over any wait.
+	change sync.Mutex
+
 	mu        sync.Mutex
 	ports     map[key][]subscription // the newest is last, and counts
+	owned     map[key]bool           // those that the sources have
+	joined    map[key]*joined        // those that another agent has, which shares them
+	guests    map[uint16][]*guest    // with whom we share, by stolen port
+	hosted    int                    // agents that are connected, or about to be
+	over      bool                   // the session has ended
 	suspended bool                   // nobody can answer what is stolen
 	crowded   bool                   // no more that is stolen can be carried
 	stolen    int                    // connections that are carried, or have their place
@@ -112,28 +134,30 @@ type Hub struct {
 	held      map[waiting]bool       // connections that may wait for local
 }
 
-type key struct {
-	mode uint8
-	port uint16
-}
-
-type subscription struct {
-	stream *link.Stream
-	rule   *rule
-}
-
 // New makes a hub.
 func New(o Options) *Hub {
-	return &Hub{
+	h := &Hub{
 		o: o, headTime: headTime, closedTime: closedTime,
-		ports: map[key][]subscription{}, noticed: map[string]bool{}, held: map[waiting]bool{},
+		ports: map[key][]subscription{}, owned: map[key]bool{}, joined: map[key]*joined{}, guests: map[uint16][]*guest{},
+		noticed: map[string]bool{}, held: map[waiting]bool{},
 	}
+	h.life, h.ended = context.WithCancel(context.Background())
+	h.carried, h.finished = context.WithCancel(context.Background())
+	return h
 }
 
 // Run carries connections until ctx ends and every one of them is done. What
 // the original is answering then may be finished, for a moment.
 func (h *Hub) Run(ctx context.Context) {
 	var wg sync.WaitGroup
+	defer h.sharing.Wait()
+	defer h.finished()
+	defer wg.Wait()
+	wg.Go(func() {
+		<-ctx.Done()
+		h.ended()
+		h.GiveBack()
+	})
 	for mode, src := range h.o.Sources {
 		wg.Go(func() {
 			for h.enter(ctx, mode) {
@@ -149,7 +173,6 @@ func (h *Hub) Run(ctx context.Context) {
 			}
 		})
 	}
-	wg.Wait()
 }
 
 // enter waits for room for one more connection; false: ctx has ended.
@@ -189,156 +212,10 @@ func (h *Hub) count(mode uint8, n int) {
 	}
 }
 
-// Subscribe answers m on s, which it owns, and keeps the subscription until s
-// or ctx ends.
-func (h *Hub) Subscribe(ctx context.Context, s *link.Stream, m *protocol.Subscribe) {
-	defer s.Close()
-	k := key{m.Mode, m.Port}
-	if a := h.add(k, s, m); a.Err() != nil {
-		_ = s.Send(a)
-		return
-	}
-	defer h.remove(k, s)
-	if s.Send(&protocol.Answer{}) != nil {
-		return
-	}
-	// ESHUTDOWN: not this port but the whole session ends.
-	stop := context.AfterFunc(ctx, func() { _ = s.Reset(syscall.ESHUTDOWN) })
-	defer stop()
-	_, _ = io.Copy(io.Discard, s)
-}
-
-func (h *Hub) add(k key, s *link.Stream, m *protocol.Subscribe) *protocol.Answer {
-	src := h.o.Sources[k.mode]
-	switch why := h.o.Missing[k.mode]; {
-	case src == nil && why != "":
-		return &protocol.Answer{Errno: syscall.EOPNOTSUPP, Cause: protocol.CauseDenied, Text: why}
-	case src == nil:
-		return &protocol.Answer{Errno: syscall.EINVAL, Cause: protocol.CauseUnsupported,
-			Text: fmt.Sprintf("mode %d is not known to this agent", k.mode)}
-	case k.port == 0:
-		return &protocol.Answer{Errno: syscall.EINVAL, Text: "port 0 cannot be subscribed to"}
-	case k.mode == protocol.ModeSteal && h.o.Original == nil && (m.Filter != "" || len(m.Probes) > 0):
-		return &protocol.Answer{Errno: syscall.EOPNOTSUPP, Cause: protocol.CauseUnsupported, Text: "this agent cannot filter stolen ports"}
-	}
-	r, err := newRule(m)
-	if err != nil {
-		return &protocol.Answer{Errno: syscall.EINVAL, Text: err.Error()}
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.ports[k]) == 0 && !h.idle(k) {
-		if err := src.Add(k.port); err != nil {
-			return refusal(err)
-		}
-	}
-	h.ports[k] = append(h.ports[k], subscription{s, r})
-	return &protocol.Answer{}
-}
-
-// idle reports whether the port is with the target for the time being. mu is
-// held.
-func (h *Hub) idle(k key) bool {
-	return (h.suspended || h.crowded) && k.mode == protocol.ModeSteal
-}
-
-// rule is what counts for a port now; nil: it is not subscribed to, or nobody
-// can answer for the time being. In a crowd those who are there stay.
-func (h *Hub) rule(k key) *rule {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if n := len(h.ports[k]); n > 0 && !(h.suspended && k.mode == protocol.ModeSteal) {
-		return h.ports[k][n-1].rule
-	}
-	return nil
-}
-
-// Suspend gives the target its stolen ports back, or takes them again, without
-// an end of the subscriptions. One that another session has taken meanwhile
-// ends with EADDRINUSE.
-func (h *Hub) Suspend(yes bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.lend(yes, h.crowded)
-}
-
-// crowd is Suspend for want of memory, which is told once. It gives how many
-// there are.
-func (h *Hub) crowd() int {
-	h.mu.Lock()
-	n := h.stolen
-	h.lend(h.suspended, true)
-	h.mu.Unlock()
-	h.notice(0, "port-crowded", fmt.Sprintf("%d connections are open, and there is memory for no more: until there are fewer the target serves new ones itself", n))
-	return n
-}
-
-// relieve is the end of crowd.
-func (h *Hub) relieve() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.lend(h.suspended, false)
-}
-
-// lend gives the target its stolen ports if one of the two is so, and takes
-// them again if neither is any more. mu is held.
-func (h *Hub) lend(suspended, crowded bool) {
-	before := h.suspended || h.crowded
-	h.suspended, h.crowded = suspended, crowded
-	yes := suspended || crowded
-	if yes == before {
-		return
-	}
-	for k, list := range h.ports {
-		switch {
-		case k.mode != protocol.ModeSteal:
-		case yes:
-			_ = h.o.Sources[k.mode].Remove(k.port)
-		default:
-			if err := h.o.Sources[k.mode].Add(k.port); err != nil {
-				for _, sub := range list {
-					_ = sub.stream.Reset(relay.Errno(err))
-				}
-				delete(h.ports, k)
-			}
-		}
-	}
-}
-
-// refusal says why a source did not take a port.
-func refusal(err error) *protocol.Answer {
-	a := &protocol.Answer{Errno: syscall.EIO, Text: err.Error()}
-	if errors.As(err, &a.Errno) {
-		switch a.Errno {
-		case syscall.EADDRINUSE:
-			a.Cause = protocol.CauseHeld
-		case syscall.EPERM, syscall.EACCES:
-			a.Cause = protocol.CauseDenied
-		}
-	}
-	return a
-}
-
-func (h *Hub) remove(k key, s *link.Stream) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	i := slices.IndexFunc(h.ports[k], func(sub subscription) bool { return sub.stream == s })
-	if i < 0 {
-		return // lost already
-	}
-	if h.ports[k] = slices.Delete(h.ports[k], i, i+1); len(h.ports[k]) > 0 {
-		return
-	}
-	delete(h.ports, k)
-	if !h.idle(k) {
-		_ = h.o.Sources[k.mode].Remove(k.port)
-	}
-}
-
 // notice tells the developer something about a port, once.
 func (h *Hub) notice(port uint16, code, text string) {
 	h.mu.Lock()
-	id := fmt.Sprintf("%s %d", code, port)
+	id := noticeID(code, port)
 	said := h.noticed[id]
 	h.noticed[id] = true
 	h.mu.Unlock()
@@ -346,6 +223,8 @@ func (h *Hub) notice(port uint16, code, text string) {
 		h.o.Notice(code, text)
 	}
 }
+
+func noticeID(code string, port uint16) string { return fmt.Sprintf("%s %d", code, port) }
 
 // conn is a connection that reached a port of the target, and what it is.
 type conn struct {
@@ -380,7 +259,7 @@ func (h *Hub) carry(ctx context.Context, mode uint8, nc net.Conn) {
 	case mode == protocol.ModeMirror && r != nil && r.filter != nil:
 		h.copyRequests(ctx, c)
 	case mode == protocol.ModeMirror:
-		if s, err := h.open(ctx, c); err == nil {
+		if s, err := h.open(ctx, c, nil); err == nil {
 			_, _ = relay.Drain(ctx, h.o.Memory.Relayed, unwanted{s, c}, c)
 		}
 	case r != nil && r.filter != nil && h.o.Memory.Connections[mode].Take(splitCost):
@@ -404,16 +283,20 @@ func (h *Hub) carry(ctx context.Context, mode uint8, nc net.Conn) {
 	}
 }
 
-// open starts a stream to local for c.
-func (h *Hub) open(ctx context.Context, c *conn) (*link.Stream, error) {
-	return h.o.Link.Open(ctx, link.Bulk, &protocol.Incoming{Port: c.key.port, Mode: c.key.mode, Peer: c.peer, Local: c.local})
+// open starts a stream to local for c, or to a guest.
+func (h *Hub) open(ctx context.Context, c *conn, to *guest) (*link.Stream, error) {
+	opener := h.o.Link
+	if to != nil {
+		opener = to.link
+	}
+	return opener.Open(ctx, link.Bulk, &protocol.Incoming{Port: c.key.port, Mode: c.key.mode, Peer: c.peer, Local: c.local})
 }
 
 // deliver gives the whole of c to local; from is where its bytes are read. If
 // the link has ended or has no stream left, the original has lost nothing yet,
 // nor has it if local refuses.
 func (h *Hub) deliver(ctx context.Context, c *conn, from relay.Conn) {
-	o, err := h.offer(ctx, c)
+	o, err := h.offer(ctx, c, nil)
 	if err != nil && h.o.Original != nil {
 		h.pass(ctx, c, from)
 		return

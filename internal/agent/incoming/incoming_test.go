@@ -23,7 +23,8 @@ import (
 
 // source brings what a test puts into it.
 type source struct {
-	refuse error // of Add
+	refuse error                    // of Add
+	holds  func(uint16, bool) error // is asked by Add and told by Remove; may be nil
 	conns  chan net.Conn
 	did    chan string // "add 80", "remove 80"
 }
@@ -36,10 +37,23 @@ func (s *source) Add(port uint16) error {
 	if s.refuse != nil {
 		return s.refuse
 	}
+	if s.holds != nil {
+		if err := s.holds(port, true); err != nil {
+			return err
+		}
+	}
 	s.did <- fmt.Sprintf("add %d", port)
 	return nil
 }
-func (s *source) Remove(port uint16) error { s.did <- fmt.Sprintf("remove %d", port); return nil }
+
+func (s *source) Remove(port uint16) error {
+	if s.holds != nil {
+		_ = s.holds(port, false)
+	}
+	s.did <- fmt.Sprintf("remove %d", port)
+	return nil
+}
+
 func (s *source) Accept(ctx context.Context) (net.Conn, error) {
 	select {
 	case c := <-s.conns:
@@ -76,8 +90,14 @@ func conns(steal, mirror int) Memory {
 func setUpWith(t *testing.T, o Options) *bench {
 	t.Helper()
 	leak.Check(t)
+	return setUpAmong(t, o, newSource())
+}
+
+// setUpAmong is setUpWith, with this source of stolen connections, where there are other benches.
+func setUpAmong(t *testing.T, o Options, steal *source) *bench {
+	t.Helper()
 	a, z := net.Pipe()
-	b := &bench{t: t, steal: newSource(), mirror: newSource(), near: link.New(a, link.Local, link.Options{}), far: link.New(z, link.Agent, link.Options{}), ended: make(chan struct{})}
+	b := &bench{t: t, steal: steal, mirror: newSource(), near: link.New(a, link.Local, link.Options{}), far: link.New(z, link.Agent, link.Options{}), ended: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	b.end = cancel
 	o.Link, o.Sources = b.far, map[uint8]Source{protocol.ModeSteal: b.steal, protocol.ModeMirror: b.mirror}

@@ -77,7 +77,7 @@ func (s *split) abandon() {
 		x = s.busy
 	}
 	switch {
-	case s.over || x == nil || !x.local():
+	case s.over || x == nil || x.guest != nil || !x.local():
 		s.mu.Unlock()
 		return
 	case s.busy != x || x.speaks:

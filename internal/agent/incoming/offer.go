@@ -60,8 +60,9 @@ type offer struct {
 	over    bool // closed, or reset
 }
 
-func (h *Hub) offer(ctx context.Context, c *conn) (*offer, error) {
-	s, err := h.open(ctx, c)
+// offer offers c to local, or to a guest in its place.
+func (h *Hub) offer(ctx context.Context, c *conn, to *guest) (*offer, error) {
+	s, err := h.open(ctx, c, to)
 	if err != nil {
 		return nil, err
 	}

@@ -64,10 +64,11 @@ func bodyLimits(m *protocol.Subscribe) (size int, wait time.Duration, err error)
 	return size, wait, nil
 }
 
-// wants reports whether q goes to local by the rule r of the port. A filter
+// wants reports whether q goes to whoever has subscribed by to. A filter
 // that cannot decide does not want it, and its developer is told. arrive waits
 // for the body, if that is looked at.
-func (h *Hub) wants(port uint16, r *rule, q *http1.Request, arrive func() (*http1.Ahead, error)) bool {
+func (h *Hub) wants(port uint16, to recipient, q *http1.Request, arrive func() (*http1.Ahead, error)) bool {
+	r := to.rule
 	if r.probes.Ask(q.Target, q.Headers()) {
 		return false
 	}
@@ -91,18 +92,20 @@ func (h *Hub) wants(port uint16, r *rule, q *http1.Request, arrive func() (*http
 	}()
 	ok, err := r.filter.Match(filter.Request{Method: q.Method, Target: q.Target, Headers: q.Headers(), Body: body})
 	if err != nil {
-		h.notice(port, "filter-undecided", fmt.Sprintf("port %d: requests that the filter cannot decide about stay with the target: %v", port, err))
+		h.tell(to.guest, port, "filter-undecided", fmt.Sprintf("port %d: requests that the filter cannot decide about stay with the target: %v", port, err))
 	}
 	return ok
 }
 
 // passes tells that a filtered port is also used by a protocol that is not
 // filtered.
-func (h *Hub) passes(port uint16, first []byte) {
-	switch p := http1.Protocol(first); p {
-	case "HTTP/2":
-		h.notice(port, "filter-passes-http2", fmt.Sprintf("port %d: connections of HTTP/2 (gRPC) stay with the target, the filter is for HTTP/1", port))
-	case "TLS":
-		h.notice(port, "filter-passes-tls", fmt.Sprintf("port %d: encrypted connections (TLS) stay with the target, the filter cannot look into them", port))
+func (h *Hub) passes(k key, first []byte) {
+	for _, to := range h.recipients(k) {
+		switch http1.Protocol(first) {
+		case "HTTP/2":
+			h.tell(to.guest, k.port, "filter-passes-http2", fmt.Sprintf("port %d: connections of HTTP/2 (gRPC) stay with the target, the filter is for HTTP/1", k.port))
+		case "TLS":
+			h.tell(to.guest, k.port, "filter-passes-tls", fmt.Sprintf("port %d: encrypted connections (TLS) stay with the target, the filter cannot look into them", k.port))
+		}
 	}
 }

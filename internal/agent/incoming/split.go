@@ -87,6 +87,7 @@ const (
 type side struct {
 	relay.Conn
 	role   role
+	guest  *guest        // toLocal: whose, nil for this agent's own session
 	in     *http1.Reader // of its replies; hear's
 	used   int           // requests that it got
 	spoke  bool          // it has answered something to the last of them
@@ -163,7 +164,7 @@ func (s *split) read(ctx context.Context) {
 		}
 		relax()
 		if err != nil {
-			s.hub.passes(s.conn.key.port, s.in.Buffered())
+			s.hub.passes(s.conn.key, s.in.Buffered())
 			s.give(ctx)
 			return
 		}
@@ -195,7 +196,7 @@ func (s *split) first(ctx context.Context) bool {
 	if !timeout(err) {
 		return err == nil || s.hangUp(ctx, err)
 	}
-	x := s.connect(ctx, toOriginal)
+	x := s.connect(ctx, toOriginal, nil)
 	if x == nil {
 		return false
 	}
@@ -282,42 +283,64 @@ func (s *split) turn() (to *side, over bool) {
 // so is everything behind it. While the link is lost everything is the
 // original's, one by one.
 func (s *split) choose(ctx context.Context, q *http1.Request) (x *side, whole bool) {
-	r := s.hub.rule(s.conn.key)
 	s.mu.Lock()
 	s.invited = false
 	s.mu.Unlock()
 	ended := ctx.Err() != nil // what comes now is the original's, and then there is an end
-	if r != nil && !ended && s.hub.wants(s.conn.key.port, r, q, func() (*http1.Ahead, error) { return s.arrive(q, r) }) && ctx.Err() == nil {
-		s.mu.Lock()
-		x = s.sides[toLocal]
-		s.mu.Unlock()
-		if x == nil {
-			x = s.connect(ctx, toLocal)
-		}
-		if x != nil {
+	all := s.hub.recipients(s.conn.key)
+	if !ended {
+		if x = s.find(ctx, q, all); x != nil {
 			return x, false
 		}
-		// The link has ended or has no stream left: not a byte of the request
-		// has gone anywhere.
+		// Nobody wants it; or the link has ended or has no stream left: not a byte
+		// of the request has gone anywhere.
 	}
 	s.mu.Lock()
 	x = s.sides[toOriginal]
 	s.mu.Unlock()
 	if x == nil {
-		x = s.connect(ctx, toOriginal)
+		x = s.connect(ctx, toOriginal, nil)
 	}
-	return x, r == nil && !ended && !s.hub.away()
+	return x, len(all) == 0 && !ended && !s.hub.away()
+}
+
+// find gives the side of the first of all that wants q; nil: nobody does, or that
+// one cannot be reached.
+func (s *split) find(ctx context.Context, q *http1.Request, all []recipient) *side {
+	port := s.conn.key.port
+	for i, to := range all {
+		if !s.hub.wants(port, to, q, func() (*http1.Ahead, error) { return s.arrive(q, to.rule) }) {
+			continue
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.hub.overlap(port, to, all[i+1:], q)
+		s.mu.Lock()
+		x := s.sides[toLocal]
+		if x != nil && x.guest != to.guest { // it is idle: one request is under way at a time
+			s.sides[toLocal] = nil
+			x.Close()
+			x = nil
+		}
+		s.mu.Unlock()
+		if x == nil {
+			x = s.connect(ctx, toLocal, to.guest)
+		}
+		return x
+	}
+	return nil
 }
 
 // connect makes a side; nil: there is none, and for the original that is the
 // end of the connection.
-func (s *split) connect(ctx context.Context, to role) *side {
+func (s *split) connect(ctx context.Context, to role, of *guest) *side {
 	var c relay.Conn
 	var err error
-	x := &side{role: to}
+	x := &side{role: to, guest: of}
 	if to == toLocal {
 		var o *offer
-		if o, err = s.hub.offer(ctx, s.conn); err != nil {
+		if o, err = s.hub.offer(ctx, s.conn, of); err != nil {
 			return nil
 		}
 		o.moved = func() { s.moved(x) }
@@ -350,7 +373,7 @@ func (s *split) moved(x *side) {
 		other.Close() // its hear ends
 	}
 	s.sides[toOriginal] = x
-	x.role = toOriginal
+	x.role, x.guest = toOriginal, nil
 }
 
 // local reports whether x is local, and has not refused. The split's mu is held.
@@ -442,7 +465,7 @@ func (s *split) give(ctx context.Context) {
 	x := s.sides[toOriginal]
 	s.mu.Unlock()
 	if x == nil {
-		x = s.connect(ctx, toOriginal)
+		x = s.connect(ctx, toOriginal, nil)
 	}
 	if x != nil && s.bind(x) {
 		s.listen(x)
@@ -578,7 +601,7 @@ func (s *split) failLocked(err error) {
 }
 
 // leave ends the connection with the session: at once if it is idle or local
-// has it and does not refuse it. What the original has it may finish, and so may a client that has
+// has it and does not refuse it. What the original or a guest has it may finish, and so may a client that has
 // begun to speak, or not yet: it knows of no session.
 func (s *split) leave() {
 	s.mu.Lock()
@@ -590,7 +613,7 @@ func (s *split) leave() {
 	}
 	switch {
 	case s.over:
-	case at != nil && at.role == toLocal && !at.Conn.(*offer).leave():
+	case at != nil && at.role == toLocal && at.guest == nil && !at.Conn.(*offer).leave():
 		s.failLocked(syscall.ECONNRESET)
 	default:
 		s.grace = time.AfterFunc(graceTime, func() { s.fail(syscall.ECONNRESET) })

@@ -8,11 +8,11 @@ import (
 
 // NewByLookup and NewByNAT choose the mechanism for tests.
 func NewByLookup(ns Namespace, holder string) (*Redirect, error) {
-	return newWith(ns, holder, (*Redirect).byLookup)
+	return newWith(ns, Options{Holder: holder}, (*Redirect).byLookup)
 }
 
 func NewByNAT(ns Namespace, holder string) (*Redirect, error) {
-	return newWith(ns, holder, (*Redirect).byNAT)
+	return newWith(ns, Options{Holder: holder}, (*Redirect).byNAT)
 }
 
 // Addrs are the addresses that the agent listens on.

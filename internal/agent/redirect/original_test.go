@@ -352,7 +352,9 @@ func TestClash(t *testing.T) {
 func TestBusyClient(t *testing.T) {
 	p, client := newNet(t)
 	ln := p.listen(t, "target", "tcp", ":80", nil)
-	r := opened(t, p, func(p *pod) (*redirect.Redirect, error) { return redirect.New(p.t, "ann@laptop") })
+	r := opened(t, p, func(p *pod) (*redirect.Redirect, error) {
+		return redirect.New(p.t, redirect.Options{Holder: "ann@laptop"})
+	})
 	defer ln.Close() // before those that it serves
 	hold := func(ports []uint16) {
 		for _, port := range ports {

@@ -84,7 +84,7 @@ type steering interface {
 // Redirect steals ports of one target. Its methods may be called concurrently.
 type Redirect struct {
 	ns        Namespace
-	holder    string
+	o         Options
 	steering  steering
 	listeners []*net.TCPListener
 	originals originals
@@ -100,28 +100,36 @@ type Redirect struct {
 	cond   *sync.Cond               // of mu: queue, claims or closed have changed
 	claims map[uint16]*claims.Claim // by stolen port
 	queue  []*Conn                  // accepted, oldest first
+	gave   time.Time                // when a port went back last
 	closed bool
 
 	life  sync.Mutex
 	users int // what needs the kernel's state: the Redirect until Close, and connections
 }
 
-// New prepares stealing in ns, for a session that others are told of as
-// holder. It changes nothing for the target yet.
-func New(ns Namespace, holder string) (*Redirect, error) {
-	r, err := newWith(ns, holder, (*Redirect).byLookup)
+// Options of New.
+type Options struct {
+	Holder string // whose session it is: others are told
+	// Joined is given the connection of each agent that wants to share a stolen
+	// port, which it owns; it must not wait. nil: none can.
+	Joined func(port uint16, c net.Conn)
+}
+
+// New prepares stealing in ns. It changes nothing for the target yet.
+func New(ns Namespace, o Options) (*Redirect, error) {
+	r, err := newWith(ns, o, (*Redirect).byLookup)
 	if err == nil {
 		return r, nil
 	}
-	r, nerr := newWith(ns, holder, (*Redirect).byNAT)
+	r, nerr := newWith(ns, o, (*Redirect).byNAT)
 	if nerr != nil {
 		return nil, fmt.Errorf("neither BPF (%w) nor nftables (%w) can be used", err, nerr)
 	}
 	return r, nil
 }
 
-func newWith(ns Namespace, holder string, steer func(*Redirect) (steering, error)) (_ *Redirect, err error) {
-	r := &Redirect{ns: ns, holder: holder, quit: make(chan struct{}), passTime: passTime, claims: map[uint16]*claims.Claim{}, users: 1}
+func newWith(ns Namespace, o Options, steer func(*Redirect) (steering, error)) (_ *Redirect, err error) {
+	r := &Redirect{ns: ns, o: o, quit: make(chan struct{}), passTime: passTime, claims: map[uint16]*claims.Claim{}, users: 1}
 	r.cond = sync.NewCond(&r.mu)
 	if r.steering, err = steer(r); err != nil {
 		return nil, err
@@ -178,7 +186,11 @@ func (r *Redirect) Add(port uint16) error {
 	if r.claims[port] != nil {
 		return nil
 	}
-	claim, err := claims.Take(r.ns, port, r.holder)
+	var joined func(net.Conn)
+	if r.o.Joined != nil {
+		joined = func(c net.Conn) { r.o.Joined(port, c) }
+	}
+	claim, err := claims.Take(r.ns, port, r.o.Holder, joined)
 	if err != nil {
 		return err
 	}
@@ -205,6 +217,7 @@ func (r *Redirect) remove(port uint16) error {
 		return nil
 	}
 	delete(r.claims, port)
+	r.gave = time.Now()
 	err := r.steering.remove(port)
 	claim.Release()
 	r.queue = slices.DeleteFunc(r.queue, func(c *Conn) bool {
@@ -228,18 +241,16 @@ func (r *Redirect) Close() error {
 		return nil
 	}
 	r.closed = true
-	any := len(r.claims) > 0
 	var errs []error
 	for port := range r.claims {
 		errs = append(errs, r.remove(port))
 	}
 	r.cond.Broadcast()
+	rest := lingerTime - time.Since(r.gave)
 	r.mu.Unlock()
-	if any {
-		// No event tells the end of a handshake that found our listener a moment
-		// ago; closing the listener would reset it.
-		time.Sleep(lingerTime)
-	}
+	// No event tells the end of a handshake that found our listener a moment
+	// ago; closing the listener would reset it.
+	time.Sleep(rest)
 	close(r.quit)
 	for _, ln := range r.listeners {
 		ln.Close()

@@ -205,12 +205,12 @@ func TestSwitchingLosesNothing(t *testing.T) {
 
 func TestHeldPort(t *testing.T) {
 	p := newPod(t)
-	a, err := redirect.New(p.t, "ann@laptop")
+	a, err := redirect.New(p.t, redirect.Options{Holder: "ann@laptop"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer a.Close()
-	b, err := redirect.New(p.t, "bob@desk")
+	b, err := redirect.New(p.t, redirect.Options{Holder: "bob@desk"})
 	if err != nil {
 		t.Fatal(err)
 	}

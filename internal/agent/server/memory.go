@@ -23,6 +23,7 @@ type memory struct {
 	relayed  *budget.Share // large buffers of connections that have much to say
 	parsed   *budget.Share // those of connections under a filter
 	kept     *budget.Share // what clients have said, while local may refuse them
+	sharing  *budget.Share // links with agents of other sessions
 }
 
 const mib = 1 << 20
@@ -40,6 +41,7 @@ func newMemory() *memory {
 		relayed:  b.Share(1*mib, 4*mib),
 		parsed:   b.Share(1*mib, 16*mib),
 		kept:     b.Share(1*mib, 8*mib),
+		sharing:  b.Share(0, 9*link.Fixed),
 	}
 }
 
@@ -50,7 +52,8 @@ func (m *memory) ofLink() link.Memory {
 func (m *memory) ofFiles() files.Memory { return files.Memory{Questions: m.calls, Reads: m.reads} }
 
 func (m *memory) ofIncoming() incoming.Memory {
-	return incoming.Memory{Relayed: m.relayed, Parsed: m.parsed, Kept: m.kept,
+	between := link.Memory{Interactive: m.calls, Opened: m.incoming, Accepted: m.incoming, Windows: m.windows}
+	return incoming.Memory{Relayed: m.relayed, Parsed: m.parsed, Kept: m.kept, Sharing: m.sharing, Link: between,
 		Connections: map[uint8]*budget.Share{protocol.ModeSteal: m.incoming, protocol.ModeMirror: m.copies}}
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/agent/capture"
+	"github.com/mirrord-go/mirrord/internal/agent/claims"
 	agentenv "github.com/mirrord-go/mirrord/internal/agent/env"
 	"github.com/mirrord-go/mirrord/internal/agent/files"
 	"github.com/mirrord-go/mirrord/internal/agent/incoming"
@@ -22,6 +23,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/link/resume"
 	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/rules/sharing"
 	"github.com/mirrord-go/mirrord/internal/unixsock"
 )
 
@@ -41,6 +43,7 @@ type session struct {
 	mu    sync.Mutex
 	hello *link.Stream // the control stream, once greeted
 	user  string       // who the session belongs to, once greeted
+	began time.Time    // then
 
 	crowded sync.Once // target.ErrPorts was told
 	dropped sync.Once // that descriptors are not carried was told
@@ -64,13 +67,15 @@ func (s *session) serve(ctx context.Context, pipe io.ReadWriteCloser) error {
 			delete(sources, protocol.ModeSteal)
 			missing[protocol.ModeSteal] = "the target uses the network of its node: stealing its ports would take the node's"
 		}
-		s.hub = incoming.New(incoming.Options{Link: s.link, Sources: sources, Missing: missing, Original: redirects.DialOriginal, Notice: s.notice, Memory: s.memory.ofIncoming()})
+		s.hub = incoming.New(incoming.Options{Link: s.link, Sources: sources, Missing: missing, Original: redirects.DialOriginal, Notice: s.notice, Memory: s.memory.ofIncoming(),
+			Session: s.who, Join: func(port uint16) (net.Conn, error) { return claims.Join(s.t, port) }})
 		wg.Go(func() { s.hub.Run(ctx) })
 		wg.Go(func() { s.follow(ctx) })
 		wg.Go(func() { s.tellLost(ctx, taps) })
 		// Whatever hangs afterwards, the target has its ports back.
 		defer taps.Close()
 		defer redirects.Close()
+		defer s.hub.GiveBack() // at once, so that those who share a port have it again
 	}
 	stop := context.AfterFunc(ctx, func() { s.bye(context.Cause(ctx)) })
 	defer stop()
@@ -133,6 +138,13 @@ func (s *session) ended(err error) error {
 		return nil
 	}
 	return err
+}
+
+// who is whose session this is, and since when.
+func (s *session) who() sharing.Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return sharing.Session{Holder: s.user, Began: s.began}
 }
 
 // notice tells local something worth showing to the developer.
@@ -268,7 +280,7 @@ func (s *session) greet(stream *link.Stream, hello *protocol.Hello) {
 		return
 	}
 	s.mu.Lock()
-	s.user = hello.User
+	s.user, s.began = hello.User, time.Now()
 	s.mu.Unlock()
 	w, err := welcome(s.t, s.features())
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"time"
 
 	"github.com/mirrord-go/mirrord/internal/agent/capture"
 	"github.com/mirrord-go/mirrord/internal/agent/incoming"
@@ -17,10 +16,7 @@ import (
 func (s *session) sources() (steal *stealSource, mirror *lazySource) {
 	steal = &stealSource{notice: s.notice}
 	steal.lazySource = newLazySource(func() (closableSource, error) {
-		s.mu.Lock()
-		holder := s.user + " since " + time.Now().UTC().Format("15:04 UTC")
-		s.mu.Unlock()
-		r, err := redirect.New(s.t, holder)
+		r, err := redirect.New(s.t, redirect.Options{Holder: s.who().String(), Joined: s.hub.Host})
 		if err != nil {
 			return nil, err
 		}

@@ -287,7 +287,7 @@ func modeName(mode uint8) string {
 
 // subscribe asks the agent for a listener's port. Where it refuses, the program
 // still serves this machine, and a person is told why; only a port that another
-// session holds is an error of listen(2). Nothing less than what was asked for
+// session holds is an error of listen(2), unless that was asked for. Nothing less than what was asked for
 // is ever taken instead: no whole port for one with a filter.
 func (p *Ports) subscribe(ctx context.Context, l *listener) (*subscription, error) {
 	sub := &subscription{number: l.Addr.Port(), at: map[*Site]*given{}, wish: &protocol.Subscribe{
@@ -302,7 +302,7 @@ func (p *Ports) subscribe(ctx context.Context, l *listener) (*subscription, erro
 		return nil, syscall.EINTR
 	default:
 		p.refused(sub, err)
-		if errors.Is(err, syscall.EADDRINUSE) {
+		if errors.Is(err, syscall.EADDRINUSE) && !p.o.Rules.HeldContinues() {
 			return nil, syscall.EADDRINUSE
 		}
 	}
@@ -333,8 +333,12 @@ func (p *Ports) refused(sub *subscription, err error) {
 	var refused *protocol.AnswerError
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		p.o.Emit(event.Event{Level: event.Warning, Code: "port-held", Flow: "incoming",
-			Text: fmt.Sprintf("port %d of the target is taken: %v", sub.wish.Port, err), Facts: facts})
+		text := fmt.Sprintf("port %d of the target is taken: %v", sub.wish.Port, err)
+		if p.o.Rules.HeldContinues() {
+			text += "; " + p.alone(sub)
+		}
+		text += "; sessions share a port if each has a filter of its own: --header 'NAME: VALUE'"
+		p.o.Emit(event.Event{Level: event.Warning, Code: "port-held", Flow: "incoming", Text: text, Facts: facts})
 	case sub.wish.Filter != "" && errors.As(err, &refused) && refused.Answer.Cause == protocol.CauseUnsupported:
 		p.o.Emit(event.Event{Level: event.Warning, Code: "filter-refused", Flow: "incoming",
 			Text: fmt.Sprintf("%s: the agent cannot do the filter (%v)", p.alone(sub), err), Facts: facts})

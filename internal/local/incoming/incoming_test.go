@@ -18,6 +18,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/leak"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
 // nowhere is a machine that lets nobody listen.
@@ -92,6 +93,28 @@ func TestConflictIsEADDRINUSE(t *testing.T) {
 		t.Errorf("the second try: %v", err)
 	}
 	b.wantEvents("port-held", "port-open")
+}
+
+// With on_concurrent_steal: continue the program serves this machine.
+func TestConflictThatGoesOn(t *testing.T) {
+	b := setUpWith(t, rules.IncomingOptions{Mode: rules.IncomingSteal, Held: rules.HeldContinue})
+	b.agent.answer = func(*protocol.Subscribe) *protocol.Answer {
+		return &protocol.Answer{Errno: syscall.EADDRINUSE, Cause: protocol.CauseHeld, Text: "port 80 is held by bob@desk since 14:00 UTC, who takes all of it"}
+	}
+	port := freePort(t)
+	if err := b.Listening(t.Context(), Listener{ID: 1, Addr: netip.MustParseAddrPort(at("0.0.0.0", port))}); err != nil {
+		t.Errorf("listen fails: %v", err)
+	}
+	e := b.event("port-held")
+	for _, want := range []string{"held by bob@desk since 14:00 UTC", "open on this machine only", "--header 'NAME: VALUE'"} {
+		if !strings.Contains(e.Text, want) {
+			t.Errorf("the event says %q, want %q in it", e.Text, want)
+		}
+	}
+	b.wantEvents("port-held", "port-open")
+	if !reachable(t, port) {
+		t.Error("the port is not open here")
+	}
 }
 
 // All who wait for the same answer get it, and nothing stale is left.

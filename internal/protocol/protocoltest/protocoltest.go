@@ -36,6 +36,7 @@ func Vectors() []Vector {
 		{"notice", &protocol.Notice{Code: "no-steal", Text: "no CAP_NET_ADMIN"}},
 		{"bye", &protocol.Bye{Code: "target-ended"}},
 		{"lost", &protocol.Lost{Packets: 300, Copies: 2}},
+		{"join", &protocol.Join{Port: 80, Holder: "ann@laptop", Began: 1_700_000_000_000_000_001}},
 		{"dial tcp", &protocol.Dial{Network: protocol.NetworkTCP, Addr: v4}},
 		{"dial udp v6", &protocol.Dial{Network: protocol.NetworkUDP, Addr: v6}},
 		{"dial unix", &protocol.Dial{Network: protocol.NetworkUnix, Name: "/var/run/app.sock", Wait: true}},

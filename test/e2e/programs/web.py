@@ -1,6 +1,6 @@
 # An HTTP server that takes bodies, by length and in chunks, and upgrades to an
-# echo of lines. web.py PORT...
-import hashlib, http.server, socket, sys, threading
+# echo of lines. It says WHO it is, or "local". web.py PORT...
+import hashlib, http.server, os, socket, sys, threading
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -23,7 +23,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(b"local " + line)
             self.close_connection = True
             return
-        self.answer(f"local {self.path} peer={self.client_address[0]}")
+        self.answer(f"{os.environ.get('WHO', 'local')} {self.path} peer={self.client_address[0]}")
 
     def do_POST(self):
         print("got", self.path, flush=True)
