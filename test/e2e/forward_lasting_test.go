@@ -135,29 +135,44 @@ func (r *run) waitForText(text string) {
 func TestPortForwardSlowClient(t *testing.T) {
 	r, ready := bareSession(t, "port-forward", "-L", toEcho(t))
 	slow, other := dialEcho(t, ready.Local[0].Listen[0]), dialEcho(t, ready.Local[0].Listen[0])
-	text := bytes.Repeat([]byte("0123456789abcdef"), 64<<10*16)
+	// More than all buffers on the way there and back hold.
+	const chunks = 128
+	chunk := bytes.Repeat([]byte("0123456789abcdef"), 64<<10)
 	var sent sync.WaitGroup
-	full := make(chan struct{})
+	full := make(chan bool, 1)
 	sent.Go(func() {
-		for rest := text; len(rest) > 0; {
-			_ = slow.SetWriteDeadline(time.Now().Add(2 * time.Second)) // what stands still for so long is full
-			n, err := slow.Write(rest)
-			if rest = rest[n:]; err != nil {
-				close(full)
-				_ = slow.SetWriteDeadline(time.Time{})
-				_, _ = slow.Write(rest)
-				return
+		stuck := false
+		for range chunks {
+			for rest := chunk; len(rest) > 0; {
+				_ = slow.SetWriteDeadline(time.Now().Add(2 * time.Second)) // what stands still for so long is full
+				if stuck {
+					_ = slow.SetWriteDeadline(time.Now().Add(runTime))
+				}
+				n, err := slow.Write(rest)
+				rest = rest[n:]
+				if err != nil && stuck {
+					t.Error(err)
+					return
+				} else if err != nil {
+					stuck = true
+					full <- true
+				}
 			}
 		}
-		t.Error("everything was taken, though nobody reads")
-		close(full)
+		if !stuck {
+			full <- false
+		}
 	})
-	<-full
+	if !<-full {
+		t.Error("everything was taken, though nobody reads")
+	}
 	other.says("quick")
 	other.hears("quick")
-	got := make([]byte, len(text))
-	if n, err := io.ReadFull(slow, got); err != nil || !bytes.Equal(got, text) {
-		t.Errorf("%d of %d bytes came back, %v", n, len(text), err)
+	got := make([]byte, len(chunk))
+	for i := range chunks {
+		if n, err := io.ReadFull(slow, got); err != nil || !bytes.Equal(got, chunk) {
+			t.Fatalf("of MiB %d %d bytes came back, %v", i, n, err)
+		}
 	}
 	sent.Wait()
 	interrupt(t, r)
