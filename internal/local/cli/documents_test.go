@@ -74,7 +74,7 @@ func TestElsewhere(t *testing.T) {
 		c, rest, err := root.Find(words)
 		return err == nil && c != root && len(rest) == 0
 	}
-	for _, name := range strings.Fields("exec ls verify-config diagnose completion fix ui wizard session kill chaos newsletter teams operator ci preview " +
+	for _, name := range strings.Fields("exec container dump port-forward up ls verify-config diagnose completion fix ui wizard session sessions kill chaos newsletter teams operator ci preview " +
 		"db-branches queues qs subscribe vpn ext container-ext extract intproxy extproxy cleanup-guardian") {
 		if here(name) == (notHere([]string{name, "x"}) != nil) {
 			t.Errorf("%s is both here and elsewhere, or neither", name)

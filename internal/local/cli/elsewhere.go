@@ -20,7 +20,6 @@ var commandsElsewhere = map[string]elsewhere{
 	"diagnose license":   {"there are no licences", "mirrord doctor says whether all is there that a session needs"},
 	"completion elvish":  {noElvish, "mirrord completion bash, fish, powershell or zsh"},
 	"completions elvish": {noElvish, "mirrord completion bash, fish, powershell or zsh"},
-	"kill":               {"sessions are stopped by mirrord session", "mirrord session stop ID, or --key KEY, or --all"},
 	"newsletter":         {"there is none", "mirrord --help"},
 	"teams":              {withoutOperator, "mirrord --help"},
 	"operator":           {withoutOperator, "mirrord doctor; mirrord session ls lists your own sessions"},

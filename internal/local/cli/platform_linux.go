@@ -11,7 +11,7 @@ import (
 
 // sessionCommands are the commands that make sessions with a sandbox, or show any.
 func (a *app) sessionCommands() []*cobra.Command {
-	return []*cobra.Command{a.execCommand(), a.containerCommand(), a.upCommand(), a.statusCommand(), a.sessionCommand(), a.demoCommand()}
+	return []*cobra.Command{a.execCommand(), a.containerCommand(), a.upCommand(), a.statusCommand(), a.sessionCommand(), a.killCommand(), a.demoCommand()}
 }
 
 // playRole plays the hidden role that has this name, to its end, if there is one.

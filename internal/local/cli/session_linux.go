@@ -125,6 +125,13 @@ func (a *app) sessionList() *cobra.Command {
 	return c
 }
 
+// killCommand is sessionStop as mirrord also calls it.
+func (a *app) killCommand() *cobra.Command {
+	c := a.sessionStop()
+	c.Use, c.Aliases, c.Hidden = "kill ID... | --key KEY | --all", nil, true
+	return c
+}
+
 // endable are the sessions that end when they are asked to.
 func endable() []*control.Status {
 	return append(askAll(roster.IDs(sessionDirs())), bareSessions()...)

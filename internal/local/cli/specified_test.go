@@ -42,14 +42,3 @@ func TestSpecifiedFlags(t *testing.T) {
 		}
 	}
 }
-
-// TestSpecifiedCommands: each is there, or says what to type instead.
-func TestSpecifiedCommands(t *testing.T) {
-	root := (&app{}).root()
-	for _, name := range strings.Fields("exec container ls verify-config dump port-forward diagnose fix ui wizard session sessions kill chaos up newsletter teams " +
-		"operator ci preview db-branches queues qs subscribe vpn ext container-ext extract intproxy extproxy cleanup-guardian") {
-		if c, _, _ := root.Find([]string{name}); c == root && notHere([]string{name}) == nil {
-			t.Errorf("nothing is said about mirrord %s", name)
-		}
-	}
-}
