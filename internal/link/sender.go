@@ -15,9 +15,23 @@ const (
 	maxControlBatch     = 16 << 10
 	maxInteractiveBatch = 64 << 10
 	maxBulkBatch        = 2 * maxPayload
+	// maxRoomyBatch is bulk's where the pipe takes it at once.
+	maxRoomyBatch = 4 * maxPayload
 
-	sendBuffer = maxControlBatch + maxInteractiveBatch + maxBulkBatch + 4*(headerSize+maxPayload)
+	sendBuffer = maxControlBatch + maxInteractiveBatch + maxRoomyBatch + 4*(headerSize+maxPayload)
 )
+
+// roomy is a pipe that says how many bytes it would take without a wait: what fits
+// there is as much in the way in two writes as in one.
+type roomy interface{ Room() int }
+
+// bulkRoom is how much of bulk goes into the next write.
+func (c *Conn) bulkRoom() int {
+	if r, ok := c.pipe.(roomy); ok {
+		return min(max(r.Room(), maxBulkBatch), maxRoomyBatch)
+	}
+	return maxBulkBatch
+}
 
 // goodbyeTime is how long the receiver may look for the other end's reason
 // after writing has failed.
@@ -131,7 +145,7 @@ func (c *Conn) send() {
 			c.saidBye = true
 			buf = appendGoAway(buf[:0], 0, c.reason)
 		} else {
-			buf = c.compose(buf[:0])
+			buf = c.compose(buf[:0], c.bulkRoom())
 		}
 		reason := c.reason
 		c.mu.Unlock()
@@ -154,7 +168,7 @@ func (c *Conn) send() {
 // Control frames come first: they concern only streams whose OPEN has been
 // sent. Then what is interactive. Bulk follows in the room that is left, one
 // frame at least, so that it is never shut out.
-func (c *Conn) compose(buf []byte) []byte {
+func (c *Conn) compose(buf []byte, room int) []byte {
 	if c.pongDue {
 		buf = appendToken(buf, typePong, c.token)
 		c.pongDue = false
@@ -176,7 +190,6 @@ func (c *Conn) compose(buf []byte) []byte {
 	for q := &c.queues[Interactive]; q.first != nil && len(buf)-start < maxInteractiveBatch; {
 		buf = c.appendTurn(buf, q.pop(inLane))
 	}
-	room := maxBulkBatch
 	if c.queues[Interactive].first != nil {
 		room = 1
 	}

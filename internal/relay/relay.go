@@ -34,9 +34,9 @@ const (
 	smallBuffer = 2 << 10
 	// largeBuffer is what a direction reads with while there is much to read:
 	// large enough that a system call's price is small beside the copying, and a
-	// little less than a segment of the sandbox's device, so that it becomes one
-	// there, not one and some bytes.
-	largeBuffer = 63 << 10
+	// little less than a segment of the sandbox's device and than a frame of package
+	// link/resume, so that it becomes one there, not one and some bytes.
+	largeBuffer = 62 << 10
 )
 
 var (

@@ -333,6 +333,13 @@ func (p *Pipe) Write(b []byte) (n int, err error) {
 	}
 }
 
+// Room is how many bytes Write would take now without a wait.
+func (p *Pipe) Room() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.room()
+}
+
 // room is how many bytes may be written now: what waits here cannot be
 // overtaken by anything more urgent, so it is kept short. mu is held.
 func (p *Pipe) room() int {
