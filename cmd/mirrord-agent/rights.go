@@ -14,7 +14,7 @@ import (
 )
 
 // allFeatures is what an agent may be started for.
-const allFeatures = "network,files,write,unix,mirror,steal"
+const allFeatures = "network,files,write,unix,mirror,steal,drain"
 
 // confined gives up, for good and on all threads, what was needed only to get
 // at the target, and what the wanted features do not need. What stays is for
@@ -23,7 +23,7 @@ const allFeatures = "network,files,write,unix,mirror,steal"
 func confined(t *target.Target, wanted []string, inPod bool) (server.Lacks, error) {
 	wants := func(feature string) bool { return slices.Contains(wanted, feature) }
 	var keep []int
-	if wants("mirror") {
+	if wants("mirror") || wants("drain") {
 		keep = append(keep, unix.CAP_NET_RAW)
 	}
 	if wants("steal") {

@@ -38,6 +38,9 @@ func (d *decoder) check(v value) bool {
 			wrong(n, "a text that is not empty")
 		}
 	case Choice:
+		if n.Kind == document.Bool && v.name == flushKey {
+			n.Kind, n.Text = document.String, flush(n.Bool)
+		}
 		d.checkChoice(v)
 	case Number:
 		switch {

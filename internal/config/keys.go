@@ -68,11 +68,23 @@ const (
 	Refused         // an error, since ignoring it would change what happens to others
 )
 
+// flushKey takes true and false as well.
+const flushKey = "agent.flush_connections"
+
+// flush is what they mean.
+func flush(yes bool) string {
+	if yes {
+		return "all"
+	}
+	return "off"
+}
+
 // choices are the values of Choice keys.
 var choices = map[string][]string{
-	"agent.image_pull_policy":                          {"Always", "IfNotPresent", "Never"},
-	"agent.security_context.app_armor_profile.type":    {"RuntimeDefault", "Unconfined", "Localhost"},
-	"agent.security_context.seccomp_profile.type":      {"RuntimeDefault", "Unconfined", "Localhost"},
+	flushKey:                  {"off", "idle", "all"},
+	"agent.image_pull_policy": {"Always", "IfNotPresent", "Never"},
+	"agent.security_context.app_armor_profile.type": {"RuntimeDefault", "Unconfined", "Localhost"},
+	"agent.security_context.seccomp_profile.type":   {"RuntimeDefault", "Unconfined", "Localhost"},
 	"feature.fs.mode":                                  {"local", "localwithoverrides", "read", "write"},
 	"feature.network.incoming.mode":                    {"mirror", "steal", "off"},
 	"feature.network.incoming.http_filter.other_ports": {"off", "steal", "mirror"},

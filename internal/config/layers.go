@@ -206,6 +206,10 @@ func (d *decoder) parse(k *Key, text string, from origin) *document.Node {
 		switch k.Name {
 		case "feature.fs.mode": // the flag's spelling has dashes
 			n.Text = strings.ReplaceAll(text, "-", "")
+		case flushKey:
+			if yes, err := strconv.ParseBool(text); err == nil && len(text) > 1 {
+				n.Text = flush(yes)
+			}
 		case "feature.network.incoming.mode":
 			n.Text = map[string]string{"true": "steal", "false": "off"}[text]
 			if n.Text == "" {

@@ -104,6 +104,9 @@ func (b *builder) incoming() {
 		b.refuse(incomingKey+"ignore_ports", "ports can be listed or ignored, not both; the other is %s", b.about(incomingKey+"ports"))
 	}
 	b.cfg.OneReplica = b.text(incomingKey+"replicas") == "one"
+	if flush := b.text(flushKey); flush != rules.ExistingIdle {
+		in.Existing = flush
+	}
 	in.PortMapping = b.pairs(incomingKey + "port_mapping")
 	in.ListenPorts = b.pairs(incomingKey + "listen_ports")
 	if key := incomingKey + "lost_reply_timeout"; b.has(key) {

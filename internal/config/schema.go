@@ -110,7 +110,7 @@ func (s *schema) key(k *Key) object {
 		for _, c := range k.Choices() {
 			all = append(all, c)
 		}
-		if strings.HasSuffix(k.Name, "incoming.mode") {
+		if strings.HasSuffix(k.Name, "incoming.mode") || k.Name == flushKey {
 			all = append(all, true, false)
 		}
 		return object{"anyOf": []any{object{"enum": all}, template}}

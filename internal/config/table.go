@@ -39,7 +39,7 @@ var keyTable = []Key{
 	{"agent.json_log", Bool, "false", "MIRRORD_AGENT_JSON_LOG", Later, "log as JSON"},
 	{"agent.ttl", Number, "3600", "MIRRORD_AGENT_TTL", Works, "seconds that a session of `mirrord session start` is kept without a command; 0: until it is stopped"},
 	{"agent.communication_timeout", Number, "30", "MIRRORD_AGENT_COMMUNICATION_TIMEOUT", Needless, "the link says itself when it is lost"},
-	{"agent.flush_connections", Bool, "false", "MIRRORD_AGENT_STEALER_FLUSH_CONNECTIONS", Later, "end connections that were there before"},
+	{"agent.flush_connections", Choice, "idle", "MIRRORD_AGENT_STEALER_FLUSH_CONNECTIONS", Works, "what becomes of connections that clients had with a port before it is stolen: they stay (`off`, or false), are ended between two requests, or are cut (`all`, or true)"},
 	{"agent.disabled_capabilities", Texts, "none", "", Needless, "the agent asks for what the session needs and no more"},
 	{"agent.tolerations", Tolerations, "every taint", "", Works, "which taints of a node the agent tolerates, as in a pod's spec; `[]`: none"},
 	{"agent.resources.requests", Quantities, "1m CPU, 8Mi", "", Works, "what is reserved for the agent"},

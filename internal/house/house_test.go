@@ -60,6 +60,7 @@ const layers = `
 	# The cluster: mechanisms.
 	NONE < agent/threadpool < agent/target, agent/files; # threads that are the target's user
 	WORDS, KERNEL < agent/target, agent/claims < agent/redirect, agent/capture < AGENTMECH;
+	agent/capture < agent/drain < AGENTMECH;
 
 	NONE < vitals < local/cli, cmd/mirrord-agent; # what a process holds, whatever it does
 	budget < unixsock < agent/target, agent/outgoing, agent/server, local/sandbox, local/outgoing; # connected unix sockets

@@ -26,6 +26,9 @@ func NewFollower(share *budget.Share) *Follower { return &Follower{share: share}
 // Lost reports whether nothing more will be understood.
 func (f *Follower) Lost() bool { return f.lost }
 
+// Between reports whether all that has begun has ended, and is understood.
+func (f *Follower) Between() bool { return !f.lost && !f.in && len(f.head) == 0 }
+
 // Requests calls each with every request whose head ends in p, what follows the
 // bytes of the last call. The requests' Message means nothing.
 func (f *Follower) Requests(p []byte, each func(*Request)) {

@@ -32,6 +32,10 @@ func blank(k Kind) Message {
 		return new(Lost)
 	case KindJoin:
 		return new(Join)
+	case KindCountsRequest:
+		return new(CountsRequest)
+	case KindCounts:
+		return new(Counts)
 	case KindStat:
 		return new(Stat)
 	case KindAttr:

@@ -22,6 +22,8 @@ const (
 	KindLookup
 	KindLost
 	KindJoin
+	KindCountsRequest
+	KindCounts
 )
 
 // Cause says why something could not be done where an errno does not say it.
@@ -87,6 +89,8 @@ const (
 	FeatureUnix = "unix-sockets"
 	// FeatureLookups: Lookup is answered. Without it lookups are Datagrams of a Dial.
 	FeatureLookups = "lookups"
+	// FeatureCounts: CountsRequest is answered.
+	FeatureCounts = "counts"
 )
 
 // Answer is the reply to a request that has no richer one, and to any request
@@ -160,6 +164,22 @@ type Join struct {
 	Began  uint64 // when the session began, in nanoseconds since 1970 by the node's clock
 }
 
+// CountsRequest asks what has become of what reached the target's subscribed
+// ports. The reply is Counts or Answer.
+type CountsRequest struct{}
+
+// Counts are since the beginning of the session. A request of HTTP/1 under a
+// filter counts by itself, everything else by connections. It also comes from the
+// agent on the control stream, when it has grown.
+type Counts struct {
+	Passed   uint64 // to the target, because they are not the session's
+	Returned uint64 // to the target, because no program had them
+	Refused  uint64 // by local, and could not be returned
+	Packets  uint64 // as in Lost
+	Copies   uint64 // as in Lost
+	Ended    uint64 // connections from before, by Subscribe.Existing
+}
+
 // Bye is the last message on the control stream, from either side: the session
 // ends for the reason in Text (empty: as asked).
 type Bye struct {
@@ -220,6 +240,14 @@ const (
 	ModeSteal  uint8 = 2
 )
 
+// What becomes of connections that are there when a port is stolen. By default, and
+// with agents that know nothing else, they stay with the target.
+const (
+	ExistingStay uint8 = 0
+	ExistingIdle uint8 = 1 // they are ended, in order, between two requests of HTTP/1
+	ExistingAll  uint8 = 2 // they are cut at once
+)
+
 // Subscribe asks for the connections that reach TCP port Port of the target.
 // The reply is an Answer; after yes the subscription lives as long as the
 // stream, on which nothing more is said.
@@ -238,6 +266,9 @@ type Subscribe struct {
 	// looks at it, BodyTime how many milliseconds behind its head. 0 is 65535 and
 	// 1000; more than 512 KiB and a minute is refused.
 	BodySize, BodyTime uint32
+	// Existing says what becomes of connections that clients have with the port when
+	// it begins to be stolen.
+	Existing uint8
 }
 
 // Incoming opens a stream, from agent to local, for one subscribed connection.
@@ -269,6 +300,9 @@ func (*Bye) Kind() Kind        { return KindBye }
 func (*Lookup) Kind() Kind     { return KindLookup }
 func (*Lost) Kind() Kind       { return KindLost }
 func (*Join) Kind() Kind       { return KindJoin }
+
+func (*CountsRequest) Kind() Kind { return KindCountsRequest }
+func (*Counts) Kind() Kind        { return KindCounts }
 
 func (m *Hello) fields(c *codec) {
 	number(c, 1, &m.Min)
@@ -325,6 +359,17 @@ func (m *Join) fields(c *codec) {
 	number(c, 3, &m.Began)
 }
 
+func (m *CountsRequest) fields(*codec) {}
+
+func (m *Counts) fields(c *codec) {
+	number(c, 1, &m.Passed)
+	number(c, 2, &m.Returned)
+	number(c, 3, &m.Refused)
+	number(c, 4, &m.Packets)
+	number(c, 5, &m.Copies)
+	number(c, 6, &m.Ended)
+}
+
 func (m *Dial) fields(c *codec) {
 	number(c, 1, &m.Network)
 	c.addrPort(2, &m.Addr)
@@ -349,6 +394,7 @@ func (m *Subscribe) fields(c *codec) {
 	c.texts(4, &m.Probes)
 	number(c, 5, &m.BodySize)
 	number(c, 6, &m.BodyTime)
+	number(c, 7, &m.Existing)
 }
 
 func (m *Incoming) fields(c *codec) {

@@ -1,5 +1,7 @@
 package rules
 
+import "github.com/mirrord-go/mirrord/internal/protocol"
+
 // Pattern is a pattern of the user's and where it stands.
 type Pattern struct {
 	Text string `json:"text"`
@@ -115,6 +117,7 @@ type IncomingOptions struct {
 	PortMapping     []PortPair `json:"port_mapping,omitempty"` // From the program's To the target's
 	ListenPorts     []PortPair `json:"listen_ports,omitempty"` // From the program's To the published one
 	IgnoreLocalhost bool       `json:"ignore_localhost,omitempty"`
+	Existing        string     `json:"existing,omitempty"` // connections made before a port is stolen; empty: ExistingIdle
 	// DebuggerPorts, of the program, are local: MIRRORD_IGNORE_DEBUGGER_PORTS.
 	DebuggerPorts []PortRange `json:"debugger_ports,omitempty"`
 	// HTTP is which requests are meant; nil: whole connections.
@@ -129,6 +132,27 @@ type IncomingOptions struct {
 
 // HeldContinue makes a port that another session has local only.
 const HeldContinue = "continue"
+
+// ExistingIdle ends connections that were there between two requests, ExistingAll
+// cuts them, ExistingOff leaves them with the target.
+const ExistingIdle, ExistingAll, ExistingOff = "idle", "all", "off"
+
+// EndsIdle reports whether connections that were there are ended when they are
+// idle.
+func (o IncomingOptions) EndsIdle() bool {
+	return o.Wants(IncomingSteal) && (o.Existing == "" || o.Existing == ExistingIdle)
+}
+
+// Subscribed is what Subscribe.Existing says of it.
+func (o IncomingOptions) Subscribed() uint8 {
+	switch o.Existing {
+	case ExistingOff:
+		return protocol.ExistingStay
+	case ExistingAll:
+		return protocol.ExistingAll
+	}
+	return protocol.ExistingIdle
+}
 
 // Wants reports whether some port may be asked for in a mode: IncomingMirror or
 // IncomingSteal.

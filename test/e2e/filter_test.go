@@ -35,6 +35,9 @@ func TestFilterByHeader(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	r.stop()
+	if want := "2 stolen, 2 passed through\n"; !strings.HasSuffix(r.stderr.String(), want) {
+		t.Errorf("the last line does not end in %q", want)
+	}
 	if got := curl(t, "-H", "X-User: ana", url+"/5"); !strings.HasPrefix(got, "remote /5") {
 		t.Errorf("after the session: %q", got)
 	}

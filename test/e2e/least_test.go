@@ -234,7 +234,7 @@ func TestInPodTraffic(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := map[string]uint64{"privileged": 1 << unix.CAP_NET_RAW, "privileged--steal": 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_BPF, "baseline": 1 << unix.CAP_NET_RAW}[c.standard+c.flag]
+			want := map[string]uint64{"privileged": 1 << unix.CAP_NET_RAW, "privileged--steal": 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_BPF | 1<<unix.CAP_NET_RAW, "baseline": 1 << unix.CAP_NET_RAW}[c.standard+c.flag]
 			if line := fmt.Sprintf("CapEff:\t%016x", want); !strings.Contains(string(status), line) || !strings.Contains(string(status), "Uid:\t1234\t1234") {
 				t.Errorf("the agent has no line %q in:\n%s", line, status)
 			}

@@ -16,6 +16,15 @@ import (
 
 // What must not happen to others on a shared cluster.
 
+// withoutFlush is a file that leaves connections from before alone.
+func withoutFlush(t *testing.T) string {
+	file := filepath.Join(w.dir, "work", "flush.json")
+	if err := os.WriteFile(file, []byte(`{"agent": {"flush_connections": false}}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 // The agent has what its session needs and no more, on all of its threads.
 func TestLeastCapabilities(t *testing.T) {
 	for _, c := range []struct {
@@ -24,7 +33,8 @@ func TestLeastCapabilities(t *testing.T) {
 		want uint64
 	}{
 		{"mirror", []string{"-t", "pod/app"}, 1 << unix.CAP_NET_RAW},
-		{"steal", []string{"-t", "pod/app", "--steal"}, 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_BPF},
+		{"steal", []string{"-t", "pod/app", "--steal"}, 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_BPF | 1<<unix.CAP_NET_RAW},
+		{"steal and leave connections", []string{"-t", "pod/app", "--steal", "-f", withoutFlush(t)}, 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_BPF},
 		{"no target", nil, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -265,3 +265,10 @@ func parse(b []byte) (k flowKey, tcp []byte, ok bool) {
 	k.server = netip.AddrPortFrom(dst, binary.BigEndian.Uint16(tcp[2:]))
 	return k, tcp, true
 }
+
+// Parse reads a packet that begins at its IP header: a whole segment of TCP, from
+// its header on, which is a part of b.
+func Parse(b []byte) (src, dst netip.AddrPort, tcp []byte, ok bool) {
+	k, tcp, ok := parse(b)
+	return k.client, k.server, tcp, ok
+}

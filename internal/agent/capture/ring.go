@@ -80,13 +80,13 @@ func openRing(but Marks) (_ *ring, err error) {
 
 // watch replaces the kernel's filter: from now on, TCP packets to these ports.
 func (r *ring) watch(ports []uint16) error {
-	prog := append(except(r.but), filter(ports)...)
+	prog := append(r.but.Except(), filter(ports)...)
 	return os.NewSyscallError("attach the packet filter",
 		unix.SetsockoptSockFprog(r.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}))
 }
 
-// except begins a filter that takes no packet with such a mark.
-func except(m Marks) []unix.SockFilter {
+// Except begins a filter that takes no packet with such a mark.
+func (m Marks) Except() []unix.SockFilter {
 	if m.Mask == 0 {
 		return nil
 	}

@@ -20,6 +20,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -84,6 +85,18 @@ type Opener interface {
 	Open(ctx context.Context, lane link.Lane, m protocol.Message) (*link.Stream, error)
 }
 
+// Existing ends connections that clients made before a port was stolen, so that
+// they come anew.
+type Existing interface {
+	// Before is called before the port is stolen, and begin when it is. cut: all
+	// are reset at once; else each is ended between two requests.
+	Before(port uint16, cut bool) (begin func())
+	// Forget leaves those that are still there alone.
+	Forget(port uint16)
+	// Ended is how many have been ended.
+	Ended() uint64
+}
+
 // Options of New. The functions may be called concurrently.
 type Options struct {
 	Link    Opener
@@ -92,6 +105,8 @@ type Options struct {
 	// Original connects to the target's own server at dst as if client did. The
 	// connection has a CloseWrite. nil: stolen ports cannot be filtered.
 	Original func(ctx context.Context, client, dst netip.AddrPort) (net.Conn, error)
+	// Existing ends connections that are there when a port is stolen. nil: they stay.
+	Existing Existing
 	// Notice tells the developer something. nil: nobody listens.
 	Notice func(code, text string)
 	// Session is whose it is, and since when. Its filter does not count.
@@ -119,6 +134,8 @@ type Hub struct {
 	// change is held by whoever changes which ports there are, which may take a
 	// moment; mu is not held over any wait.
 	change sync.Mutex
+
+	passed, returned, refused atomic.Uint64 // Counts
 
 	mu        sync.Mutex
 	ports     map[key][]subscription // the newest is last, and counts
@@ -210,6 +227,16 @@ func (h *Hub) count(mode uint8, n int) {
 		h.stolen += n
 		h.mu.Unlock()
 	}
+}
+
+// Counts are what has become of connections until now, and of requests under a
+// filter; without those that were lost before they came here.
+func (h *Hub) Counts() protocol.Counts {
+	c := protocol.Counts{Passed: h.passed.Load(), Returned: h.returned.Load(), Refused: h.refused.Load()}
+	if h.o.Existing != nil {
+		c.Ended = h.o.Existing.Ended()
+	}
+	return c
 }
 
 // notice tells the developer something about a port, once.
@@ -321,6 +348,7 @@ func (h *Hub) pass(ctx context.Context, c *conn, from relay.Conn) {
 		relay.Reset(from, err)
 		return
 	}
+	h.passed.Add(1)
 	_, _ = relay.Join(ctx, h.o.Memory.Relayed, to, from)
 }
 

@@ -226,6 +226,47 @@ func TestSubscribe(t *testing.T) {
 	did(t, b.mirror, "remove 80")
 }
 
+// before is an Existing that tells what it is asked, among what a source does.
+type before struct{ s *source }
+
+func (b before) Before(port uint16, cut bool) (begin func()) {
+	b.s.did <- fmt.Sprintf("look %d %v", port, cut)
+	return func() { b.s.did <- fmt.Sprintf("begin %d", port) }
+}
+func (b before) Forget(port uint16) { b.s.did <- fmt.Sprintf("forget %d", port) }
+func (b before) Ended() uint64      { return 7 }
+
+// Connections from before are looked at before a port is taken, and ended after
+// that; only where it was asked, and only once for several subscriptions.
+func TestExisting(t *testing.T) {
+	b := setUp(t)
+	b.hub.o.Existing = before{b.steal}
+	for _, c := range []struct {
+		existing uint8
+		want     []string
+	}{
+		{protocol.ExistingStay, []string{"add 80"}},
+		{protocol.ExistingIdle, []string{"look 80 false", "add 80", "begin 80"}},
+		{protocol.ExistingAll, []string{"look 80 true", "add 80", "begin 80"}},
+	} {
+		s := b.subscribed(&protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal, Existing: c.existing})
+		did(t, b.steal, c.want...)
+		again := b.subscribed(&protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal, Existing: c.existing})
+		did(t, b.steal)
+		again.Close()
+		s.Close()
+		did(t, b.steal, "forget 80", "remove 80")
+	}
+	b.subscribed(&protocol.Subscribe{Port: 80, Mode: protocol.ModeMirror, Existing: protocol.ExistingAll})
+	did(t, b.mirror, "add 80")
+	if got := b.hub.Counts(); got != (protocol.Counts{Ended: 7}) {
+		t.Errorf("counted %+v", got)
+	}
+	b.end()
+	did(t, b.mirror, "remove 80")
+	did(t, b.steal)
+}
+
 func TestSubscribeAnewAtOnce(t *testing.T) {
 	b := setUp(t)
 	for range 20 { // a server that is reloaded

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -49,6 +50,8 @@ type offer struct {
 	stream *link.Stream
 	moved  func() // is told before the original is heard; may be nil
 
+	counted atomic.Bool // local has said something, or its refusal is counted
+
 	mu      sync.Mutex
 	cond    sync.Cond // of mu: something below has changed
 	kept    []byte    // what was written; nothing more when whole is false
@@ -88,7 +91,15 @@ func (o *offer) Read(p []byte) (int, error) {
 			return to.Read(p)
 		}
 		n, err := o.stream.Read(p)
-		if err == nil || !refused(err) || !o.move() {
+		switch {
+		case err == nil || !refused(err):
+			return o.heard(n, err)
+		case o.move():
+			o.hub.returned.Add(1)
+		default:
+			if !o.counted.Swap(true) {
+				o.hub.refused.Add(1)
+			}
 			return o.heard(n, err)
 		}
 	}
@@ -99,6 +110,9 @@ func (o *offer) heard(n int, err error) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.drop()
+	if n > 0 {
+		o.counted.Store(true)
+	}
 	if o.leaving && (n > 0 || errors.Is(err, io.EOF)) {
 		return 0, syscall.ECONNRESET // too late
 	}

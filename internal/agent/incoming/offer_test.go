@@ -105,6 +105,16 @@ func TestRefusedWhole(t *testing.T) {
 				t.Errorf("the client got %.100q, %v", got, err)
 			}
 			st.keptNothing()
+			returned := protocol.Counts{Returned: 1}
+			switch {
+			case name == "too much":
+				returned = protocol.Counts{Refused: 1}
+			case c.want == "":
+				returned = protocol.Counts{}
+			}
+			if got := st.hub.Counts(); got != returned {
+				t.Errorf("counted %+v, want %+v", got, returned)
+			}
 		})
 	}
 }

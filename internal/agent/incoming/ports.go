@@ -162,6 +162,9 @@ func (h *Hub) settle(k key) error {
 	h.mu.Unlock()
 	switch {
 	case own && !wants && !hosts:
+		if h.o.Existing != nil && k.mode == protocol.ModeSteal {
+			h.o.Existing.Forget(k.port)
+		}
 		_ = h.o.Sources[k.mode].Remove(k.port)
 		h.disown(k)
 	case j != nil && !wants:
@@ -204,8 +207,10 @@ func (h *Hub) acquire(k key, subs []subscription) error {
 		h.mu.Lock()
 		h.owned[k] = true // guests may come before Add returns
 		h.mu.Unlock()
+		begin := h.before(k, subs)
 		err := h.o.Sources[k.mode].Add(k.port)
 		if err == nil {
+			begin()
 			return nil
 		}
 		h.disown(k)
@@ -225,6 +230,16 @@ func (h *Hub) acquire(k key, subs []subscription) error {
 			return err
 		}
 	}
+}
+
+// before looks what connections there are with a port that is about to be stolen;
+// begin is what becomes of them, as the newest of subs says.
+func (h *Hub) before(k key, subs []subscription) (begin func()) {
+	existing := subs[len(subs)-1].wish.Existing
+	if h.o.Existing == nil || k.mode != protocol.ModeSteal || existing == protocol.ExistingStay {
+		return func() {}
+	}
+	return h.o.Existing.Before(k.port, existing == protocol.ExistingAll)
 }
 
 // Suspend gives the target its stolen ports back, or takes them again, without

@@ -73,6 +73,8 @@ type split struct {
 	idle   bool  // read waits between two requests
 	waits  bool  // read waits for the client
 	grace  *time.Timer
+
+	counted int // of what the connection has brought, that is the original's
 }
 
 // role of a side.
@@ -399,6 +401,9 @@ func (s *split) begin(x *side, q *http1.Request, bind bool) bool {
 	s.continued, s.sent, s.answered = s.invited, false, false
 	x.used++
 	x.spoke, x.speaks = false, false
+	if x.role == toOriginal {
+		s.passed()
+	}
 	if bind {
 		s.bindLocked(x)
 	}
@@ -435,6 +440,12 @@ func (s *split) forward(x *side, q *http1.Request) bool {
 		}
 	}
 	return false
+}
+
+// passed counts one more that is the original's. mu is held.
+func (s *split) passed() {
+	s.counted++
+	s.hub.passed.Add(1)
 }
 
 // settle looks whether the request under way is done. mu is held.
@@ -560,6 +571,9 @@ func (s *split) bindLocked(x *side) bool {
 		return s.bound == x
 	}
 	s.bound = x
+	if x.role == toOriginal && s.counted == 0 { // what is no HTTP is one
+		s.passed()
+	}
 	if other := s.sides[1-x.role]; other != nil {
 		other.Close() // its hear ends
 	}

@@ -105,6 +105,10 @@ func TestRequestsAreDivided(t *testing.T) {
 			}
 			c.CloseWrite()
 			ends(t, c)
+			want := protocol.Counts{Passed: uint64(len(odd) - strings.Count(wantLocal, "/local/"))}
+			if got := st.hub.Counts(); got != want {
+				t.Errorf("counted %+v, want %+v", got, want)
+			}
 		})
 	}
 }

@@ -37,6 +37,7 @@ type session struct {
 	link   *link.Conn
 	hub    *incoming.Hub
 	files  *files.Server // nil: this agent may not
+	taps   *lazySource   // where copies come from; nil without a target
 	memory *memory
 	states chan resume.State // the newest of the pipe; capacity 1
 
@@ -67,11 +68,15 @@ func (s *session) serve(ctx context.Context, pipe io.ReadWriteCloser) error {
 			delete(sources, protocol.ModeSteal)
 			missing[protocol.ModeSteal] = "the target uses the network of its node: stealing its ports would take the node's"
 		}
+		before := s.existing()
+		defer before.close()
 		s.hub = incoming.New(incoming.Options{Link: s.link, Sources: sources, Missing: missing, Original: redirects.DialOriginal, Notice: s.notice, Memory: s.memory.ofIncoming(),
-			Session: s.who, Join: func(port uint16) (net.Conn, error) { return claims.Join(s.t, port) }})
+			Existing: before, Session: s.who, Join: func(port uint16) (net.Conn, error) { return claims.Join(s.t, port) }})
 		wg.Go(func() { s.hub.Run(ctx) })
 		wg.Go(func() { s.follow(ctx) })
+		s.taps = taps
 		wg.Go(func() { s.tellLost(ctx, taps) })
+		wg.Go(func() { s.tellCounts(ctx, redirects.lazySource, taps) })
 		// Whatever hangs afterwards, the target has its ports back.
 		defer taps.Close()
 		defer redirects.Close()
@@ -161,32 +166,66 @@ func (s *session) notice(code, text string) {
 // nobody waits for the answer.
 const lossTime = time.Second
 
+// tellCounts tells local what becomes of what reaches stolen ports, until ctx
+// ends: an agent that is replaced cannot be asked any more.
+func (s *session) tellCounts(ctx context.Context, redirects, taps *lazySource) {
+	select {
+	case <-redirects.ready:
+		tellGrowth(ctx, s, func() protocol.Counts { return s.counts(taps) })
+	case <-ctx.Done():
+	}
+}
+
+// counts are those of now.
+func (s *session) counts(taps *lazySource) protocol.Counts {
+	c, l := s.hub.Counts(), lost(taps)
+	c.Packets, c.Copies = l.Packets, l.Copies
+	return c
+}
+
+// lost is what taps could not copy.
+func lost(taps *lazySource) protocol.Lost {
+	select {
+	case <-taps.ready:
+	default:
+		return protocol.Lost{}
+	}
+	tap, ok := taps.src.(interface{ Stats() capture.Stats })
+	if !ok {
+		return protocol.Lost{}
+	}
+	st := tap.Stats()
+	return protocol.Lost{Packets: uint64(st.Dropped), Copies: uint64(st.Incomplete + st.Slow + st.Refused)}
+}
+
 // tellLost tells local what is lost of the copies, until ctx ends.
 func (s *session) tellLost(ctx context.Context, taps *lazySource) {
 	select {
 	case <-taps.ready:
+		tellGrowth(ctx, s, func() protocol.Lost { return lost(taps) })
 	case <-ctx.Done():
-		return
 	}
-	tap, ok := taps.src.(interface{ Stats() capture.Stats })
-	if !ok {
-		return
-	}
+}
+
+// tellGrowth tells local what look gives whenever that is new, until ctx ends.
+func tellGrowth[T comparable, M interface {
+	*T
+	protocol.Message
+}](ctx context.Context, s *session, look func() T) {
 	tick := time.NewTicker(lossTime)
 	defer tick.Stop()
-	var told protocol.Lost
+	var told T
 	for {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
-		st := tap.Stats()
-		now := protocol.Lost{Packets: uint64(st.Dropped), Copies: uint64(st.Incomplete + st.Slow + st.Refused)}
+		now := look()
 		s.mu.Lock()
 		control := s.hello
 		s.mu.Unlock()
-		if now != told && control != nil && control.Send(&now) == nil {
+		if now != told && control != nil && control.Send(M(&now)) == nil {
 			told = now
 		}
 	}
@@ -223,6 +262,10 @@ func (s *session) answer(ctx context.Context, stream *link.Stream, m protocol.Me
 		s.outgoing().Serve(ctx, stream, m)
 	case *protocol.Lookup:
 		s.outgoing().Lookup(ctx, stream, m)
+	case *protocol.CountsRequest:
+		counts := s.counts(s.taps)
+		_ = stream.Send(&counts)
+		stream.Close()
 	case *protocol.Subscribe:
 		s.hub.Subscribe(ctx, stream, m)
 	default:
@@ -303,7 +346,7 @@ func (s *session) greet(stream *link.Stream, hello *protocol.Hello) {
 
 // features are what this agent can do for the target.
 func (s *session) features() []string {
-	all := []string{protocol.FeatureMirror, protocol.FeatureHTTPFilter, protocol.FeatureHostFilter, protocol.FeatureBodyFilter, protocol.FeatureLookups}
+	all := []string{protocol.FeatureMirror, protocol.FeatureHTTPFilter, protocol.FeatureHostFilter, protocol.FeatureBodyFilter, protocol.FeatureLookups, protocol.FeatureCounts}
 	if s.files != nil {
 		all = append(all, protocol.FeatureFiles)
 	}

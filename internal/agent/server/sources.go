@@ -24,10 +24,14 @@ func (s *session) sources() (steal *stealSource, mirror *lazySource) {
 		return r, nil
 	})
 	return steal, newLazySource(func() (closableSource, error) {
-		// What another session's agent passes on has come from a client before.
-		passed := capture.Marks{Value: redirect.MarkValue, Mask: redirect.MarkMask}
-		return capture.Open(s.t.Do, s.memory.copies, passed)
+		return capture.Open(s.t.Do, s.memory.copies, passed())
 	})
+}
+
+// passed are the packets of what an agent passes on, which has come from a client
+// before.
+func passed() capture.Marks {
+	return capture.Marks{Value: redirect.MarkValue, Mask: redirect.MarkMask}
 }
 
 // stealSource can pass its connections on to the target.

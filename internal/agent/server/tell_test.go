@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 
 	"github.com/mirrord-go/mirrord/internal/agent/capture"
+	"github.com/mirrord-go/mirrord/internal/agent/incoming"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
@@ -46,7 +47,7 @@ func TestTellLost(t *testing.T) {
 		}
 		source := &counting{}
 		taps := newLazySource(func() (closableSource, error) { return source, nil })
-		s := &session{hello: control}
+		s := &session{hello: control, hub: incoming.New(incoming.Options{})}
 		done := make(chan struct{})
 		go func() { s.tellLost(ctx, taps); close(done) }()
 		if err := taps.Add(80); err != nil {
@@ -59,6 +60,10 @@ func TestTellLost(t *testing.T) {
 			if got, ok := m.(*protocol.Lost); err != nil || !ok || *got != want {
 				t.Errorf("got %+v, %v, want %+v", m, err, want)
 			}
+		}
+		counts := s.counts(taps)
+		if want := (protocol.Counts{Packets: 40, Copies: 12}); counts != want {
+			t.Errorf("the counts are %+v, want %+v", counts, want)
 		}
 		cancel()
 		<-done

@@ -46,6 +46,9 @@ const (
 	Absent  = "missing"
 )
 
+// mirror is the Mode of a connection that is a copy.
+const mirror = "mirror"
+
 // Event is one thing that happened. What means nothing for its kind is empty.
 type Event struct {
 	At      time.Time `json:"at"`
@@ -78,6 +81,8 @@ type Event struct {
 	Level  string  `json:"level,omitempty"` // of what the session says, as Code and Text
 	Code   string  `json:"code,omitempty"`
 	Text   string  `json:"text,omitempty"`
+	// Facts are the same in parts.
+	Facts map[string]string `json:"facts,omitempty"`
 	// Count is how many events are missed.
 	Count int `json:"count,omitempty"`
 }
@@ -89,6 +94,7 @@ type Counts struct {
 	Lookups  int64   `json:"lookups"`
 	Files    Files   `json:"files"` // of the target
 	Lost     Loss    `json:"lost"`
+	Ports    Ports   `json:"ports"`
 }
 
 // Traffic is that of one direction.
@@ -114,6 +120,21 @@ type Loss struct {
 	Copies  int64 `json:"copies"`  // of connections, that are not whole or were not made
 }
 
+// Ports are what became of what reached the target's ports that the session has:
+// each request of HTTP/1 in the clear counts, of anything else each connection.
+type Ports struct {
+	Mirrored int64 `json:"mirrored"`
+	Stolen   int64 `json:"stolen"`
+	Passed   int64 `json:"passed_through"` // to the target: the filter does not match
+	Returned int64 `json:"handed_back"`    // to the target: no program had it
+	Lost     int64 `json:"lost"`           // copies that are not whole, and what nobody got
+	Ended    int64 `json:"ended"`          // connections from before, so that their clients come anew
+}
+
+// Passed is what the agent has given to the target itself, and connections from
+// before that it has ended.
+type Passed struct{ Passed, Returned, Refused, Ended int64 }
+
 // traffic counts one direction.
 type traffic struct {
 	connections, open, refused, requests, sent, received atomic.Int64
@@ -130,6 +151,7 @@ type Log struct {
 	last  atomic.Uint64 // connection
 
 	incoming, outgoing                    traffic
+	mirrored, stolen, missed              atomic.Int64 // as in Ports; copies that reached nobody
 	lookups, opened, fileRead, fileWrites atomic.Int64
 
 	watched  atomic.Bool // there are sinks
@@ -138,6 +160,8 @@ type Log struct {
 	lastSink uint64
 	lost     Loss // of agents that are gone
 	losing   Loss // of the present one
+	passed   Passed
+	passing  Passed // the same two
 }
 
 // New makes an empty one. Beginnings of HTTP heads are taken from heads; without
@@ -151,8 +175,11 @@ func (l *Log) Counts() Counts {
 	}
 	l.mu.Lock()
 	lost := Loss{Packets: l.lost.Packets + l.losing.Packets, Copies: l.lost.Copies + l.losing.Copies}
+	passed := l.passed.plus(l.passing)
 	l.mu.Unlock()
-	return Counts{Incoming: l.incoming.counts(), Outgoing: l.outgoing.counts(), Lookups: l.lookups.Load(), Lost: lost,
+	ports := Ports{Mirrored: l.mirrored.Load(), Stolen: l.stolen.Load(), Passed: passed.Passed, Returned: passed.Returned, Ended: passed.Ended,
+		Lost: lost.Copies + l.missed.Load() + passed.Refused}
+	return Counts{Ports: ports, Incoming: l.incoming.counts(), Outgoing: l.outgoing.counts(), Lookups: l.lookups.Load(), Lost: lost,
 		Files: Files{Opened: l.opened.Load(), Read: l.fileRead.Load(), Written: l.fileWrites.Load()}}
 }
 
@@ -192,7 +219,7 @@ func (l *Log) Tell(e Event) {
 // Say tells what the session says; details are what the flows tell themselves.
 func (l *Log) Say(e event.Event) {
 	if e.Level != event.Detail {
-		l.Tell(Event{Kind: Said, Flow: e.Flow, Level: string(e.Level), Code: e.Code, Text: e.Text})
+		l.Tell(Event{Kind: Said, Flow: e.Flow, Level: string(e.Level), Code: e.Code, Text: e.Text, Facts: e.Facts})
 	}
 }
 
@@ -246,6 +273,23 @@ func (l *Log) Lost(now Loss) {
 		l.lost.Copies += l.losing.Copies
 	}
 	l.losing = now
+}
+
+// Passed tells what the present agent has given to the target until now.
+func (l *Log) Passed(now Passed) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Passed < l.passing.Passed || now.Returned < l.passing.Returned || now.Refused < l.passing.Refused || now.Ended < l.passing.Ended { // another agent
+		l.passed = l.passed.plus(l.passing)
+	}
+	l.passing = now
+}
+
+func (p Passed) plus(q Passed) Passed {
+	return Passed{p.Passed + q.Passed, p.Returned + q.Returned, p.Refused + q.Refused, p.Ended + q.Ended}
 }
 
 // Took is the time since began, for Event.Millis: a tenth of a millisecond is as

@@ -197,6 +197,39 @@ func TestNobodyWatches(t *testing.T) {
 	}
 }
 
+// TestPorts: what comes to the program is counted by mode, a connection without
+// requests as one; what agents count adds up over them.
+func TestPorts(t *testing.T) {
+	l := New(nil)
+	say := func(mode string, own bool, texts ...string) {
+		program, session := net.Pipe()
+		go func() { _, _ = io.Copy(io.Discard, program) }()
+		c := l.Incoming(Event{Mode: mode}, own)
+		near := c.Stream(pipe{session})
+		for _, text := range texts {
+			_, _ = io.WriteString(near, text)
+		}
+		c.Close()
+		session.Close()
+		program.Close()
+	}
+	const get, post = "GET / HTTP/1.1\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n."
+	say("mirror", false, get, post, get)
+	say("mirror", false)
+	say("steal", false, "no HTTP", "at all")
+	say("steal", false, get+get)
+	say("", true, get)
+	l.NotDelivered(Event{Mode: "mirror"}, false)
+	l.NotDelivered(Event{Mode: "steal"}, false)
+	for _, now := range []Passed{{2, 1, 1, 0}, {7, 2, 1, 5}, {1, 0, 0, 0}, {3, 1, 0, 1}} {
+		l.Passed(now)
+	}
+	l.Lost(Loss{Packets: 9, Copies: 2})
+	if got, want := l.Counts().Ports, (Ports{Mirrored: 4, Stolen: 3, Passed: 10, Returned: 3, Lost: 4, Ended: 6}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
 // TestLost: agents count from nothing, the session goes on counting.
 func TestLost(t *testing.T) {
 	l := New(nil)

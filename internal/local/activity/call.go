@@ -28,10 +28,14 @@ type Call struct {
 	deaf           atomic.Bool // nothing more is looked through
 	serves         bool        // the program answers; else it asks
 
-	mu       sync.Mutex // what follows
-	asks     *http1.Follower
-	answers  *http1.Follower
-	requests []asked
+	reached  *atomic.Int64 // counts what has reached the program by the target's port; nil: nothing does
+	requests bool          // there was one; mu
+	onAsked  func(method string)
+
+	mu      sync.Mutex // what follows
+	asks    *http1.Follower
+	answers *http1.Follower
+	waiting []asked
 }
 
 // asked is a request that waits for its answer.
@@ -49,7 +53,27 @@ func (l *Log) Incoming(e Event, own bool) *Call {
 	e.Flow = "incoming"
 	c := l.open(e, &l.incoming, own)
 	c.serves = true
+	if !own {
+		c.reached = l.reached(e.Mode)
+		c.reached.Add(1)
+	}
 	return c
+}
+
+// reached counts what comes to the program by a mode.
+func (l *Log) reached(mode string) *atomic.Int64 {
+	if mode == mirror {
+		return &l.mirrored
+	}
+	return &l.stolen
+}
+
+// OnRequest lets f hear of each request of HTTP/1 before it is passed on. It is
+// called before Stream; f must not wait.
+func (c *Call) OnRequest(f func(method string)) {
+	if c != nil {
+		c.onAsked = f
+	}
 }
 
 // NotDelivered tells of a connection that reached nobody.
@@ -58,6 +82,9 @@ func (l *Log) NotDelivered(e Event, own bool) {
 		return
 	}
 	e.Flow = "incoming"
+	if !own && e.Mode == mirror {
+		l.missed.Add(1)
+	}
 	l.refuse(e, &l.incoming, own)
 }
 
@@ -184,7 +211,7 @@ func (c *Call) hear(p []byte, asking bool) {
 	case !asking && !c.answers.Lost():
 		c.answers.Responses(p, c.method, c.response)
 	}
-	if c.asks.Lost() && len(c.requests) == 0 {
+	if c.asks.Lost() && len(c.waiting) == 0 {
 		c.answers.Close()
 	}
 	if c.answers.Lost() {
@@ -199,34 +226,41 @@ func (c *Call) deafen() {
 		c.asks.Close()
 		c.answers.Close()
 	}
-	c.requests = nil
+	c.waiting = nil
 }
 
 // request is called with mu held, as the next two.
 func (c *Call) request(q *http1.Request) {
-	if len(c.requests) == maxAsked {
+	if len(c.waiting) == maxAsked {
 		c.asks.Close()
 		return
 	}
 	if c.counts != nil {
 		c.counts.requests.Add(1)
 	}
-	c.requests = append(c.requests, asked{q.Method, pathOf(q.Target), time.Now()})
+	if c.reached != nil && c.requests {
+		c.reached.Add(1) // the first is the connection
+	}
+	c.requests = true
+	if c.onAsked != nil {
+		c.onAsked(q.Method)
+	}
+	c.waiting = append(c.waiting, asked{q.Method, pathOf(q.Target), time.Now()})
 }
 
 func (c *Call) method() (string, bool) {
-	if len(c.requests) == 0 {
+	if len(c.waiting) == 0 {
 		return "", false
 	}
-	return c.requests[0].method, true
+	return c.waiting[0].method, true
 }
 
 func (c *Call) response(r *http1.Response) {
 	if r.Interim {
 		return
 	}
-	q := c.requests[0]
-	c.requests = c.requests[1:]
+	q := c.waiting[0]
+	c.waiting = c.waiting[1:]
 	if c.log.Watched() {
 		e := c.of
 		e.Kind, e.Method, e.Path, e.Status, e.Millis = Request, q.method, q.path, r.Status, Took(q.at)

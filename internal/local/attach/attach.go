@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -185,6 +186,33 @@ func (h *Hold) Keep(ctx context.Context, renewed func(*Attachment)) error {
 			return err
 		}
 		renewed(at)
+	}
+}
+
+// lastTime bounds asking an agent for its counts at the end: the session's front
+// waits for the answer.
+const lastTime = 300 * time.Millisecond
+
+// Count asks the agent what has become of what reached the target's ports, for
+// the activity's counts. Without an answer they stay as they are.
+func (h *Hold) Count(ctx context.Context) {
+	at := h.Now()
+	if at == nil || !at.Lost().IsZero() || !slices.Contains(at.pod.Features, protocol.FeatureCounts) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, lastTime)
+	defer cancel()
+	m, err := at.link.Call(ctx, &protocol.CountsRequest{})
+	if counts, ok := m.(*protocol.Counts); ok && err == nil {
+		h.counted(counts)
+	}
+}
+
+// counted takes what an agent has counted.
+func (h *Hold) counted(m *protocol.Counts) {
+	h.o.Activity.Passed(activity.Passed{Passed: int64(m.Passed), Returned: int64(m.Returned), Refused: int64(m.Refused), Ended: int64(m.Ended)})
+	if m.Packets > 0 || m.Copies > 0 {
+		h.lost(&protocol.Lost{Packets: m.Packets, Copies: m.Copies})
 	}
 }
 

@@ -92,7 +92,7 @@ func (h *Hold) greet(ctx context.Context, at *Attachment, id string) error {
 			return err
 		}
 		at.pod, at.hello, at.said = m, stream, &notices{}
-		at.said.wg.Go(func() { at.said.read(stream, h.o.Emit, h.lost) })
+		at.said.wg.Go(func() { at.said.read(stream, h.o.Emit, h) })
 		return nil
 	case *protocol.Answer:
 		f := &failure.Error{Code: "agent-refuses", What: "the agent refuses the session", Why: m.Text, Do: "try again", Cause: m.Err()}
@@ -196,7 +196,7 @@ func (n *notices) goodbye() *protocol.Bye {
 	return n.bye
 }
 
-func (n *notices) read(s *link.Stream, emit event.Sink, lost func(*protocol.Lost)) {
+func (n *notices) read(s *link.Stream, emit event.Sink, h *Hold) {
 	for {
 		m, err := s.Receive()
 		var unknown *protocol.UnknownKindError
@@ -210,7 +210,9 @@ func (n *notices) read(s *link.Stream, emit event.Sink, lost func(*protocol.Lost
 		case *protocol.Notice:
 			emit(event.Event{Level: event.Info, Code: m.Code, Text: m.Text})
 		case *protocol.Lost:
-			lost(m)
+			h.lost(m)
+		case *protocol.Counts:
+			h.counted(m)
 		case *protocol.Bye:
 			n.mu.Lock()
 			n.bye = m

@@ -236,6 +236,18 @@ func TestAgentArguments(t *testing.T) {
 	}
 }
 
+// TestCounted: what the agent counts is in the activity's counts, loss included.
+func TestCounted(t *testing.T) {
+	var said heard
+	h := New(Options{Activity: activity.New(nil), Emit: said.emit})
+	h.counted(&protocol.Counts{Passed: 3})
+	h.counted(&protocol.Counts{Passed: 4, Returned: 2, Refused: 1, Packets: 7, Copies: 5})
+	got := h.o.Activity.Counts()
+	if want := (activity.Ports{Passed: 4, Returned: 2, Lost: 6}); got.Ports != want || got.Lost != (activity.Loss{Packets: 7, Copies: 5}) || !slices.Equal(said.said(), []string{"warning mirror-lost"}) {
+		t.Errorf("got %+v, %+v, said %q", got.Ports, got.Lost, said.said())
+	}
+}
+
 // TestLostCopies: what the agent could not mirror is counted, and said once.
 func TestLostCopies(t *testing.T) {
 	var said heard

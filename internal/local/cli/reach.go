@@ -259,6 +259,9 @@ func features(cfg config.Config) []kube.Feature {
 	if cfg.Incoming.Wants(rules.IncomingSteal) {
 		all = append(all, kube.FeatureSteal)
 	}
+	if cfg.Incoming.EndsIdle() {
+		all = append(all, kube.FeatureDrain)
+	}
 	if cfg.Incoming.Wants(rules.IncomingMirror) {
 		all = append(all, kube.FeatureMirror)
 	}

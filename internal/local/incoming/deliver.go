@@ -66,6 +66,9 @@ func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
 	}
 	call := p.o.Activity.Incoming(a.activity(), !a.target)
 	defer call.Close()
+	if a.copied && p.o.RemoteOutgoing {
+		call.OnRequest(p.repeats)
+	}
 	if a.target {
 		p.o.Emit(event.Event{Level: event.Detail, Code: "delivered", Flow: "incoming", Text: fmt.Sprintf("%v is connected to port %d", a.client, a.port),
 			Facts: map[string]string{"port": fmt.Sprint(a.port), "client": a.client.String()}})
@@ -80,6 +83,31 @@ func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
 		far = t
 	}
 	_, _ = relay.Join(ctx, p.o.Relayed, far, call.Stream(near))
+}
+
+// repeats hears of a request of which the program has a copy. What writes is
+// done twice: by the target, and by the program on the same databases and
+// services, to which its connections lead. That is said once.
+func (p *Ports) repeats(method string) {
+	if safe(method) {
+		return
+	}
+	p.warned.Do(func() {
+		p.o.Emit(event.Event{Level: event.Warning, Code: "mirrored-writes", Flow: "incoming",
+			Text: fmt.Sprintf("a copy of a %s request has reached the program, which may write once more what the target writes: its connections leave from the target, "+
+				"to the same databases and services; copy only what reads (--method GET), or keep connections here (--no-outgoing)", method),
+			Facts: map[string]string{"method": method}})
+	})
+}
+
+// safe reports whether a method asks for nothing to be changed (RFC 9110 §9.2.1,
+// and the same by RFC 4918, 5323 and 3253).
+func safe(method string) bool {
+	switch method {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "SEARCH", "REPORT":
+		return true
+	}
+	return false
 }
 
 // activity is what is told of an arrival.

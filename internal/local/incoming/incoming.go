@@ -20,6 +20,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -59,6 +60,11 @@ type Options struct {
 	Emit   event.Sink
 	// Activity hears of every connection. nil: nobody listens.
 	Activity *activity.Log
+	// Existing is what becomes of connections that clients have with a port before it
+	// is stolen (protocol.Subscribe).
+	Existing uint8
+	// RemoteOutgoing: the program's connections leave from the target.
+	RemoteOutgoing bool
 	// Relayed is the memory for large buffers. nil: it has no end.
 	Relayed *budget.Share
 	// Subscribed is called when a port of the target is first given. Optional.
@@ -83,6 +89,9 @@ type Ports struct {
 
 	subscriptions shares[*subscription] // by the target's port
 	publications  shares[publication]   // by the program's
+
+	warned sync.Once   // that copies write
+	asked  atomic.Bool // for a port of the target
 
 	mu        sync.Mutex
 	closed    bool
@@ -292,6 +301,9 @@ func modeName(mode uint8) string {
 func (p *Ports) subscribe(ctx context.Context, l *listener) (*subscription, error) {
 	sub := &subscription{number: l.Addr.Port(), at: map[*Site]*given{}, wish: &protocol.Subscribe{
 		Port: l.Target, Mode: l.Mode, Filter: l.Filter, BodySize: uint32(l.BodySize), BodyTime: uint32(l.BodyTime)}}
+	if l.Mode == protocol.ModeSteal {
+		sub.wish.Existing = p.o.Existing
+	}
 	err := p.order(ctx, sub)
 	switch {
 	case err == nil:
@@ -312,6 +324,7 @@ func (p *Ports) subscribe(ctx context.Context, l *listener) (*subscription, erro
 // order asks the agent that there is now for what sub wishes.
 func (p *Ports) order(ctx context.Context, sub *subscription) error {
 	m := *sub.wish
+	p.asked.Store(true)
 	p.mu.Lock()
 	m.Probes = p.probes[m.Port]
 	p.mu.Unlock()
@@ -365,6 +378,9 @@ type Open struct {
 	Filter    string
 	Published string // where it is open on this machine; empty: it is not
 }
+
+// Asked reports whether the agent was ever asked for a port.
+func (p *Ports) Asked() bool { return p.asked.Load() }
 
 // Ports are those that the program listens on, and that are ready.
 func (p *Ports) Ports() (all []Open) {

@@ -41,10 +41,14 @@ type security struct {
 // the target's user.
 func inPodCapabilities(features []Feature) (add []corev1.Capability) {
 	for _, f := range features {
-		if f != FeatureMirror && f != FeatureSteal {
+		if f != FeatureMirror && f != FeatureSteal && f != FeatureDrain {
 			continue
 		}
-		add = append(add, capabilities[f]...)
+		for _, c := range capabilities[f] {
+			if !slices.Contains(add, c) {
+				add = append(add, c)
+			}
+		}
 	}
 	return add
 }

@@ -26,6 +26,7 @@ const (
 	FeatureUnix    Feature = "unix"    // unix sockets of the target's
 	FeatureMirror  Feature = "mirror"  // copies of the target's traffic
 	FeatureSteal   Feature = "steal"   // the target's traffic itself
+	FeatureDrain   Feature = "drain"   // the end of idle connections from before
 )
 
 // capabilities of the agent by feature, those of every agent under "", all
@@ -43,6 +44,7 @@ var capabilities = map[Feature][]corev1.Capability{
 	FeatureUnix:    {"SETUID", "SETGID", "DAC_OVERRIDE"}, // connect as the target's user; alike
 	FeatureMirror:  {"NET_RAW"},
 	FeatureSteal:   {"NET_ADMIN", "BPF"}, // without BPF nftables does it
+	FeatureDrain:   {"NET_RAW"},
 }
 
 const (

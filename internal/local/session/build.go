@@ -100,7 +100,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		return nil, fmt.Errorf("start the network stack: %w", err)
 	}
 	b.ports = incoming.New(incoming.Options{
-		Link: s.peer, Rules: in, Probes: s.hold.First().Agent().Probes(), Host: s.host(b.box), Emit: s.emit, Activity: s.activity, Relayed: s.memory.relayed, Listen: net.Listen, Window: attach.ResumeWindow(&s.cfg),
+		Link: s.peer, Rules: in, Probes: s.hold.First().Agent().Probes(), Host: s.host(b.box), Emit: s.emit, Activity: s.activity, Existing: s.cfg.Incoming.Subscribed(), RemoteOutgoing: !s.cfg.Outgoing.TCPLocal, Relayed: s.memory.relayed, Listen: net.Listen, Window: attach.ResumeWindow(&s.cfg),
 		Dial: func(ctx context.Context, a incoming.Attempt) (net.Conn, error) {
 			if a.Way == incoming.Inside {
 				return b.box.DialLocal(ctx, a.Src, a.Dst)

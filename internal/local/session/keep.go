@@ -95,6 +95,7 @@ func (k *keeper) run(ctx context.Context, b *built) error {
 	}
 	stop()
 	wg.Wait()
+	k.s.summarize(ctx, b)
 	return nil
 }
 

@@ -62,6 +62,7 @@ type supervisor struct {
 	failed sync.Once              // the front has been told why
 	late   *time.Timer            // lets the front go that has waited for the end of all
 	tally  tally
+	summed sync.Once // the last line is said
 
 	activity *activity.Log
 
@@ -202,6 +203,7 @@ func (s *supervisor) serve(ctx context.Context, b *built) error {
 		return nil
 	}
 	s.last(ctx, b)
+	s.summarize(ctx, b) // where processes have outlived the command
 	return nil
 }
 
@@ -286,7 +288,7 @@ func within(limit time.Duration, done <-chan struct{}) bool {
 // lose ends a session that cannot go on, and what runs in it.
 func (s *supervisor) lose(ctx context.Context, b *built, lost error) {
 	s.learn.tell(false)
-	s.summarize()
+	s.summarize(ctx, b)
 	s.tell(control.Message{Failed: s.failure(lost)})
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
 	defer cancel()
@@ -324,7 +326,7 @@ func (s *supervisor) release(ctx context.Context, b *built) {
 	}
 	if within(settleTime, b.box.Done()) {
 		s.learn.tell(false)
-		s.summarize() // and Run lets it go
+		s.summarize(ctx, b) // and Run lets it go
 		return
 	}
 	s.learn.tell(true)
@@ -384,11 +386,19 @@ func (s *supervisor) unrecorded(err error) {
 	s.emit(event.Event{Level: event.Warning, Code: "events-file", Text: fmt.Sprintf("the file of --events gets no more of what happens: %v", err)})
 }
 
-// summarize says the session's last line.
-func (s *supervisor) summarize() {
+// summarize says the session's last line, once.
+func (s *supervisor) summarize(ctx context.Context, b *built) {
+	s.summed.Do(func() { s.sum(context.WithoutCancel(ctx), b) })
+}
+
+func (s *supervisor) sum(ctx context.Context, b *built) {
+	if b.ports.Asked() {
+		s.hold.Count(ctx)
+	}
 	target := s.cfg.Target
 	if s.cfg.Targetless() {
 		target = "no target"
 	}
-	s.emit(event.Event{Level: event.Info, Code: "summary", Text: s.tally.summary(target, time.Since(s.began))})
+	text, facts := s.tally.summary(target, time.Since(s.began), s.activity.Counts().Ports)
+	s.emit(event.Event{Level: event.Info, Code: "summary", Text: text, Facts: facts})
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/local/activity"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
@@ -79,14 +80,28 @@ func (t *tally) count(e event.Event) {
 var counted = []struct{ code, one, many string }{
 	{"outgoing-connected", "connection made", "connections made"},
 	{"outgoing-refused", "refused", "refused"},
-	{"delivered", "connection or request received", "connections or requests received"},
-	{"not-delivered", "not delivered", "not delivered"},
 }
 
-// summary is the last line.
-func (t *tally) summary(target string, took time.Duration) string {
+// became are the words for what became of what reached the target's ports, and
+// their names among the facts.
+func became(p activity.Ports) []struct {
+	n          int64
+	text, fact string
+} {
+	return []struct {
+		n          int64
+		text, fact string
+	}{
+		{p.Mirrored, "mirrored", "mirrored"}, {p.Stolen, "stolen", "stolen"}, {p.Passed, "passed through", "passed_through"},
+		{p.Returned, "handed back", "handed_back"}, {p.Lost, "lost", "lost"}, {p.Ended, "from before ended", "ended"},
+	}
+}
+
+// summary is the last line, and the same in parts.
+func (t *tally) summary(target string, took time.Duration, ports activity.Ports) (text string, facts map[string]string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	facts = map[string]string{"ms": fmt.Sprint(took.Milliseconds())}
 	var parts []string
 	for _, c := range counted {
 		switch n := t.counts[c.code]; {
@@ -96,9 +111,15 @@ func (t *tally) summary(target string, took time.Duration) string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, c.many))
 		}
 	}
-	text := fmt.Sprintf("session with %s ended after %s", target, took.Round(100*time.Millisecond))
+	for _, b := range became(ports) {
+		facts[b.fact] = fmt.Sprint(b.n)
+		if b.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", b.n, b.text))
+		}
+	}
+	text = fmt.Sprintf("session with %s ended after %s", target, took.Round(100*time.Millisecond))
 	if len(parts) > 0 {
 		text += ": " + strings.Join(parts, ", ")
 	}
-	return text
+	return text, facts
 }

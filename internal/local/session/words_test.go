@@ -1,11 +1,13 @@
 package session
 
 import (
+	"maps"
 	"testing"
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/local/activity"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
@@ -32,14 +34,18 @@ func TestRuns(t *testing.T) {
 
 func TestSummary(t *testing.T) {
 	var s tally
-	if got, want := s.summary("pod/a", 1234*time.Millisecond), "session with pod/a ended after 1.2s"; got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
+	if got, _ := s.summary("pod/a", 1234*time.Millisecond, activity.Ports{}); got != "session with pod/a ended after 1.2s" {
+		t.Errorf("got  %s", got)
 	}
 	for _, code := range []string{"outgoing-connected", "delivered", "outgoing-connected", "running"} {
 		s.count(event.Event{Code: code})
 	}
-	want := "session with pod/a ended after 1m5s: 2 connections made, 1 connection or request received"
-	if got := s.summary("pod/a", 65*time.Second); got != want {
+	want := "session with pod/a ended after 1m5s: 2 connections made, 1 mirrored, 2 stolen, 3 passed through, 4 handed back, 5 lost, 6 from before ended"
+	got, facts := s.summary("pod/a", 65*time.Second, activity.Ports{Mirrored: 1, Stolen: 2, Passed: 3, Returned: 4, Lost: 5, Ended: 6})
+	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if want := map[string]string{"ms": "65000", "mirrored": "1", "stolen": "2", "passed_through": "3", "handed_back": "4", "lost": "5", "ended": "6"}; !maps.Equal(facts, want) {
+		t.Errorf("got  %v\nwant %v", facts, want)
 	}
 }
