@@ -49,7 +49,7 @@ func TestSessionsShareAPort(t *testing.T) {
 			return err.Error()
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(15 * time.Second))
 		fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: a\r\nX-User: %s\r\nConnection: close\r\n\r\n", user)
 		r, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil {
@@ -116,7 +116,7 @@ func want(t *testing.T, l *link.Conn, user, says string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	_ = s.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = s.SetReadDeadline(time.Now().Add(15 * time.Second))
 	got, err := s.Receive()
 	if err != nil {
 		t.Fatal(err)
