@@ -176,6 +176,22 @@ func (c *colleague) holds() {
 	}
 }
 
+// comes waits until done says so.
+func comes(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// shares waits until so many sessions may get requests from c.
+func (c *colleague) shares(n int) {
+	c.t.Helper()
+	comes(c.t, fmt.Sprintf("%d sessions at %s", n, c.name), func() bool { return len(c.hub.recipients(key{protocol.ModeSteal, 80})) == n })
+}
+
 func TestShare(t *testing.T) {
 	n := newNode(t)
 	ana, bob := n.session("ana", 0, nil), n.session("bob", 1, nil)
@@ -193,9 +209,7 @@ func TestShare(t *testing.T) {
 	v.gets("/b", "200 original")
 	other.Close()
 	of.Close()
-	for len(ana.hub.recipients(key{protocol.ModeSteal, 80})) > 1 {
-		time.Sleep(time.Millisecond)
-	}
+	ana.shares(1)
 	v.gets("/b/3", "200 original")
 	v.gets("/a/3", "200 ana")
 }
@@ -219,9 +233,7 @@ func TestShareRefused(t *testing.T) {
 	refused(ana, below("/b"), "port 80 is held by bob since 00:01 UTC with the same filter")
 	// Ana's agent goes on for bob, without a wish of its own.
 	of.Close()
-	for len(ana.hub.recipients(key{protocol.ModeSteal, 80})) > 1 {
-		time.Sleep(time.Millisecond)
-	}
+	ana.shares(1)
 	visit(ana).gets("/b", "200 bob")
 	refused(bob, &wholePort, "port 80 is held by ana since 00:00 UTC, who gives requests only: it cannot be taken whole")
 	eve.subscribed(below("/a"))
@@ -287,9 +299,7 @@ func TestHolderEnds(t *testing.T) {
 			case <-time.After(3 * time.Second):
 				t.Fatal("nobody takes the port")
 			}
-			for len(next.hub.recipients(key{protocol.ModeSteal, 80})) < 2 {
-				time.Sleep(time.Millisecond)
-			}
+			next.shares(2)
 			v := visit(next)
 			v.gets("/b", "200 bob")
 			v.gets("/e", "200 eve")
@@ -352,11 +362,11 @@ func TestGuestEnds(t *testing.T) {
 			v.gets("/a", "200 ana")
 			if name == "loses it, waited" {
 				ask(t, v.c, "GET /b HTTP/1.1\r\nHost: a\r\n\r\n")
-				for waits := 0; waits == 0; time.Sleep(time.Millisecond) {
+				comes(t, "the request", func() bool {
 					bob.hub.mu.Lock()
-					waits = len(bob.hub.held)
-					bob.hub.mu.Unlock()
-				}
+					defer bob.hub.mu.Unlock()
+					return len(bob.hub.held) > 0
+				})
 				bob.hub.Suspend(true)
 				bob.hub.Abandon()
 				if got := answer(t, v.r, "GET"); !strings.HasPrefix(got, c.want) {
@@ -366,10 +376,8 @@ func TestGuestEnds(t *testing.T) {
 			}
 			if c.end != nil {
 				c.end(bob)
-				for end := time.Now().Add(3 * time.Second); name != "says goodbye" && len(ana.hub.recipients(key{protocol.ModeSteal, 80})) > 1; time.Sleep(time.Millisecond) {
-					if time.Now().After(end) {
-						t.Fatal("its filter is still there")
-					}
+				if name != "says goodbye" { // that is its session's end only for who hears it
+					ana.shares(1)
 				}
 			}
 			v.gets("/b", c.want)
