@@ -31,8 +31,10 @@ func newRoom(ns *os.File) (*room, error) {
 	ready := make(chan error, 1)
 	go func() {
 		defer close(r.ended)
-		if !same(ns, "net") {
-			runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+		runtime.LockOSThread()
+		if same(ns, "net") {
+			runtime.UnlockOSThread()
+		} else { // never unlocked: the thread ends with this goroutine
 			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
 				ready <- fmt.Errorf("enter the target's network namespace: %w", err)
 				return

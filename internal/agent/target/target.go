@@ -323,10 +323,11 @@ func readHostname(pid int) (string, error) {
 	return strings.TrimSpace(string(b)), err
 }
 
-// same reports whether ns is the agent's own namespace of that kind.
+// same reports whether ns is the calling thread's namespace of that kind. The
+// process's is that of its first thread, which may be another target's room.
 func same(ns *os.File, kind string) bool {
 	var a, b unix.Stat_t
-	return unix.Fstat(int(ns.Fd()), &a) == nil && unix.Stat("/proc/self/ns/"+kind, &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
+	return unix.Fstat(int(ns.Fd()), &a) == nil && unix.Stat("/proc/thread-self/ns/"+kind, &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
 }
 
 // HostNetwork reports whether the target shares the network of the node.
