@@ -72,7 +72,9 @@ func TestPick(t *testing.T) {
 	if code := v.cmd.ProcessState.ExitCode(); code != 130 || !strings.Contains(v.all(), "no target was chosen") || !strings.Contains(v.all(), "pick-cancelled") {
 		t.Errorf("cancelled: exit code %d, %q", code, after(v.all(), leaveScreen))
 	}
-	server.Config.Handler = crowd(0)
+	nobody := httptest.NewServer(crowd(0))
+	defer nobody.Close()
+	env[0] = "KUBECONFIG=" + kubeconfigOf(t, home, nobody.URL)
 	v = pick("exec", "-t", "pick", "--", "true")
 	_ = v.wait()
 	if !strings.Contains(v.all(), "namespace shop has nothing with a ready pod") || !strings.Contains(v.all(), "pick-nothing") {

@@ -205,6 +205,9 @@ func TestInventoryOfNowhere(t *testing.T) {
 	if f, ok := errors.AsType[*failure.Error](err); !ok || f.Code != "namespace-not-found" || !strings.Contains(f.Do, "shop") {
 		t.Errorf("%v", err)
 	}
+}
+
+func TestNamespaces(t *testing.T) {
 	if got := (&api{}).start(t, Options{}).Namespaces(t.Context()); !slices.Equal(got, []string{"shop"}) {
 		t.Errorf("namespaces: %v", got)
 	}
