@@ -19,17 +19,7 @@ var filesPods sync.Once
 // filesPod waits until the pod files is there.
 func filesPod(t testing.TB) {
 	t.Helper()
-	filesPods.Do(func() {
-		text, err := os.ReadFile("testdata/files.yaml")
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		if err := w.cluster.Apply(ctx, w.namespace, string(text)); err != nil {
-			t.Fatal(err)
-		}
-	})
+	filesPods.Do(func() { applied(t, w.namespace, "files.yaml") })
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := w.cluster.WaitReady(ctx, w.namespace, "pod/files"); err != nil {

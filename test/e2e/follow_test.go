@@ -1,10 +1,8 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -28,22 +26,7 @@ func follow(t *testing.T, target string) *follower {
 // followable makes the targets of follow.yaml.
 func followable(t *testing.T) {
 	t.Helper()
-	text, err := os.ReadFile("testdata/follow.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	if err := w.cluster.Apply(ctx, w.namespace, string(text)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		if _, err := w.cluster.Kubectl(ctx, "-n", w.namespace, "delete", "-f", "testdata/follow.yaml", "--ignore-not-found", "--wait=false"); err != nil {
-			t.Error(err)
-		}
-	})
+	lent(t, "follow.yaml")
 	kubectl(t, "rollout", "status", "deployment/followed", "--timeout=28s")
 	kubectl(t, "rollout", "status", "statefulset/kept", "--timeout=28s")
 }

@@ -199,6 +199,33 @@ func kubectl(t testing.TB, args ...string) string {
 	return strings.TrimSpace(out)
 }
 
+// applied applies a file of testdata to a namespace.
+func applied(t testing.TB, namespace, file string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := w.cluster.Apply(ctx, namespace, string(text)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// lent is applied to the namespace that tests share, until the test's end.
+func lent(t testing.TB, file string) {
+	t.Helper()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if _, err := w.cluster.Kubectl(ctx, "-n", w.namespace, "delete", "-f", filepath.Join("testdata", file), "--ignore-not-found", "--wait=false"); err != nil {
+			t.Error(err)
+		}
+	})
+	applied(t, w.namespace, file)
+}
+
 // request asks the target from another pod, as a client in the cluster does.
 func request(t testing.TB, url string) string {
 	t.Helper()

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,25 +13,11 @@ import (
 // spread makes the workload of replicas.yaml, and gives who asks its service.
 func spread(t *testing.T) *prey {
 	t.Helper()
-	text, err := os.ReadFile("testdata/replicas.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	if err := w.cluster.Apply(ctx, w.namespace, string(text)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		if _, err := w.cluster.Kubectl(ctx, "-n", w.namespace, "delete", "-f", "testdata/replicas.yaml", "--ignore-not-found", "--wait=false"); err != nil {
-			t.Error(err)
-		}
-	})
+	lent(t, "replicas.yaml")
 	kubectl(t, "rollout", "status", "deployment/spread", "--timeout=50s")
 	p := &prey{ip: kubectl(t, "get", "service", "spread", "-o", "jsonpath={.spec.clusterIP}")}
-	if p.client, err = w.cluster.PodProcess(ctx, w.namespace, "tools"); err != nil {
+	var err error
+	if p.client, err = w.cluster.PodProcess(t.Context(), w.namespace, "tools"); err != nil {
 		t.Fatal(err)
 	}
 	return p

@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -14,15 +13,9 @@ import (
 func targets(t *testing.T) (namespace string) {
 	t.Helper()
 	namespace = w.cluster.Namespace(t)
-	text, err := os.ReadFile("testdata/targets.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	applied(t, namespace, "targets.yaml")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	if err := w.cluster.Apply(ctx, namespace, string(text)); err != nil {
-		t.Fatal(err)
-	}
 	kube := func(args ...string) string {
 		t.Helper()
 		out, err := w.cluster.Kubectl(ctx, append([]string{"-n", namespace}, args...)...)
@@ -172,13 +165,7 @@ func TestTargets(t *testing.T) {
 // Nothing is started for a target that cannot be, and it is said at once why.
 func TestTargetsThatCannotBe(t *testing.T) {
 	namespace := w.cluster.Namespace(t)
-	text, err := os.ReadFile("testdata/targets.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.cluster.Apply(t.Context(), namespace, string(text)); err != nil {
-		t.Fatal(err)
-	}
+	applied(t, namespace, "targets.yaml")
 	for _, c := range []struct {
 		target string
 		want   []string

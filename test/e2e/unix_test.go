@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -13,15 +12,9 @@ import (
 // of PostgreSQL's user.
 func socketsPod(t *testing.T) {
 	t.Helper()
-	text, err := os.ReadFile("testdata/sockets.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	applied(t, w.namespace, "sockets.yaml")
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
-	if err := w.cluster.Apply(ctx, w.namespace, string(text)); err != nil {
-		t.Fatal(err)
-	}
 	if err := w.cluster.WaitReady(ctx, w.namespace, "pod/sockets"); err != nil {
 		t.Fatal(err)
 	}
