@@ -97,6 +97,9 @@ func (u Uses) Needs() []Permission {
 		add(agents, "events", "why a policy or a quota refuses the agent is known late", "watch")
 	}
 	add(agents, "events", "why an agent does not get ready is told in fewer words", "list")
+	if r.kind.name != "" && r.kind.name != "pod" { // elsewhere it is there for the agent already
+		add(u.Namespace, "pods", "pods that a workload gets later take part after half a minute", "watch")
+	}
 	return all
 }
 

@@ -36,6 +36,19 @@ func TestNeeds(t *testing.T) {
 	}
 }
 
+// Where a workload's pods are not those of agents, watching them is a comfort.
+func TestNeedsOfReplicas(t *testing.T) {
+	for target, want := range map[string]bool{"deploy/x": true, "label/a=b": true, "pod/x": false, "": false} {
+		all := Uses{Target: target, Namespace: "shop", AgentNamespace: "agents"}.Needs()
+		got := slices.ContainsFunc(all, func(p Permission) bool {
+			return p.Verb == "watch" && p.Resource == "pods" && p.Namespace == "shop" && p.Need != ""
+		})
+		if got != want {
+			t.Errorf("%q: watching pods is asked for: %v, want %v", target, got, want)
+		}
+	}
+}
+
 func TestMay(t *testing.T) {
 	a := &api{denied: map[string]bool{"get pods/log shop": true, "create jobs.batch shop": true, "get nodes": true}}
 	c := a.start(t, Options{})
