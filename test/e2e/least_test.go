@@ -385,13 +385,21 @@ func TestStrangersAwaitTheAgent(t *testing.T) {
 	}
 
 	said = stranger(`
-import socket
-s = socket.socket(socket.AF_UNIX); s.bind("\0mirrord-claim-tcp-8080"); s.listen(5); s.settimeout(60)
+import os, socket
+s = socket.socket(socket.AF_UNIX); s.bind("\0mirrord-claim-tcp-8080"); s.listen(5); s.settimeout(0.1)
 open("/tmp/begun", "w").close()
-c, _ = s.accept(); c.sendall(b"ana@laptop since 14:00 UTC"); c.close()`)
+while not os.path.exists("/tmp/over"):
+    try:
+        c, _ = s.accept()
+        c.sendall(b"ana@laptop since 14:00 UTC")
+        c.close()
+    except OSError: continue # nobody asks, or he who asked did not stay`)
 	r := startCommand(t, []string{w.mirrord, "exec", "-n", namespace, "-e", "-t", "pod/app", "--steal", "goserver", "8080"}, nil)
 	if code := r.end(); code == 0 || strings.Contains(r.stderr.String(), "ana@laptop") || !strings.Contains(r.stderr.String(), "does not say who it is") {
 		t.Errorf("exit code %d, a squatter passes for a colleague, or nobody says that port 8080 is held:\n%s", code, r.stderr)
+	}
+	if _, err := in("touch", "/tmp/over"); err != nil {
+		t.Fatal(err)
 	}
 	<-said
 	ended(t, namespace, "app")
