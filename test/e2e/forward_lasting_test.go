@@ -241,7 +241,13 @@ func TestPortForwardKilled(t *testing.T) {
 		c.Close()
 		t.Error("the port is still open")
 	}
-	if got := request(t, url); !strings.HasPrefix(got, "remote /out") {
+	// A request that comes before the agent knows waits for who was killed, as
+	// documented: that one is not waited for.
+	got := ""
+	for end := time.Now().Add(10 * time.Second); !strings.HasPrefix(got, "remote /out") && time.Now().Before(end); {
+		got, _ = w.cluster.Kubectl(t.Context(), "-n", w.namespace, "exec", "tools", "--", "curl", "-sS", "--max-time", "2", url)
+	}
+	if !strings.HasPrefix(got, "remote /out") {
 		t.Errorf("the target has not its port back: %s", got)
 	}
 	if all := shown(t); len(all) != 0 {
