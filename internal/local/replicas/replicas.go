@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -79,9 +80,12 @@ func (f *Fleet) Look(ready []attach.Replica) {
 	if f.closed {
 		return
 	}
+	now := time.Now()
+	maps.DeleteFunc(f.rests, func(_ string, until time.Time) bool { return !now.Before(until) })
 	busy := func(id string) bool {
 		_, there := f.pods[id]
-		return there || time.Now().Before(f.rests[id])
+		_, rests := f.rests[id]
+		return there || rests
 	}
 	begin, left := wanted(ready, f.o.Target(), busy, Most-len(f.pods))
 	for _, r := range begin {
