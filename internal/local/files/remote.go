@@ -221,24 +221,16 @@ func (r *remote) lookup(ctx context.Context, p string) (a *protocol.Attr, keep t
 				return nil, 0, err
 			}
 		}
-		if f, ok := r.answer(p); ok {
-			return f.result(r)
-		}
 		asked := time.Now()
-		ask := func(ctx context.Context) (f fact, err error) {
-			f.attr, err = r.ask(ctx, p)
-			return f, err
-		}
-		r.mu.Lock()
-		under := r.tells(dir)
-		r.mu.Unlock()
-		var f fact
-		if under {
-			f, err = soon(ctx, r, expected[fact]{may: func() bool { return r.tells(dir) }, found: func() (fact, bool) { return r.answer(p) }, ask: ask})
-		} else {
-			r.foresee(p)
-			f, err = ask(ctx)
-		}
+		f, err := soon(ctx, r, expected[fact]{
+			may:   func() bool { return r.tells(dir) },
+			found: func() (fact, bool) { return r.answer(p) },
+			alone: func() { r.foresee(p) },
+			ask: func(ctx context.Context) (f fact, err error) {
+				f.attr, err = r.ask(ctx, p)
+				return f, err
+			},
+		})
 		if err != nil {
 			return nil, r.life, err
 		}
@@ -333,20 +325,12 @@ type named struct {
 
 // list gives the names in a directory.
 func (r *remote) list(ctx context.Context, p string) ([]named, error) {
-	found := func() ([]named, bool) { return r.listed(p) }
-	if all, ok := found(); ok {
-		return all, nil
-	}
-	may := func() bool { return r.tells(p) }
-	r.mu.Lock()
-	under := may()
-	r.mu.Unlock()
-	ask := func(ctx context.Context) ([]named, error) { return r.askList(ctx, p) }
-	if under {
-		return soon(ctx, r, expected[[]named]{may: may, found: found, ask: ask})
-	}
-	r.foreseeList(p)
-	return ask(ctx)
+	return soon(ctx, r, expected[[]named]{
+		may:   func() bool { return r.tells(p) },
+		found: func() ([]named, bool) { return r.listed(p) },
+		alone: func() { r.foreseeList(p) },
+		ask:   func(ctx context.Context) ([]named, error) { return r.askList(ctx, p) },
+	})
 }
 
 // listed gives the names in p if all are known.

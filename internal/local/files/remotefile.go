@@ -74,23 +74,14 @@ func (r *remote) open(ctx context.Context, s side, p string, want uint64) (*remo
 		}
 		return f, err
 	}
-	f, ok := found()
-	if !ok {
-		r.mu.Lock()
-		under := r.brings(p)
-		r.mu.Unlock()
-		var err error
-		if under {
-			f, err = soon(ctx, r, expected[*remoteFile]{may: func() bool { return r.brings(p) }, found: found, ask: ask, drop: func(f *remoteFile) { f.Close() }})
-		} else {
-			if _, ok := r.remembered(p); !ok {
-				r.foresee(p)
-			}
-			f, err = ask(ctx)
+	alone := func() {
+		if _, ok := r.remembered(p); !ok {
+			r.foresee(p)
 		}
-		if err != nil {
-			return nil, err
-		}
+	}
+	f, err := soon(ctx, r, expected[*remoteFile]{may: func() bool { return r.brings(p) }, found: found, alone: alone, ask: ask, drop: func(f *remoteFile) { f.Close() }})
+	if err != nil {
+		return nil, err
 	}
 	r.follow(p)
 	if f.gen = gen; want == 0 {

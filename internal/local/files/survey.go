@@ -396,24 +396,24 @@ func (r *remote) use(e *entry) {
 type expected[T any] struct {
 	may   func() bool      // whether it may; called with the lock
 	found func() (T, bool) // gives it when it is there
+	alone func()           // asks ahead, when the question is asked and nothing was on its way
 	ask   func(ctx context.Context) (T, error)
 	drop  func(T) // undoes ask; nil: there is nothing to undo
 }
 
-// soon gives an answer that is on its way unasked or, when it does not come at
-// once, whichever comes first, that or the answer to the question. So nobody
-// waits longer than a moment more than for the question alone.
+// soon gives an answer that is here, or on its way unasked or, when it does not
+// come at once, whichever comes first, that or the answer to the question. So
+// nobody waits longer than a moment more than for the question alone.
 func soon[T any](ctx context.Context, r *remote, c expected[T]) (T, error) {
 	type answer struct {
 		v   T
 		err error
 	}
 	var answers chan answer
-	moment := time.NewTimer(r.moment())
-	defer moment.Stop()
-	for {
+	var moment <-chan time.Time
+	for first := true; ; first = false {
 		r.mu.Lock()
-		may, arrived := c.may(), r.arrived
+		may, arrived := c.may(), r.arrived // before it is looked for: it may come in between
 		r.mu.Unlock()
 		if v, ok := c.found(); ok {
 			if answers != nil && c.drop != nil {
@@ -429,6 +429,9 @@ func soon[T any](ctx context.Context, r *remote, c expected[T]) (T, error) {
 			return v, nil
 		}
 		if !may && answers == nil {
+			if first {
+				c.alone()
+			}
 			return c.ask(ctx)
 		}
 		if answers != nil { // whose question heeds ctx
@@ -439,10 +442,13 @@ func soon[T any](ctx context.Context, r *remote, c expected[T]) (T, error) {
 				return a.v, a.err
 			}
 		}
+		if first {
+			moment = time.After(r.moment())
+		}
 		select {
 		case <-arrived:
 			continue
-		case <-moment.C:
+		case <-moment:
 		case <-ctx.Done():
 		}
 		answers = make(chan answer, 1)

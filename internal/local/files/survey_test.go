@@ -555,3 +555,20 @@ func TestWholeUntilReplaced(t *testing.T) {
 		}
 	}
 }
+
+// TestSoonLooksLast: what comes when it is no longer on its way is not asked
+// for.
+func TestSoonLooksLast(t *testing.T) {
+	r := newRemote(nil, 0, DefaultLife, nil)
+	defer r.close()
+	came := false
+	got, err := soon(t.Context(), r, expected[string]{
+		may:   func() bool { came = true; return false },
+		found: func() (string, bool) { return "came", came },
+		alone: func() { t.Error("asked ahead") },
+		ask:   func(context.Context) (string, error) { return "asked", nil },
+	})
+	if got != "came" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
