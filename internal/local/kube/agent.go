@@ -46,6 +46,8 @@ type Agent struct {
 	cluster *Cluster
 	ref     Ref
 	port    int
+
+	refusals refusals
 }
 
 // Ref is all that is needed to remove an agent, also from another process

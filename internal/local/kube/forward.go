@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -63,9 +66,51 @@ func (a *Agent) Dial(ctx context.Context) (io.ReadWriteCloser, error) {
 	return p, nil
 }
 
-// ended reports whether the cluster knows that the agent's container has ended.
-// Its pod is watched, not read: that takes no right that its start did not.
-func (a *Agent) ended(ctx context.Context) bool {
+const (
+	// refusalTime is how long the agent's port must have refused for that to mean
+	// that the agent has ended: it listens from its beginning to its end, but its
+	// node may take a quarter of a minute to say so. refusalGap is how far two
+	// refusals are apart at most to be one: the link is tried for more often.
+	refusalTime = 3 * time.Second
+	refusalGap  = 15 * time.Second
+)
+
+// refusals are those of the agent's port, as its node tells them. The zero value
+// is ready.
+type refusals struct {
+	mu          sync.Mutex
+	first, last time.Time
+}
+
+// note reports whether the port has refused for long enough.
+func (r *refusals) note(now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now.Sub(r.last) > refusalGap {
+		r.first = now
+	}
+	r.last = now
+	return now.Sub(r.first) >= refusalTime
+}
+
+// refusedBy reports whether a node's words for a failed forwarding say that
+// nobody listens at a port of the pod: those of containerd, CRI-O and socat. Other
+// runtimes' do not count; nor do refusals of the node's own services.
+func refusedBy(words string, port int) bool {
+	words = strings.ToLower(words)
+	return strings.Contains(words, "connection refused") && slices.ContainsFunc([]string{"127.0.0.1", "localhost", "[::1]"}, func(host string) bool {
+		return strings.Contains(words, fmt.Sprintf("%s:%d", host, port))
+	})
+}
+
+// ended reports whether the agent has ended, after its node has failed to forward
+// its port, with these words: the port refuses, or the cluster knows that the
+// container has ended. Its pod is watched, not read: that takes no right that its
+// start did not.
+func (a *Agent) ended(ctx context.Context, words string) bool {
+	if refusedBy(words, a.port) && a.refusals.note(time.Now()) {
+		return true
+	}
 	ctx, cancel := context.WithTimeout(ctx, endedTime)
 	defer cancel()
 	w, err := a.cluster.core.Get().Namespace(a.Namespace).Resource("pods").VersionedParams(&metav1.ListOptions{

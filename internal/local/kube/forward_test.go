@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -231,8 +232,40 @@ func TestDialFails(t *testing.T) {
 	}
 }
 
-// TestAgentEnded: a port that refuses means nothing, unless the cluster knows that
-// the agent's container has ended.
+// TestRefusals: a port that refuses for some seconds is that of an agent that has
+// ended.
+func TestRefusals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &Agent{port: 38199}
+		const words = `error forwarding port 38199 to pod 0f64, uid : failed to execute portforward in network namespace "/var/run/netns/cni-25b5": failed to connect to localhost:38199 inside namespace "0f64", IPv4: dial tcp4 127.0.0.1:38199: connect: connection refused`
+		for i, want := range []bool{false, false, false, true, true} {
+			if got := refusedBy(words, a.port) && a.refusals.note(time.Now()); got != want {
+				t.Errorf("after %d seconds: %v", i, got)
+			}
+			time.Sleep(time.Second)
+		}
+		time.Sleep(refusalGap)
+		if a.refusals.note(time.Now()) {
+			t.Error("it counts what was long ago")
+		}
+	})
+	for words, want := range map[string]bool{
+		"socat[12] E connect(5, AF=2 127.0.0.1:38199, 16): Connection refused":                                true,
+		"dial tcp [::1]:38199: connect: connection refused":                                                   true,
+		"dial tcp 127.0.0.1:3819: connect: connection refused":                                                false,
+		"error forwarding port 38199: dial unix /run/containerd/containerd.sock: connect: connection refused": false,
+		"read tcp4 127.0.0.1:59998->127.0.0.1:38199: read: connection reset by peer":                          false,
+		"error forwarding port 38199 to pod 0f64, uid : network namespace for sandbox \"0f64\" is closed":     false,
+		"error dialing backend: dial tcp 10.98.0.2:10250: connect: connection refused":                        false,
+	} {
+		if got := refusedBy(words, 38199); got != want {
+			t.Errorf("%s: %v", words, got)
+		}
+	}
+}
+
+// TestAgentEnded: a port that refuses once means nothing, unless the cluster knows
+// that the agent's container has ended.
 func TestAgentEnded(t *testing.T) {
 	ended := agentPod(func(_ *corev1.Pod, s *corev1.ContainerStatus) {
 		s.State.Terminated = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"}

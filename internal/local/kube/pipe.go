@@ -53,8 +53,8 @@ type pipe struct {
 	low     *socket // below TLS; nil: there is none
 	cut     func()  // ends carrier without a word
 
-	ended  func(context.Context) bool // whether the agent is known to have ended
-	life   context.Context            // alive until cut
+	ended  func(context.Context, string) bool // whether the node's words mean that the agent has ended
+	life   context.Context                    // alive until cut
 	once   sync.Once
 	closed atomic.Bool // by Close
 
@@ -79,7 +79,7 @@ type pipe struct {
 }
 
 // newPipe owns c.
-func newPipe(ctx context.Context, c carrier, port int, ended func(context.Context) bool) (*pipe, error) {
+func newPipe(ctx context.Context, c carrier, port int, ended func(context.Context, string) bool) (*pipe, error) {
 	life, die := context.WithCancel(context.WithoutCancel(ctx))
 	p := &pipe{carrier: c, ended: ended, life: life, faultsEnd: make(chan struct{}), in: bufio.NewReaderSize(c, frameRead)}
 	if t, ok := c.(*tunnel); ok {
@@ -274,7 +274,7 @@ func (p *pipe) streamEnded(id spdy.StreamId) error {
 
 // faulted is the end of the fault stream: with a text the node cannot forward ("the
 // port refuses", for instance, if the agent has ended), and the pipe is of no use.
-// The node's words for that are its runtime's; what they mean says the pod. An end
+// The node's words for that are its runtime's; what they mean says ended. An end
 // without a word says nothing; a cut shows at the data stream.
 func (p *pipe) faulted() error {
 	if p.faultEnded {
@@ -283,7 +283,7 @@ func (p *pipe) faulted() error {
 	p.faultEnded = true
 	if len(p.text) > 0 {
 		p.fault = fmt.Errorf("port-forward: %s", p.text)
-		if p.ended(p.life) {
+		if p.ended(p.life, string(p.text)) {
 			p.fault = fmt.Errorf("%w: %w", ErrGone, p.fault)
 		}
 	}

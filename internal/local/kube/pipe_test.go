@@ -60,7 +60,7 @@ func opened(t testing.TB, before func(n *node)) (*pipe, *node) {
 	n := &node{t, far, framer}
 	made := make(chan *pipe, 1)
 	go func() {
-		p, err := newPipe(context.Background(), &bare{Conn: near}, testPort, func(context.Context) bool { return false })
+		p, err := newPipe(context.Background(), &bare{Conn: near}, testPort, func(context.Context, string) bool { return false })
 		if err != nil {
 			t.Error(err)
 		}
