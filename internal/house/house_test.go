@@ -61,9 +61,11 @@ const layers = `
 	NONE < agent/threadpool < agent/target, agent/files; # threads that are the target's user
 	WORDS, KERNEL < agent/target, agent/claims < agent/redirect, agent/capture < AGENTMECH;
 	agent/capture < agent/drain < AGENTMECH;
+	NONE < agent/packet < agent/redirect, agent/capture, agent/drain; # packets as bytes
 
 	NONE < vitals < local/cli, cmd/mirrord-agent; # what a process holds, whatever it does
 	budget < unixsock < agent/target, agent/outgoing, agent/server, local/sandbox, local/outgoing; # connected unix sockets
+	budget < udpflow < agent/redirect, agent/capture, agent/incoming, local/incoming; # datagrams as connections
 	NONE < ping < agent/target, agent/outgoing, local/outgoing; # sockets for ICMP echo
 	NONE < agent/confine; # what the agent's process gives up, whatever it serves
 

@@ -91,6 +91,8 @@ const (
 	FeatureLookups = "lookups"
 	// FeatureCounts: CountsRequest is answered.
 	FeatureCounts = "counts"
+	// FeatureUDP: Subscribe has ModeUDP.
+	FeatureUDP = "udp-ports"
 )
 
 // Answer is the reply to a request that has no richer one, and to any request
@@ -238,6 +240,8 @@ type Lookup struct {
 const (
 	ModeMirror uint8 = 1
 	ModeSteal  uint8 = 2
+	// ModeUDP, with one of the others, is of UDP.
+	ModeUDP uint8 = 0x10
 )
 
 // What becomes of connections that are there when a port is stolen. By default, and
@@ -248,7 +252,9 @@ const (
 	ExistingAll  uint8 = 2 // they are cut at once
 )
 
-// Subscribe asks for the connections that reach TCP port Port of the target.
+// Subscribe asks for the connections that reach TCP port Port of the target or,
+// with ModeUDP, for the datagrams that reach that UDP port; those have no Filter,
+// Probes or Existing.
 // The reply is an Answer; after yes the subscription lives as long as the
 // stream, on which nothing more is said.
 //
@@ -275,6 +281,9 @@ type Subscribe struct {
 // It carries the client's bytes; in ModeSteal the reply's bytes travel back,
 // with half-close and reset as on the connection. In ModeMirror nothing
 // travels back, and a reset means that the copy is incomplete.
+//
+// With ModeUDP it carries Datagrams, those between one client and one address,
+// until either side ends it: the agent when nothing has been said for a minute.
 //
 // With a filter it carries the requests of one connection that match, one
 // after another, and their replies. Either side may end it between a reply and

@@ -84,6 +84,7 @@ func portTable(key string, pairs []PortPair) (map[uint16]uint16, error) {
 type Listener struct {
 	Addr    netip.AddrPort // where it listens, with the real port
 	AnyPort bool           // the program asked for port 0
+	UDP     bool           // it is bound to a UDP port
 	// Debugger is the kind of debugger that the port is for; empty: none's.
 	Debugger string
 }
@@ -93,7 +94,7 @@ type Port struct {
 	// Decision is Remote when the target's traffic is asked for, Local when the
 	// port is open on the developer's machine only.
 	Decision
-	Mode   uint8  // protocol.ModeMirror or ModeSteal; 0 for Local
+	Mode   uint8  // protocol.ModeMirror or ModeSteal, of UDP with ModeUDP; 0 for Local
 	Target uint16 // the target's port; also set for Local, as the one compared
 	Filter string // protocol.Subscribe.Filter; empty: whole connections
 	// BodySize and BodyTime are those of the Filter, as HTTPOptions has them.
@@ -137,6 +138,11 @@ func (i *Incoming) Decide(l Listener) Port {
 			return p
 		}
 		p.Decision = Decision{Remote, fmt.Sprintf("http_filter.other_ports is %s", h.OtherPorts)}
+		return p.of(l)
+	}
+	if p.Filter != "" && l.UDP {
+		p.Decision = Decision{Local, "datagrams have no requests that http_filter could match"}
+		p.Mode, p.Filter = 0, ""
 		return p
 	}
 	if i.o.HTTP != nil {
@@ -150,6 +156,14 @@ func (i *Incoming) Decide(l Listener) Port {
 		why += ", with a filter"
 	}
 	p.Decision = Decision{Remote, why}
+	return p.of(l)
+}
+
+// of is p with the mode of l's network.
+func (p Port) of(l Listener) Port {
+	if l.UDP {
+		p.Mode |= protocol.ModeUDP
+	}
 	return p
 }
 

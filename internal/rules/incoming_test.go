@@ -92,6 +92,16 @@ func TestIncoming(t *testing.T) {
 			rules.Port{Mode: steal, Target: 81, Publish: 81, Decision: rules.Decision{Where: rules.Remote, Why: "other_ports is steal"}}},
 		{"other ports, mirrored", filtered([]uint16{80}, "mirror"), false, "0.0.0.0:81", false,
 			rules.Port{Mode: mirror, Target: 81, Publish: 81, Decision: rules.Decision{Where: rules.Remote, Why: "other_ports is mirror"}}},
+		{"datagrams", rules.IncomingOptions{PortMapping: []rules.PortPair{{From: 5353, To: 53}}}, false, "0.0.0.0:5353 UDP", false,
+			rules.Port{Mode: mirror | protocol.ModeUDP, Target: 53, Publish: 5353, Decision: rules.Decision{Where: rules.Remote, Why: "incoming is mirror"}}},
+		{"datagrams, stolen", rules.IncomingOptions{Mode: "steal"}, false, "0.0.0.0:53 UDP", false,
+			rules.Port{Mode: steal | protocol.ModeUDP, Target: 53, Publish: 53, Decision: rules.Decision{Where: rules.Remote, Why: "incoming is steal"}}},
+		{"datagrams of an ignored port", rules.IncomingOptions{IgnorePorts: []uint16{53}}, false, "0.0.0.0:53 UDP", false,
+			rules.Port{Target: 53, Publish: 53, Decision: rules.Decision{Why: "ignore_ports has 53"}}},
+		{"datagrams under a filter", filtered(nil, ""), false, "0.0.0.0:53 UDP", false,
+			rules.Port{Target: 53, Publish: 53, Decision: rules.Decision{Why: "datagrams have no requests that http_filter could match"}}},
+		{"datagrams beside a filter", filtered([]uint16{80}, "steal"), false, "0.0.0.0:53 UDP", false,
+			rules.Port{Mode: steal | protocol.ModeUDP, Target: 53, Publish: 53, Decision: rules.Decision{Where: rules.Remote, Why: "other_ports is steal"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			i, err := rules.NewIncoming(c.o, c.targetless)
@@ -99,7 +109,11 @@ func TestIncoming(t *testing.T) {
 				t.Fatal(err)
 			}
 			addr, kind, _ := strings.Cut(c.addr, " ")
-			got := i.Decide(rules.Listener{Addr: netip.MustParseAddrPort(addr), AnyPort: c.anyPort, Debugger: kind})
+			l := rules.Listener{Addr: netip.MustParseAddrPort(addr), AnyPort: c.anyPort, Debugger: kind}
+			if kind == "UDP" {
+				l.UDP, l.Debugger = true, ""
+			}
+			got := i.Decide(l)
 			if !strings.Contains(got.Why, c.want.Why) {
 				t.Errorf("why: got %q, want %q in it", got.Why, c.want.Why)
 			}

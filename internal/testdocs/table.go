@@ -55,6 +55,7 @@ var table = []Row{
 	{Text: "mirrord dump -t deployment/shop -p 80", By: InCluster, Until: "is printed; Ctrl-C ends it", Other: "nobody asks the shop meanwhile; TestDump shows what is printed then"},
 	{Text: "mirrord port-forward -t deployment/shop --steal --header 'x-user: ana' -R 80:3000", By: InCluster, Until: "localhost:3000"},
 	{Text: "mirrord port-forward -t deployment/shop -L 8080:web:80 -L 0:db.data:5432", By: InCluster, Until: "db.data:5432"},
+	{Text: "mirrord exec -t deployment/dns --steal -- ./dnsserver -listen :53", By: Nobody, Note: "needs a server of your own; TestUDP runs one made for it"},
 	{Text: "mirrord container -t deployment/shop --steal -- podman run --rm -it -v $PWD:/app -p 8080:80 shop:dev", By: Nobody, Note: "needs a terminal and an image; TestContainer runs images made for it"},
 
 	// Of what there is, and why.

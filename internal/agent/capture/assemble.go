@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/agent/packet"
 	"github.com/mirrord-go/mirrord/internal/budget"
 )
 
@@ -238,37 +239,6 @@ func (a *assembler) forgetAll() {
 // parse checks an IP packet and cuts it to its real length.
 func parse(b []byte) (k flowKey, tcp []byte, ok bool) {
 	const tcpHeader = 20
-	var src, dst netip.Addr
-	switch {
-	case len(b) >= 20+tcpHeader && b[0]>>4 == 4:
-		n, head := int(binary.BigEndian.Uint16(b[2:])), int(b[0]&15)*4
-		if n == 0 {
-			n = len(b)
-		}
-		if head < 20 || n > len(b) || n < head+tcpHeader || b[9] != syscall.IPPROTO_TCP {
-			return k, nil, false
-		}
-		src, dst, tcp = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20])), b[head:n]
-	case len(b) >= 40+tcpHeader && b[0]>>4 == 6:
-		n := int(binary.BigEndian.Uint16(b[4:])) + 40
-		if n == 40 {
-			n = len(b)
-		}
-		if n > len(b) || n < 40+tcpHeader || b[6] != syscall.IPPROTO_TCP {
-			return k, nil, false
-		}
-		src, dst, tcp = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40])), b[40:n]
-	default:
-		return k, nil, false
-	}
-	k.client = netip.AddrPortFrom(src, binary.BigEndian.Uint16(tcp))
-	k.server = netip.AddrPortFrom(dst, binary.BigEndian.Uint16(tcp[2:]))
-	return k, tcp, true
-}
-
-// Parse reads a packet that begins at its IP header: a whole segment of TCP, from
-// its header on, which is a part of b.
-func Parse(b []byte) (src, dst netip.AddrPort, tcp []byte, ok bool) {
-	k, tcp, ok := parse(b)
-	return k.client, k.server, tcp, ok
+	k.client, k.server, tcp, ok = packet.Cut(b, syscall.IPPROTO_TCP, tcpHeader)
+	return k, tcp, ok
 }

@@ -80,7 +80,7 @@ func openRing(but Marks) (_ *ring, err error) {
 
 // watch replaces the kernel's filter: from now on, TCP packets to these ports.
 func (r *ring) watch(ports []uint16) error {
-	prog := append(r.but.Except(), filter(ports)...)
+	prog := append(r.but.Except(), filter(unix.IPPROTO_TCP, ports)...)
 	return os.NewSyscallError("attach the packet filter",
 		unix.SetsockoptSockFprog(r.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}))
 }
@@ -99,9 +99,9 @@ func (m Marks) Except() []unix.SockFilter {
 	}
 }
 
-// filter accepts TCP packets to the ports: IPv4 without fragments, IPv6
-// without extension headers.
-func filter(ports []uint16) []unix.SockFilter {
+// filter accepts packets of a protocol to the ports: of IPv4 without later
+// fragments, IPv6 without extension headers.
+func filter(protocol uint32, ports []uint16) []unix.SockFilter {
 	const (
 		loadByte  = unix.BPF_LD | unix.BPF_B | unix.BPF_ABS
 		loadHalf  = unix.BPF_LD | unix.BPF_H | unix.BPF_ABS
@@ -116,19 +116,19 @@ func filter(ports []uint16) []unix.SockFilter {
 	prog := []unix.SockFilter{
 		0:  {Code: loadByte, K: 0},
 		1:  {Code: and, K: 0xf0},
-		2:  {Code: equal, K: 0x40, Jf: 7},              // IPv4, else 10
-		3:  {Code: loadByte, K: 9},                     // protocol
-		4:  {Code: equal, K: unix.IPPROTO_TCP, Jf: 10}, // else 15
-		5:  {Code: loadHalf, K: 6},                     // fragment offset
-		6:  {Code: anySet, K: 0x1fff, Jt: 8},           // a later fragment: 15
-		7:  {Code: headerLen, K: 0},                    //
-		8:  {Code: loadAtX, K: 2},                      // destination port
-		9:  {Code: jump, K: 6},                         // 16
-		10: {Code: equal, K: 0x60, Jf: 4},              // IPv6, else 15
-		11: {Code: loadByte, K: 6},                     // next header
-		12: {Code: equal, K: unix.IPPROTO_TCP, Jf: 2},  // else 15
-		13: {Code: loadHalf, K: 42},                    // destination port
-		14: {Code: jump, K: 1},                         // 16
+		2:  {Code: equal, K: 0x40, Jf: 7},      // IPv4, else 10
+		3:  {Code: loadByte, K: 9},             // protocol
+		4:  {Code: equal, K: protocol, Jf: 10}, // else 15
+		5:  {Code: loadHalf, K: 6},             // fragment offset
+		6:  {Code: anySet, K: 0x1fff, Jt: 8},   // a later fragment: 15
+		7:  {Code: headerLen, K: 0},            //
+		8:  {Code: loadAtX, K: 2},              // destination port
+		9:  {Code: jump, K: 6},                 // 16
+		10: {Code: equal, K: 0x60, Jf: 4},      // IPv6, else 15
+		11: {Code: loadByte, K: 6},             // next header
+		12: {Code: equal, K: protocol, Jf: 2},  // else 15
+		13: {Code: loadHalf, K: 42},            // destination port
+		14: {Code: jump, K: 1},                 // 16
 		15: {Code: ret, K: 0},
 	}
 	for i, p := range ports {

@@ -58,15 +58,20 @@ type Claim struct {
 
 // HeldError says who holds a port. It wraps EADDRINUSE.
 type HeldError struct {
-	Port   uint16
-	Holder string // empty: nobody answers
+	Network string
+	Port    uint16
+	Holder  string // empty: nobody answers
 }
 
 func (e *HeldError) Error() string {
-	if e.Holder == "" {
-		return fmt.Sprintf("port %d is held by a program of the target that does not say who it is", e.Port)
+	port := fmt.Sprintf("port %d", e.Port)
+	if e.Network == UDP {
+		port = "UDP " + port
 	}
-	return fmt.Sprintf("port %d is held by %s", e.Port, e.Holder)
+	if e.Holder == "" {
+		return port + " is held by a program of the target that does not say who it is"
+	}
+	return fmt.Sprintf("%s is held by %s", port, e.Holder)
 }
 
 // Unwrap gives EADDRINUSE.
@@ -80,34 +85,42 @@ type Target interface {
 	Holds(pid int) bool
 }
 
-func name(port uint16) string { return fmt.Sprintf("@mirrord-claim-tcp-%d", port) }
+// Networks whose ports are claimed.
+const (
+	TCP = "tcp"
+	UDP = "udp"
+)
 
-// Take claims a TCP port of t in the name of holder, who others are told of. A
+func name(network string, port uint16) string {
+	return fmt.Sprintf("@mirrord-claim-%s-%d", network, port)
+}
+
+// Take claims a port of t in the name of holder, who others are told of. A
 // port that is held already is a *HeldError. joined is given the connection of
 // each colleague who joins, which it owns; it must not wait. nil: nobody can.
-func Take(t Target, port uint16, holder string, joined func(net.Conn)) (*Claim, error) {
+func Take(t Target, network string, port uint16, holder string, joined func(net.Conn)) (*Claim, error) {
 	var ln net.Listener
 	err := t.Do(func() (err error) {
-		ln, err = net.Listen("unix", name(port))
+		ln, err = net.Listen("unix", name(network, port))
 		return err
 	})
 	if err != nil {
-		c, derr := dial(t, port)
+		c, derr := dial(t, network, port)
 		if derr != nil {
 			return nil, fmt.Errorf("claim port %d: %w", port, err)
 		}
 		defer c.Close()
-		return nil, &HeldError{Port: port, Holder: ask(t, c)}
+		return nil, &HeldError{Network: network, Port: port, Holder: ask(t, c)}
 	}
 	c := &Claim{t: t, ln: ln, joined: joined, asking: map[net.Conn]bool{}}
 	c.wg.Go(func() { c.answer(holder[:min(len(holder), maxName)]) })
 	return c, nil
 }
 
-// Join connects to the colleague who holds port. An error that wraps ErrAlone
+// Join connects to the colleague who holds a TCP port. An error that wraps ErrAlone
 // says that there is none, or none who can be joined.
 func Join(t Target, port uint16) (net.Conn, error) {
-	c, err := dial(t, port)
+	c, err := dial(t, TCP, port)
 	if err != nil {
 		return nil, fmt.Errorf("join the holder of port %d: %w (%w)", port, ErrAlone, err)
 	}
@@ -123,9 +136,9 @@ func Join(t Target, port uint16) (net.Conn, error) {
 	return c, nil
 }
 
-func dial(t Target, port uint16) (*net.UnixConn, error) {
+func dial(t Target, network string, port uint16) (*net.UnixConn, error) {
 	var c net.Conn
-	if err := t.Do(func() (err error) { c, err = net.DialTimeout("unix", name(port), askTime); return err }); err != nil {
+	if err := t.Do(func() (err error) { c, err = net.DialTimeout("unix", name(network, port), askTime); return err }); err != nil {
 		return nil, err
 	}
 	return c.(*net.UnixConn), nil

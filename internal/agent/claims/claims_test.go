@@ -44,22 +44,22 @@ func here(t *testing.T, pid int) *room {
 
 func TestClaim(t *testing.T) {
 	in := here(t, testnet.Process(t, syscall.CLONE_NEWNET, nil, "true"))
-	c, err := Take(in, 80, "ana@laptop since 14:00", nil)
+	c, err := Take(in, TCP, 80, "ana@laptop since 14:00", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = Take(in, 80, "bob", nil)
+	_, err = Take(in, TCP, 80, "bob", nil)
 	var held *HeldError
 	if !errors.As(err, &held) || held.Holder != "ana@laptop since 14:00" || !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("got %v, want: held by ana", err)
 	}
 	in.pids = []int{os.Getpid()} // a process list that the target is in as well
-	_, err = Take(in, 80, "bob", nil)
+	_, err = Take(in, TCP, 80, "bob", nil)
 	if held = nil; !errors.As(err, &held) || held.Holder != "" || !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("of a process of the target's container: got %v, want: held by nobody who is believed", err)
 	}
 	c.Release()
-	c, err = Take(in, 80, "bob", nil)
+	c, err = Take(in, TCP, 80, "bob", nil)
 	if err != nil {
 		t.Fatalf("after its release: %v", err)
 	}
@@ -109,7 +109,7 @@ func TestSquattedClaim(t *testing.T) {
 				})
 			}
 			began := time.Now()
-			_, err := Take(in, 80, "bob", nil)
+			_, err := Take(in, TCP, 80, "bob", nil)
 			if took := time.Since(began); took > 2*askTime {
 				t.Errorf("it took %v", took)
 			}
@@ -124,7 +124,7 @@ func TestSquattedClaim(t *testing.T) {
 // TestManyAsk: strangers who ask and do not read hold nobody up.
 func TestManyAsk(t *testing.T) {
 	in := here(t, testnet.Process(t, syscall.CLONE_NEWNET, nil, "true"))
-	c, err := Take(in, 80, strings.Repeat("x", 1000), nil)
+	c, err := Take(in, TCP, 80, strings.Repeat("x", 1000), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func TestManyAsk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := Take(in, 80, "bob", nil); !strings.Contains(err.Error(), strings.Repeat("x", maxName)) || len(err.Error()) > 2*maxName {
+	if _, err := Take(in, TCP, 80, "bob", nil); !strings.Contains(err.Error(), strings.Repeat("x", maxName)) || len(err.Error()) > 2*maxName {
 		t.Errorf("got %v", err)
 	}
 }
@@ -154,7 +154,7 @@ func TestJoin(t *testing.T) {
 		t.Fatalf("a port that nobody holds: got %v, %v", c, err)
 	}
 	came := make(chan net.Conn, 1)
-	c, err := Take(in, 80, "ana@laptop", func(c net.Conn) { came <- c })
+	c, err := Take(in, TCP, 80, "ana@laptop", func(c net.Conn) { came <- c })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestJoin(t *testing.T) {
 // holder who is a stranger.
 func TestJoinRefused(t *testing.T) {
 	in := here(t, testnet.Process(t, syscall.CLONE_NEWNET, nil, "true"))
-	alone, err := Take(in, 80, "ana@laptop", nil)
+	alone, err := Take(in, TCP, 80, "ana@laptop", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func TestJoinRefused(t *testing.T) {
 	}
 	alone.Release()
 	stranger := &room{ns: in.ns, pids: []int{os.Getpid()}}
-	c, err := Take(stranger, 80, "ana@laptop", func(c net.Conn) { t.Error("a stranger has joined"); c.Close() })
+	c, err := Take(stranger, TCP, 80, "ana@laptop", func(c net.Conn) { t.Error("a stranger has joined"); c.Close() })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,12 +214,12 @@ func TestJoinRefused(t *testing.T) {
 // does not delay the release.
 func TestReleaseWithAsking(t *testing.T) {
 	in := here(t, testnet.Process(t, syscall.CLONE_NEWNET, nil, "true"))
-	c, err := Take(in, 80, "ana@laptop", func(c net.Conn) { c.Close() })
+	c, err := Take(in, TCP, 80, "ana@laptop", func(c net.Conn) { c.Close() })
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 2 * maxAsking {
-		conn, err := dial(in, 80)
+		conn, err := dial(in, TCP, 80)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/mirrord-go/mirrord/internal/agent/capture"
+	"github.com/mirrord-go/mirrord/internal/agent/packet"
 )
 
 // Flags of a segment (RFC 9293 §3.1).
@@ -40,8 +40,8 @@ func (s *segment) end() uint32 {
 
 // parse reads a packet; data is a part of it. What is no whole TCP segment is
 // not ok.
-func parse(packet []byte) (s segment, ok bool) {
-	src, dst, tcp, ok := capture.Parse(packet)
+func parse(b []byte) (s segment, ok bool) {
+	src, dst, tcp, ok := packet.Cut(b, unix.IPPROTO_TCP, tcpHeader)
 	if !ok {
 		return s, false
 	}
@@ -92,34 +92,15 @@ func (s *segment) packet() []byte {
 	tcp[12] = byte(len(tcp)/4) << 4
 	tcp = append(tcp, s.data...)
 	const hops = 64
-	var ip, pseudo []byte
-	src, dst := s.src.Addr().AsSlice(), s.dst.Addr().AsSlice()
+	var ip []byte
 	if s.src.Addr().Is4() {
 		ip = []byte{0x45, 0, 0, 0, 0, 0, 0, 0, hops, unix.IPPROTO_TCP, 0, 0}
 		binary.BigEndian.PutUint16(ip[2:], uint16(20+len(tcp)))
-		pseudo = []byte{0, unix.IPPROTO_TCP, 0, 0}
-		binary.BigEndian.PutUint16(pseudo[2:], uint16(len(tcp)))
 	} else {
 		ip = []byte{0x60, 0, 0, 0, 0, 0, unix.IPPROTO_TCP, hops}
 		binary.BigEndian.PutUint16(ip[4:], uint16(len(tcp)))
-		pseudo = []byte{0, 0, 0, 0, 0, 0, 0, unix.IPPROTO_TCP}
-		binary.BigEndian.PutUint16(pseudo[2:], uint16(len(tcp)))
 	}
-	ip = append(append(ip, src...), dst...) // its own checksum is the kernel's (raw(7))
-	binary.BigEndian.PutUint16(tcp[16:], checksum(src, dst, pseudo, tcp))
+	ip = append(append(ip, s.src.Addr().AsSlice()...), s.dst.Addr().AsSlice()...) // its own checksum is the kernel's (raw(7))
+	binary.BigEndian.PutUint16(tcp[16:], packet.Checksum(s.src.Addr(), s.dst.Addr(), unix.IPPROTO_TCP, tcp))
 	return append(ip, tcp...)
-}
-
-// checksum is that of RFC 1071; parts but the last have even lengths.
-func checksum(parts ...[]byte) uint16 {
-	var sum uint32
-	for _, p := range parts {
-		for i, b := range p {
-			sum += uint32(b) << (8 * (1 - i%2))
-		}
-	}
-	for sum > 0xffff {
-		sum = sum&0xffff + sum>>16
-	}
-	return ^uint16(sum)
 }

@@ -29,6 +29,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/relay"
 	"github.com/mirrord-go/mirrord/internal/rules/sharing"
+	"github.com/mirrord-go/mirrord/internal/udpflow"
 )
 
 // What a connection is counted as, in bytes, besides its stream: two stacks of
@@ -69,7 +70,8 @@ type Memory struct {
 const originalTime = 10 * time.Second
 
 // Source brings connections that reach ports of the target. The LocalAddr of
-// each is what the client dialed, the RemoteAddr is the client.
+// each is what the client dialed, the RemoteAddr is the client. Those of UDP are
+// *udpflow.Flow.
 type Source interface {
 	// Add begins with port; from its return on, new connections come here.
 	Add(port uint16) error
@@ -281,6 +283,10 @@ func (h *Hub) carry(ctx context.Context, mode uint8, nc net.Conn) {
 	c := &conn{Conn: nc, peer: addrPort(nc.RemoteAddr()), local: addrPort(nc.LocalAddr())}
 	c.key = key{mode, c.local.Port()}
 	defer c.Close()
+	if f, ok := nc.(*udpflow.Flow); ok {
+		h.datagrams(ctx, c, f)
+		return
+	}
 	r := h.rule(c.key)
 	switch {
 	case mode == protocol.ModeMirror && r != nil && r.filter != nil:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -86,7 +87,8 @@ func conns(steal, mirror int) Memory {
 	}}
 }
 
-// setUpWith is setUp with some options, which leave the link and the sources to it.
+// setUpWith is setUp with some options, which leave the link and the sources of
+// connections to it.
 func setUpWith(t *testing.T, o Options) *bench {
 	t.Helper()
 	leak.Check(t)
@@ -100,7 +102,9 @@ func setUpAmong(t *testing.T, o Options, steal *source) *bench {
 	b := &bench{t: t, steal: steal, mirror: newSource(), near: link.New(a, link.Local, link.Options{}), far: link.New(z, link.Agent, link.Options{}), ended: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	b.end = cancel
-	o.Link, o.Sources = b.far, map[uint8]Source{protocol.ModeSteal: b.steal, protocol.ModeMirror: b.mirror}
+	sources := map[uint8]Source{protocol.ModeSteal: b.steal, protocol.ModeMirror: b.mirror}
+	maps.Copy(sources, o.Sources)
+	o.Link, o.Sources = b.far, sources
 	h := New(o)
 	b.hub = h
 	var wg sync.WaitGroup
@@ -400,13 +404,15 @@ func TestRefusedSubscriptions(t *testing.T) {
 			syscall.EINVAL, 0, "x.json:3: path filter \"(\": missing closing ): `(`"},
 		{"too many probes", protocol.Subscribe{Port: 80, Mode: protocol.ModeMirror, Probes: make([]string, maxProbes+1)}, nil, false,
 			syscall.EINVAL, 0, "a port has at most 64 probes, not 65"},
+		{"filter of datagrams", protocol.Subscribe{Port: 53, Mode: protocol.ModeSteal | protocol.ModeUDP, Filter: "x"}, nil, false,
+			syscall.EINVAL, 0, "datagrams have no filter"},
 		{"port 0", protocol.Subscribe{Mode: protocol.ModeSteal}, nil, false, syscall.EINVAL, 0, "port 0 cannot be subscribed to"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			leak.Check(t)
 			src := newSource()
 			src.refuse = c.refuse
-			sources, missing := map[uint8]Source{protocol.ModeSteal: src, protocol.ModeMirror: src}, map[uint8]string{}
+			sources, missing := map[uint8]Source{protocol.ModeSteal: src, protocol.ModeMirror: src, protocol.ModeSteal | protocol.ModeUDP: src}, map[uint8]string{}
 			if c.missing {
 				delete(sources, protocol.ModeMirror)
 				missing[protocol.ModeMirror] = "CAP_NET_RAW is missing"

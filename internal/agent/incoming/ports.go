@@ -21,6 +21,9 @@ type key struct {
 	port uint16
 }
 
+// steals reports whether what reaches the port is taken away from the target.
+func (k key) steals() bool { return k.mode&^protocol.ModeUDP == protocol.ModeSteal }
+
 // subscription is what a stream, of local's or of a guest's, asks for.
 type subscription struct {
 	stream *link.Stream
@@ -63,6 +66,8 @@ func (h *Hub) add(k key, s *link.Stream, m *protocol.Subscribe) *protocol.Answer
 			Text: fmt.Sprintf("mode %d is not known to this agent", k.mode)}
 	case k.port == 0:
 		return &protocol.Answer{Errno: syscall.EINVAL, Text: "port 0 cannot be subscribed to"}
+	case k.mode&protocol.ModeUDP != 0 && (m.Filter != "" || len(m.Probes) > 0):
+		return &protocol.Answer{Errno: syscall.EINVAL, Text: "datagrams have no filter"}
 	case k.mode == protocol.ModeSteal && h.o.Original == nil && (m.Filter != "" || len(m.Probes) > 0):
 		return &protocol.Answer{Errno: syscall.EOPNOTSUPP, Cause: protocol.CauseUnsupported, Text: "this agent cannot filter stolen ports"}
 	}
@@ -157,7 +162,7 @@ func (h *Hub) remove(k key, s *link.Stream) {
 func (h *Hub) settle(k key) error {
 	h.mu.Lock()
 	subs, j, own := slices.Clone(h.ports[k]), h.joined[k], h.owned[k]
-	wants := len(subs) > 0 && !h.over && !(k.mode == protocol.ModeSteal && (h.suspended || h.crowded))
+	wants := len(subs) > 0 && !h.over && !(k.steals() && (h.suspended || h.crowded))
 	hosts := len(h.guestsOf(k)) > 0 && !h.over && !h.crowded
 	h.mu.Unlock()
 	switch {
@@ -332,7 +337,7 @@ func (h *Hub) recipients(k key) []recipient {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var own *rule
-	if n := len(h.ports[k]); n > 0 && !(h.suspended && k.mode == protocol.ModeSteal) && h.joined[k] == nil {
+	if n := len(h.ports[k]); n > 0 && !(h.suspended && k.steals()) && h.joined[k] == nil {
 		own = h.ports[k][n-1].rule
 	}
 	guests := h.guestsOf(k)

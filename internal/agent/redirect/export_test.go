@@ -46,3 +46,6 @@ func NoTranslation(r *Redirect, err error) {
 
 // PassTime is how long Close waits for connections that it passes on.
 func PassTime(r *Redirect, d time.Duration) { r.passTime = d }
+
+// OwnPort is that of the socket for IPv4.
+func OwnPort(d *Datagrams) uint16 { return d.own[0] }

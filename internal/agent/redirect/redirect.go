@@ -190,7 +190,7 @@ func (r *Redirect) Add(port uint16) error {
 	if r.o.Joined != nil {
 		joined = func(c net.Conn) { r.o.Joined(port, c) }
 	}
-	claim, err := claims.Take(r.ns, port, r.o.Holder, joined)
+	claim, err := claims.Take(r.ns, claims.TCP, port, r.o.Holder, joined)
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,8 @@ func (m *memory) ofFiles() files.Memory { return files.Memory{Questions: m.calls
 func (m *memory) ofIncoming() incoming.Memory {
 	between := link.Memory{Interactive: m.calls, Opened: m.incoming, Accepted: m.incoming, Windows: m.windows}
 	return incoming.Memory{Relayed: m.relayed, Parsed: m.parsed, Kept: m.kept, Sharing: m.sharing, Link: between,
-		Connections: map[uint8]*budget.Share{protocol.ModeSteal: m.incoming, protocol.ModeMirror: m.copies}}
+		Connections: map[uint8]*budget.Share{protocol.ModeSteal: m.incoming, protocol.ModeMirror: m.copies,
+			protocol.ModeSteal | protocol.ModeUDP: m.incoming, protocol.ModeMirror | protocol.ModeUDP: m.copies}}
 }
 
 func (m *memory) ofOutgoing(dial outgoing.Dialer) *outgoing.Server {

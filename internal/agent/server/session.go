@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -37,7 +38,9 @@ type session struct {
 	link   *link.Conn
 	hub    *incoming.Hub
 	files  *files.Server // nil: this agent may not
-	taps   *lazySource   // where copies come from; nil without a target
+	taps   *lazySource   // where copies of connections come from; nil without a target
+	stolen *lazySource   // where datagrams come from
+	copied *lazySource   // where copies of them do
 	memory *memory
 	states chan resume.State // the newest of the pipe; capacity 1
 
@@ -59,14 +62,19 @@ func (s *session) serve(ctx context.Context, pipe io.ReadWriteCloser) error {
 	defer cancel(nil)
 	if s.t != nil {
 		redirects, taps := s.sources()
-		sources, missing := map[uint8]incoming.Source{protocol.ModeSteal: redirects, protocol.ModeMirror: taps}, map[uint8]string{}
-		for mode, why := range s.lacks.Modes {
-			delete(sources, mode)
-			missing[mode] = why
-		}
+		stolen, copied := s.datagramSources()
+		sources, missing := map[uint8]incoming.Source{protocol.ModeSteal: redirects, protocol.ModeMirror: taps,
+			protocol.ModeSteal | protocol.ModeUDP: stolen, protocol.ModeMirror | protocol.ModeUDP: copied}, map[uint8]string{}
+		lacks := map[uint8]string{}
+		maps.Copy(lacks, s.lacks.Modes)
 		if s.t.HostNetwork() {
-			delete(sources, protocol.ModeSteal)
-			missing[protocol.ModeSteal] = "the target uses the network of its node: stealing its ports would take the node's"
+			lacks[protocol.ModeSteal] = "the target uses the network of its node: stealing its ports would take the node's"
+		}
+		for mode, why := range lacks {
+			for _, m := range []uint8{mode, mode | protocol.ModeUDP} {
+				delete(sources, m)
+				missing[m] = why
+			}
 		}
 		before := s.existing()
 		defer before.close()
@@ -74,12 +82,13 @@ func (s *session) serve(ctx context.Context, pipe io.ReadWriteCloser) error {
 			Existing: before, Session: s.who, Join: func(port uint16) (net.Conn, error) { return claims.Join(s.t, port) }})
 		wg.Go(func() { s.hub.Run(ctx) })
 		wg.Go(func() { s.follow(ctx) })
-		s.taps = taps
-		wg.Go(func() { s.tellLost(ctx, taps) })
-		wg.Go(func() { s.tellCounts(ctx, redirects.lazySource, taps) })
+		s.taps, s.stolen, s.copied = taps, stolen, copied
+		wg.Go(func() { s.tellLost(ctx) })
+		wg.Go(func() { s.tellCounts(ctx, redirects.lazySource) })
 		// Whatever hangs afterwards, the target has its ports back.
-		defer taps.Close()
-		defer redirects.Close()
+		for _, src := range []io.Closer{taps, copied, stolen, redirects} {
+			defer src.Close()
+		}
 		defer s.hub.GiveBack() // at once, so that those who share a port have it again
 	}
 	stop := context.AfterFunc(ctx, func() { s.bye(context.Cause(ctx)) })
@@ -168,43 +177,44 @@ const lossTime = time.Second
 
 // tellCounts tells local what becomes of what reaches stolen ports, until ctx
 // ends: an agent that is replaced cannot be asked any more.
-func (s *session) tellCounts(ctx context.Context, redirects, taps *lazySource) {
+func (s *session) tellCounts(ctx context.Context, redirects *lazySource) {
 	select {
 	case <-redirects.ready:
-		tellGrowth(ctx, s, func() protocol.Counts { return s.counts(taps) })
+	case <-s.stolen.ready:
 	case <-ctx.Done():
+		return
 	}
+	tellGrowth(ctx, s, s.counts)
 }
 
 // counts are those of now.
-func (s *session) counts(taps *lazySource) protocol.Counts {
-	c, l := s.hub.Counts(), lost(taps)
+func (s *session) counts() protocol.Counts {
+	c, l := s.hub.Counts(), s.lost()
 	c.Packets, c.Copies = l.Packets, l.Copies
+	c.Refused += s.stolen.lost()
 	return c
 }
 
-// lost is what taps could not copy.
-func lost(taps *lazySource) protocol.Lost {
-	select {
-	case <-taps.ready:
-	default:
-		return protocol.Lost{}
+// lost is what could not be copied.
+func (s *session) lost() protocol.Lost {
+	l := protocol.Lost{Packets: s.copied.lost()}
+	if tap, ok := s.taps.opened().(interface{ Stats() capture.Stats }); ok {
+		st := tap.Stats()
+		l.Packets += uint64(st.Dropped)
+		l.Copies = uint64(st.Incomplete + st.Slow + st.Refused)
 	}
-	tap, ok := taps.src.(interface{ Stats() capture.Stats })
-	if !ok {
-		return protocol.Lost{}
-	}
-	st := tap.Stats()
-	return protocol.Lost{Packets: uint64(st.Dropped), Copies: uint64(st.Incomplete + st.Slow + st.Refused)}
+	return l
 }
 
 // tellLost tells local what is lost of the copies, until ctx ends.
-func (s *session) tellLost(ctx context.Context, taps *lazySource) {
+func (s *session) tellLost(ctx context.Context) {
 	select {
-	case <-taps.ready:
-		tellGrowth(ctx, s, func() protocol.Lost { return lost(taps) })
+	case <-s.taps.ready:
+	case <-s.copied.ready:
 	case <-ctx.Done():
+		return
 	}
+	tellGrowth(ctx, s, s.lost)
 }
 
 // tellGrowth tells local what look gives whenever that is new, until ctx ends.
@@ -263,7 +273,7 @@ func (s *session) answer(ctx context.Context, stream *link.Stream, m protocol.Me
 	case *protocol.Lookup:
 		s.outgoing().Lookup(ctx, stream, m)
 	case *protocol.CountsRequest:
-		counts := s.counts(s.taps)
+		counts := s.counts()
 		_ = stream.Send(&counts)
 		stream.Close()
 	case *protocol.Subscribe:
@@ -346,7 +356,7 @@ func (s *session) greet(stream *link.Stream, hello *protocol.Hello) {
 
 // features are what this agent can do for the target.
 func (s *session) features() []string {
-	all := []string{protocol.FeatureMirror, protocol.FeatureHTTPFilter, protocol.FeatureHostFilter, protocol.FeatureBodyFilter, protocol.FeatureLookups, protocol.FeatureCounts}
+	all := []string{protocol.FeatureMirror, protocol.FeatureHTTPFilter, protocol.FeatureHostFilter, protocol.FeatureBodyFilter, protocol.FeatureLookups, protocol.FeatureCounts, protocol.FeatureUDP}
 	if s.files != nil {
 		all = append(all, protocol.FeatureFiles)
 	}

@@ -28,6 +28,12 @@ func (s *session) sources() (steal *stealSource, mirror *lazySource) {
 	})
 }
 
+// datagramSources are where stolen and mirrored datagrams come from.
+func (s *session) datagramSources() (steal, mirror *lazySource) {
+	steal = newLazySource(func() (closableSource, error) { return redirect.NewDatagrams(s.t, s.who().String(), s.memory.copies) })
+	return steal, newLazySource(func() (closableSource, error) { return capture.OpenDatagrams(s.t.Do, s.memory.copies) })
+}
+
 // passed are the packets of what an agent passes on, which has come from a client
 // before.
 func passed() capture.Marks {
@@ -107,6 +113,24 @@ func (l *lazySource) Remove(port uint16) error {
 		return nil
 	}
 	return l.src.Remove(port)
+}
+
+// opened is the source; nil: nobody has asked for a port yet.
+func (l *lazySource) opened() closableSource {
+	select {
+	case <-l.ready:
+		return l.src
+	default:
+		return nil
+	}
+}
+
+// lost is how many datagrams the source has lost.
+func (l *lazySource) lost() uint64 {
+	if src, ok := l.opened().(interface{ Lost() int64 }); ok {
+		return uint64(src.Lost())
+	}
+	return 0
 }
 
 // Accept implements incoming.Source.

@@ -27,7 +27,7 @@ func (c *counting) Stats() capture.Stats {
 }
 
 // TestTellLost: what is lost of copies is told when it has grown, and nothing
-// otherwise.
+// otherwise. Datagrams count with the packets.
 func TestTellLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, z := net.Pipe()
@@ -47,9 +47,10 @@ func TestTellLost(t *testing.T) {
 		}
 		source := &counting{}
 		taps := newLazySource(func() (closableSource, error) { return source, nil })
-		s := &session{hello: control, hub: incoming.New(incoming.Options{})}
+		datagrams := newLazySource(func() (closableSource, error) { return &losing{n: 5}, nil })
+		s := &session{hello: control, hub: incoming.New(incoming.Options{}), taps: taps, copied: datagrams, stolen: newLazySource(nil)}
 		done := make(chan struct{})
-		go func() { s.tellLost(ctx, taps); close(done) }()
+		go func() { s.tellLost(ctx); close(done) }()
 		if err := taps.Add(80); err != nil {
 			t.Fatal(err)
 		}
@@ -61,11 +62,23 @@ func TestTellLost(t *testing.T) {
 				t.Errorf("got %+v, %v, want %+v", m, err, want)
 			}
 		}
-		counts := s.counts(taps)
-		if want := (protocol.Counts{Packets: 40, Copies: 12}); counts != want {
+		if err := datagrams.Add(53); err != nil {
+			t.Fatal(err)
+		}
+		counts := s.counts()
+		if want := (protocol.Counts{Packets: 45, Copies: 12}); counts != want {
 			t.Errorf("the counts are %+v, want %+v", counts, want)
 		}
 		cancel()
 		<-done
 	})
 }
+
+// losing is a source of datagrams that has lost n.
+type losing struct {
+	closableSource
+	n int64
+}
+
+func (l *losing) Add(uint16) error { return nil }
+func (l *losing) Lost() int64      { return l.n }

@@ -122,6 +122,7 @@ type Status struct {
 // Port is one that a program of the session listens on, or that the session hands
 // on to one.
 type Port struct {
+	Network   string `json:"network,omitempty"` // tcp, udp
 	Port      uint16 `json:"port"`
 	Target    uint16 `json:"target,omitempty"` // of the target, whose traffic comes
 	Mode      string `json:"mode,omitempty"`   // steal, mirror; empty: no traffic of the target's

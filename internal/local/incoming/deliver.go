@@ -32,6 +32,7 @@ type arrival struct {
 	own    bool       // it came by the published port
 	target bool       // it reached the target; else this machine
 	copied bool       // what the program says goes nowhere
+	udp    bool
 }
 
 // Serve hands one connection of the target to the program. It owns s and
@@ -48,20 +49,25 @@ func (p *Ports) Serve(ctx context.Context, s *link.Stream, m *protocol.Incoming)
 	defer cancel()
 	stop := context.AfterFunc(p.ctx, cancel)
 	defer stop()
-	p.deliver(ctx, s, arrival{client: m.Peer, dialed: m.Local.Addr(), port: m.Port, target: true, copied: m.Mode == protocol.ModeMirror})
+	a := arrival{client: m.Peer, dialed: m.Local.Addr(), port: m.Port, target: true, copied: m.Mode&^protocol.ModeUDP == protocol.ModeMirror, udp: m.Mode&protocol.ModeUDP != 0}
+	if a.udp {
+		p.carryDatagrams(ctx, remoteFlow{s}, a)
+		return
+	}
+	p.deliver(ctx, s, a)
 }
 
 // deliver owns far.
 func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
-	near, at, err := p.dial(ctx, a)
+	c, at, err := p.dial(ctx, a)
+	near, ok := c.(delivered)
+	if err == nil && !ok {
+		c.Close()
+		err = fmt.Errorf("a connection of type %T cannot be half-closed: %w", c, syscall.EPROTO)
+	}
 	if err != nil {
 		relay.Reset(far, syscall.ECONNREFUSED)
-		p.o.Emit(event.Event{Level: event.Detail, Code: "not-delivered", Flow: "incoming",
-			Text:  fmt.Sprintf("a connection of %v to port %d reached nobody: %v", a.client, a.port, err),
-			Facts: map[string]string{"port": fmt.Sprint(a.port), "client": a.client.String()}})
-		e := a.activity()
-		e.Error = err.Error()
-		p.o.Activity.NotDelivered(e, !a.target)
+		p.notDelivered(a, err)
 		return
 	}
 	call := p.o.Activity.Incoming(a.activity(), !a.target)
@@ -69,10 +75,7 @@ func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
 	if a.copied && p.o.RemoteOutgoing {
 		call.OnRequest(p.repeats)
 	}
-	if a.target {
-		p.o.Emit(event.Event{Level: event.Detail, Code: "delivered", Flow: "incoming", Text: fmt.Sprintf("%v is connected to port %d", a.client, a.port),
-			Facts: map[string]string{"port": fmt.Sprint(a.port), "client": a.client.String()}})
-	}
+	p.tellDelivered(a)
 	if a.copied {
 		_, _ = relay.Drain(ctx, p.o.Relayed, call.Stream(near), far)
 		return
@@ -83,6 +86,24 @@ func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
 		far = t
 	}
 	_, _ = relay.Join(ctx, p.o.Relayed, far, call.Stream(near))
+}
+
+// notDelivered tells that nobody takes an arrival.
+func (p *Ports) notDelivered(a arrival, err error) {
+	p.o.Emit(event.Event{Level: event.Detail, Code: "not-delivered", Flow: "incoming",
+		Text:  fmt.Sprintf("a connection of %v to %v reached nobody: %v", a.client, a.key(), err),
+		Facts: a.key().facts(map[string]string{"client": a.client.String()})})
+	e := a.activity()
+	e.Error = err.Error()
+	p.o.Activity.NotDelivered(e, !a.target)
+}
+
+// tellDelivered tells that the program has an arrival of the target's.
+func (p *Ports) tellDelivered(a arrival) {
+	if a.target {
+		p.o.Emit(event.Event{Level: event.Detail, Code: "delivered", Flow: "incoming", Text: fmt.Sprintf("%v is connected to %v", a.client, a.key()),
+			Facts: a.key().facts(map[string]string{"client": a.client.String()})})
+	}
 }
 
 // repeats hears of a request of which the program has a copy. What writes is
@@ -110,9 +131,11 @@ func safe(method string) bool {
 	return false
 }
 
+func (a arrival) key() portKey { return portKey{a.port, a.udp} }
+
 // activity is what is told of an arrival.
 func (a arrival) activity() activity.Event {
-	e := activity.Event{Network: "tcp", Where: rules.Local.String(), Client: a.client.String(), Port: a.port}
+	e := activity.Event{Network: a.key().network(), Where: rules.Local.String(), Client: a.client.String(), Port: a.port}
 	if a.target {
 		e.Where, e.Mode = rules.Remote.String(), modeName(protocol.ModeSteal)
 	}
@@ -131,19 +154,19 @@ type delivered interface {
 // dial tries the ways to each listener of the port, the likeliest first, and
 // gives the address that was dialed: a connection that was reset since does not
 // know its own any more. The error is that of the first try.
-func (p *Ports) dial(ctx context.Context, a arrival) (c delivered, at netip.AddrPort, err error) {
+func (p *Ports) dial(ctx context.Context, a arrival) (c net.Conn, at netip.AddrPort, err error) {
 	ctx, cancel := context.WithTimeout(ctx, deliverTime)
 	defer cancel()
+	dial := p.o.Dial
+	if a.udp {
+		dial = p.o.DialUDP
+	}
 	var first error
 	for _, l := range p.listening(a) {
 		for _, try := range p.o.Host.Reach(a.client, l) {
-			c, err := p.o.Dial(ctx, try)
+			c, err := dial(ctx, try)
 			if err == nil {
-				if conn, ok := c.(delivered); ok {
-					return conn, try.Dst, nil
-				}
-				c.Close()
-				err = fmt.Errorf("a connection of type %T cannot be half-closed: %w", c, syscall.EPROTO)
+				return c, try.Dst, nil
 			}
 			if first == nil {
 				first = err
@@ -169,6 +192,9 @@ func (p *Ports) listening(a arrival) (all []netip.AddrPort) {
 	p.mu.Lock()
 	for _, l := range p.listeners {
 		number := l.Addr.Port()
+		if l.UDP != a.udp {
+			continue
+		}
 		if a.own && number == a.port || !a.own && l.Where == rules.Remote && l.Target == a.port {
 			by[number] = append(by[number], netip.AddrPortFrom(l.Addr.Addr().Unmap(), number))
 			latest[number] = max(latest[number], l.order)

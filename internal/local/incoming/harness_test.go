@@ -36,6 +36,7 @@ type bench struct {
 	events   []event.Event
 	attempts []Attempt
 	programs map[Attempt]net.Listener // by where an attempt leads; Src is left out
+	sockets  map[Attempt]net.PacketConn
 }
 
 // agent keeps the subscriptions that it got.
@@ -71,9 +72,9 @@ func newBenchWith(t *testing.T, o rules.IncomingOptions, listen func(network, ad
 		t.Fatal(err)
 	}
 	b = &bench{t: t, agent: agent{answer: yes, subs: make(chan *sub, 64)},
-		lost: make(chan struct{}, 8), dialed: make(chan struct{}, 256), programs: map[Attempt]net.Listener{}}
+		lost: make(chan struct{}, 8), dialed: make(chan struct{}, 256), programs: map[Attempt]net.Listener{}, sockets: map[Attempt]net.PacketConn{}}
 	b.connect()
-	b.Ports = New(Options{Link: b, Rules: in, Host: podHost, Dial: b.dial, Listen: listen, Emit: func(e event.Event) {
+	b.Ports = New(Options{Link: b, Rules: in, Host: podHost, Dial: b.dial, DialUDP: b.dialUDP, Listen: listen, ListenPacket: net.ListenPacket, Emit: func(e event.Event) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.events = append(b.events, e)
@@ -155,6 +156,35 @@ func (b *bench) dial(ctx context.Context, a Attempt) (net.Conn, error) {
 		b.dialed <- struct{}{}
 	}
 	return c, err
+}
+
+// dialUDP is Options.DialUDP: where there is no program the socket is connected to
+// nobody, as the sandbox's are.
+func (b *bench) dialUDP(_ context.Context, a Attempt) (net.Conn, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.attempts = append(b.attempts, a)
+	a.Src = netip.AddrPort{}
+	c := b.sockets[a]
+	if c == nil {
+		return nil, &net.OpError{Op: "dial", Err: syscall.EADDRINUSE}
+	}
+	return net.Dial("udp", c.LocalAddr().String())
+}
+
+// socket lets attempts by way to dst reach a UDP socket.
+func (b *bench) socket(way Way, dst string) net.PacketConn {
+	b.t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { c.Close() })
+	_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sockets[Attempt{Way: way, Dst: netip.MustParseAddrPort(dst)}] = c
+	return c
 }
 
 // program lets attempts by way to dst reach a server.

@@ -45,19 +45,21 @@ type Options struct {
 	// is: such requests are never stolen. Not changed after New; see Renew.
 	Probes map[uint16][]string
 	Host   Host
-	// Dial makes one attempt to connect into the sandbox. The connection has a
-	// CloseWrite.
-	Dial func(ctx context.Context, a Attempt) (net.Conn, error)
+	// Dial and DialUDP make one attempt to connect into the sandbox. A connection of
+	// Dial has a CloseWrite.
+	Dial, DialUDP func(ctx context.Context, a Attempt) (net.Conn, error)
 	// Follow looks after the program's side of a connection that Dial has made,
 	// from one address to another. Optional.
 	Follow func(from, to netip.AddrPort) Peer
 	// Try gives a command that sends the target a request at a port which the
 	// filter matches; "" if there is none. Optional.
 	Try func(port uint16) string
-	// Listen opens a listener on this machine; net.Listen in the product. nil: the
-	// ports are not published, since what listens there is this machine's itself.
-	Listen func(network, address string) (net.Listener, error)
-	Emit   event.Sink
+	// Listen and ListenPacket open a port of this machine; net.Listen and
+	// net.ListenPacket in the product. nil: the ports are not published, since what
+	// listens there is this machine's itself.
+	Listen       func(network, address string) (net.Listener, error)
+	ListenPacket func(network, address string) (net.PacketConn, error)
+	Emit         event.Sink
 	// Activity hears of every connection. nil: nobody listens.
 	Activity *activity.Log
 	// Existing is what becomes of connections that clients have with a port before it
@@ -106,6 +108,7 @@ type Listener struct {
 	ID      uint64         // never used twice
 	Addr    netip.AddrPort // where it listens
 	AnyPort bool           // the program asked for port 0
+	UDP     bool           // it is bound to a UDP port
 	// Debugger is the kind of debugger that the port is for; empty: none's.
 	Debugger string
 }
@@ -120,16 +123,22 @@ type listener struct {
 	ready       bool // what is above is set; guarded by Ports.mu
 }
 
+// key is the program's port.
+func (l *listener) key() portKey { return portKey{l.Addr.Port(), l.UDP} }
+
 // subscription is what the agent was asked for.
 type subscription struct {
-	wish   *protocol.Subscribe
-	number uint16 // of the program's port that it was asked for first
+	wish *protocol.Subscribe
+	port portKey // of the program that it was asked for first
 
 	mu     sync.Mutex
 	stream *link.Stream     // nil: it did not give it, and that was told
 	at     map[*Site]*given // those of the others; nil: it is being asked
 	over   bool             // nobody wants it any more
 }
+
+// target is the port of the target.
+func (s *subscription) target() portKey { return portKey{s.wish.Port, s.port.udp} }
 
 // given reports whether the agent gives what was asked for.
 func (s *subscription) given() bool {
@@ -163,8 +172,8 @@ func (s *subscription) take(stream *link.Stream) bool {
 func New(o Options) *Ports {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &Ports{o: o, ctx: ctx, cancel: cancel, listeners: map[uint64]*listener{}, probes: o.Probes, sites: map[*Site]bool{}}
-	p.subscriptions = shares[*subscription]{end: p.unsubscribe, of: map[uint16]*share[*subscription]{}}
-	p.publications = shares[publication]{end: p.unpublish, of: map[uint16]*share[publication]{}}
+	p.subscriptions = shares[*subscription]{end: p.unsubscribe, of: map[portKey]*share[*subscription]{}}
+	p.publications = shares[publication]{end: p.unpublish, of: map[portKey]*share[publication]{}}
 	return p
 }
 
@@ -202,11 +211,11 @@ func (p *Ports) add(one Listener) *listener {
 	defer p.mu.Unlock()
 	if !one.AnyPort { // a number that the kernel has chosen for another listener is still nobody's wish
 		for _, l := range p.listeners {
-			one.AnyPort = one.AnyPort || l.AnyPort && l.Addr.Port() == one.Addr.Port()
+			one.AnyPort = one.AnyPort || l.AnyPort && l.UDP == one.UDP && l.Addr.Port() == one.Addr.Port()
 		}
 	}
 	p.last++
-	l := &listener{Listener: one, order: p.last, Port: p.o.Rules.Decide(rules.Listener{Addr: one.Addr, AnyPort: one.AnyPort, Debugger: one.Debugger})}
+	l := &listener{Listener: one, order: p.last, Port: p.o.Rules.Decide(rules.Listener{Addr: one.Addr, AnyPort: one.AnyPort, UDP: one.UDP, Debugger: one.Debugger})}
 	p.listeners[one.ID] = l
 	return l
 }
@@ -224,13 +233,13 @@ func (p *Ports) remove(id uint64) *listener {
 func (p *Ports) begin(ctx context.Context, l *listener) error {
 	fresh := false
 	if l.Where == rules.Remote {
-		sh, began, err := p.subscriptions.join(ctx, l.Target, func() (*subscription, error) { return p.subscribe(ctx, l) })
+		sh, began, err := p.subscriptions.join(ctx, portKey{l.Target, l.UDP}, func() (*subscription, error) { return p.subscribe(ctx, l) })
 		if err != nil {
 			return err
 		}
 		l.subscribed, fresh = sh, began
 	}
-	sh, began, err := p.publications.join(ctx, l.Addr.Port(), func() (publication, error) { return p.publish(l.Addr.Port(), l.Publish, l.Exact) })
+	sh, began, err := p.publications.join(ctx, l.key(), func() (publication, error) { return p.publish(l.key(), l.Publish, l.Exact) })
 	if err != nil {
 		if l.subscribed != nil {
 			p.subscriptions.leave(l.subscribed)
@@ -256,10 +265,12 @@ func (p *Ports) begin(ctx context.Context, l *listener) error {
 // tell says what a listener's port is now; published: that is news, too.
 func (p *Ports) tell(l *listener, published bool) {
 	number := l.Addr.Port()
-	e := event.Event{Level: event.Info, Code: "port-open", Flow: "incoming", Text: fmt.Sprintf("port %d", number),
-		Facts: map[string]string{"port": fmt.Sprint(number), "why": l.Why}}
+	e := event.Event{Level: event.Info, Code: "port-open", Flow: "incoming", Text: l.key().String(), Facts: l.key().facts(map[string]string{"why": l.Why})}
 	switch {
 	case l.subscribed == nil:
+		if l.UDP { // clients bind, too
+			e.Level = event.Detail
+		}
 		e.Text += " is local only: " + l.Why
 	case l.subscribed.value.given(): // else there was a warning
 		e.Facts["mode"], e.Facts["target"] = modeName(l.Mode), fmt.Sprint(l.Target)
@@ -271,7 +282,7 @@ func (p *Ports) tell(l *listener, published bool) {
 			e.Facts["filter"] = l.Filter
 			e.Text += "that the filter matches "
 		}
-		e.Text += "is " + map[uint8]string{protocol.ModeSteal: "stolen", protocol.ModeMirror: "mirrored"}[l.Mode]
+		e.Text += "is " + map[string]string{"steal": "stolen", "mirror": "mirrored"}[modeName(l.Mode)]
 	}
 	switch at := l.publication.value; {
 	case !published, p.o.Listen == nil:
@@ -288,7 +299,7 @@ func (p *Ports) tell(l *listener, published bool) {
 }
 
 func modeName(mode uint8) string {
-	if mode == protocol.ModeSteal {
+	if mode&^protocol.ModeUDP == protocol.ModeSteal {
 		return "steal"
 	}
 	return "mirror"
@@ -299,7 +310,7 @@ func modeName(mode uint8) string {
 // session holds is an error of listen(2), unless that was asked for. Nothing less than what was asked for
 // is ever taken instead: no whole port for one with a filter.
 func (p *Ports) subscribe(ctx context.Context, l *listener) (*subscription, error) {
-	sub := &subscription{number: l.Addr.Port(), at: map[*Site]*given{}, wish: &protocol.Subscribe{
+	sub := &subscription{port: l.key(), at: map[*Site]*given{}, wish: &protocol.Subscribe{
 		Port: l.Target, Mode: l.Mode, Filter: l.Filter, BodySize: uint32(l.BodySize), BodyTime: uint32(l.BodyTime)}}
 	if l.Mode == protocol.ModeSteal {
 		sub.wish.Existing = p.o.Existing
@@ -325,9 +336,11 @@ func (p *Ports) subscribe(ctx context.Context, l *listener) (*subscription, erro
 func (p *Ports) order(ctx context.Context, sub *subscription) error {
 	m := *sub.wish
 	p.asked.Store(true)
-	p.mu.Lock()
-	m.Probes = p.probes[m.Port]
-	p.mu.Unlock()
+	if !sub.port.udp {
+		p.mu.Lock()
+		m.Probes = p.probes[m.Port]
+		p.mu.Unlock()
+	}
 	s, err := p.ask(ctx, p.o.Link, &m)
 	if err != nil {
 		return err
@@ -336,21 +349,23 @@ func (p *Ports) order(ctx context.Context, sub *subscription) error {
 		s.Close()
 		return nil
 	}
-	p.wg.Go(func() { p.follow(s, m.Port) })
+	p.wg.Go(func() { p.follow(s, sub.target()) })
 	return nil
 }
 
 // refused tells that the agent does not give what sub wishes.
 func (p *Ports) refused(sub *subscription, err error) {
-	facts := map[string]string{"port": fmt.Sprint(sub.number), "target": fmt.Sprint(sub.wish.Port)}
+	facts := sub.port.facts(map[string]string{"target": fmt.Sprint(sub.wish.Port)})
 	var refused *protocol.AnswerError
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		text := fmt.Sprintf("port %d of the target is taken: %v", sub.wish.Port, err)
+		text := fmt.Sprintf("%v of the target is taken: %v", sub.target(), err)
 		if p.o.Rules.HeldContinues() {
 			text += "; " + p.alone(sub)
 		}
-		text += "; sessions share a port if each has a filter of its own: --header 'NAME: VALUE'"
+		if !sub.port.udp {
+			text += "; sessions share a port if each has a filter of its own: --header 'NAME: VALUE'"
+		}
 		p.o.Emit(event.Event{Level: event.Warning, Code: "port-held", Flow: "incoming", Text: text, Facts: facts})
 	case sub.wish.Filter != "" && errors.As(err, &refused) && refused.Answer.Cause == protocol.CauseUnsupported:
 		p.o.Emit(event.Event{Level: event.Warning, Code: "filter-refused", Flow: "incoming",
@@ -363,15 +378,16 @@ func (p *Ports) refused(sub *subscription, err error) {
 
 // alone says that nothing of the target's traffic comes for sub.
 func (p *Ports) alone(sub *subscription) string {
-	text := fmt.Sprintf("nothing of the target's traffic for port %d comes here", sub.wish.Port)
+	text := fmt.Sprintf("nothing of the target's traffic for %v comes here", sub.target())
 	if p.o.Listen != nil {
-		text = fmt.Sprintf("port %d is open on this machine only, ", sub.number) + text
+		text = fmt.Sprintf("%v is open on this machine only, ", sub.port) + text
 	}
 	return text
 }
 
 // Open is what a listener's port is.
 type Open struct {
+	Network   string // tcp, udp
 	Port      uint16 // of the program
 	Target    uint16 // of the target, whose traffic comes; 0: none does
 	Mode      string // steal, mirror; empty: none does
@@ -390,7 +406,7 @@ func (p *Ports) Ports() (all []Open) {
 		if !l.ready {
 			continue
 		}
-		o := Open{Port: l.Addr.Port()}
+		o := Open{Network: l.key().network(), Port: l.Addr.Port()}
 		if l.subscribed != nil && l.subscribed.value.given() {
 			o.Target, o.Mode, o.Filter = l.Target, modeName(l.Mode), l.Filter
 		}
@@ -401,7 +417,7 @@ func (p *Ports) Ports() (all []Open) {
 			all = append(all, o)
 		}
 	}
-	slices.SortFunc(all, func(a, b Open) int { return cmp.Compare(a.Port, b.Port) })
+	slices.SortFunc(all, func(a, b Open) int { return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Network, b.Network)) })
 	return all
 }
 
@@ -445,7 +461,7 @@ func (p *Ports) ask(ctx context.Context, of Opener, m *protocol.Subscribe) (*lin
 	return s, nil
 }
 
-func (p *Ports) unsubscribe(_ uint16, sub *subscription) {
+func (p *Ports) unsubscribe(_ portKey, sub *subscription) {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
 	sub.over = true
@@ -483,14 +499,13 @@ func (p *Ports) answered(ctx context.Context, s *link.Stream) error {
 // follow waits for the end of a subscription, which says nothing more, and
 // tells if the agent has ended it. The end of the whole session is for others
 // to tell: ESHUTDOWN, and the end of the link.
-func (p *Ports) follow(s *link.Stream, number uint16) {
+func (p *Ports) follow(s *link.Stream, port portKey) {
 	if _, err := io.Copy(io.Discard, s); !tookBack(err) {
 		return
 	}
 	s.Close()
 	p.o.Emit(event.Event{Level: event.Warning, Code: "port-lost", Flow: "incoming",
-		Text:  fmt.Sprintf("the target's traffic for port %d does not come here any more: the agent gave it back", number),
-		Facts: map[string]string{"port": fmt.Sprint(number)}})
+		Text: fmt.Sprintf("the target's traffic for %v does not come here any more: the agent gave it back", port), Facts: port.facts(nil)})
 }
 
 // tookBack reports whether err, with which a subscription ended, says that the agent

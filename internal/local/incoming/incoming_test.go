@@ -232,7 +232,7 @@ func TestInterruptedFirstListener(t *testing.T) {
 	go func() { second <- b.Listening(t.Context(), Listener{ID: 2, Addr: addr}) }()
 	for joined := false; !joined; time.Sleep(time.Millisecond) {
 		b.subscriptions.mu.Lock()
-		joined = b.subscriptions.of[addr.Port()].count == 2
+		joined = b.subscriptions.of[portKey{number: addr.Port()}].count == 2
 		b.subscriptions.mu.Unlock()
 	}
 	cancel()

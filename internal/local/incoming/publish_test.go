@@ -121,7 +121,7 @@ func TestListenOfPublish(t *testing.T) {
 				address = strings.Replace(address, ":0", ":4000", 1)
 				return &nobody{addr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(address)), closed: make(chan struct{}), open: &open}, nil
 			})
-			pub, err := b.publish(80, 80, false)
+			pub, err := b.publish(portKey{number: 80}, 80, false)
 			if err != nil {
 				t.Errorf("got %v: without exact a busy number is no error", err)
 			}
@@ -249,7 +249,7 @@ func TestPorts(t *testing.T) {
 	port := freePort(t)
 	b.listening(1, at("0.0.0.0", port))
 	b.listening(2, at("::", port))
-	want := []Open{{Port: port, Target: port, Mode: "steal", Published: at("127.0.0.1", port)}}
+	want := []Open{{Network: "tcp", Port: port, Target: port, Mode: "steal", Published: at("127.0.0.1", port)}}
 	if got := b.Ports.Ports(); !slices.Equal(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

@@ -3,26 +3,58 @@ package incoming
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
 	"syscall"
 )
 
-// shares are things that several listeners have in common, by a port number:
+// portKey is a port: of TCP, or of UDP.
+type portKey struct {
+	number uint16
+	udp    bool
+}
+
+// String is how a person calls it.
+func (k portKey) String() string {
+	if k.udp {
+		return fmt.Sprintf("UDP port %d", k.number)
+	}
+	return fmt.Sprintf("port %d", k.number)
+}
+
+func (k portKey) network() string {
+	if k.udp {
+		return "udp"
+	}
+	return "tcp"
+}
+
+// facts are those of an event about the port, with others.
+func (k portKey) facts(others map[string]string) map[string]string {
+	all := map[string]string{"port": fmt.Sprint(k.number)}
+	if k.udp {
+		all["network"] = "udp"
+	}
+	maps.Copy(all, others)
+	return all
+}
+
+// shares are things that several listeners have in common, by a port:
 // begun for the first listener, ended with the last. Whoever comes while one is
 // being ended waits for that and begins it anew, so that a program which
 // restarts its server finds everything as it was.
 type shares[T any] struct {
-	end func(number uint16, value T)
+	end func(port portKey, value T)
 
 	mu     sync.Mutex
 	closed bool
-	of     map[uint16]*share[T]
+	of     map[portKey]*share[T]
 }
 
 type share[T any] struct {
-	number       uint16
+	port         portKey
 	count        int           // listeners; guarded by shares.mu
 	ending       bool          // nobody joins any more; guarded by shares.mu
 	ready, ended chan struct{} // closed when the fields below are set; when nothing is left of it
@@ -30,20 +62,20 @@ type share[T any] struct {
 	err          error // why it could not be begun
 }
 
-// join takes part in the share of a number; began tells that it did not exist.
+// join takes part in the share of a port; began tells that it did not exist.
 // The caller leaves it, unless there is an error: what begin failed with,
 // whoever called it, EINTR when ctx ends, ESHUTDOWN after close. begin fails
 // with EINTR when, and only when, its caller's ctx has ended.
-func (s *shares[T]) join(ctx context.Context, number uint16, begin func() (T, error)) (_ *share[T], began bool, err error) {
+func (s *shares[T]) join(ctx context.Context, port portKey, begin func() (T, error)) (_ *share[T], began bool, err error) {
 	for {
-		sh, first, err := s.enter(ctx, number)
+		sh, first, err := s.enter(ctx, port)
 		if err != nil {
 			return nil, false, err
 		}
 		if first {
 			if sh.value, sh.err = begin(); sh.err != nil {
 				s.mu.Lock()
-				delete(s.of, number) // the next one asks anew
+				delete(s.of, port) // the next one asks anew
 				s.mu.Unlock()
 				close(sh.ended)
 			}
@@ -65,17 +97,17 @@ func (s *shares[T]) join(ctx context.Context, number uint16, begin func() (T, er
 	}
 }
 
-func (s *shares[T]) enter(ctx context.Context, number uint16) (_ *share[T], first bool, err error) {
+func (s *shares[T]) enter(ctx context.Context, port portKey) (_ *share[T], first bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
-		sh := s.of[number]
+		sh := s.of[port]
 		switch {
 		case s.closed:
 			return nil, false, syscall.ESHUTDOWN
 		case sh == nil:
-			sh = &share[T]{number: number, count: 1, ready: make(chan struct{}), ended: make(chan struct{})}
-			s.of[number] = sh
+			sh = &share[T]{port: port, count: 1, ready: make(chan struct{}), ended: make(chan struct{})}
+			s.of[port] = sh
 			return sh, true, nil
 		case !sh.ending:
 			sh.count++
@@ -115,9 +147,9 @@ func (s *shares[T]) finish(sh *share[T]) {
 	if sh.err != nil {
 		return
 	}
-	s.end(sh.number, sh.value)
+	s.end(sh.port, sh.value)
 	s.mu.Lock()
-	delete(s.of, sh.number)
+	delete(s.of, sh.port)
 	s.mu.Unlock()
 	close(sh.ended)
 }

@@ -93,7 +93,9 @@ func (p *Ports) orderAt(s *Site, sub *subscription) {
 		return
 	}
 	m := *sub.wish
-	m.Probes = s.Probes[m.Port]
+	if !sub.port.udp {
+		m.Probes = s.Probes[m.Port]
+	}
 	stream, err := p.ask(p.ctx, s.Link, &m)
 	var g *given
 	if err == nil {
@@ -101,25 +103,25 @@ func (p *Ports) orderAt(s *Site, sub *subscription) {
 	}
 	switch taken := sub.takeAt(s, g); {
 	case taken:
-		p.wg.Go(func() { p.followAt(s, g, m.Port) })
+		p.wg.Go(func() { p.followAt(s, g, sub.target()) })
 	case err == nil:
 		stream.Close()
 	case p.ctx.Err() == nil && p.joined(s):
 		p.o.Emit(event.Event{Level: event.Warning, Code: "port-not-everywhere", Flow: "incoming",
-			Text:  fmt.Sprintf("the traffic of pod %s for port %d does not come here: %v", s.Name, m.Port, err),
-			Facts: map[string]string{"port": fmt.Sprint(m.Port), "pod": s.Name}})
+			Text:  fmt.Sprintf("the traffic of pod %s for %v does not come here: %v", s.Name, sub.target(), err),
+			Facts: sub.target().facts(map[string]string{"pod": s.Name})})
 	}
 }
 
 // followAt waits for the end of what s gives, and tells if the agent has ended it.
-func (p *Ports) followAt(s *Site, g *given, port uint16) {
+func (p *Ports) followAt(s *Site, g *given, port portKey) {
 	_, err := io.Copy(io.Discard, g)
 	close(g.over)
 	if tookBack(err) && p.joined(s) {
 		g.Close()
 		p.o.Emit(event.Event{Level: event.Warning, Code: "port-lost", Flow: "incoming",
-			Text:  fmt.Sprintf("the traffic of pod %s for port %d does not come here any more: the agent gave it back", s.Name, port),
-			Facts: map[string]string{"port": fmt.Sprint(port), "pod": s.Name}})
+			Text:  fmt.Sprintf("the traffic of pod %s for %v does not come here any more: the agent gave it back", s.Name, port),
+			Facts: port.facts(map[string]string{"pod": s.Name})})
 	}
 }
 

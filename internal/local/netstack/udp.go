@@ -10,6 +10,8 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
@@ -151,6 +153,68 @@ func (f *UDPFlow) Close() error {
 		f.t.mu.Unlock()
 		err = f.c.Close()
 		f.t.memory.Datagrams.Give(udpCost)
+	})
+	return err
+}
+
+// datagrams is a UDP socket of the stack that is connected to one of the
+// sandbox's.
+type datagrams struct {
+	*gonet.UDPConn
+	t    *Stack
+	once sync.Once
+}
+
+// DialUDP makes a socket that is connected to one in the sandbox, with the
+// program seeing src, as in Dial. It does not show whether anybody has that port.
+// EADDRINUSE: the program has sent to src from there itself. The caller closes it.
+func (t *Stack) DialUDP(src, dst netip.AddrPort) (net.Conn, error) {
+	c, err := t.dialUDP(unmapped(src), unmapped(dst))
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: "udp", Addr: net.UDPAddrFromAddrPort(dst), Err: err}
+	}
+	return c, nil
+}
+
+func (t *Stack) dialUDP(src, dst netip.AddrPort) (net.Conn, error) {
+	if src.Addr().BitLen() != dst.Addr().BitLen() || !dst.IsValid() {
+		return nil, syscall.EAFNOSUPPORT
+	}
+	if !t.begin() {
+		return nil, net.ErrClosed
+	}
+	defer t.wg.Done()
+	if !t.memory.Datagrams.Take(udpCost) {
+		return nil, syscall.ENOBUFS
+	}
+	proto := ipv4.ProtocolNumber
+	if dst.Addr().Is6() {
+		proto = ipv6.ProtocolNumber
+	}
+	wq := &waiter.Queue{}
+	ep, terr := t.s.NewEndpoint(udp.ProtocolNumber, proto, wq)
+	if terr == nil {
+		ep.SocketOptions().SetReusePort(true) // one client's port towards several servers
+		if terr = ep.Bind(full(src)); terr == nil {
+			terr = ep.Connect(full(dst))
+		}
+		if terr != nil {
+			ep.Close()
+		}
+	}
+	if terr != nil {
+		t.memory.Datagrams.Give(udpCost)
+		return nil, toErrno(terr)
+	}
+	return &datagrams{UDPConn: gonet.NewUDPConn(wq, ep), t: t}, nil
+}
+
+// Close ends the socket.
+func (d *datagrams) Close() error {
+	err := net.ErrClosed
+	d.once.Do(func() {
+		err = d.UDPConn.Close()
+		d.t.memory.Datagrams.Give(udpCost)
 	})
 	return err
 }

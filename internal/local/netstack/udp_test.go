@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -272,4 +273,51 @@ func TestUDPTooManyFlows(t *testing.T) {
 			t.Errorf("flow %d was ended, want those that had been idle longest", port)
 		}
 	}
+}
+
+// TestDialUDP: a program gets datagrams of a client with its address, and its
+// answers come back; one client may have several ports of the program's.
+func TestDialUDP(t *testing.T) { bothDevices(t, testDialUDP) }
+
+func testDialUDP(t *testing.T) {
+	w := newWorld(t, Handler{UDP: func(_ context.Context, f *UDPFlow) { t.Errorf("a flow of %v to %v", f.Src(), f.Dst()) }})
+	bothFamilies(t, func(t *testing.T, program, peer netip.Addr) {
+		client := netip.AddrPortFrom(peer, 40123)
+		var servers []net.PacketConn
+		var near []net.Conn
+		for _, port := range []uint16{5300, 5301} {
+			var server net.PacketConn
+			w.do(func() (err error) {
+				server, err = net.ListenPacket("udp", netip.AddrPortFrom(program, port).String())
+				return err
+			})
+			t.Cleanup(func() { server.Close() })
+			_ = server.SetDeadline(time.Now().Add(patience))
+			c, err := w.stack.DialUDP(client, server.LocalAddr().(*net.UDPAddr).AddrPort())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+			_ = c.SetDeadline(time.Now().Add(patience))
+			servers, near = append(servers, server), append(near, c)
+		}
+		buf := make([]byte, 1<<16)
+		for i, server := range servers {
+			for _, text := range []string{"question", "", strings.Repeat("long ", 13000)} {
+				if _, err := near[i].Write([]byte(text)); err != nil {
+					t.Fatal(err)
+				}
+				n, from, err := server.ReadFrom(buf)
+				if err != nil || string(buf[:n]) != text || from.String() != client.String() {
+					t.Fatalf("the program got %d bytes of %d from %v, %v, want them from %v", n, len(text), from, err, client)
+				}
+				if _, err := server.WriteTo(buf[:n], from); err != nil {
+					t.Fatal(err)
+				}
+				if n, err = near[i].Read(buf); err != nil || string(buf[:n]) != text {
+					t.Fatalf("the answer has %d bytes of %d, %v", n, len(text), err)
+				}
+			}
+		}
+	})
 }

@@ -74,12 +74,12 @@ func (b *Box) Socket(family, typ int) (*os.File, error) {
 	return f, nil
 }
 
-// DialLocal connects a TCP socket of the sandbox's namespace to dst, a listener
-// there. Src may be any address that the kernel has inside (127/8, ::1, the
+// DialLocal connects a socket of the sandbox's namespace, of network tcp or udp, to
+// dst, a listener there. Src may be any address that the kernel has inside (127/8, ::1, the
 // pod's own), with port 0 for any; the zero value leaves it to the kernel. The
 // errno of connect(2) is in the error.
-func (b *Box) DialLocal(ctx context.Context, src, dst netip.AddrPort) (net.Conn, error) {
-	c, err := b.dialLocal(ctx, src, dst)
+func (b *Box) DialLocal(ctx context.Context, network string, src, dst netip.AddrPort) (net.Conn, error) {
+	c, err := b.dialLocal(ctx, network, src, dst)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -89,12 +89,15 @@ func (b *Box) DialLocal(ctx context.Context, src, dst netip.AddrPort) (net.Conn,
 	return c, nil
 }
 
-func (b *Box) dialLocal(ctx context.Context, src, dst netip.AddrPort) (net.Conn, error) {
-	family := unix.AF_INET
+func (b *Box) dialLocal(ctx context.Context, network string, src, dst netip.AddrPort) (net.Conn, error) {
+	family, typ := unix.AF_INET, unix.SOCK_STREAM
 	if dst.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	f, err := b.Socket(family, unix.SOCK_STREAM)
+	if network == "udp" {
+		typ = unix.SOCK_DGRAM
+	}
+	f, err := b.Socket(family, typ)
 	if err != nil {
 		return nil, err
 	}

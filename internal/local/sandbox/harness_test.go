@@ -409,7 +409,7 @@ func obey(r *reporter, b *Box, endTree func(context.Context) error, o order, rel
 	case "dial":
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		c, err := b.DialLocal(ctx, o.Src, o.Dst)
+		c, err := b.DialLocal(ctx, "tcp", o.Src, o.Dst)
 		if err != nil {
 			r.say(failed("dialed", err))
 			return

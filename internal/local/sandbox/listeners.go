@@ -14,7 +14,8 @@ type Listener struct {
 	Proto int            // unix.IPPROTO_TCP or IPPROTO_UDP
 	Addr  netip.AddrPort // as getsockname says; IPv4-mapped addresses as IPv4
 	// AnyPort: the program asked for port 0, or for none, and the kernel has
-	// chosen. TCP only, and not known of a listener that had to be looked for.
+	// chosen. It is not known of a TCP listener that had to be looked for, and of
+	// UDP guessed then, by the number.
 	AnyPort bool
 	PID     int // whose call it was; 0 if that is not known
 }

@@ -23,6 +23,9 @@ const (
 	sweepTime = 5 * time.Millisecond
 	// ringTime is how often a process is asked whether it still has a ring.
 	ringTime = 500 * time.Millisecond
+	// firstAnyPort is the first number that the kernel chooses for who asks for
+	// none, unless told otherwise (ip_local_port_range, ip-sysctl.rst).
+	firstAnyPort = 32768
 )
 
 // sweeps are the processes because of which the watch looks for listeners.
@@ -71,7 +74,7 @@ func (w *watch) find(ctx context.Context) {
 			if w.reg.knows(s.cookie) || s.addr.Port() == 0 {
 				continue
 			}
-			l := Listener{Proto: proto, Addr: s.addr, AnyPort: w.any.take(s.cookie)}
+			l := Listener{Proto: proto, Addr: s.addr, AnyPort: w.any.take(s.cookie) || proto == unix.IPPROTO_UDP && s.addr.Port() >= firstAnyPort}
 			quiet := func(ctx context.Context, l Listener) error {
 				if hook != nil {
 					_ = hook(ctx, l)

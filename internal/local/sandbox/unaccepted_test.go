@@ -69,7 +69,7 @@ func deferred(ln *net.TCPListener) error {
 func follow(r *reporter, b *Box, o order) event {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	c, err := b.DialLocal(ctx, o.Src, o.Dst)
+	c, err := b.DialLocal(ctx, "tcp", o.Src, o.Dst)
 	if err != nil {
 		return failed("reset", err)
 	}

@@ -227,7 +227,7 @@ func (w *watch) act(ctx context.Context, c *call, fd, pid int, addr []byte, port
 	case addr == nil && tcp:
 		return func() error { return w.listen(ctx, c, fd, pid, proto) }
 	case addr != nil && proto == unix.IPPROTO_UDP:
-		return func() error { return w.bindUDP(ctx, fd, pid, addr) }
+		return func() error { return w.bindUDP(ctx, fd, pid, addr, port == 0) }
 	case addr != nil && tcp && port == 0:
 		return func() error { return w.bindAny(fd, addr) }
 	case addr != nil && port > 0 && port < 1024:
@@ -286,7 +286,7 @@ func (w *watch) bindAny(fd int, addr []byte) error {
 }
 
 // bindUDP binds a UDP socket and keeps its port in the sandbox.
-func (w *watch) bindUDP(ctx context.Context, fd, pid int, addr []byte) error {
+func (w *watch) bindUDP(ctx context.Context, fd, pid int, addr []byte, anyPort bool) error {
 	if err := bind(fd, addr); err != nil {
 		return err
 	}
@@ -294,6 +294,7 @@ func (w *watch) bindUDP(ctx context.Context, fd, pid int, addr []byte) error {
 	if err != nil {
 		return err
 	}
+	l.AnyPort = anyPort
 	return w.announce(ctx, cookie, l, w.hooks.BindUDP)
 }
 

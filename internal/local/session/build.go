@@ -100,12 +100,18 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		return nil, fmt.Errorf("start the network stack: %w", err)
 	}
 	b.ports = incoming.New(incoming.Options{
-		Link: s.peer, Rules: in, Probes: s.hold.First().Agent().Probes(), Host: s.host(b.box), Emit: s.emit, Activity: s.activity, Existing: s.cfg.Incoming.Subscribed(), RemoteOutgoing: !s.cfg.Outgoing.TCPLocal, Relayed: s.memory.relayed, Listen: net.Listen, Window: attach.ResumeWindow(&s.cfg),
+		Link: s.peer, Rules: in, Probes: s.hold.First().Agent().Probes(), Host: s.host(b.box), Emit: s.emit, Activity: s.activity, Existing: s.cfg.Incoming.Subscribed(), RemoteOutgoing: !s.cfg.Outgoing.TCPLocal, Relayed: s.memory.relayed, Listen: net.Listen, ListenPacket: net.ListenPacket, Window: attach.ResumeWindow(&s.cfg),
 		Dial: func(ctx context.Context, a incoming.Attempt) (net.Conn, error) {
 			if a.Way == incoming.Inside {
-				return b.box.DialLocal(ctx, a.Src, a.Dst)
+				return b.box.DialLocal(ctx, "tcp", a.Src, a.Dst)
 			}
 			return b.stack.Dial(ctx, a.Src, a.Dst)
+		},
+		DialUDP: func(ctx context.Context, a incoming.Attempt) (net.Conn, error) {
+			if a.Way == incoming.Inside {
+				return b.box.DialLocal(ctx, "udp", a.Src, a.Dst)
+			}
+			return b.stack.DialUDP(a.Src, a.Dst)
 		},
 		Try:        s.try,
 		Subscribed: sync.OnceFunc(func() { close(b.subscribed) }),
@@ -120,6 +126,12 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		err := watch(ctx, sandbox.Hooks{
 			Listen: func(ctx context.Context, l sandbox.Listener) error {
 				return b.ports.Listening(ctx, incoming.Listener{ID: l.ID, Addr: l.Addr, AnyPort: l.AnyPort, Debugger: s.debuggers.listener(l.PID, l.Addr.Port())})
+			},
+			BindUDP: func(ctx context.Context, l sandbox.Listener) error {
+				if l.AnyPort { // a client's
+					return nil
+				}
+				return b.ports.Listening(ctx, incoming.Listener{ID: l.ID, Addr: l.Addr, UDP: true, Debugger: s.debuggers.listener(l.PID, l.Addr.Port())})
 			},
 			Closed: b.ports.Closed,
 			Unix:   b.unix,

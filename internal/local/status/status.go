@@ -193,6 +193,9 @@ func several(n int64, one, many string) string {
 
 func port(p control.Port) string {
 	text := fmt.Sprint(p.Port)
+	if p.Network == "udp" {
+		text = "UDP " + text
+	}
 	switch verb := map[string]string{"steal": "stolen", "mirror": "mirrored"}[p.Mode]; {
 	case verb == "":
 		text += " is local only"

@@ -50,6 +50,7 @@ func Vectors() []Vector {
 		{"subscribe with a filter of bodies", &protocol.Subscribe{Port: 80, Mode: protocol.ModeMirror, Filter: `{"body":{"kind":"text","matches":{"text":"a"}}}`, BodySize: 4096, BodyTime: 2000}},
 		{"subscribe with a filter", &protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal, Filter: `{"path":{"text":"^/api/"}}`, Probes: []string{"/healthz", "/ready?full=1"}}},
 		{"subscribe that ends connections", &protocol.Subscribe{Port: 80, Mode: protocol.ModeSteal, Existing: protocol.ExistingIdle}},
+		{"subscribe to datagrams", &protocol.Subscribe{Port: 53, Mode: protocol.ModeSteal | protocol.ModeUDP}},
 		{"incoming", &protocol.Incoming{Port: 80, Mode: protocol.ModeMirror, Peer: v6, Local: v4}},
 		{"stat", &protocol.Stat{Path: "/data/hello.txt", Prefetch: 65536}},
 		{"attr", &attr},
