@@ -33,6 +33,7 @@ const (
 	podMirrored = "mirrored" // has a mirror session
 	podStolen   = "stolen"   // has a stealing session
 	podFiltered = "filtered" // has a stealing session whose filter matches nothing
+	podProxied  = "proxied"  // has nginx in front of its server
 )
 
 // world is what all rows share.
@@ -155,7 +156,7 @@ func (w *world) makePods(ctx context.Context) error {
 	}
 	names := strings.Fields(nodes)
 	w.node = names[len(names)-1] // not the one with the API server, if there is another
-	all := []string{podTarget, podServer, podClient, podPlain, podMirrored, podStolen, podFiltered}
+	all := []string{podTarget, podServer, podClient, podPlain, podMirrored, podStolen, podFiltered, podProxied}
 	var yaml strings.Builder
 	for _, name := range all {
 		fmt.Fprintf(&yaml, podTemplate, name, w.node)
