@@ -49,6 +49,9 @@ port of this machine a port is published. The exit code is the container's.`,
 
 // container is the front of a session whose command runs a container.
 func (a *app) container(f *execFlags, argv []string) (int, error) {
+	if err := a.recognize(argv[0]); err != nil {
+		return 0, err
+	}
 	r, err := container.Parse(argv)
 	if err != nil {
 		return 0, err
@@ -77,6 +80,13 @@ func (a *app) container(f *execFlags, argv []string) (int, error) {
 	code, err := front.Run(o)
 	done(err)
 	return code, err
+}
+
+// recognize refuses an engine that is not for sessions.
+func (a *app) recognize(program string) error {
+	ctx, stop := interruptible()
+	defer stop()
+	return a.interrupted(ctx, engine.Recognize(ctx, program))
 }
 
 // engine asks the engine what is to be known, and has it fetch the image, while

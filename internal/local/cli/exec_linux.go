@@ -12,6 +12,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
+	"github.com/mirrord-go/mirrord/internal/local/container"
 	"github.com/mirrord-go/mirrord/internal/local/front"
 	"github.com/mirrord-go/mirrord/internal/local/learn"
 	"github.com/mirrord-go/mirrord/internal/local/monitor"
@@ -106,6 +107,9 @@ func (a *app) exec(f *execFlags, argv []string) (int, error) {
 	}
 	if o.Events != nil {
 		defer o.Events.Close()
+	}
+	if why := container.Outside(argv); why != "" {
+		o.Show(event.Event{Level: event.Warning, Code: "container-outside", Text: why})
 	}
 	o.Argv, o.Learn, o.Whole = argv, f.learn != "", f.whole
 	code, err := front.Run(o)

@@ -161,6 +161,17 @@ func TestVariables(t *testing.T) {
 	}
 }
 
+// TestOutside: an engine that starts a container, as the command of a session
+// whose containers they are not.
+func TestOutside(t *testing.T) {
+	for line, want := range map[string]bool{"docker run -it alpine": true, "/usr/bin/podman --log-level debug run alpine": true, "nerdctl compose up": true,
+		"docker ps": false, "docker": false, "python run": false, "podman images": false} {
+		if got := Outside(words(line)); (got != "") != want {
+			t.Errorf("%s: got %q", line, got)
+		}
+	}
+}
+
 func TestMountable(t *testing.T) {
 	for p, want := range map[string]bool{"/etc/app": true, "/run/secrets/x": true, "/data": true, "/": false, "data": false, "/proc/x": false, "/dev/shm": false,
 		"/etc/hosts": false, "/etc/resolv.conf": false, "/etc/hosts.d": true, "/a,b": false, `/a"b`: false, "/a:b": false} {

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path"
 	"slices"
@@ -43,17 +44,35 @@ type mapping struct {
 	Size      uint32 `json:"size"`
 }
 
+// Recognize refuses engines that are known not to be for sessions, before their
+// command line is read, which may have options that podman has not.
+func Recognize(ctx context.Context, program string) error {
+	if _, known := others[path.Base(program)]; !known {
+		return nil
+	}
+	return identify(ctx, program)
+}
+
+// identify refuses what does not say that it is podman; docker may be.
+func identify(ctx context.Context, program string) error {
+	name := path.Base(program)
+	said, err := run(ctx, program, "--version")
+	switch {
+	case err != nil:
+		return missing(name, err)
+	case !strings.Contains(said, "podman"):
+		return other(name)
+	}
+	return nil
+}
+
 // Look finds out what r's engine is, and fills in what a session must know of it.
 // An engine that cannot be part of a session is refused.
 func Look(ctx context.Context, r *container.Run) error {
 	name := path.Base(r.Engine[0])
 	if name != "podman" {
-		said, err := run(ctx, r.Engine[0], "--version")
-		if err != nil {
-			return missing(name, err)
-		}
-		if !strings.Contains(said, "podman") {
-			return other(name)
+		if err := identify(ctx, r.Engine[0]); err != nil {
+			return err
 		}
 	}
 	said, err := run(ctx, append(slices.Clone(r.Engine), "info", "--format", "json")...)
@@ -65,17 +84,37 @@ func Look(ctx context.Context, r *container.Run) error {
 
 func missing(name string, err error) error {
 	do := name + " info"
-	if errors.Is(err, exec.ErrNotFound) {
-		do = "install it: apt-get install podman, dnf install podman"
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
+		do = "mirrord container ... -- podman run IMAGE" + toInstall()
 	}
 	return failure.Wrap(err, "container-engine", name+" cannot be used", do)
 }
 
-// other refuses an engine whose containers are not its descendants.
+// toInstall is what to do first where there is no podman.
+func toInstall() string {
+	if _, err := exec.LookPath("podman"); err == nil {
+		return ""
+	}
+	return "; podman must be installed for that: apt-get install podman, dnf install podman"
+}
+
+// others are engines whose containers are not their descendants: who starts
+// them, and how podman gets an image of theirs.
+var others = map[string]struct{ by, image string }{
+	"docker":  {"docker's daemon", "; it takes an image of docker's by: podman pull docker-daemon:NAME:TAG"},
+	"nerdctl": {"containerd", "; it takes an image of nerdctl's by: nerdctl save NAME:TAG | podman load"},
+}
+
+// other refuses what is not podman.
 func other(name string) error {
-	why := name + "'s containers are started by its daemon, outside of this session: they would have neither its network nor its files"
-	return failure.Usage("container-engine", name+" cannot run a container in a session",
-		"use podman, whose options are the same: mirrord container ... -- podman run IMAGE; it takes an image of docker's by: podman pull docker-daemon:NAME:TAG", "%s", why)
+	const podman = "mirrord container ... -- podman run IMAGE"
+	o, known := others[name]
+	if !known {
+		return failure.Usage("container-engine", name+" is no engine whose containers can be in a session", podman+toInstall(),
+			"only podman starts them as children of its own, which is how they come into the session")
+	}
+	return failure.Usage("container-engine", name+" cannot run a container in a session", "use podman, whose options are the same: "+podman+toInstall()+o.image,
+		"%s starts its containers, outside of this session: they would have neither its network nor its files", o.by)
 }
 
 // fill reads what podman info has said.

@@ -57,8 +57,7 @@ func TestLook(t *testing.T) {
 		{"podman", "echo no such thing >&2; exit 125", "container-engine"},
 		{"podman", "echo nothing", "container-engine"},
 		{"podman", `echo '{"host": {"serviceIsRemote": true}}'`, "container-remote"},
-		{"docker", "echo Docker version 29.0.0", "container-engine"},
-		{"nerdctl", "echo nerdctl version 2.1.0", "container-engine"},
+		{"crun", "echo crun version 1.20", "container-engine"},
 		{"docker", "[ $1 = --version ] && echo podman version 5.4.2 || echo '{}'", ""},
 	} {
 		if err := Look(context.Background(), engineIn(t, c.name, c.script)); code(err) != c.code {
@@ -67,6 +66,31 @@ func TestLook(t *testing.T) {
 	}
 	missing := &container.Run{Engine: []string{"/nowhere/podman"}}
 	if err := Look(context.Background(), missing); code(err) != "container-engine" {
+		t.Errorf("no engine: got %v", err)
+	}
+}
+
+// TestRecognize: engines by what they say they are, not by their names; each of the
+// others with what to type instead, which is another thing for each.
+func TestRecognize(t *testing.T) {
+	for _, c := range []struct{ name, script, says string }{
+		{"podman", "exit 1", ""}, // not asked
+		{"server", "exit 1", ""}, // nor is what may not be an engine
+		{"docker", "echo podman version 5.4.2", ""},
+		{"docker", "echo Docker version 29.0.0", "podman pull docker-daemon:NAME:TAG"},
+		{"nerdctl", "echo nerdctl version 2.1.0", "nerdctl save NAME:TAG | podman load"},
+		{"docker", "echo broken >&2; exit 1", "broken"},
+	} {
+		err := Recognize(context.Background(), engineIn(t, c.name, c.script).Engine[0])
+		if c.says == "" && err == nil {
+			continue
+		}
+		f, _ := errors.AsType[*failure.Error](err)
+		if f == nil || f.Code != "container-engine" || !strings.Contains(f.Why+f.Do, c.says) {
+			t.Errorf("%s: %s: got %v, want %q", c.name, c.script, err, c.says)
+		}
+	}
+	if err := Recognize(context.Background(), "/nowhere/nerdctl"); code(err) != "container-engine" {
 		t.Errorf("no engine: got %v", err)
 	}
 }
