@@ -89,7 +89,15 @@ func (a *app) explainer(use, short, example string, ask func(context.Context, co
 		if err != nil {
 			return err
 		}
-		return printAnswers(answers, asJSON)
+		shown, _, err := config.Show(sources, false)
+		if err != nil {
+			return err
+		}
+		written := map[string]string{}
+		for _, s := range shown {
+			written[s.Key] = s.From
+		}
+		return printAnswers(explain.Placed(answers, written), asJSON)
 	}
 	return c
 }
