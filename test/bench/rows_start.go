@@ -11,7 +11,8 @@ import (
 	"github.com/mirrord-go/mirrord/test/bench/measure"
 )
 
-// How long until a command runs, and until mirrord has ended after it.
+// How long until a command runs, until mirrord has ended after it, and until
+// commands without a session answer.
 
 func startRows(ctx context.Context, w *world) ([]measure.Row, error) {
 	a, err := w.api(ctx)
@@ -46,7 +47,34 @@ func startRows(ctx context.Context, w *world) ([]measure.Row, error) {
 			return milliseconds(ended), err
 		},
 		Reference: measure.Constant(200),
+	}, {
+		Name: "mirrord --help", Unit: "ms", Against: "limit", Budget: measure.AtMost(1),
+		Ours:      func(context.Context, int) (float64, error) { return w.timed("--help") },
+		Reference: measure.Constant(30),
+	}, {
+		// The first Tab asks the cluster, at the cluster's speed; its answer is given to the next.
+		Name: "Tab behind -t, again", Unit: "ms", Against: "limit", Budget: measure.AtMost(1),
+		Ours: func(context.Context, int) (float64, error) {
+			tab := []string{"__complete", "exec", "-n", w.namespace, "-t", ""}
+			if _, err := w.timed(tab...); err != nil {
+				return 0, err
+			}
+			return w.timed(tab...)
+		},
+		Reference: measure.Constant(150),
 	}}, nil
+}
+
+// timed runs a command of mirrord and gives its milliseconds from start to end.
+func (w *world) timed(args ...string) (float64, error) {
+	cmd := w.asUser(append([]string{w.mirrord}, args...)...)
+	words := &lastWords{}
+	cmd.Stderr = words
+	begin := clock()
+	if err := cmd.Run(); err != nil {
+		return 0, fmt.Errorf("%s: %w: %s", cmd, err, words)
+	}
+	return milliseconds(clock() - begin), nil
 }
 
 func milliseconds(d time.Duration) float64 { return d.Seconds() * 1e3 }

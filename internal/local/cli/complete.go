@@ -119,8 +119,8 @@ func remembered(what string, cfg config.Config, ask func() []string) []string {
 		}
 	}
 	names := ask()
-	if names == nil {
-		return old
+	if names == nil { // which is remembered too: else each Tab would wait for a cluster that is away
+		names = old
 	}
 	if text, err := json.Marshal(names); err == nil && file != "" && os.MkdirAll(filepath.Dir(file), 0o700) == nil {
 		_ = writeWhole(file, 0o600, func(f *os.File) error { _, err := f.Write(text); return err })
