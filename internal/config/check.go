@@ -113,9 +113,6 @@ func (d *decoder) check(v value) bool {
 			checkPort(pair.Items[1], wrong)
 		}
 	}
-	if len(d.list) == before && v.key.Status == Refused && !v.same() {
-		d.add(v.from, n.Place, v.key.Name, "this is not supported yet (%s), and without it the session would do something else to others; leave the key out", v.key.About)
-	}
 	return len(d.list) == before
 }
 
@@ -200,7 +197,7 @@ func items(n *document.Node) []*document.Node {
 func (v value) same() bool {
 	switch n := v.node; n.Kind {
 	case document.Bool:
-		return v.key.Default == fmt.Sprint(n.Bool)
+		return v.key.Default == fmt.Sprint(n.Bool) || v.key.Type == Open && !n.Bool
 	case document.String, document.Int:
 		return v.key.Default == n.Text
 	case document.List:

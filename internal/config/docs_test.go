@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"regexp"
@@ -37,9 +38,9 @@ func TestDocs(t *testing.T) {
 			}
 		} else {
 			b.WriteString("| key | takes | default | variable, flag | meaning |\n|---|---|---|---|---|\n")
-			if m[2] == "needless" {
+			if last := map[string]string{"needless": "why", "instead": "what happens here"}[m[2]]; last != "" {
 				b.Reset()
-				b.WriteString("| key | takes | why |\n|---|---|---|\n")
+				fmt.Fprintf(&b, "| key | takes | %s |\n|---|---|---|\n", last)
 			}
 			for i := range keyTable {
 				k := &keyTable[i]
@@ -87,7 +88,7 @@ func TestDocsExamples(t *testing.T) {
 }
 
 func statusName(s Status) string {
-	return []string{"works", "operator", "needless", "later", "refused"}[s]
+	return []string{"works", "operator", "needless", "later", "instead"}[s]
 }
 
 // longest gives the longest of the prefixes that name has.
@@ -111,7 +112,16 @@ func keyRow(k *Key) string {
 			takes = fmt.Sprintf("number up to %d", k.Max())
 		}
 	}
-	if k.Status == Needless {
+	if e, ok := examples[k.Name]; ok && k.Status != Needless { // of other types the values are there
+		var b strings.Builder
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(e); err != nil {
+			panic(err)
+		}
+		takes += ": `" + strings.TrimSpace(b.String()) + "`"
+	}
+	if k.Status == Needless || k.Status == Instead {
 		return fmt.Sprintf("| `%s` | %s | %s |\n", k.Name, takes, k.About)
 	}
 	var ways []string

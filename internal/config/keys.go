@@ -16,7 +16,8 @@ type Key struct {
 	Default string // as a person reads it; a key that does nothing is not mentioned while it has this value
 	Var     string // the environment variable, "" for none
 	Status  Status
-	// About says what it means; for a Needless key, why it is not needed.
+	// About says what it means; for a Needless key why it is not needed, for one
+	// of status Instead what a session does instead.
 	About string
 }
 
@@ -65,7 +66,7 @@ const (
 	Operator        // accepted; has an effect only with mirrord's Operator
 	Needless        // accepted; what it is for is not needed here
 	Later           // accepted; not supported yet
-	Refused         // an error, since ignoring it would change what happens to others
+	Instead         // as Operator, and who wants it would be hurt by what happens instead: a warning says that
 )
 
 // flushKey takes true and false as well.

@@ -19,13 +19,13 @@ func (n *notes) warn(format string, args ...any) {
 // ignored makes one note of each kind of keys and variables that do nothing.
 func (n *notes) ignored(values map[string]value, env map[string]string) {
 	var operator, later []string
-	needless := map[string][]string{} // by reason
+	instead, needless := map[string][]string{}, map[string][]string{} // by reason
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		v := values[name]
 		if v.same() {
 			continue
 		}
-		shown := name
+		shown := v.name
 		if !v.from.file {
 			shown = v.from.name
 		}
@@ -36,6 +36,8 @@ func (n *notes) ignored(values map[string]value, env map[string]string) {
 			later = append(later, shown)
 		case Needless:
 			needless[v.key.About] = append(needless[v.key.About], shown)
+		case Instead:
+			instead[v.key.About] = append(instead[v.key.About], shown)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(env)) {
@@ -46,6 +48,10 @@ func (n *notes) ignored(values map[string]value, env map[string]string) {
 		case strings.HasPrefix(name, operatorVars):
 			operator = append(operator, name)
 		}
+	}
+	// Each a line of its own: it must be read before the command does harm.
+	for _, what := range slices.Sorted(maps.Keys(instead)) {
+		n.warn("%s has an effect only with mirrord's Operator: here %s", strings.Join(instead[what], ", "), strings.ReplaceAll(what, "`", ""))
 	}
 	if len(later) > 0 {
 		n.warn("not supported yet, ignored: %s", strings.Join(later, ", "))

@@ -34,7 +34,7 @@ func (s *schema) section(name string) object {
 		case len(inside) == 0:
 			properties[child] = s.described(key)
 		case key != nil: // a text that may be written in parts
-			properties[child] = object{"description": about(key), "anyOf": []any{s.key(key), s.section(full)}}
+			properties[child] = object{"description": about(key), "examples": []any{key.Example()}, "anyOf": []any{s.key(key), s.section(full)}}
 		default:
 			properties[child] = s.withShort(full, s.section(full))
 		}
@@ -69,8 +69,8 @@ func about(k *Key) string {
 		text = "Does nothing: " + text
 	case Later:
 		text = "Not supported yet: " + text
-	case Refused:
-		text = "Not supported yet, an error: " + text
+	case Instead:
+		text = "Has an effect only with mirrord's Operator. Here " + text
 	}
 	return text
 }
@@ -80,6 +80,9 @@ func (s *schema) described(k *Key) object {
 	d["description"] = about(k)
 	if k.Default != "" {
 		d["description"] = about(k) + ". Default: " + strings.ReplaceAll(k.Default, "`", "")
+	}
+	if e := k.Example(); e != nil {
+		d["examples"] = []any{e}
 	}
 	if k.Status == Needless {
 		d["deprecated"] = true

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -130,9 +131,35 @@ func TestSchemaRefuses(t *testing.T) {
 	}
 }
 
-// Every key is described, where editors look for it.
+// Every key is described, where editors look for it, with an example: one that the
+// schema takes, and that is a configuration that works.
 func TestSchemaDescribes(t *testing.T) {
+	s := compileSchema(t, Schema())
 	for _, k := range keyTable {
+		if e := k.Example(); e != nil {
+			text, err := json.Marshal(e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			whole := nest(k.Name, string(text))
+			if section, ok := strings.CutSuffix(k.Name, ".localhost_profile"); ok { // which stands beside its type
+				whole = nest(section, `{"type": "Localhost", "localhost_profile": `+string(text)+"}")
+			}
+			root, err := document.Parse(document.JSON, document.Plain(whole))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := validate(t, s, root); err != nil {
+				t.Errorf("the example of %s: %v", k.Name, err)
+			}
+			p := pair{parts: map[string]string{".mirrord/mirrord.json": whole, ".env": ""}}.sources(t)
+			p.TargetLater = true
+			if _, _, err := Load(p); err != nil {
+				t.Errorf("the example of %s: %v", k.Name, err)
+			}
+		} else if k.Type != Open { // of which only mirrord's documentation knows the form
+			t.Errorf("%s has no example", k.Name)
+		}
 		if k.Name == "target.path" || k.Name == "target.namespace" {
 			continue // in a form of their own
 		}
@@ -153,6 +180,9 @@ func TestSchemaDescribes(t *testing.T) {
 		}
 		if text, _ := at.(object)["description"].(string); !strings.Contains(text, strings.ReplaceAll(k.About, "`", "")) {
 			t.Errorf("%s is described as %q", k.Name, text)
+		}
+		if shown := at.(object)["examples"]; k.Example() != nil && !reflect.DeepEqual(shown, []any{k.Example()}) {
+			t.Errorf("%s has the examples %v", k.Name, shown)
 		}
 	}
 }

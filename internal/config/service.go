@@ -87,7 +87,7 @@ func (r *reading) field(e document.Entry) {
 			wrong("true or false")
 		}
 	case "messages":
-		r.note(event.Info, "has an effect only with mirrord's Operator, ignored: messages")
+		r.d.setAs("messages", "feature.split_queues", e.Value, r.d.file)
 	case "run":
 		r.run(here, e.Value)
 	default:

@@ -17,7 +17,7 @@ func ServicesSchema() map[string]any {
 		"default_mode": object{"enum": append(anys(Modes()), nil), "description": "what becomes of the target's traffic. Default: " + ModeSplit},
 		"context":      s.described(s.keys["kube_context"]),
 		"skip":         object{"type": []any{"boolean", "null"}, "description": "run it only if it is named"},
-		"messages":     object{"description": "Has an effect only with mirrord's Operator"},
+		"messages":     object{"description": about(s.keys["feature.split_queues"])},
 		"config_patch": object{"type": []any{"object", "null"}, "properties": whole["properties"], "additionalProperties": false, "description": "more keys of a session's configuration"},
 		"run": object{"type": "object", "additionalProperties": false, "required": []any{"command"}, "properties": object{
 			"type": object{"enum": []any{"exec", "container"}}, "dir": text, "command": command}},

@@ -22,7 +22,7 @@ const FromDefault = "default"
 
 // Show tells what Load would make of s, key by key: those that were given, and
 // with all also the others that have an effect. Values that may be secret (of
-// variables) are hidden.
+// variables and databases) are hidden.
 func Show(s Sources, all bool) ([]Shown, []event.Event, error) {
 	b, err := load(s)
 	if err != nil {
@@ -46,6 +46,9 @@ func Show(s Sources, all bool) ([]Shown, []event.Event, error) {
 var valuesOfVariables = []string{"feature.env.override", "feature.env.mapping"}
 
 func (v value) shown() any {
+	if v.key.Name == "feature.db_branches" { // addresses of databases, with their passwords
+		return hidden
+	}
 	shown := plain(v.node)
 	if names, ok := shown.(map[string]any); ok && slices.Contains(valuesOfVariables, v.key.Name) {
 		for name := range names {

@@ -136,6 +136,7 @@ type verdict struct {
 	Type     string         `json:"type"` // Success or Fail
 	Config   *verdictTarget `json:"config,omitempty"`
 	Warnings []string       `json:"warnings,omitzero"`
+	Notes    []string       `json:"notes,omitempty"` // what has no effect, and need not worry anybody
 	Errors   []string       `json:"errors,omitempty"`
 	Types    []string       `json:"compatible_target_types,omitempty"`
 	Resolved []config.Shown `json:"resolved_config,omitempty"`
@@ -216,8 +217,11 @@ func verify(s config.Sources, resolved bool) (verdict, []event.Event, error) {
 		v.Types = slices.DeleteFunc(v.Types, func(kind string) bool { return kind == "targetless" || cfg.Agent.Ephemeral && kind == "process" })
 	}
 	for _, n := range notes {
-		if n.Level == event.Warning {
+		switch n.Level {
+		case event.Warning:
 			v.Warnings = append(v.Warnings, n.Text)
+		case event.Info:
+			v.Notes = append(v.Notes, n.Text)
 		}
 	}
 	if resolved {
