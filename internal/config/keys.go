@@ -106,6 +106,7 @@ var limits = map[string]int64{
 	"feature.fs.cache":                3600,
 
 	"feature.network.incoming.lost_reply_timeout": maxResumeWindow,
+	"feature.network.incoming.accept_timeout":     3600,
 }
 
 // minResumeWindow and maxResumeWindow bound agent.resume_window, in seconds: a

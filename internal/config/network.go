@@ -112,6 +112,9 @@ func (b *builder) incoming() {
 	if key := incomingKey + "lost_reply_timeout"; b.has(key) {
 		in.LostReply = new(int(b.values[key].node.Int))
 	}
+	if key := incomingKey + "accept_timeout"; b.has(key) {
+		in.Accept = new(int(b.values[key].node.Int))
+	}
 	switch key := incomingKey + "on_concurrent_steal"; b.text(key) {
 	case rules.HeldContinue:
 		in.Held = rules.HeldContinue

@@ -1,6 +1,10 @@
 package rules
 
-import "github.com/mirrord-go/mirrord/internal/protocol"
+import (
+	"time"
+
+	"github.com/mirrord-go/mirrord/internal/protocol"
+)
 
 // Pattern is a pattern of the user's and where it stands.
 type Pattern struct {
@@ -125,9 +129,24 @@ type IncomingOptions struct {
 	// LostReply is how many seconds a stolen request waits for a lost link before
 	// the agent answers it; 0: as long as the link may come back; nil: the default.
 	LostReply *int `json:"lost_reply,omitempty"`
+	// Accept is how many seconds a stolen connection waits for the program to accept
+	// it before the target gets it; 0: for ever; nil: the default, see AcceptTime.
+	Accept *int `json:"accept,omitempty"`
 	// Held is HeldContinue, or empty: listen(2) fails where another session has
 	// the port.
 	Held string `json:"held,omitempty"`
+}
+
+// acceptTime is the default of Accept: a person at a breakpoint takes longer, a
+// program that is busy seldom does.
+const acceptTime = 10 * time.Second
+
+// AcceptTime is how long a stolen connection waits to be accepted; 0: for ever.
+func (o IncomingOptions) AcceptTime() time.Duration {
+	if o.Accept == nil {
+		return acceptTime
+	}
+	return time.Duration(*o.Accept) * time.Second
 }
 
 // HeldContinue makes a port that another session has local only.

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -90,6 +91,54 @@ func TestReplicasAreServed(t *testing.T) {
 	r.signal(syscall.SIGTERM)
 	r.end()
 	served(t, "remote", next)
+	nothingIn(t, w.namespace)
+}
+
+// The last line counts what became of requests in all pods, one that has left included.
+func TestReplicasAreCounted(t *testing.T) {
+	spread(t)
+	kubectl(t, "scale", "deployment/spread", "--replicas=3")
+	kubectl(t, "rollout", "status", "deployment/spread", "--timeout=50s")
+	pods := spreadPods(t)
+	r := start(t, "-t", "deployment/spread", "--steal", "--header", "x-user: ana", "chaos", "serve", chaosPort, filepath.Join(w.dir, "work", "counted"))
+	r.waitForText("port " + chaosPort + ": ")
+	chosen := regexp.MustCompile(`chose pod/(\S+)`).FindStringSubmatch(r.stderr.String())
+	if len(pods) != 3 || chosen == nil {
+		t.Fatalf("%v of the pods %v was chosen", chosen, pods)
+	}
+	passed := 0
+	ask := func(pod string, times int) {
+		url := "http://" + podIP(t, pod) + ":" + chaosPort + "/"
+		for range times {
+			if got := request(t, url); !strings.HasPrefix(got, "remote") {
+				t.Fatalf("%s answers %q, want its own answer", pod, got)
+			}
+			passed++
+		}
+	}
+	var others []string
+	for _, pod := range pods {
+		if pod != chosen[1] {
+			r.waitForText("the traffic of pod " + pod + " comes here, too")
+			others = append(others, pod)
+		}
+	}
+	ask(chosen[1], 3)
+	ask(others[0], 5)
+	ask(others[1], 2)
+	ask(chosen[1], 1)
+	kubectl(t, "delete", "pod", others[0], "--timeout=30s")
+	ask(others[1], 2)
+	r.signal(syscall.SIGTERM)
+	r.end()
+	said := regexp.MustCompile(` (\d+) passed through`).FindStringSubmatch(r.stderr.String())
+	if said == nil {
+		t.Fatalf("the last line does not say what was passed through:\n%s", r.stderr)
+	}
+	// A probe of the kubelet's that is slow to close counts as a connection.
+	if n, _ := strconv.Atoi(said[1]); n < passed || n > passed+3 {
+		t.Errorf("the last line says that %d were passed through, want %d", n, passed)
+	}
 	nothingIn(t, w.namespace)
 }
 

@@ -238,7 +238,8 @@ func TestNoTarget(t *testing.T) {
 	}
 }
 
-// The end of the target ends the session, and says so.
+// The end of the target ends the session, and says so, last of all what it has
+// counted.
 func TestTargetEnds(t *testing.T) {
 	cmd, pid := child(t)
 	a := start(t, func() (*target.Target, error) { return target.Open(pid) })
@@ -248,17 +249,19 @@ func TestTargetEnds(t *testing.T) {
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
+	counted := false
 	for {
 		m, err := control.Receive()
 		if err != nil {
 			t.Fatalf("no goodbye: %v", err)
 		}
 		if bye, ok := m.(*protocol.Bye); ok {
-			if bye.Code != "target-ended" {
-				t.Errorf("goodbye is %+v", bye)
+			if bye.Code != "target-ended" || !counted {
+				t.Errorf("goodbye is %+v, the counts before it: %v", bye, counted)
 			}
 			break
 		}
+		_, counted = m.(*protocol.Counts)
 	}
 	if err := <-a.done; !errors.Is(err, errTargetEnded) {
 		t.Errorf("the agent ended with %v", err)

@@ -248,6 +248,10 @@ func (s *session) bye(cause error) {
 	s.mu.Unlock()
 	for code, known := range map[string]error{"target-ended": errTargetEnded, "agent-told": errTold} {
 		if control != nil && errors.Is(cause, known) {
+			if s.hub != nil { // nobody can ask any more
+				counts := s.counts()
+				_ = control.Send(&counts)
+			}
 			_ = control.Send(&protocol.Bye{Code: code, Text: cause.Error()})
 		}
 	}

@@ -158,10 +158,8 @@ type Log struct {
 	mu       sync.Mutex
 	sinks    map[uint64]func(Event)
 	lastSink uint64
-	lost     Loss // of agents that are gone
-	losing   Loss // of the present one
-	passed   Passed
-	passing  Passed // the same two
+	lost     Loss   // of all agents
+	passed   Passed // the same
 }
 
 // New makes an empty one. Beginnings of HTTP heads are taken from heads; without
@@ -174,8 +172,7 @@ func (l *Log) Counts() Counts {
 		return Counts{}
 	}
 	l.mu.Lock()
-	lost := Loss{Packets: l.lost.Packets + l.losing.Packets, Copies: l.lost.Copies + l.losing.Copies}
-	passed := l.passed.plus(l.passing)
+	lost, passed := l.lost, l.passed
 	l.mu.Unlock()
 	ports := Ports{Mirrored: l.mirrored.Load(), Stolen: l.stolen.Load(), Passed: passed.Passed, Returned: passed.Returned, Ended: passed.Ended,
 		Lost: lost.Copies + l.missed.Load() + passed.Refused}
@@ -261,35 +258,56 @@ func (l *Log) FileBytes(read, written int) {
 	l.fileWrites.Add(int64(written))
 }
 
-// Lost tells what the present agent has lost until now.
-func (l *Log) Lost(now Loss) {
-	if l == nil {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if now.Packets < l.losing.Packets || now.Copies < l.losing.Copies { // another agent
-		l.lost.Packets += l.losing.Packets
-		l.lost.Copies += l.losing.Copies
-	}
-	l.losing = now
+// Agent is what one agent has counted: each counts from nothing, and there are as
+// many as there are pods. Its methods may be called on nil.
+type Agent struct {
+	log *Log
+
+	// of log.mu
+	lost   Loss
+	passed Passed
 }
 
-// Passed tells what the present agent has given to the target until now.
-func (l *Log) Passed(now Passed) {
+// Agent is a further one, which has counted nothing yet.
+func (l *Log) Agent() *Agent {
 	if l == nil {
-		return
+		return nil
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if now.Passed < l.passing.Passed || now.Returned < l.passing.Returned || now.Refused < l.passing.Refused || now.Ended < l.passing.Ended { // another agent
-		l.passed = l.passed.plus(l.passing)
-	}
-	l.passing = now
+	return &Agent{log: l}
 }
 
-func (p Passed) plus(q Passed) Passed {
-	return Passed{p.Passed + q.Passed, p.Returned + q.Returned, p.Refused + q.Refused, p.Ended + q.Ended}
+// Lost tells what the agent has lost until now.
+func (a *Agent) Lost(now Loss) {
+	if a == nil {
+		return
+	}
+	a.log.mu.Lock()
+	defer a.log.mu.Unlock()
+	grow(&a.log.lost.Packets, &a.lost.Packets, now.Packets)
+	grow(&a.log.lost.Copies, &a.lost.Copies, now.Copies)
+}
+
+// Passed tells what the agent has given to the target until now.
+func (a *Agent) Passed(now Passed) {
+	if a == nil {
+		return
+	}
+	a.log.mu.Lock()
+	defer a.log.mu.Unlock()
+	all, own := &a.log.passed, &a.passed
+	grow(&all.Passed, &own.Passed, now.Passed)
+	grow(&all.Returned, &own.Returned, now.Returned)
+	grow(&all.Refused, &own.Refused, now.Refused)
+	grow(&all.Ended, &own.Ended, now.Ended)
+}
+
+// grow adds to all what now is more than own. It may be less: what an agent is asked
+// for comes by another stream than what it tells by itself, and may overtake that.
+func grow(all, own *int64, now int64) {
+	if now > *own {
+		*all += now - *own
+		*own = now
+	}
 }
 
 // Took is the time since began, for Event.Millis: a tenth of a millisecond is as

@@ -182,7 +182,8 @@ func TestNobodyWatches(t *testing.T) {
 	l.File(true, describe)
 	l.FileBytes(1, 1)
 	l.Tell(Event{})
-	l.Lost(Loss{1, 1})
+	l.Agent().Lost(Loss{1, 1})
+	l.Agent().Passed(Passed{1, 1, 1, 1})
 	l.NotConnected(Event{})
 	l.NotDelivered(Event{}, false)
 	for _, c := range []*Call{l.Outgoing(Event{}), l.Incoming(Event{}, false)} {
@@ -198,7 +199,8 @@ func TestNobodyWatches(t *testing.T) {
 }
 
 // TestPorts: what comes to the program is counted by mode, a connection without
-// requests as one; what agents count adds up over them.
+// requests as one; what agents count adds up over them, in whatever order they tell
+// of it.
 func TestPorts(t *testing.T) {
 	l := New(nil)
 	say := func(mode string, own bool, texts ...string) {
@@ -219,12 +221,20 @@ func TestPorts(t *testing.T) {
 	say("steal", false, "no HTTP", "at all")
 	say("steal", false, get+get)
 	say("", true, get)
+	returned := l.Incoming(Event{Mode: "steal"}, false)
+	returned.Returned()
+	returned.Returned()
+	returned.Close()
 	l.NotDelivered(Event{Mode: "mirror"}, false)
 	l.NotDelivered(Event{Mode: "steal"}, false)
-	for _, now := range []Passed{{2, 1, 1, 0}, {7, 2, 1, 5}, {1, 0, 0, 0}, {3, 1, 0, 1}} {
-		l.Passed(now)
+	one, other := l.Agent(), l.Agent()
+	for _, now := range []struct {
+		of *Agent
+		Passed
+	}{{one, Passed{2, 1, 1, 0}}, {other, Passed{1, 0, 0, 0}}, {one, Passed{7, 2, 1, 5}}, {other, Passed{3, 1, 0, 1}}, {one, Passed{2, 1, 1, 0}}} {
+		now.of.Passed(now.Passed)
 	}
-	l.Lost(Loss{Packets: 9, Copies: 2})
+	one.Lost(Loss{Packets: 9, Copies: 2})
 	if got, want := l.Counts().Ports, (Ports{Mirrored: 4, Stolen: 3, Passed: 10, Returned: 3, Lost: 4, Ended: 6}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
@@ -233,9 +243,11 @@ func TestPorts(t *testing.T) {
 // TestLost: agents count from nothing, the session goes on counting.
 func TestLost(t *testing.T) {
 	l := New(nil)
-	for _, now := range []Loss{{1, 0}, {5, 2}, {1, 0}, {2, 1}} {
-		l.Lost(now)
-	}
+	one, other := l.Agent(), l.Agent()
+	one.Lost(Loss{1, 0})
+	other.Lost(Loss{1, 0})
+	one.Lost(Loss{5, 2})
+	other.Lost(Loss{2, 1})
 	if got, want := l.Counts().Lost, (Loss{7, 3}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

@@ -28,8 +28,8 @@ type Call struct {
 	deaf           atomic.Bool // nothing more is looked through
 	serves         bool        // the program answers; else it asks
 
-	reached  *atomic.Int64 // counts what has reached the program by the target's port; nil: nothing does
-	requests bool          // there was one; mu
+	reached  *atomic.Int64 // counts what has reached the program by the target's port; nil: nothing does; mu
+	requests int64         // that there were; mu
 	onAsked  func(method string)
 
 	mu      sync.Mutex // what follows
@@ -156,6 +156,20 @@ func (c *Call) Close() {
 	c.log.Tell(e)
 }
 
+// Returned tells that the connection is the target's again: it has not reached the
+// program after all.
+func (c *Call) Returned() {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reached != nil {
+		c.reached.Add(-max(c.requests, 1))
+		c.reached = nil
+	}
+}
+
 // Stream gives near, the program's end of the connection, with what passes being
 // counted, and looked through for requests and their answers. It is to be used in
 // place of near, and Close called when it has ended.
@@ -238,10 +252,9 @@ func (c *Call) request(q *http1.Request) {
 	if c.counts != nil {
 		c.counts.requests.Add(1)
 	}
-	if c.reached != nil && c.requests {
+	if c.requests++; c.reached != nil && c.requests > 1 {
 		c.reached.Add(1) // the first is the connection
 	}
-	c.requests = true
 	if c.onAsked != nil {
 		c.onAsked(q.Method)
 	}

@@ -204,21 +204,21 @@ func (h *Hold) Count(ctx context.Context) {
 	defer cancel()
 	m, err := at.link.Call(ctx, &protocol.CountsRequest{})
 	if counts, ok := m.(*protocol.Counts); ok && err == nil {
-		h.counted(counts)
+		h.counted(at, counts)
 	}
 }
 
-// counted takes what an agent has counted.
-func (h *Hold) counted(m *protocol.Counts) {
-	h.o.Activity.Passed(activity.Passed{Passed: int64(m.Passed), Returned: int64(m.Returned), Refused: int64(m.Refused), Ended: int64(m.Ended)})
+// counted takes what the agent at has counted.
+func (h *Hold) counted(at *Attachment, m *protocol.Counts) {
+	at.counts.Passed(activity.Passed{Passed: int64(m.Passed), Returned: int64(m.Returned), Refused: int64(m.Refused), Ended: int64(m.Ended)})
 	if m.Packets > 0 || m.Copies > 0 {
-		h.lost(&protocol.Lost{Packets: m.Packets, Copies: m.Copies})
+		h.lost(at, &protocol.Lost{Packets: m.Packets, Copies: m.Copies})
 	}
 }
 
 // lost counts what could not be mirrored, and says it once.
-func (h *Hold) lost(m *protocol.Lost) {
-	h.o.Activity.Lost(activity.Loss{Packets: int64(m.Packets), Copies: int64(m.Copies)})
+func (h *Hold) lost(at *Attachment, m *protocol.Lost) {
+	at.counts.Lost(activity.Loss{Packets: int64(m.Packets), Copies: int64(m.Copies)})
 	h.losing.Do(func() {
 		h.o.Emit(event.Event{Level: event.Warning, Code: "mirror-lost", Flow: "incoming",
 			Text:  fmt.Sprintf("more is sent to the target than can be mirrored: %d packets are lost, %d connections not copied as a whole; mirrord status goes on counting", m.Packets, m.Copies),

@@ -17,6 +17,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/link/resume"
 	"github.com/mirrord-go/mirrord/internal/link/seal"
+	"github.com/mirrord-go/mirrord/internal/local/activity"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -30,6 +31,8 @@ type Attachment struct {
 	said  *notices     // what the agent says on it
 	pod   *protocol.Welcome
 	ended sync.Once // detach
+
+	counts *activity.Agent // what it has counted
 }
 
 // attach starts an agent and greets it. What it gives is to be detached, also
@@ -40,7 +43,7 @@ func (h *Hold) attach(ctx context.Context, reach Reach) (*Attachment, error) {
 		return nil, fmt.Errorf("make the session's key: %w", err)
 	}
 	id := strings.ToLower(rand.Text())
-	at := &Attachment{}
+	at := &Attachment{counts: h.o.Activity.Agent()}
 	at.agent, err = reach(ctx, Request{PublicKey: seal.PublicKey(key), Session: id, User: UserName(), Arguments: agentArguments(h.o.Config), Owned: h.o.Owned, Emit: h.o.Emit})
 	if err != nil {
 		return nil, err
@@ -92,7 +95,7 @@ func (h *Hold) greet(ctx context.Context, at *Attachment, id string) error {
 			return err
 		}
 		at.pod, at.hello, at.said = m, stream, &notices{}
-		at.said.wg.Go(func() { at.said.read(stream, h.o.Emit, h) })
+		at.said.wg.Go(func() { at.said.read(stream, h.o.Emit, h, at) })
 		return nil
 	case *protocol.Answer:
 		f := &failure.Error{Code: "agent-refuses", What: "the agent refuses the session", Why: m.Text, Do: "try again", Cause: m.Err()}
@@ -196,7 +199,7 @@ func (n *notices) goodbye() *protocol.Bye {
 	return n.bye
 }
 
-func (n *notices) read(s *link.Stream, emit event.Sink, h *Hold) {
+func (n *notices) read(s *link.Stream, emit event.Sink, h *Hold, at *Attachment) {
 	for {
 		m, err := s.Receive()
 		var unknown *protocol.UnknownKindError
@@ -210,9 +213,9 @@ func (n *notices) read(s *link.Stream, emit event.Sink, h *Hold) {
 		case *protocol.Notice:
 			emit(event.Event{Level: event.Info, Code: m.Code, Text: m.Text})
 		case *protocol.Lost:
-			h.lost(m)
+			h.lost(at, m)
 		case *protocol.Counts:
-			h.counted(m)
+			h.counted(at, m)
 		case *protocol.Bye:
 			n.mu.Lock()
 			n.bye = m

@@ -240,8 +240,9 @@ func TestAgentArguments(t *testing.T) {
 func TestCounted(t *testing.T) {
 	var said heard
 	h := New(Options{Activity: activity.New(nil), Emit: said.emit})
-	h.counted(&protocol.Counts{Passed: 3})
-	h.counted(&protocol.Counts{Passed: 4, Returned: 2, Refused: 1, Packets: 7, Copies: 5})
+	at := &Attachment{counts: h.o.Activity.Agent()}
+	h.counted(at, &protocol.Counts{Passed: 3})
+	h.counted(at, &protocol.Counts{Passed: 4, Returned: 2, Refused: 1, Packets: 7, Copies: 5})
 	got := h.o.Activity.Counts()
 	if want := (activity.Ports{Passed: 4, Returned: 2, Lost: 6}); got.Ports != want || got.Lost != (activity.Loss{Packets: 7, Copies: 5}) || !slices.Equal(said.said(), []string{"warning mirror-lost"}) {
 		t.Errorf("got %+v, %+v, said %q", got.Ports, got.Lost, said.said())
@@ -252,8 +253,9 @@ func TestCounted(t *testing.T) {
 func TestLostCopies(t *testing.T) {
 	var said heard
 	h := New(Options{Activity: activity.New(nil), Emit: said.emit})
-	h.lost(&protocol.Lost{Packets: 3})
-	h.lost(&protocol.Lost{Packets: 4, Copies: 2})
+	at := &Attachment{counts: h.o.Activity.Agent()}
+	h.lost(at, &protocol.Lost{Packets: 3})
+	h.lost(at, &protocol.Lost{Packets: 4, Copies: 2})
 	if got, want := h.o.Activity.Counts().Lost, (activity.Loss{Packets: 4, Copies: 2}); got != want || !slices.Equal(said.said(), []string{"warning mirror-lost"}) {
 		t.Errorf("got %+v, said %q, want %+v, once", got, said.said(), want)
 	}

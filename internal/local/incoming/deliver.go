@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -59,12 +60,11 @@ func (p *Ports) Serve(ctx context.Context, s *link.Stream, m *protocol.Incoming)
 
 // deliver owns far.
 func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
-	c, at, err := p.dial(ctx, a)
-	near, ok := c.(delivered)
-	if err == nil && !ok {
-		c.Close()
-		err = fmt.Errorf("a connection of type %T cannot be half-closed: %w", c, syscall.EPROTO)
-	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	port, limit, bounded := p.patience(a)
+	until := time.Now().Add(limit)
+	near, at, err := p.reach(ctx, a, port, limit, bounded)
 	if err != nil {
 		relay.Reset(far, syscall.ECONNREFUSED)
 		p.notDelivered(a, err)
@@ -81,8 +81,20 @@ func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
 		return
 	}
 	if s, ok := far.(*link.Stream); ok {
-		t := p.taken(ctx, s, near, at)
+		t := p.taken(ctx, s, near, at, call.Returned)
 		defer t.forget()
+		if bounded && t.peer != nil {
+			var awaited sync.WaitGroup
+			defer awaited.Wait()
+			defer t.end()
+			awaited.Go(func() {
+				if err := p.await(ctx, t, port, until); err != nil {
+					cancel(err)
+				}
+			})
+		} else {
+			t.admit()
+		}
 		far = t
 	}
 	_, _ = relay.Join(ctx, p.o.Relayed, far, call.Stream(near))
@@ -149,6 +161,27 @@ func (a arrival) activity() activity.Event {
 type delivered interface {
 	net.Conn
 	CloseWrite() error
+}
+
+// reach is dial for as long as a may wait to be accepted: a listener with a full
+// queue answers nobody.
+func (p *Ports) reach(ctx context.Context, a arrival, port uint16, limit time.Duration, bounded bool) (near delivered, at netip.AddrPort, err error) {
+	if limit == 0 {
+		return nil, at, errNotAccepted
+	}
+	dialing, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	c, at, err := p.dial(dialing, a)
+	near, ok := c.(delivered)
+	switch {
+	case err == nil && !ok:
+		c.Close()
+		err = fmt.Errorf("a connection of type %T cannot be half-closed: %w", c, syscall.EPROTO)
+	case err != nil && bounded && dialing.Err() != nil && ctx.Err() == nil:
+		p.isLate(port)
+		err = errNotAccepted
+	}
+	return near, at, err
 }
 
 // dial tries the ways to each listener of the port, the likeliest first, and

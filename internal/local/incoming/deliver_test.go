@@ -176,13 +176,6 @@ func TestNobodyListens(t *testing.T) {
 // Whatever the reason: what has reached no program is refused, and nothing else
 // is.
 func TestRefused(t *testing.T) {
-	refused := func(t *testing.T, agent *link.Stream) {
-		t.Helper()
-		var reset *link.ResetError
-		if _, err := agent.Read(make([]byte, 1)); !errors.As(err, &reset) || !reset.Remote || reset.Errno != syscall.ECONNREFUSED {
-			t.Errorf("the client reads %v, want a refusal", err)
-		}
-	}
 	m := &protocol.Incoming{Port: 80, Mode: protocol.ModeSteal, Peer: client, Local: netip.MustParseAddrPort("10.1.2.3:80")}
 	for _, why := range []error{syscall.EHOSTUNREACH, syscall.ECONNRESET, net.ErrClosed, io.EOF} {
 		t.Run(why.Error(), func(t *testing.T) {
@@ -244,6 +237,7 @@ type queued struct {
 
 func (o *queued) Find()                           { o.found.Store(true) }
 func (o *queued) Unaccepted(context.Context) bool { return o.yes }
+func (o *queued) Place() (bool, bool)             { return false, true }
 func (o *queued) Forget()                         { o.forgotten.Store(true) }
 
 // forgetful is a connection that was reset right after it was made: it does not

@@ -51,6 +51,11 @@ type Options struct {
 	// Follow looks after the program's side of a connection that Dial has made,
 	// from one address to another. Optional.
 	Follow func(from, to netip.AddrPort) Peer
+	// Accept is how long the program may take to accept a connection of the target's
+	// before the target gets it. 0: for ever.
+	Accept time.Duration
+	// Queues are those of the program's listeners. nil: as with Accept 0.
+	Queues Queues
 	// Try gives a command that sends the target a request at a port which the
 	// filter matches; "" if there is none. Optional.
 	Try func(port uint16) string
@@ -94,6 +99,9 @@ type Ports struct {
 
 	warned sync.Once   // that copies write
 	asked  atomic.Bool // for a port of the target
+
+	lates  lates        // by the program's port
+	queued atomic.Int64 // connections that wait to be accepted
 
 	mu        sync.Mutex
 	closed    bool

@@ -71,6 +71,9 @@ func (p *Ports) unpublish(port portKey, pub publication) {
 	for _, ln := range pub.listeners {
 		ln.Close()
 	}
+	if !port.udp {
+		p.lates.set(port.number, false)
+	}
 	if p.ctx.Err() == nil {
 		p.o.Emit(event.Event{Level: event.Detail, Code: "port-closed", Flow: "incoming",
 			Text: fmt.Sprintf("%v is closed", port), Facts: port.facts(nil)})

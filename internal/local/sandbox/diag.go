@@ -19,13 +19,17 @@ type socket struct {
 	inode  uint32
 	peer   uint16 // port at the other side; 0: there is none
 	state  uint8
+	queued uint32 // of a listener: connections that wait to be accepted
+	room   uint32 // of a listener: how many may
 }
 
 // States of a socket, as a mask (enum in net/tcp_states.h). Unconnected UDP
 // sockets are in "close".
 const (
-	stateClose       = 7
 	stateEstablished = 1
+	stateSynReceived = 3
+	stateClose       = 7
+	stateCloseWait   = 8
 	stateListen      = 10
 )
 
@@ -48,6 +52,8 @@ const (
 	offsetDport  = 6
 	offsetSrc    = 8
 	offsetCookie = 44
+	offsetRqueue = 56
+	offsetWqueue = 60
 	offsetInode  = 68
 )
 
@@ -177,13 +183,17 @@ func parseSocket(b []byte) socket {
 	if b[0] == unix.AF_INET6 {
 		ip = netip.AddrFrom16([16]byte(b[offsetSrc:])).Unmap()
 	}
-	return socket{
+	s := socket{
 		addr:   netip.AddrPortFrom(ip, binary.BigEndian.Uint16(b[offsetSport:])),
 		cookie: binary.NativeEndian.Uint64(b[offsetCookie:]),
 		inode:  binary.NativeEndian.Uint32(b[offsetInode:]),
 		peer:   binary.BigEndian.Uint16(b[offsetDport:]),
 		state:  b[offsetState],
 	}
+	if s.state == stateListen { // of others they are bytes
+		s.queued, s.room = binary.NativeEndian.Uint32(b[offsetRqueue:]), binary.NativeEndian.Uint32(b[offsetWqueue:])
+	}
+	return s
 }
 
 // events calls on for each destroyed socket that the events socket reports,

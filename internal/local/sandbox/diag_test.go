@@ -25,6 +25,9 @@ func listenerBody(family byte, ip netip.Addr, port uint16, cookie uint64, inode 
 	copy(b[offsetSrc:], ip.AsSlice())
 	binary.NativeEndian.PutUint64(b[offsetCookie:], cookie)
 	binary.NativeEndian.PutUint32(b[offsetInode:], inode)
+	b[offsetState] = stateListen
+	binary.NativeEndian.PutUint32(b[offsetRqueue:], 2)
+	binary.NativeEndian.PutUint32(b[offsetWqueue:], 5)
 	return b
 }
 
@@ -41,7 +44,7 @@ func TestParseSockets(t *testing.T) {
 	}{
 		{"empty", nil, nil, false, nil},
 		{"two", append(append([]byte{}, one...), two...), []socket{
-			{netip.MustParseAddrPort("127.0.0.1:80"), 7, 9, 0, 0}, {netip.MustParseAddrPort("10.0.0.1:81"), 8, 10, 0, 0}}, false, nil},
+			{netip.MustParseAddrPort("127.0.0.1:80"), 7, 9, 0, stateListen, 2, 5}, {netip.MustParseAddrPort("10.0.0.1:81"), 8, 10, 0, stateListen, 2, 5}}, false, nil},
 		{"done", diagMessage(unix.NLMSG_DONE, nil), nil, true, nil},
 		{"error", diagMessage(unix.NLMSG_ERROR, binary.NativeEndian.AppendUint32(nil, ^uint32(unix.ENOENT)+1)), nil, true, unix.ENOENT},
 		{"short body", diagMessage(sockDiagByFamily, make([]byte, 20)), nil, false, errDiag},

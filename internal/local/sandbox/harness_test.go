@@ -423,6 +423,8 @@ func obey(r *reporter, b *Box, endTree func(context.Context) error, o order, rel
 		r.say(event{Name: "dialed", Text: strings.TrimSpace(line)})
 	case "follow":
 		r.say(follow(r, b, o))
+	case "place":
+		r.say(place(r, b, o))
 	case "packet":
 		device, address := b.Device()
 		head := make([]byte, virtioHeader)

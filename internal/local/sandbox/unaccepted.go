@@ -34,6 +34,7 @@ const fateTime = 100 * time.Millisecond
 type Peer struct {
 	box       *Box
 	from, dst netip.AddrPort
+	began     time.Time
 
 	mu     sync.Mutex
 	cookie uint64    // 0: not known yet
@@ -46,7 +47,7 @@ type Peer struct {
 // called at its end.
 func (b *Box) Follow(from, dst netip.AddrPort) *Peer {
 	from, dst = b.inside(from), b.inside(dst)
-	p := &Peer{box: b, from: from, dst: dst, fate: make(chan bool, 1)}
+	p := &Peer{box: b, from: from, dst: dst, began: time.Now(), fate: make(chan bool, 1)}
 	p.Find()
 	return p
 }

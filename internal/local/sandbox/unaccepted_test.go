@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"os/signal"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -15,9 +17,17 @@ import (
 // leaveProgram listens and leaves one client as how says, when it is killed at
 // the latest.
 func leaveProgram(addr, how string) error {
+	told := make(chan os.Signal, 1)
+	if how == "late" {
+		signal.Notify(told, unix.SIGUSR1) // it may come as soon as there is a listener
+	}
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
+	}
+	if how == "late" {
+		fmt.Println("listens")
+		<-told
 	}
 	if how == "deferred" { // its handshake ends with the client's first word, so Find sees a request only
 		if err := deferred(ln.(*net.TCPListener)); err != nil {

@@ -77,6 +77,8 @@ func (s *supervisor) serveReplica(ctx context.Context, b *built, r attach.Replic
 	if err := hold.Begin(turn.Taking); err != nil {
 		return unless(turn.Taking, err)
 	}
+	defer s.others.add(hold)()
+	defer hold.Count(ctx) // later it cannot be asked
 	at := hold.First()
 	accepting, stop := context.WithCancel(ctx)
 	defer stop()
@@ -107,6 +109,40 @@ func unless(ctx context.Context, err error) error {
 		return nil
 	}
 	return err
+}
+
+// holds are those on the agents beside other pods than the target.
+type holds struct {
+	mu sync.Mutex
+	of map[*attach.Hold]bool
+}
+
+// add enters h, until remove.
+func (s *holds) add(h *attach.Hold) (remove func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.of == nil {
+		s.of = map[*attach.Hold]bool{}
+	}
+	s.of[h] = true
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.of, h)
+	}
+}
+
+// count asks all agents at once, the target's own too, what has become of what
+// reached their ports.
+func (s *holds) count(ctx context.Context, own *attach.Hold) {
+	var asked sync.WaitGroup
+	defer asked.Wait()
+	asked.Go(func() { own.Count(ctx) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for h := range s.of {
+		asked.Go(func() { h.Count(ctx) })
+	}
 }
 
 // possessions are what must be removed in the cluster if this process dies, a

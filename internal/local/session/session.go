@@ -51,6 +51,7 @@ type supervisor struct {
 	id      string // by which it is found while it runs
 
 	hold   *attach.Hold
+	others holds // beside other pods
 	owned  possessions
 	peer   *attach.Peer // of hold
 	memory *memory
@@ -393,7 +394,7 @@ func (s *supervisor) summarize(ctx context.Context, b *built) {
 
 func (s *supervisor) sum(ctx context.Context, b *built) {
 	if b.ports.Asked() {
-		s.hold.Count(ctx)
+		s.others.count(ctx, s.hold)
 	}
 	target := s.cfg.Target
 	if s.cfg.Targetless() {
