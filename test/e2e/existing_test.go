@@ -81,6 +81,33 @@ func TestExistingConnections(t *testing.T) {
 	}
 }
 
+// Of a connection that a client has kept since before the session, the requests
+// that come are copied.
+func TestExistingConnectionsAreCopied(t *testing.T) {
+	const port, name = 8035, "keptcopied"
+	script := fmt.Sprintf(pooled, podIP(t, "app"), port, name, 2)
+	done := make(chan string, 1)
+	go func() { done <- kubectl(t, "exec", "tools", "--", "python3", "-c", script) }()
+	kubectl(t, "exec", "tools", "--", "bash", "-c", "until test -e /tmp/"+name+".there; do sleep .1; done")
+	r := start(t, "-t", "pod/app", "python3", "../bin/web.py", fmt.Sprint(port))
+	r.waitFor(fmt.Sprintf("listening %d", port))
+	kubectl(t, "exec", "tools", "--", "touch", "/tmp/"+name+".go")
+	r.waitFor("got /first")
+	r.waitFor("got /again")
+	select {
+	case got := <-done:
+		if want := "remote /before\nremote /first\nTimeoutError\nremote /again"; got != want {
+			t.Errorf("the client got\n%s\nwant\n%s", got, want)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the client does not end")
+	}
+	r.stop()
+	if said := r.stderr.String(); !strings.HasSuffix(said, ": 2 mirrored\n") || strings.Contains(r.stdout.String(), "got /before") {
+		t.Errorf("the program said\n%s\nand the session\n%s", r.stdout.String(), said)
+	}
+}
+
 // A copy of a request that writes is warned of, once; the last line counts copies.
 func TestMirroredWrites(t *testing.T) {
 	const port = 8023

@@ -270,6 +270,14 @@ func (c *conn) CloseWrite() error {
 	return nil
 }
 
+// ignore tells the source of a copy that its connection is not understood, so
+// that nothing of it is taken for a beginning.
+func (c *conn) ignore() {
+	if i, ok := c.Conn.(interface{ Ignore() }); ok {
+		i.Ignore()
+	}
+}
+
 // SetLinger is that of the connection, for relay.Reset.
 func (c *conn) SetLinger(seconds int) error {
 	if l, ok := c.Conn.(interface{ SetLinger(int) error }); ok {

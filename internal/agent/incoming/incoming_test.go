@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -531,12 +532,14 @@ type copied struct {
 	err      error  // when data is closed
 	closed   chan struct{}
 	once     sync.Once
+	ignored  atomic.Bool
 }
 
 func newCopied() *copied {
 	return &copied{data: make(chan []byte, 4), err: io.EOF, closed: make(chan struct{})}
 }
 
+func (c *copied) Ignore()              { c.ignored.Store(true) }
 func (c *copied) LocalAddr() net.Addr  { return tcpAddr("[2001:db8::3]:8080") }
 func (c *copied) RemoteAddr() net.Addr { return tcpAddr("[2001:db8::7]:50000") }
 func (c *copied) Close() error         { c.once.Do(func() { close(c.closed) }); return nil }
