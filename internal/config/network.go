@@ -112,6 +112,12 @@ func (b *builder) incoming() {
 	if key := incomingKey + "lost_reply_timeout"; b.has(key) {
 		in.LostReply = new(int(b.values[key].node.Int))
 	}
+	if key := incomingKey + "lossless"; b.yes(key, false) {
+		if mode := b.text(incomingKey + "mode"); mode != "" && mode != rules.IncomingMirror {
+			b.refuse(key, "it is about copies, and feature.network.incoming is %s, not mirror (%s)", mode, b.about(incomingKey+"mode"))
+		}
+		in.Lossless = true
+	}
 	switch key := incomingKey + "on_concurrent_steal"; b.text(key) {
 	case rules.HeldContinue:
 		in.Held = rules.HeldContinue

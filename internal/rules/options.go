@@ -125,6 +125,9 @@ type IncomingOptions struct {
 	// LostReply is how many seconds a stolen request waits for a lost link before
 	// the agent answers it; 0: as long as the link may come back; nil: the default.
 	LostReply *int `json:"lost_reply,omitempty"`
+	// Lossless copies by the stealing path: nothing of a mirrored port is lost while
+	// there is room for it.
+	Lossless bool `json:"lossless,omitempty"`
 	// Held is HeldContinue, or empty: listen(2) fails where another session has
 	// the port.
 	Held string `json:"held,omitempty"`
@@ -155,13 +158,17 @@ func (o IncomingOptions) Subscribed() uint8 {
 }
 
 // Wants reports whether some port may be asked for in a mode: IncomingMirror or
-// IncomingSteal.
+// IncomingSteal. Copies that are Lossless want both, for datagrams are copied as
+// ever.
 func (o IncomingOptions) Wants(mode string) bool {
 	own := o.Mode
 	if own == "" {
 		own = IncomingMirror
 	}
-	return own == mode || own != IncomingOff && o.HTTP != nil && o.HTTP.OtherPorts == mode
+	asked := func(mode string) bool {
+		return own == mode || own != IncomingOff && o.HTTP != nil && o.HTTP.OtherPorts == mode
+	}
+	return asked(mode) || o.Lossless && mode == IncomingSteal && asked(IncomingMirror)
 }
 
 // PortPair is one line of a table of ports.

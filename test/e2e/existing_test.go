@@ -108,6 +108,38 @@ func TestExistingConnectionsAreCopied(t *testing.T) {
 	}
 }
 
+// Lossless copies are taken by the stealing path: the target answers whatever the
+// program does, each request comes, and nobody else may steal the port meanwhile.
+func TestLosslessCopies(t *testing.T) {
+	const port, requests = 8036, 20
+	file := filepath.Join(w.dir, "work", "lossless.json")
+	if err := os.WriteFile(file, []byte(`{"target": "pod/app", "feature": {"network": {"incoming": {"mode": "mirror", "lossless": true}}}}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, "-f", file, "python3", "../bin/web.py", fmt.Sprint(port))
+	r.waitFor(fmt.Sprintf("listening %d", port))
+	url := fmt.Sprintf("http://%s:%d", podIP(t, "app"), port)
+	for n := range requests {
+		if got, want := request(t, fmt.Sprintf("%s/lossless%d", url, n)), fmt.Sprintf("remote /lossless%d peer=%s", n, podIP(t, "tools")); got != want {
+			t.Errorf("the client got %q, want %q", got, want)
+		}
+	}
+	for n := range requests {
+		r.waitFor(fmt.Sprintf("got /lossless%d\n", n))
+	}
+	other := startCommandOnly(t, []string{w.mirrord, "exec", "-n", w.namespace, "-t", "pod/app", "--steal", "python3", "../bin/web.py", fmt.Sprint(port)})
+	if other.wait() == 0 || !strings.Contains(other.stderr.String(), fmt.Sprintf("port %d of the target is taken", port)) {
+		t.Errorf("another session's steal: %s", other.stderr)
+	}
+	r.stop()
+	if got := request(t, url+"/after"); !strings.HasPrefix(got, "remote /after") {
+		t.Errorf("after: got %q", got)
+	}
+	if said := r.stderr.String(); !strings.HasSuffix(said, fmt.Sprintf(": %d mirrored\n", requests)) {
+		t.Errorf("the session said\n%s", said)
+	}
+}
+
 // A copy of a request that writes is warned of, once; the last line counts copies.
 func TestMirroredWrites(t *testing.T) {
 	const port = 8023

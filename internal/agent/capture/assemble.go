@@ -191,7 +191,7 @@ func (a *assembler) room(now time.Time) bool {
 // nobody is told of connections that the server does not accept. False: there is
 // no room for it.
 func (a *assembler) open(k flowKey, f *flow) bool {
-	c := newConn(k.client, k.server, a.held)
+	c := NewConn(k.client, k.server, a.held)
 	if !a.begin(c) {
 		return false
 	}
@@ -248,9 +248,9 @@ func (a *assembler) hold(f *flow, seq uint32, data []byte, now time.Time) {
 // between two requests gets another.
 func (a *assembler) deliver(f *flow, data []byte) {
 	f.next += uint32(len(data))
-	err := f.conn.push(data)
+	err := f.conn.Push(data)
 	if errors.Is(err, net.ErrClosed) && a.fresh(data) && a.open(flowKey{f.conn.client, f.conn.server}, f) {
-		err = f.conn.push(data)
+		err = f.conn.Push(data)
 	}
 	switch {
 	case err == nil:
@@ -274,7 +274,7 @@ func (a *assembler) incomplete(f *flow) {
 // end ends f's copy with err.
 func (a *assembler) end(f *flow, err error) {
 	if f.conn != nil {
-		f.conn.finish(err)
+		f.conn.Finish(err)
 	}
 	a.held.Give(f.size)
 	f.conn, f.pending, f.size = nil, nil, 0

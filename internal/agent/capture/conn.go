@@ -12,7 +12,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/budget"
 )
 
-// What push fails with, besides net.ErrClosed.
+// What Push fails with, besides net.ErrClosed.
 var (
 	errSlow    = errors.New("the reader is too slow")
 	errIgnored = errors.New("the connection is ignored")
@@ -47,15 +47,17 @@ type Conn struct {
 	ignore bool
 }
 
-func newConn(client, server netip.AddrPort, h *budget.Share) *Conn {
+// NewConn makes a copy that somebody else than a Tap fills. What waits in it is
+// taken from h.
+func NewConn(client, server netip.AddrPort, h *budget.Share) *Conn {
 	c := &Conn{client: client, server: server, held: h}
 	c.cond.L = &c.mu
 	return c
 }
 
-// push queues data, which it takes over. It fails if the reader is too slow or
-// gone.
-func (c *Conn) push(data []byte) error {
+// Push queues data, which it takes over. It does not wait: it fails with
+// net.ErrClosed if the reader has closed the copy, and if it is too slow.
+func (c *Conn) Push(data []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -73,8 +75,8 @@ func (c *Conn) push(data []byte) error {
 	return nil
 }
 
-// finish says what the reader gets after what is queued.
-func (c *Conn) finish(err error) {
+// Finish says what the reader gets after what is queued. The first call counts.
+func (c *Conn) Finish(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
