@@ -115,6 +115,12 @@ func (b *builder) incoming() {
 	if key := incomingKey + "accept_timeout"; b.has(key) {
 		in.Accept = new(int(b.values[key].node.Int))
 	}
+	if key := incomingKey + "lossless"; b.yes(key, false) {
+		if mode := b.text(incomingKey + "mode"); mode != "" && mode != rules.IncomingMirror {
+			b.refuse(key, "it is about copies, and feature.network.incoming is %s, not mirror (%s)", mode, b.about(incomingKey+"mode"))
+		}
+		in.Lossless = true
+	}
 	switch key := incomingKey + "on_concurrent_steal"; b.text(key) {
 	case rules.HeldContinue:
 		in.Held = rules.HeldContinue

@@ -105,6 +105,7 @@ var keyTable = []Key{
 	{"feature.network.incoming.http_filter.other_ports", Choice, "off", "", Works, "what becomes of the other ports: left alone, or taken whole"},
 	{"feature.network.incoming.http_filter.header_filter_jq", Text, "none", "MIRRORD_HTTP_HEADER_FILTER_JQ", Works, "requests with a header, as the text `name: value`, that a jq program accepts"},
 	{"feature.network.incoming.http_filter.body_filter", BodyMatch, "none", "", Works, "requests with such a body: `{\"body\": \"json\", \"query\": JSONPath, \"matches\": regex}`, `{\"body\": \"text\", \"matches\": regex}`, `{\"body\": \"jq\", \"query\": program}`"},
+	{"feature.network.incoming.lossless", Bool, "false", "MIRRORD_INCOMING_LOSSLESS", Works, "copy by the stealing path: each connection goes to the target through the agent, which loses no copy for which it has room"},
 	{"feature.network.incoming.lost_reply_timeout", Number, "15", "MIRRORD_INCOMING_LOST_REPLY_TIMEOUT", Works, "seconds that a stolen request waits for a lost link before its client is told 502; 0: until the link is given up"},
 	{"feature.network.incoming.accept_timeout", Number, "10", "MIRRORD_INCOMING_ACCEPT_TIMEOUT", Works, "seconds that a stolen connection waits for the program to accept it, as at a breakpoint, before the target gets it; 0: for ever"},
 	{"feature.network.incoming.replicas", Choice, "all", "MIRRORD_INCOMING_REPLICAS", Works, "whose traffic comes: that of every ready pod of the target's workload, or of the `one` that is the target"},

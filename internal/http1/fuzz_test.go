@@ -28,6 +28,9 @@ func FuzzRequests(f *testing.F) {
 		if len(whole) != len(single) || wholeErr != singleErr {
 			t.Fatalf("%d requests and %v at once, %d and %v byte by byte", len(whole), wholeErr, len(single), singleErr)
 		}
+		if len(whole) > 0 && methods[whole[0].Method] && len(in) < maxLine && !Begins(in) {
+			t.Errorf("%q does not begin a request", in)
+		}
 		at := 0
 		for _, m := range whole {
 			compare(t, in[at:at+m.size], m)

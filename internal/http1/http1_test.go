@@ -153,6 +153,22 @@ func TestRefusedRequests(t *testing.T) {
 	}
 }
 
+func TestBegins(t *testing.T) {
+	for in, want := range map[string]bool{
+		"GET / HTTP/1.1\r\n": true, "GET / HTTP/1.1\r\nHost: a\r\n\r\n": true, "OPTIONS * HTTP/1.0\r\n\x00": true,
+		"CONNECT a:1 HTTP/1.1\r\n": true, "GET http://a/b HTTP/1.1\r\n": true,
+		"GET /" + strings.Repeat("a", 8000) + " HTTP/1.1\r\n": true,
+		"GET /" + strings.Repeat("a", 9000) + " HTTP/1.1\r\n": false,
+		"ET / HTTP/1.1\r\n": false, "get / HTTP/1.1\r\n": false, " / HTTP/1.1\r\n": false, "": false, "GET": false, "GET / HTTP/1.1": false, "GET / HTTP/1.1\r": false, "GET / HTTP/1.1\n": false,
+		"PRI * HTTP/2.0\r\n\r\n": false, "EHLO a\r\n": false, "HTTP/1.1 200 OK\r\n": false, "\x16\x03\x01": false,
+		"\r\nGET / HTTP/1.1\r\n": false, "text\r\nGET / HTTP/1.1\r\n": false, "{\"a\": 1}": false,
+	} {
+		if got := Begins([]byte(in)); got != want {
+			t.Errorf("%.40q: got %v, want %v", in, got, want)
+		}
+	}
+}
+
 func TestProtocol(t *testing.T) {
 	for in, want := range map[string]string{"PRI * HTTP/2.0\r\n": "HTTP/2", "\x16\x03\x01": "TLS", "\x16": "TLS", "\x16\x04": "", "GET /": "", "": "", "PRI * HTTP/1": ""} {
 		if got := Protocol([]byte(in)); got != want {

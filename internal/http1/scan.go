@@ -60,6 +60,38 @@ func Protocol(b []byte) string {
 	return ""
 }
 
+// maxLine bounds the first line that Begins looks for, in bytes: what servers take
+// by default.
+const maxLine = 8 << 10
+
+// methods are those that are registered (IANA, HTTP Method Registry), but for PRI.
+var methods = map[string]bool{
+	"ACL": true, "BASELINE-CONTROL": true, "BIND": true, "CHECKIN": true, "CHECKOUT": true, "CONNECT": true, "COPY": true, "DELETE": true,
+	"GET": true, "HEAD": true, "LABEL": true, "LINK": true, "LOCK": true, "MERGE": true, "MKACTIVITY": true, "MKCALENDAR": true, "MKCOL": true,
+	"MKREDIRECTREF": true, "MKWORKSPACE": true, "MOVE": true, "OPTIONS": true, "ORDERPATCH": true, "PATCH": true, "POST": true, "PROPFIND": true,
+	"PROPPATCH": true, "PUT": true, "QUERY": true, "REBIND": true, "REPORT": true, "SEARCH": true, "TRACE": true, "UNBIND": true, "UNCHECKOUT": true,
+	"UNLINK": true, "UNLOCK": true, "UPDATE": true, "UPDATEREDIRECTREF": true, "VERSION-CONTROL": true,
+}
+
+// Begins reports whether b, from the middle of a connection, begins with the whole
+// first line of a request of a registered method: any other word may be the end of
+// one. Of most of what is none it looks at no more than a word.
+func Begins(b []byte) bool {
+	if n := bytes.IndexByte(b[:min(len(b), maxMethod)], ' '); n < 0 || !methods[string(b[:n])] {
+		return false
+	}
+	var s scanner
+	for b = b[:min(len(b), maxLine)]; s.at < len(b); s.at++ {
+		if !s.step(b[s.at], b, request) {
+			return false
+		}
+		if s.state == bol {
+			return true
+		}
+	}
+	return false
+}
+
 // scan looks at what it has not seen of b, which begins with the head. When it
 // is done the head is b[:s.at].
 func (s *scanner) scan(b []byte, k kind) (done bool, err error) {

@@ -93,6 +93,8 @@ const (
 	FeatureCounts = "counts"
 	// FeatureUDP: Subscribe has ModeUDP.
 	FeatureUDP = "udp-ports"
+	// FeatureTee: ModeTee.
+	FeatureTee = "tee"
 )
 
 // Answer is the reply to a request that has no richer one, and to any request
@@ -240,6 +242,9 @@ type Lookup struct {
 const (
 	ModeMirror uint8 = 1
 	ModeSteal  uint8 = 2
+	// ModeTee, of a Subscribe: the port is taken as in ModeSteal, each connection
+	// goes to the target's own server, and local gets a copy as in ModeMirror.
+	ModeTee uint8 = 3
 	// ModeUDP, with one of the others, is of UDP.
 	ModeUDP uint8 = 0x10
 )

@@ -94,7 +94,7 @@ type Port struct {
 	// Decision is Remote when the target's traffic is asked for, Local when the
 	// port is open on the developer's machine only.
 	Decision
-	Mode   uint8  // protocol.ModeMirror or ModeSteal, of UDP with ModeUDP; 0 for Local
+	Mode   uint8  // protocol.ModeMirror, ModeTee or ModeSteal, of UDP with ModeUDP; 0 for Local
 	Target uint16 // the target's port; also set for Local, as the one compared
 	Filter string // protocol.Subscribe.Filter; empty: whole connections
 	// BodySize and BodyTime are those of the Filter, as HTTPOptions has them.
@@ -117,6 +117,15 @@ func (i *Incoming) Filter() *Filter {
 
 // Decide says what becomes of a listener's port.
 func (i *Incoming) Decide(l Listener) Port {
+	p := i.decide(l)
+	if i.o.Lossless && p.Mode == protocol.ModeMirror {
+		p.Mode = protocol.ModeTee
+		p.Why += ", lossless"
+	}
+	return p
+}
+
+func (i *Incoming) decide(l Listener) Port {
 	number := l.Addr.Port()
 	p := Port{Target: number, Publish: number}
 	if !l.AnyPort { // the tables are of ports that somebody asked for

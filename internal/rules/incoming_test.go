@@ -16,7 +16,7 @@ func header(text string) *rules.HTTPOptions {
 }
 
 func TestIncoming(t *testing.T) {
-	const steal, mirror = protocol.ModeSteal, protocol.ModeMirror
+	const steal, mirror, tee = protocol.ModeSteal, protocol.ModeMirror, protocol.ModeTee
 	const filter = `{"header":{"text":"x: y"}}`
 	filtered := func(ports []uint16, other string) rules.IncomingOptions {
 		h := header("x: y")
@@ -90,6 +90,12 @@ func TestIncoming(t *testing.T) {
 			rules.Port{Target: 80, Publish: 80, Decision: rules.Decision{Why: "http_filter.ports does not have 80"}}},
 		{"other ports, stolen", filtered([]uint16{80}, "steal"), false, "0.0.0.0:81", false,
 			rules.Port{Mode: steal, Target: 81, Publish: 81, Decision: rules.Decision{Where: rules.Remote, Why: "other_ports is steal"}}},
+		{"lossless", rules.IncomingOptions{Lossless: true}, false, "0.0.0.0:80", false,
+			rules.Port{Mode: tee, Target: 80, Publish: 80, Decision: rules.Decision{Where: rules.Remote, Why: "incoming is mirror, lossless"}}},
+		{"lossless, a filter", rules.IncomingOptions{HTTP: header("x: y"), Lossless: true}, false, "0.0.0.0:80", false,
+			rules.Port{Mode: tee, Target: 80, Publish: 80, Filter: filter, Decision: rules.Decision{Where: rules.Remote, Why: "incoming is mirror, with a filter, lossless"}}},
+		{"lossless, a local port", rules.IncomingOptions{IgnorePorts: []uint16{80}, Lossless: true}, false, "0.0.0.0:80", false,
+			rules.Port{Target: 80, Publish: 80, Decision: rules.Decision{Why: "ignore_ports has 80"}}},
 		{"other ports, mirrored", filtered([]uint16{80}, "mirror"), false, "0.0.0.0:81", false,
 			rules.Port{Mode: mirror, Target: 81, Publish: 81, Decision: rules.Decision{Where: rules.Remote, Why: "other_ports is mirror"}}},
 		{"datagrams", rules.IncomingOptions{PortMapping: []rules.PortPair{{From: 5353, To: 53}}}, false, "0.0.0.0:5353 UDP", false,
@@ -122,6 +128,28 @@ func TestIncoming(t *testing.T) {
 				t.Errorf("got %+v, want %+v", got, c.want)
 			}
 		})
+	}
+}
+
+// What an agent needs for a session is what it is asked for: lossless copies are
+// taken by stealing, but for datagrams.
+func TestWants(t *testing.T) {
+	other := func(mode string) *rules.HTTPOptions { return &rules.HTTPOptions{OtherPorts: mode} }
+	for name, c := range map[string]struct {
+		o             rules.IncomingOptions
+		steal, mirror bool
+	}{
+		"the default":           {rules.IncomingOptions{}, false, true},
+		"steal":                 {rules.IncomingOptions{Mode: "steal"}, true, false},
+		"off":                   {rules.IncomingOptions{Mode: "off", HTTP: other("steal")}, false, false},
+		"other ports":           {rules.IncomingOptions{Mode: "steal", HTTP: other("mirror")}, true, true},
+		"lossless":              {rules.IncomingOptions{Lossless: true}, true, true},
+		"lossless, other ports": {rules.IncomingOptions{Mode: "mirror", HTTP: other("steal"), Lossless: true}, true, true},
+		"lossless, off":         {rules.IncomingOptions{Mode: "off", Lossless: true}, false, false},
+	} {
+		if steal, mirror := c.o.Wants(rules.IncomingSteal), c.o.Wants(rules.IncomingMirror); steal != c.steal || mirror != c.mirror {
+			t.Errorf("%s: steal %v, mirror %v, want %v and %v", name, steal, mirror, c.steal, c.mirror)
+		}
 	}
 }
 

@@ -132,6 +132,9 @@ type IncomingOptions struct {
 	// Accept is how many seconds a stolen connection waits for the program to accept
 	// it before the target gets it; 0: for ever; nil: the default, see AcceptTime.
 	Accept *int `json:"accept,omitempty"`
+	// Lossless copies by the stealing path: nothing of a mirrored port is lost while
+	// there is room for it.
+	Lossless bool `json:"lossless,omitempty"`
 	// Held is HeldContinue, or empty: listen(2) fails where another session has
 	// the port.
 	Held string `json:"held,omitempty"`
@@ -174,13 +177,17 @@ func (o IncomingOptions) Subscribed() uint8 {
 }
 
 // Wants reports whether some port may be asked for in a mode: IncomingMirror or
-// IncomingSteal.
+// IncomingSteal. Copies that are Lossless want both, for datagrams are copied as
+// ever.
 func (o IncomingOptions) Wants(mode string) bool {
 	own := o.Mode
 	if own == "" {
 		own = IncomingMirror
 	}
-	return own == mode || own != IncomingOff && o.HTTP != nil && o.HTTP.OtherPorts == mode
+	asked := func(mode string) bool {
+		return own == mode || own != IncomingOff && o.HTTP != nil && o.HTTP.OtherPorts == mode
+	}
+	return asked(mode) || o.Lossless && mode == IncomingSteal && asked(IncomingMirror)
 }
 
 // PortPair is one line of a table of ports.

@@ -81,6 +81,65 @@ func TestExistingConnections(t *testing.T) {
 	}
 }
 
+// Of a connection that a client has kept since before the session, the requests
+// that come are copied.
+func TestExistingConnectionsAreCopied(t *testing.T) {
+	const port, name = 8035, "keptcopied"
+	script := fmt.Sprintf(pooled, podIP(t, "app"), port, name, 2)
+	done := make(chan string, 1)
+	go func() { done <- kubectl(t, "exec", "tools", "--", "python3", "-c", script) }()
+	kubectl(t, "exec", "tools", "--", "bash", "-c", "until test -e /tmp/"+name+".there; do sleep .1; done")
+	r := start(t, "-t", "pod/app", "python3", "../bin/web.py", fmt.Sprint(port))
+	r.waitFor(fmt.Sprintf("listening %d", port))
+	kubectl(t, "exec", "tools", "--", "touch", "/tmp/"+name+".go")
+	r.waitFor("got /first")
+	r.waitFor("got /again")
+	select {
+	case got := <-done:
+		if want := "remote /before\nremote /first\nTimeoutError\nremote /again"; got != want {
+			t.Errorf("the client got\n%s\nwant\n%s", got, want)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the client does not end")
+	}
+	r.stop()
+	if said := r.stderr.String(); !strings.HasSuffix(said, ": 2 mirrored\n") || strings.Contains(r.stdout.String(), "got /before") {
+		t.Errorf("the program said\n%s\nand the session\n%s", r.stdout.String(), said)
+	}
+}
+
+// Lossless copies are taken by the stealing path: the target answers whatever the
+// program does, each request comes, and nobody else may steal the port meanwhile.
+func TestLosslessCopies(t *testing.T) {
+	const port, requests = 8036, 20
+	file := filepath.Join(w.dir, "work", "lossless.json")
+	if err := os.WriteFile(file, []byte(`{"target": "pod/app", "feature": {"network": {"incoming": {"mode": "mirror", "lossless": true}}}}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, "-f", file, "python3", "../bin/web.py", fmt.Sprint(port))
+	r.waitFor(fmt.Sprintf("listening %d", port))
+	url := fmt.Sprintf("http://%s:%d", podIP(t, "app"), port)
+	for n := range requests {
+		if got, want := request(t, fmt.Sprintf("%s/lossless%d", url, n)), fmt.Sprintf("remote /lossless%d peer=%s", n, podIP(t, "tools")); got != want {
+			t.Errorf("the client got %q, want %q", got, want)
+		}
+	}
+	for n := range requests {
+		r.waitFor(fmt.Sprintf("got /lossless%d\n", n))
+	}
+	other := startCommandOnly(t, []string{w.mirrord, "exec", "-n", w.namespace, "-t", "pod/app", "--steal", "python3", "../bin/web.py", fmt.Sprint(port)})
+	if other.wait() == 0 || !strings.Contains(other.stderr.String(), fmt.Sprintf("port %d of the target is taken", port)) {
+		t.Errorf("another session's steal: %s", other.stderr)
+	}
+	r.stop()
+	if got := request(t, url+"/after"); !strings.HasPrefix(got, "remote /after") {
+		t.Errorf("after: got %q", got)
+	}
+	if said := r.stderr.String(); !strings.HasSuffix(said, fmt.Sprintf(": %d mirrored\n", requests)) {
+		t.Errorf("the session said\n%s", said)
+	}
+}
+
 // A copy of a request that writes is warned of, once; the last line counts copies.
 func TestMirroredWrites(t *testing.T) {
 	const port = 8023

@@ -2,7 +2,9 @@ package capture
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
+	"net"
 	"net/netip"
 	"slices"
 	"syscall"
@@ -22,27 +24,31 @@ const (
 	// second; older ones were never accepted.
 	openTime = 10 * time.Second
 	// idleTime is how long a silent connection is remembered when room is
-	// needed.
-	idleTime = time.Hour
+	// needed, and sweepTime how often such are looked for.
+	idleTime, sweepTime = time.Hour, time.Second
 )
 
 // assembler puts packets into order (RFC 9293, section 3.4). It is not safe for
 // concurrent use and does no input or output.
 type assembler struct {
-	begin func(*Conn) bool // offers a new copy; false: no room for it
-	flows map[flowKey]*flow
-	held  *budget.Share
-	stats Stats
+	begin  func(*Conn) bool  // offers a new copy; false: no room for it
+	begins func([]byte) bool // whether the copy of a connection may begin with these bytes of its middle
+	flows  map[flowKey]*flow
+	past   past
+	swept  time.Time // when idle connections were last looked for
+	held   *budget.Share
+	stats  Stats
 }
 
 type flowKey struct{ client, server netip.AddrPort }
 
 // flow is one connection.
 type flow struct {
-	first, next uint32 // sequence numbers: of the SYN, of the next expected byte
+	first, next uint32 // sequence numbers: before the first byte of the copy, of the next expected one
 	seen        time.Time
 	conn        *Conn // nil: not accepted yet, or the copy has ended
 	opened      bool  // the client's acknowledgement was seen: the server has accepted
+	ignored     bool  // its reader does not understand it: nothing of it begins a copy any more
 	fin         bool
 	finAt       uint32
 	pending     []segment // behind a gap, by sequence number
@@ -55,8 +61,8 @@ type segment struct {
 	data []byte
 }
 
-func newAssembler(begin func(*Conn) bool, held *budget.Share) *assembler {
-	return &assembler{begin: begin, held: held, flows: map[flowKey]*flow{}}
+func newAssembler(begin func(*Conn) bool, begins func([]byte) bool, held *budget.Share) *assembler {
+	return &assembler{begin: begin, begins: begins, held: held, flows: map[flowKey]*flow{}, past: past{next: map[flowKey]uint32{}}}
 }
 
 const (
@@ -81,19 +87,30 @@ func (a *assembler) packet(b []byte, now time.Time) {
 		a.syn(k, f, seq, now)
 		return
 	}
-	if f == nil { // older than the tap, or refused
-		return
+	if f == nil { // older than the tap, or its copy has ended
+		if f = a.pickUp(k, flags, seq, data, now); f == nil {
+			return
+		}
 	}
 	f.seen = now
+	if f.ignored {
+		if f.next = seq + uint32(len(data)); flags&(flagFIN|flagRST) != 0 {
+			a.drop(k, f)
+		}
+		return
+	}
 	if flags&flagRST != 0 {
 		if seq == f.next || len(f.pending) > 0 { // else: outside of the stream, a stranger's guess
 			a.end(f, syscall.ECONNRESET)
-			delete(a.flows, k)
+			a.drop(k, f)
 		}
 		return
 	}
 	if !f.opened && !a.open(k, f) {
-		delete(a.flows, k)
+		if len(data) > 0 || flags&flagFIN != 0 { // else its next packet tries again
+			a.stats.Refused++
+			delete(a.flows, k)
+		}
 		return
 	}
 	if flags&flagFIN != 0 {
@@ -103,12 +120,37 @@ func (a *assembler) packet(b []byte, now time.Time) {
 		a.data(f, seq, data, now)
 	}
 	switch {
-	case f.conn == nil: // ended early; what follows is of no use
-		delete(a.flows, k)
+	case f.ignored && !f.fin:
+	case f.conn == nil: // ended early; what follows is of no use until it begins something
+		a.drop(k, f)
 	case f.fin && f.next == f.finAt:
 		a.end(f, io.EOF)
-		delete(a.flows, k)
+		a.drop(k, f)
 	}
+}
+
+// pickUp begins to follow a connection in its middle; nil: this is no place for
+// it. Whatever is sent again of what a copy has had already is none.
+func (a *assembler) pickUp(k flowKey, flags byte, seq uint32, data []byte, now time.Time) *flow {
+	if len(data) == 0 || flags&(flagSYN|flagRST) != 0 || !a.fresh(data) || a.past.has(k, seq) {
+		return nil
+	}
+	if !a.room(now) {
+		a.stats.Refused++
+		return nil
+	}
+	f := &flow{first: seq - 1, next: seq, seen: now}
+	a.flows[k] = f
+	return f
+}
+
+// fresh reports whether a copy may begin with data.
+func (a *assembler) fresh(data []byte) bool { return a.begins != nil && a.begins(data) }
+
+// drop follows a connection no longer.
+func (a *assembler) drop(k flowKey, f *flow) {
+	delete(a.flows, k)
+	a.past.add(k, f.next)
 }
 
 // syn begins to follow a connection.
@@ -119,17 +161,25 @@ func (a *assembler) syn(k flowKey, f *flow, seq uint32, now time.Time) {
 		}
 		a.incomplete(f) // the client uses its port again and we missed the end
 	}
-	if f == nil && len(a.flows) >= maxFlows && !a.makeRoom(now) {
+	if f == nil && !a.room(now) {
 		a.stats.Refused++
 		return
 	}
 	a.flows[k] = &flow{first: seq, next: seq + 1, seen: now}
 }
 
-// makeRoom forgets connections that nobody needs any more.
-func (a *assembler) makeRoom(now time.Time) bool {
+// room reports whether one more connection can be followed. Where there is none
+// it forgets those that nobody needs any more.
+func (a *assembler) room(now time.Time) bool {
+	if len(a.flows) < maxFlows {
+		return true
+	}
+	if now.Sub(a.swept) < sweepTime { // looking at all of them is dear
+		return false
+	}
+	a.swept = now
 	for k, f := range a.flows {
-		if age := now.Sub(f.seen); !f.opened && age > openTime || age > idleTime {
+		if age := now.Sub(f.seen); !f.opened && age > openTime || age > idleTime || f.ignored {
 			a.incomplete(f)
 			delete(a.flows, k)
 		}
@@ -138,11 +188,11 @@ func (a *assembler) makeRoom(now time.Time) bool {
 }
 
 // open begins the copy: at the client's first packet after its SYN, so that
-// nobody is told of connections that the server does not accept.
+// nobody is told of connections that the server does not accept. False: there is
+// no room for it.
 func (a *assembler) open(k flowKey, f *flow) bool {
-	c := newConn(k.client, k.server, a.held)
+	c := NewConn(k.client, k.server, a.held)
 	if !a.begin(c) {
-		a.stats.Refused++
 		return false
 	}
 	f.opened, f.conn = true, c
@@ -194,12 +244,23 @@ func (a *assembler) hold(f *flow, seq uint32, data []byte, now time.Time) {
 	}
 }
 
+// deliver gives data, which is next, to the copy. A reader that has closed it
+// between two requests gets another.
 func (a *assembler) deliver(f *flow, data []byte) {
 	f.next += uint32(len(data))
-	if !f.conn.push(data) {
-		a.stats.Slow++
-		a.end(f, ErrIncomplete)
+	err := f.conn.Push(data)
+	if errors.Is(err, net.ErrClosed) && a.fresh(data) && a.open(flowKey{f.conn.client, f.conn.server}, f) {
+		err = f.conn.Push(data)
 	}
+	switch {
+	case err == nil:
+		return
+	case errors.Is(err, errIgnored):
+		f.ignored = true
+	default:
+		a.stats.Slow++
+	}
+	a.end(f, ErrIncomplete)
 }
 
 // incomplete ends the copy of a connection of which something is missing.
@@ -213,7 +274,7 @@ func (a *assembler) incomplete(f *flow) {
 // end ends f's copy with err.
 func (a *assembler) end(f *flow, err error) {
 	if f.conn != nil {
-		f.conn.finish(err)
+		f.conn.Finish(err)
 	}
 	a.held.Give(f.size)
 	f.conn, f.pending, f.size = nil, nil, 0
@@ -224,7 +285,7 @@ func (a *assembler) forget(port uint16) {
 	for k, f := range a.flows {
 		if k.server.Port() == port {
 			a.end(f, ErrIncomplete)
-			delete(a.flows, k)
+			a.drop(k, f)
 		}
 	}
 }
@@ -234,6 +295,39 @@ func (a *assembler) forgetAll() {
 		a.end(f, ErrIncomplete)
 		delete(a.flows, k)
 	}
+}
+
+// maxPast bounds past: what a client sends again comes within a moment, in which
+// no more connections than these end.
+const maxPast = 2048
+
+// past is up to where connections had been copied that are not followed any more,
+// the last maxPast of them: a segment that is sent again must not be taken for a
+// request that nobody has got.
+type past struct {
+	next   map[flowKey]uint32
+	keys   []flowKey // of next, a ring
+	oldest int       // in keys
+}
+
+func (p *past) add(k flowKey, next uint32) {
+	_, known := p.next[k]
+	switch {
+	case known:
+	case len(p.keys) < maxPast:
+		p.keys = append(p.keys, k)
+	default:
+		delete(p.next, p.keys[p.oldest])
+		p.keys[p.oldest] = k
+		p.oldest = (p.oldest + 1) % maxPast
+	}
+	p.next[k] = next
+}
+
+// has reports whether a copy has had what stands at seq.
+func (p *past) has(k flowKey, seq uint32) bool {
+	next, known := p.next[k]
+	return known && int32(seq-next) < 0
 }
 
 // parse checks an IP packet and cuts it to its real length.

@@ -54,7 +54,7 @@ type step struct {
 
 func play(steps []step) (text string, end error, a *assembler) {
 	var conns []*Conn
-	a = newAssembler(func(c *Conn) bool { conns = append(conns, c); return true }, nil)
+	a = newAssembler(func(c *Conn) bool { conns = append(conns, c); return true }, nil, nil)
 	now := time.Unix(0, 0)
 	for _, s := range steps {
 		now = now.Add(s.late)
@@ -134,7 +134,7 @@ func TestRandomOrder(t *testing.T) {
 
 func TestSlowReaderLosesItsCopyOnly(t *testing.T) {
 	var conns []*Conn
-	a := newAssembler(func(c *Conn) bool { conns = append(conns, c); return true }, nil)
+	a := newAssembler(func(c *Conn) bool { conns = append(conns, c); return true }, nil, nil)
 	now := time.Unix(0, 0)
 	other := flowKey{netip.MustParseAddrPort("[2001:db8::1]:5"), netip.MustParseAddrPort("[2001:db8::7]:80")}
 	for _, k := range []flowKey{{client, server}, other} {
@@ -158,7 +158,7 @@ func TestSlowReaderLosesItsCopyOnly(t *testing.T) {
 }
 
 func TestFlowsAreBounded(t *testing.T) {
-	a := newAssembler(func(*Conn) bool { return true }, nil)
+	a := newAssembler(func(*Conn) bool { return true }, nil, nil)
 	now := time.Unix(0, 0)
 	syn := func(n int) {
 		k := flowKey{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), 1), server}
@@ -181,7 +181,7 @@ func FuzzPacket(f *testing.F) {
 	f.Add(ip(flowKey{client, server}, flagSYN, 9, ""), []byte{0x45})
 	f.Add(ip(flowKey{client, server}, flagACK, 10, "data"), ip(flowKey{client, server}, flagFIN, 3, ""))
 	f.Fuzz(func(t *testing.T, x, y []byte) {
-		a := newAssembler(func(*Conn) bool { return true }, nil)
+		a := newAssembler(func(*Conn) bool { return true }, func([]byte) bool { return true }, nil)
 		now := time.Unix(0, 0)
 		a.packet(ip(flowKey{client, server}, flagSYN, 9, ""), now)
 		a.packet(x, now)
@@ -203,7 +203,7 @@ func FuzzStream(f *testing.F) {
 		}
 		held := budget.New(1<<20).Share(0, budget.All)
 		var c *Conn
-		a := newAssembler(func(conn *Conn) bool { c = conn; return true }, held)
+		a := newAssembler(func(conn *Conn) bool { c = conn; return true }, nil, held)
 		now, k := time.Unix(0, 0), flowKey{client, server}
 		a.packet(ip(k, flagSYN, first, ""), now)
 		a.packet(ip(k, flagACK, first+1, ""), now)
@@ -236,7 +236,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	const maxHeld = 32 << 20
 	held := budget.New(maxHeld).Share(0, budget.All)
 	var conns []*Conn
-	a := newAssembler(func(c *Conn) bool { conns = append(conns, c); return true }, held)
+	a := newAssembler(func(c *Conn) bool { conns = append(conns, c); return true }, nil, held)
 	now := time.Unix(0, 0)
 	data := string(make([]byte, 1<<15))
 	for i := range 20 {

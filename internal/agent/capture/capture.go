@@ -3,7 +3,9 @@
 //
 // A packet socket in the target's network namespace sees the packets that come
 // in (packet(7)); they are put into order and given out as one read-only
-// connection for each connection of a client. It needs CAP_NET_RAW in the
+// connection for each connection of a client. One that is older than the tap, or
+// of which something is missing, is copied from the place on where something
+// begins that its user knows. It needs CAP_NET_RAW in the
 // namespace's user namespace, and nothing of the target's traffic depends on
 // it: the kernel copies packets into a ring of fixed size and goes on.
 //
@@ -73,10 +75,12 @@ type Tap struct {
 
 // Open makes a tap in the namespace that do runs functions in. It sees nothing
 // until the first Add. What waits, for a reader or for what comes before it, is
-// taken from held; without room copies end.
-func Open(do func(func() error) error, held *budget.Share, but Marks) (*Tap, error) {
+// taken from held; without room copies end. begins reports whether a segment that
+// a client sends begins something from which on an older connection may be
+// copied; it is asked about each of those. nil: nothing does.
+func Open(do func(func() error) error, held *budget.Share, but Marks, begins func([]byte) bool) (*Tap, error) {
 	t := &Tap{conns: make(chan *Conn, backlog), quit: make(chan struct{})}
-	t.asm = newAssembler(t.begin, held)
+	t.asm = newAssembler(t.begin, begins, held)
 	err := do(func() (err error) {
 		t.ring, err = openRing(but)
 		return err
@@ -104,7 +108,8 @@ func (t *Tap) begin(c *Conn) bool {
 	}
 }
 
-// Add watches port: connections that begin after its return are copied.
+// Add watches port: connections that begin after its return are copied, and
+// older ones from where something begins.
 func (t *Tap) Add(port uint16) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

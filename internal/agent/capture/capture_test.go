@@ -80,7 +80,7 @@ func TestCopiesAreWhole(t *testing.T) {
 	tg := namespace(t)
 	sink(t, tg, "[::]:80")
 	sink(t, tg, "[::]:81")
-	tap, err := capture.Open(tg.Do, nil, capture.Marks{})
+	tap, err := capture.Open(tg.Do, nil, capture.Marks{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +151,7 @@ func TestCopiesAreWhole(t *testing.T) {
 func TestMarksAreLeftOut(t *testing.T) {
 	tg := namespace(t)
 	sink(t, tg, "[::]:80")
-	tap, err := capture.Open(tg.Do, nil, capture.Marks{Value: 0x6d720000, Mask: 0xffffffc0})
+	tap, err := capture.Open(tg.Do, nil, capture.Marks{Value: 0x6d720000, Mask: 0xffffffc0}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -9,6 +10,12 @@ import (
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/budget"
+)
+
+// What Push fails with, besides net.ErrClosed.
+var (
+	errSlow    = errors.New("the reader is too slow")
+	errIgnored = errors.New("the connection is ignored")
 )
 
 // maxQueued bounds the bytes of one copy that its reader has not read yet: a
@@ -37,31 +44,39 @@ type Conn struct {
 	taken  int   // of held, for queue
 	err    error // after the queue: io.EOF, ErrIncomplete, …
 	closed bool
+	ignore bool
 }
 
-func newConn(client, server netip.AddrPort, h *budget.Share) *Conn {
+// NewConn makes a copy that somebody else than a Tap fills. What waits in it is
+// taken from h.
+func NewConn(client, server netip.AddrPort, h *budget.Share) *Conn {
 	c := &Conn{client: client, server: server, held: h}
 	c.cond.L = &c.mu
 	return c
 }
 
-// push queues data, which it takes over; false if the reader is too slow or
-// gone.
-func (c *Conn) push(data []byte) bool {
+// Push queues data, which it takes over. It does not wait: it fails with
+// net.ErrClosed if the reader has closed the copy, and if it is too slow.
+func (c *Conn) Push(data []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.queued+len(data) > maxQueued || !c.held.Take(cost(data)) {
-		return false
+	switch {
+	case c.ignore:
+		return errIgnored
+	case c.closed:
+		return net.ErrClosed
+	case c.queued+len(data) > maxQueued || !c.held.Take(cost(data)):
+		return errSlow
 	}
 	c.taken += cost(data)
 	c.queue = append(c.queue, data)
 	c.queued += len(data)
 	c.cond.Signal()
-	return true
+	return nil
 }
 
-// finish says what the reader gets after what is queued.
-func (c *Conn) finish(err error) {
+// Finish says what the reader gets after what is queued. The first call counts.
+func (c *Conn) Finish(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
@@ -101,7 +116,16 @@ func (c *Conn) Write(p []byte) (int, error) { return 0, io.ErrClosedPipe }
 // CloseWrite does nothing.
 func (c *Conn) CloseWrite() error { return nil }
 
-// Close ends the copy.
+// Ignore tells that what the connection carries is not understood: after Close
+// nothing of it begins another copy.
+func (c *Conn) Ignore() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ignore = true
+}
+
+// Close ends the copy. Where the connection goes on, what begins there may be
+// another.
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

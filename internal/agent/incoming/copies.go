@@ -121,6 +121,7 @@ func (m *copying) requests(ctx context.Context) error {
 				return m.in.ForwardRest(last) // a WebSocket's frames
 			}
 			m.hub.passes(m.c.key, m.in.Buffered())
+			m.c.ignore()
 			return nil
 		}
 		r := m.hub.rule(m.c.key)
@@ -135,6 +136,9 @@ func (m *copying) requests(ctx context.Context) error {
 		}
 		switches = q.Upgrades
 		if err := m.in.Forward(last, &q.Message); err != nil {
+			if errors.Is(err, http1.ErrAmbiguous) {
+				m.c.ignore()
+			}
 			return err
 		}
 	}

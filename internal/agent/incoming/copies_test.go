@@ -104,15 +104,23 @@ func TestCopiesGoOn(t *testing.T) {
 }
 
 func TestWhatIsNotCopied(t *testing.T) {
-	for name, in := range map[string]string{
-		"text": "EHLO x\r\nGET /local HTTP/1.1\r\n\r\n", "HTTP/2": "PRI * HTTP/2.0\r\n\r\n", "ambiguous": "GET /local HTTP/1.1\r\nA : b\r\n\r\n",
-		"nothing that matches": "GET /other HTTP/1.1\r\n\r\nGET /local?", "nothing": "",
+	for name, in := range map[string]struct {
+		said    string
+		ignored bool // also what comes behind it
+	}{
+		"text": {"EHLO x\r\nGET /local HTTP/1.1\r\n\r\n", true}, "HTTP/2": {"PRI * HTTP/2.0\r\n\r\n", true},
+		"ambiguous":            {"GET /local HTTP/1.1\r\nA : b\r\n\r\n", true},
+		"an ambiguous body":    {"POST /other HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", true},
+		"nothing that matches": {"GET /other HTTP/1.1\r\n\r\nGET /local?", false}, "nothing": {"", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, c := mirrored(t)
-			c.say(in)
+			c.say(in.said)
 			close(c.data)
 			within(t, "the close of the copy", c.closed)
+			if got := c.ignored.Load(); got != in.ignored {
+				t.Errorf("the connection is ignored: %v, want %v", got, in.ignored)
+			}
 			b.end()
 		})
 	}

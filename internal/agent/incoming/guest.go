@@ -50,7 +50,7 @@ type guest struct {
 // wanted is what a session asks for by each of subs.
 func wanted(s sharing.Session, subs []subscription) (all []sharing.Session) {
 	for _, sub := range subs {
-		s.Filter = sub.wish.Filter
+		s.Filter = sub.meant()
 		all = append(all, s)
 	}
 	return all

@@ -109,6 +109,9 @@ type Options struct {
 	Original func(ctx context.Context, client, dst netip.AddrPort) (net.Conn, error)
 	// Existing ends connections that are there when a port is stolen. nil: they stay.
 	Existing Existing
+	// Copy makes the copy of a connection that is passed on to the original. nil:
+	// there are none.
+	Copy func(client, dialed netip.AddrPort) Copy
 	// Notice tells the developer something. nil: nobody listens.
 	Notice func(code, text string)
 	// Session is whose it is, and since when. Its filter does not count.
@@ -137,7 +140,7 @@ type Hub struct {
 	// moment; mu is not held over any wait.
 	change sync.Mutex
 
-	passed, returned, refused atomic.Uint64 // Counts
+	passed, returned, refused, missed atomic.Uint64 // Counts
 
 	mu        sync.Mutex
 	ports     map[key][]subscription // the newest is last, and counts
@@ -234,7 +237,7 @@ func (h *Hub) count(mode uint8, n int) {
 // Counts are what has become of connections until now, and of requests under a
 // filter; without those that were lost before they came here.
 func (h *Hub) Counts() protocol.Counts {
-	c := protocol.Counts{Passed: h.passed.Load(), Returned: h.returned.Load(), Refused: h.refused.Load()}
+	c := protocol.Counts{Passed: h.passed.Load(), Returned: h.returned.Load(), Refused: h.refused.Load(), Copies: h.missed.Load()}
 	if h.o.Existing != nil {
 		c.Ended = h.o.Existing.Ended()
 	}
@@ -260,6 +263,7 @@ type conn struct {
 	net.Conn
 	key         key
 	peer, local netip.AddrPort // the client, and what it dialed
+	teed        bool           // it is a copy, whatever the mode
 }
 
 // CloseWrite is that of the connection; a copy has nothing to half-close.
@@ -268,6 +272,14 @@ func (c *conn) CloseWrite() error {
 		return w.CloseWrite()
 	}
 	return nil
+}
+
+// ignore tells the source of a copy that its connection is not understood, so
+// that nothing of it is taken for a beginning.
+func (c *conn) ignore() {
+	if i, ok := c.Conn.(interface{ Ignore() }); ok {
+		i.Ignore()
+	}
 }
 
 // SetLinger is that of the connection, for relay.Reset.
@@ -289,12 +301,10 @@ func (h *Hub) carry(ctx context.Context, mode uint8, nc net.Conn) {
 	}
 	r := h.rule(c.key)
 	switch {
-	case mode == protocol.ModeMirror && r != nil && r.filter != nil:
-		h.copyRequests(ctx, c)
 	case mode == protocol.ModeMirror:
-		if s, err := h.open(ctx, c, nil); err == nil {
-			_, _ = relay.Drain(ctx, h.o.Memory.Relayed, unwanted{s, c}, c)
-		}
+		h.copy(ctx, c, r)
+	case r != nil && r.tee:
+		h.tee(ctx, c)
 	case r != nil && r.filter != nil && h.o.Memory.Connections[mode].Take(splitCost):
 		defer h.o.Memory.Connections[mode].Give(splitCost)
 		s := newSplit(h, c)
@@ -316,13 +326,28 @@ func (h *Hub) carry(ctx context.Context, mode uint8, nc net.Conn) {
 	}
 }
 
+// copy gives local c, a copy, of which r says what is meant.
+func (h *Hub) copy(ctx context.Context, c *conn, r *rule) {
+	if r != nil && r.filter != nil {
+		h.copyRequests(ctx, c)
+		return
+	}
+	if s, err := h.open(ctx, c, nil); err == nil {
+		_, _ = relay.Drain(ctx, h.o.Memory.Relayed, unwanted{s, c}, c)
+	}
+}
+
 // open starts a stream to local for c, or to a guest.
 func (h *Hub) open(ctx context.Context, c *conn, to *guest) (*link.Stream, error) {
 	opener := h.o.Link
 	if to != nil {
 		opener = to.link
 	}
-	return opener.Open(ctx, link.Bulk, &protocol.Incoming{Port: c.key.port, Mode: c.key.mode, Peer: c.peer, Local: c.local})
+	mode := c.key.mode
+	if c.teed {
+		mode = protocol.ModeMirror
+	}
+	return opener.Open(ctx, link.Bulk, &protocol.Incoming{Port: c.key.port, Mode: mode, Peer: c.peer, Local: c.local})
 }
 
 // deliver gives the whole of c to local; from is where its bytes are read. If

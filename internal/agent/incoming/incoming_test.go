@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -102,6 +103,7 @@ func setUpAmong(t *testing.T, o Options, steal *source) *bench {
 	b := &bench{t: t, steal: steal, mirror: newSource(), near: link.New(a, link.Local, link.Options{}), far: link.New(z, link.Agent, link.Options{}), ended: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	b.end = cancel
+	o.Copy = newTeed
 	sources := map[uint8]Source{protocol.ModeSteal: b.steal, protocol.ModeMirror: b.mirror}
 	maps.Copy(sources, o.Sources)
 	o.Link, o.Sources = b.far, sources
@@ -531,12 +533,14 @@ type copied struct {
 	err      error  // when data is closed
 	closed   chan struct{}
 	once     sync.Once
+	ignored  atomic.Bool
 }
 
 func newCopied() *copied {
 	return &copied{data: make(chan []byte, 4), err: io.EOF, closed: make(chan struct{})}
 }
 
+func (c *copied) Ignore()              { c.ignored.Store(true) }
 func (c *copied) LocalAddr() net.Addr  { return tcpAddr("[2001:db8::3]:8080") }
 func (c *copied) RemoteAddr() net.Addr { return tcpAddr("[2001:db8::7]:50000") }
 func (c *copied) Close() error         { c.once.Do(func() { close(c.closed) }); return nil }
@@ -557,6 +561,30 @@ func (c *copied) Read(p []byte) (int, error) {
 	case <-c.closed:
 		return 0, net.ErrClosed
 	}
+}
+
+// teed is a copied that is filled by the hub, and has room for some pieces.
+type teed struct{ *copied }
+
+func newTeed(netip.AddrPort, netip.AddrPort) Copy { return teed{newCopied()} }
+
+func (c teed) Push(data []byte) error {
+	select {
+	case <-c.closed:
+		return net.ErrClosed
+	default:
+	}
+	select {
+	case c.data <- data:
+		return nil
+	default:
+		return errors.New("no room")
+	}
+}
+
+func (c teed) Finish(err error) {
+	c.err = err
+	close(c.data)
 }
 
 func TestMirrored(t *testing.T) {

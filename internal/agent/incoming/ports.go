@@ -31,6 +31,15 @@ type subscription struct {
 	rule   *rule
 }
 
+// meant is the filter that counts beside other sessions: copies take the whole
+// port.
+func (s subscription) meant() string {
+	if s.rule.tee {
+		return ""
+	}
+	return s.wish.Filter
+}
+
 // recipient is who may get requests of a port.
 type recipient struct {
 	guest *guest // nil: this agent's own session
@@ -42,6 +51,9 @@ type recipient struct {
 func (h *Hub) Subscribe(ctx context.Context, s *link.Stream, m *protocol.Subscribe) {
 	defer s.Close()
 	k := key{m.Mode, m.Port}
+	if m.Mode == protocol.ModeTee { // of the same source
+		k.mode = protocol.ModeSteal
+	}
 	if a := h.add(k, s, m); a.Err() != nil {
 		_ = s.Send(a)
 		return
@@ -68,6 +80,8 @@ func (h *Hub) add(k key, s *link.Stream, m *protocol.Subscribe) *protocol.Answer
 		return &protocol.Answer{Errno: syscall.EINVAL, Text: "port 0 cannot be subscribed to"}
 	case k.mode&protocol.ModeUDP != 0 && (m.Filter != "" || len(m.Probes) > 0):
 		return &protocol.Answer{Errno: syscall.EINVAL, Text: "datagrams have no filter"}
+	case m.Mode == protocol.ModeTee && (h.o.Original == nil || h.o.Copy == nil):
+		return &protocol.Answer{Errno: syscall.EOPNOTSUPP, Cause: protocol.CauseUnsupported, Text: "this agent cannot copy what it passes on"}
 	case k.mode == protocol.ModeSteal && h.o.Original == nil && (m.Filter != "" || len(m.Probes) > 0):
 		return &protocol.Answer{Errno: syscall.EOPNOTSUPP, Cause: protocol.CauseUnsupported, Text: "this agent cannot filter stolen ports"}
 	}
@@ -113,7 +127,7 @@ func (h *Hub) beside(k key, sub subscription) error {
 	for _, g := range h.guestsOf(k) {
 		others = append(others, wanted(g.session, g.subs)...)
 	}
-	return held(sharing.Refuse(k.port, sharing.Session{Filter: sub.wish.Filter}, others...))
+	return held(sharing.Refuse(k.port, sharing.Session{Filter: sub.meant()}, others...))
 }
 
 // heldError is a refusal for the sake of another session. It wraps EADDRINUSE.
@@ -162,7 +176,7 @@ func (h *Hub) remove(k key, s *link.Stream) {
 func (h *Hub) settle(k key) error {
 	h.mu.Lock()
 	subs, j, own := slices.Clone(h.ports[k]), h.joined[k], h.owned[k]
-	wants := len(subs) > 0 && !h.over && !(k.steals() && (h.suspended || h.crowded))
+	wants := len(subs) > 0 && !h.over && !(k.steals() && (h.suspended && !copies(subs) || h.crowded))
 	hosts := len(h.guestsOf(k)) > 0 && !h.over && !h.crowded
 	h.mu.Unlock()
 	switch {
@@ -179,6 +193,10 @@ func (h *Hub) settle(k key) error {
 	}
 	return nil
 }
+
+// copies reports whether a port is passed on and copied, as the newest of subs says:
+// while the link is lost copies wait for it, and nobody else does.
+func copies(subs []subscription) bool { return len(subs) > 0 && subs[len(subs)-1].rule.tee }
 
 // disown ends a port's sharing: the guests see for themselves, now that nobody
 // holds it. change is held.
@@ -219,7 +237,7 @@ func (h *Hub) acquire(k key, subs []subscription) error {
 			return nil
 		}
 		h.disown(k)
-		if k.mode != protocol.ModeSteal || h.o.Join == nil || !errors.Is(err, syscall.EADDRINUSE) {
+		if k.mode != protocol.ModeSteal || copies(subs) || h.o.Join == nil || !errors.Is(err, syscall.EADDRINUSE) {
 			return err
 		}
 		j, jerr := h.join(ctx, k, subs)
@@ -337,7 +355,7 @@ func (h *Hub) recipients(k key) []recipient {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var own *rule
-	if n := len(h.ports[k]); n > 0 && !(h.suspended && k.steals()) && h.joined[k] == nil {
+	if n := len(h.ports[k]); n > 0 && !(h.suspended && k.steals() && !copies(h.ports[k])) && h.joined[k] == nil {
 		own = h.ports[k][n-1].rule
 	}
 	guests := h.guestsOf(k)

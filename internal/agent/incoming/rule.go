@@ -20,6 +20,7 @@ const (
 // rule says which requests of a port are meant.
 type rule struct {
 	filter *filter.Matcher // nil: whole connections
+	tee    bool            // copies, by the stealing path
 	probes rules.Probes
 	// Where the filter looks at a body, it is waited for so many bytes, so long.
 	bodySize int
@@ -27,7 +28,7 @@ type rule struct {
 }
 
 func newRule(m *protocol.Subscribe) (*rule, error) {
-	r := &rule{}
+	r := &rule{tee: m.Mode == protocol.ModeTee}
 	if len(m.Probes) > maxProbes {
 		return nil, fmt.Errorf("a port has at most %d probes, not %d", maxProbes, len(m.Probes))
 	}

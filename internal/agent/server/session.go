@@ -79,7 +79,10 @@ func (s *session) serve(ctx context.Context, pipe io.ReadWriteCloser) error {
 		before := s.existing()
 		defer before.close()
 		s.hub = incoming.New(incoming.Options{Link: s.link, Sources: sources, Missing: missing, Original: redirects.DialOriginal, Notice: s.notice, Memory: s.memory.ofIncoming(),
-			Existing: before, Session: s.who, Join: func(port uint16) (net.Conn, error) { return claims.Join(s.t, port) }})
+			Existing: before, Session: s.who, Join: func(port uint16) (net.Conn, error) { return claims.Join(s.t, port) },
+			Copy: func(client, dialed netip.AddrPort) incoming.Copy {
+				return capture.NewConn(client, dialed, s.memory.copies)
+			}})
 		wg.Go(func() { s.hub.Run(ctx) })
 		wg.Go(func() { s.follow(ctx) })
 		s.taps, s.stolen, s.copied = taps, stolen, copied
@@ -197,11 +200,11 @@ func (s *session) counts() protocol.Counts {
 
 // lost is what could not be copied.
 func (s *session) lost() protocol.Lost {
-	l := protocol.Lost{Packets: s.copied.lost()}
+	l := protocol.Lost{Packets: s.copied.lost(), Copies: s.hub.Counts().Copies}
 	if tap, ok := s.taps.opened().(interface{ Stats() capture.Stats }); ok {
 		st := tap.Stats()
 		l.Packets += uint64(st.Dropped)
-		l.Copies = uint64(st.Incomplete + st.Slow + st.Refused)
+		l.Copies += uint64(st.Incomplete + st.Slow + st.Refused)
 	}
 	return l
 }
@@ -365,7 +368,7 @@ func (s *session) features() []string {
 		all = append(all, protocol.FeatureFiles)
 	}
 	if !s.t.HostNetwork() {
-		all = append(all, protocol.FeatureSteal)
+		all = append(all, protocol.FeatureSteal, protocol.FeatureTee)
 	}
 	if s.t.Personates() {
 		all = append(all, protocol.FeatureUnix)

@@ -10,6 +10,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/agent/capture"
 	"github.com/mirrord-go/mirrord/internal/agent/incoming"
 	"github.com/mirrord-go/mirrord/internal/agent/redirect"
+	"github.com/mirrord-go/mirrord/internal/http1"
 )
 
 // sources are where stolen and mirrored connections come from.
@@ -24,7 +25,7 @@ func (s *session) sources() (steal *stealSource, mirror *lazySource) {
 		return r, nil
 	})
 	return steal, newLazySource(func() (closableSource, error) {
-		return capture.Open(s.t.Do, s.memory.copies, passed())
+		return capture.Open(s.t.Do, s.memory.copies, passed(), http1.Begins)
 	})
 }
 

@@ -89,6 +89,9 @@ func (h *Hold) wants() (all []wanted) {
 	if h.o.Config.Targetless() {
 		return all
 	}
+	if in.Lossless && in.Mode != rules.IncomingOff {
+		all = append(all, wanted{protocol.FeatureTee, "lossless copies of the target's traffic", true})
+	}
 	if in.Wants(rules.IncomingSteal) {
 		all = append(all, wanted{protocol.FeatureSteal, "stealing the target's traffic", true})
 	}

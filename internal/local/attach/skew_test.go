@@ -221,7 +221,7 @@ func TestNewerAgent(t *testing.T) {
 // What an agent lacks is refused where the configuration asks for it, and done
 // without where it is only a default.
 func TestFeatures(t *testing.T) {
-	all := []string{protocol.FeatureFiles, protocol.FeatureMirror, protocol.FeatureSteal, protocol.FeatureHTTPFilter, protocol.FeatureHostFilter, protocol.FeatureBodyFilter, protocol.FeatureUnix, protocol.FeatureLookups}
+	all := []string{protocol.FeatureFiles, protocol.FeatureMirror, protocol.FeatureSteal, protocol.FeatureHTTPFilter, protocol.FeatureHostFilter, protocol.FeatureBodyFilter, protocol.FeatureUnix, protocol.FeatureLookups, protocol.FeatureTee}
 	filter := &rules.HTTPOptions{}
 	host := &rules.HTTPOptions{Filter: rules.Filter{Not: &rules.Filter{AnyOf: []rules.Filter{{Host: &rules.Pattern{Text: "a"}}}}}}
 	body := &rules.HTTPOptions{Filter: rules.Filter{AllOf: []rules.Filter{{Body: &rules.Body{Kind: rules.BodyText}}}}}
@@ -240,6 +240,9 @@ func TestFeatures(t *testing.T) {
 		{"mirror by default", config.Config{Target: "pod/a"}, protocol.FeatureMirror, false, "copies of the target's traffic (mirror)"},
 		{"mirror asked for", config.Config{Target: "pod/a", Incoming: rules.IncomingOptions{Mode: rules.IncomingMirror}}, protocol.FeatureMirror, true, "(mirror)"},
 		{"steal", config.Config{Target: "pod/a", Incoming: rules.IncomingOptions{Mode: rules.IncomingSteal}}, protocol.FeatureSteal, true, "stealing the target's traffic (steal)"},
+		{"lossless", config.Config{Target: "pod/a", Incoming: rules.IncomingOptions{Lossless: true}}, protocol.FeatureTee, true, "lossless copies of the target's traffic (tee)"},
+		{"lossless, where nothing is stolen", config.Config{Target: "pod/a", Incoming: rules.IncomingOptions{Lossless: true}}, protocol.FeatureSteal, true, "(steal)"},
+		{"lossless not wanted", config.Config{Target: "pod/a"}, protocol.FeatureTee, false, ""},
 		{"steal not wanted", config.Config{Target: "pod/a"}, protocol.FeatureSteal, false, ""},
 		{"filter", config.Config{Target: "pod/a", Incoming: rules.IncomingOptions{HTTP: filter}}, protocol.FeatureHTTPFilter, true, "filters of requests (http-filter)"},
 		{"filter by host", config.Config{Target: "pod/a", Incoming: rules.IncomingOptions{HTTP: host}}, protocol.FeatureHostFilter, true, "filters of requests by their host (host-filter)"},

@@ -96,9 +96,13 @@ func startClusterAgent(ctx context.Context, version string, cfg config.Config, r
 // startBeside starts an agent for t, which cfg names.
 func startBeside(ctx context.Context, cluster *kube.Cluster, t *kube.Target, cfg config.Config, r attach.Request) (*clusterAgent, error) {
 	if t.HostNetwork && cfg.Incoming.Wants(rules.IncomingSteal) {
+		do := "leave --steal away to get a copy of the traffic"
+		if cfg.Incoming.Lossless {
+			do = "leave feature.network.incoming.lossless away, which takes the ports for its copies"
+		}
 		return nil, &failure.Error{Code: "steal-host-network", What: fmt.Sprintf("the traffic of %s cannot be stolen", t),
 			Why: "the pod uses the network of its node: its ports are the node's own, and others on the node would lose their traffic too",
-			Do:  "leave --steal away to get a copy of the traffic"}
+			Do:  do}
 	}
 	r.Emit(event.Event{Level: event.Step, Code: "target", Text: describe(t, cluster.Context()), Facts: map[string]string{
 		"target": t.String(), "namespace": t.Namespace, "context": cluster.Context(), "node": t.Node}})

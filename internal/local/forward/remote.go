@@ -29,7 +29,7 @@ import (
 // means it, so nothing counts that picks ports; mode and filter do. The error says
 // which of them nothing would come for.
 func Rules(o rules.IncomingOptions, targetless bool, rs []Remote) (rules.IncomingOptions, error) {
-	o = rules.IncomingOptions{Mode: o.Mode, HTTP: o.HTTP, LostReply: o.LostReply, Held: o.Held}
+	o = rules.IncomingOptions{Mode: o.Mode, HTTP: o.HTTP, LostReply: o.LostReply, Lossless: o.Lossless, Held: o.Held}
 	if len(rs) == 0 {
 		o.Mode = rules.IncomingOff
 		return o, nil

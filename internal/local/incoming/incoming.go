@@ -291,6 +291,9 @@ func (p *Ports) tell(l *listener, published bool) {
 			e.Text += "that the filter matches "
 		}
 		e.Text += "is " + map[string]string{"steal": "stolen", "mirror": "mirrored"}[modeName(l.Mode)]
+		if l.Mode == protocol.ModeTee {
+			e.Text += ", lossless"
+		}
 	}
 	switch at := l.publication.value; {
 	case !published, p.o.Listen == nil:
@@ -320,7 +323,7 @@ func modeName(mode uint8) string {
 func (p *Ports) subscribe(ctx context.Context, l *listener) (*subscription, error) {
 	sub := &subscription{port: l.key(), at: map[*Site]*given{}, wish: &protocol.Subscribe{
 		Port: l.Target, Mode: l.Mode, Filter: l.Filter, BodySize: uint32(l.BodySize), BodyTime: uint32(l.BodyTime)}}
-	if l.Mode == protocol.ModeSteal {
+	if l.Mode == protocol.ModeSteal || l.Mode == protocol.ModeTee {
 		sub.wish.Existing = p.o.Existing
 	}
 	err := p.order(ctx, sub)
@@ -371,7 +374,10 @@ func (p *Ports) refused(sub *subscription, err error) {
 		if p.o.Rules.HeldContinues() {
 			text += "; " + p.alone(sub)
 		}
-		if !sub.port.udp {
+		switch {
+		case sub.wish.Mode == protocol.ModeTee:
+			text += "; a copy that is not lossless is in nobody's way: leave feature.network.incoming.lossless away"
+		case !sub.port.udp:
 			text += "; sessions share a port if each has a filter of its own: --header 'NAME: VALUE'"
 		}
 		p.o.Emit(event.Event{Level: event.Warning, Code: "port-held", Flow: "incoming", Text: text, Facts: facts})

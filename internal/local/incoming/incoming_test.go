@@ -117,6 +117,31 @@ func TestConflictThatGoesOn(t *testing.T) {
 	}
 }
 
+// A copy that is lossless takes the port, and says so; one that is not would not.
+func TestLossless(t *testing.T) {
+	b := setUpWith(t, rules.IncomingOptions{Lossless: true})
+	refused := &protocol.Answer{}
+	b.agent.answer = func(m *protocol.Subscribe) *protocol.Answer {
+		if m.Mode != protocol.ModeTee {
+			t.Errorf("the agent is asked for mode %d", m.Mode)
+		}
+		return refused
+	}
+	if err := b.Listening(t.Context(), Listener{ID: 1, Addr: netip.MustParseAddrPort(at("0.0.0.0", freePort(t)))}); err != nil {
+		t.Fatal(err)
+	}
+	if e := b.event("port-open"); !strings.Contains(e.Text, "is mirrored, lossless") || e.Facts["mode"] != "mirror" {
+		t.Errorf("the event is %+v", e)
+	}
+	refused = &protocol.Answer{Errno: syscall.EADDRINUSE, Cause: protocol.CauseHeld, Text: "port 80 is held by bob@desk"}
+	if err := b.Listening(t.Context(), Listener{ID: 2, Addr: netip.MustParseAddrPort(at("0.0.0.0", freePort(t)))}); err != syscall.EADDRINUSE {
+		t.Errorf("got %v, want EADDRINUSE", err)
+	}
+	if e := b.event("port-held"); !strings.Contains(e.Text, "lossless away") {
+		t.Errorf("the event says %q", e.Text)
+	}
+}
+
 // All who wait for the same answer get it, and nothing stale is left.
 func TestConflictOfSeveralListeners(t *testing.T) {
 	b := setUp(t, protocol.ModeSteal)
