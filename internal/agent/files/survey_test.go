@@ -221,17 +221,21 @@ func TestSurveyOfWhatChanges(t *testing.T) {
 	// does not learn that there is no other.
 	done := make(chan struct{})
 	var wg sync.WaitGroup
+	replace := func(i int) {
+		tmp := filepath.Join(root, "dir/tmp")
+		if os.WriteFile(tmp, []byte(fmt.Sprint(i)), 0o644) != nil || os.Rename(tmp, filepath.Join(root, "dir/file")) != nil {
+			t.Error("cannot replace it")
+		}
+	}
+	replace(0) // the old one is gone
 	wg.Go(func() {
-		for i := 0; ; i++ {
+		for i := 1; ; i++ {
 			select {
 			case <-done:
 				return
 			default:
 			}
-			tmp := filepath.Join(root, "dir/tmp")
-			if os.WriteFile(tmp, []byte(fmt.Sprint(i)), 0o644) != nil || os.Rename(tmp, filepath.Join(root, "dir/file")) != nil {
-				t.Error("cannot replace it")
-			}
+			replace(i)
 		}
 	})
 	for range 100 {
