@@ -108,13 +108,19 @@ func (a *app) exec(f *execFlags, argv []string) (int, error) {
 	if o.Events != nil {
 		defer o.Events.Close()
 	}
-	if why := container.Outside(argv); why != "" {
-		o.Show(event.Event{Level: event.Warning, Code: "container-outside", Text: why})
-	}
+	tellOutside(o.Show, argv)
 	o.Argv, o.Learn, o.Whole = argv, f.learn != "", f.whole
 	code, err := front.Run(o)
 	done(err)
 	return code, err
+}
+
+// tellOutside warns of a command that starts a container, which is not in the
+// session.
+func tellOutside(show func(event.Event), argv []string) {
+	if why := container.Outside(argv); why != "" {
+		show(event.Event{Level: event.Warning, Code: "container-outside", Text: why})
+	}
 }
 
 // frontOptions are what flags, environment and files say of a session, and what

@@ -180,6 +180,7 @@ func (a *app) join(f *execFlags, id string, changed []string, argv []string) (in
 			fmt.Sprintf("start it again: mirrord session stop %s && mirrord session start", id), "it was started by mirrord %s, this is %s", g.Version, a.version)
 	}
 	m := a.monitor(f.quiet, f.verbose)
+	tellOutside(m.Show, argv)
 	env := os.Environ() // the command's: as it is
 	return front.Join(front.Options{Argv: argv, Env: env, Dir: dir, Show: m.Show, CleanUp: func(ctx context.Context, owned json.RawMessage) error {
 		os.Setenv("KUBECONFIG", g.Kubeconfig) // empty is as good as none
