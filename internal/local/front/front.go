@@ -55,6 +55,9 @@ const (
 	// the supervisor's last words, as long as it lives. It answers at once; only
 	// a machine that is very busy takes longer.
 	releaseTime = 10 * time.Second
+	// dyingTime is how long after the command's end the supervisor's may be heard of
+	// for that to be why the command has ended.
+	dyingTime = time.Second
 	// verdictTime is how long it waits for the reason when the sandbox ended
 	// before the command ran.
 	verdictTime = 10 * time.Second
@@ -275,7 +278,7 @@ func (f *front) beat() {
 // commandEnded hands over to the supervisor, or finds out why the command
 // never ran.
 func (f *front) commandEnded(process *sandbox.Process, code int) (int, error) {
-	died := code > 128 && f.supervisor.Ended() // by who ends the processes of a session without a supervisor
+	ended := time.Now()
 	gone := false
 	if !f.running && code <= 128 {
 		// The sandbox could not be made: the supervisor knows the reason.
@@ -285,8 +288,11 @@ func (f *front) commandEnded(process *sandbox.Process, code int) (int, error) {
 		_ = f.control.Send(control.Message{Exited: &control.Exited{Code: code}}) // it may just have gone, which is no news now
 		gone = !f.until(releaseTime, func() bool { return f.failed != nil || f.released })
 	}
+	heard := time.Now()
 	if gone && f.failed == nil && (f.gone || !f.joined) { // one that is silent serves others
-		if died && f.gone && f.running {
+		// By who ends the processes of a session without a supervisor. Whether that is
+		// dead nobody can tell yet: a process that dies closes its descriptors first.
+		if code > 128 && f.gone && f.running && heard.Sub(ended) < dyingTime {
 			return 0, f.lost(process)
 		}
 		f.takeOver(process)

@@ -200,17 +200,6 @@ func (p *Process) Kill() {
 	_ = unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0)
 }
 
-// Ended reports whether the process has ended, waited for or not.
-func (p *Process) Ended() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.pidfd < 0 {
-		return true
-	}
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}, 0)
-	return n > 0 && err == nil
-}
-
 // Close forgets the process, which goes on.
 func (p *Process) Close() {
 	p.mu.Lock()

@@ -125,22 +125,11 @@ func TestKill(t *testing.T) {
 	}
 	found := Find(p.PID())
 	defer found.Close()
-	if found.Ended() {
-		t.Error("it is said to have ended while it runs")
-	}
 	found.Kill()
 	if rest, err := io.ReadAll(out); len(rest) > 0 || err != nil {
 		t.Errorf("%q, %v", rest, err)
 	}
-	for end := time.Now().Add(10 * time.Second); !found.Ended(); time.Sleep(time.Millisecond) { // a moment after its files
-		if time.Now().After(end) {
-			t.Fatal("it is not said to have ended")
-		}
-	}
-	none := Find(0)
-	if none.Kill(); !none.Ended() {
-		t.Error("a process that is none is said to run")
-	}
+	Find(0).Kill() // none's
 }
 
 func TestCannotStart(t *testing.T) {
