@@ -164,6 +164,17 @@ func TestPickedUpAreBounded(t *testing.T) {
 	if len(a.flows) != maxFlows || a.stats.Refused != 100 || !a.swept.Equal(now) {
 		t.Errorf("%d flows, %d refused", len(a.flows), a.stats.Refused)
 	}
+	for _, f := range a.flows {
+		f.ignored = true // one that nobody needs
+		break
+	}
+	if ask(maxFlows+100, 0); a.stats.Refused != 101 {
+		t.Error("all connections are looked at for each request")
+	}
+	now = now.Add(sweepTime)
+	if ask(maxFlows+100, 0); a.stats.Refused != 101 || len(a.flows) != maxFlows {
+		t.Errorf("%d flows when one has made room, %d refused", len(a.flows), a.stats.Refused)
+	}
 	now = now.Add(idleTime + time.Second)
 	ask(maxFlows+200, 0)
 	if len(a.flows) != 1 {

@@ -147,6 +147,26 @@ func TestTeeOfALostLink(t *testing.T) {
 	st.hub.Suspend(false)
 }
 
+// The end of a session costs nobody a request that he sends on a connection which
+// is there.
+func TestEndSparesTeed(t *testing.T) {
+	st := setStage(t, stageOptions{subscribe: lossless("")})
+	client := st.client()
+	br := bufio.NewReader(client)
+	ask(t, client, asks)
+	answer(t, br, "GET")
+	heard(t, st.local, asks)
+	st.end()
+	ask(t, client, closing)
+	if got := answer(t, br, "GET"); !strings.HasPrefix(got, "200 original GET /other") {
+		t.Errorf("got %q", got)
+	}
+	ends(t, br)
+	client.Close()
+	within(t, "the end of the hub", st.ended)
+	heard(t, st.local, asks)
+}
+
 // What the original does not take is nobody's.
 func TestTeeWithoutAnOriginal(t *testing.T) {
 	st := setStage(t, stageOptions{subscribe: lossless(""), refused: true})
