@@ -182,6 +182,14 @@ func TestNotAccepted(t *testing.T) {
 		first, done := b.client("a request")
 		began := time.Now()
 		time.Sleep(4 * time.Second)
+		var program net.Conn
+		l.set(func() { program = l.ends[0] })
+		heard := make(chan string, 1)
+		go func() {
+			b := make([]byte, 16)
+			n, _ := program.Read(b)
+			heard <- string(b[:n])
+		}()
 		if got := b.handedBack(); got < 6*time.Second || got > 6*time.Second+2*longPause {
 			t.Errorf("one that came after 4s was handed back after %v, want when the first was", got)
 		}
@@ -191,8 +199,8 @@ func TestNotAccepted(t *testing.T) {
 		}
 		first.Close()
 		<-done
-		if n, err := l.ends[0].Read(make([]byte, 1)); n > 0 || err == nil {
-			t.Errorf("the program has read %d bytes, %v, of what the target has", n, err)
+		if got := <-heard; got != "" {
+			t.Errorf("the program has heard %q, which the target has", got)
 		}
 		l.set(func() { l.waiting = true })
 		took("while it is in the queue", 0, 2)
@@ -266,6 +274,23 @@ func TestAcceptedLate(t *testing.T) {
 				b.wantEvents("port-open", "delivered")
 			})
 		})
+	}
+}
+
+// What was withdrawn says nothing more, and what has spoken is not withdrawn, whichever
+// is first by a moment.
+func TestWithdrawn(t *testing.T) {
+	for name, c := range map[string]struct{ withdrawn, stays bool }{"first": {true, false}, "too late": {false, true}} {
+		one := (&Ports{}).taken(t.Context(), nil, nil, netip.AddrPort{}, nil)
+		if c.stays && !one.stays() {
+			t.Errorf("%s: it does not stay", name)
+		}
+		if got := one.withdraw(); got != c.withdrawn {
+			t.Errorf("%s: withdrawn is %v", name, got)
+		}
+		if got := one.stays(); got != c.stays {
+			t.Errorf("%s: that it may speak is %v", name, got)
+		}
 	}
 }
 

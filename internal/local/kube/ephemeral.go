@@ -290,8 +290,16 @@ func (c *Cluster) refusedInPod(cause error, t *Target, features []Feature) error
 	label := fmt.Sprintf("kubectl label namespace %s --overwrite pod-security.kubernetes.io/enforce=privileged", t.Namespace)
 	switch {
 	case slices.Contains(features, FeatureSteal):
-		f.Why = fmt.Sprintf("stealing takes the capabilities %s: %s", commas(inPodCapabilities([]Feature{FeatureSteal})), f.Why)
+		drains := slices.Contains(features, FeatureDrain)
+		with := []Feature{FeatureSteal}
+		if drains {
+			with = append(with, FeatureDrain)
+		}
+		f.Why = fmt.Sprintf("stealing takes the capabilities %s: %s", commas(inPodCapabilities(with)), f.Why)
 		f.Do = "leave --steal away: environment, files, names and outgoing connections need none of them; or allow them: " + label
+		if drains && !strings.Contains(message(cause), "NET_ADMIN") { // as far as it says what it refuses, it is not that
+			f.Do = `if it is NET_RAW alone, leave connections from before with the target: {"agent": {"flush_connections": false}}; else ` + f.Do
+		}
 	case strings.Contains(f.Why, "violates PodSecurity"):
 		f.Do = "let the target run as another user than root, which needs no capability; or allow more: " + label
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -173,6 +174,12 @@ func TestStartInPod(t *testing.T) {
 		}
 		return ""
 	}
+	noRaw := func(c corev1.EphemeralContainer) string {
+		if k := c.SecurityContext.Capabilities; k != nil && slices.Contains(k.Add, "NET_RAW") {
+			return "NET_RAW is not allowed"
+		}
+		return ""
+	}
 	all := func(corev1.EphemeralContainer) string { return "" }
 	user := userPod(nil, &corev1.SecurityContext{RunAsUser: new(int64(1234)), RunAsGroup: new(int64(8))})
 	for _, c := range []struct {
@@ -191,6 +198,9 @@ func TestStartInPod(t *testing.T) {
 		{name: "no mirror", ad: &admission{refuses: restricted, logs: []string{readyLog}}, pod: user, features: []Feature{FeatureMirror}, users: "1234", lost: "NET_RAW"},
 		{name: "steal", ad: &admission{refuses: all, logs: []string{readyLog}}, pod: user, features: []Feature{FeatureSteal}, users: "0"},
 		{name: "no steal", ad: &admission{refuses: noCaps}, pod: user, features: []Feature{FeatureSteal}, code: "agent-refused", says: []string{"NET_ADMIN, BPF", "capabilities", "leave --steal away"}},
+		{name: "no steal that ends connections", ad: &admission{refuses: noRaw}, pod: user, features: []Feature{FeatureSteal, FeatureDrain}, code: "agent-refused",
+			says: []string{"NET_ADMIN, BPF, NET_RAW", "NET_RAW is not allowed", `{"agent": {"flush_connections": false}}`, "leave --steal away"}},
+		{name: "steal that ends none", ad: &admission{refuses: noRaw, logs: []string{readyLog}}, pod: user, features: []Feature{FeatureSteal}, users: "0"},
 		{name: "nothing at all", ad: &admission{refuses: func(corev1.EphemeralContainer) string { return "nobody" }}, pod: user, code: "agent-refused", says: []string{"nobody"}},
 		{name: "the image's user", ad: &admission{refuses: restricted, logs: []string{as, readyLog}}, pod: userPod(nil, nil), users: "65534 33"},
 		{name: "changing users", ad: &admission{refuses: restricted, logs: []string{as, as}}, pod: userPod(nil, nil), code: "target-unreachable", users: "65534 33"},

@@ -87,11 +87,10 @@ func TestPlaceDeferred(t *testing.T) {
 	asBoth(t, func(t *testing.T, uid int) {
 		r := start(t, uid, scenario{}.prog(t, "leave", "127.0.0.1:8122", "deferred"))
 		program := r.await("listen").L.PID
-		for range 100 { // until the option is set
-			r.order(order{Do: "place", Dst: netip.MustParseAddrPort("127.0.0.1:8122")})
-			if r.await("place").Text == "unknown" {
-				break
-			}
+		r.prints("defers")
+		r.order(order{Do: "place", Dst: netip.MustParseAddrPort("127.0.0.1:8122")})
+		if got := r.await("place").Text; got != "unknown" {
+			t.Errorf("it is %s, want unknown", got)
 		}
 		_ = unix.Kill(program, unix.SIGKILL)
 		r.code()

@@ -65,6 +65,7 @@ func deferred(ln *net.TCPListener) error {
 	var waited error
 	err = raw.Control(func(fd uintptr) {
 		waited = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 60)
+		fmt.Println("defers")
 		for n := 0; waited == nil && n == 0; {
 			n, waited = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(patience.Milliseconds()))
 			if errors.Is(waited, unix.EINTR) {
