@@ -19,6 +19,9 @@ type asker struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *output
+
+	read int // bytes of out, whose requests are in all
+	all  []asked
 }
 
 // asked is one request.
@@ -76,9 +79,11 @@ func (a *asker) answers() []asked {
 	return a.soFar()
 }
 
-func (a *asker) soFar() (all []asked) {
-	text := a.out.String()
+// soFar gives all that has been asked until now. It is for one goroutine.
+func (a *asker) soFar() []asked {
+	text := a.out.from(a.read)
 	text = text[:strings.LastIndexByte(text, '\n')+1]
+	a.read += len(text)
 	for line := range strings.Lines(text) {
 		f := strings.SplitN(strings.TrimSpace(line), " ", 5)
 		begin, err := strconv.ParseInt(f[2], 10, 64)
@@ -86,9 +91,9 @@ func (a *asker) soFar() (all []asked) {
 		if err != nil || err2 != nil {
 			continue
 		}
-		all = append(all, asked{"/" + f[0], f[1], time.UnixMilli(begin), time.UnixMilli(end), f[4]})
+		a.all = append(a.all, asked{"/" + f[0], f[1], time.UnixMilli(begin), time.UnixMilli(end), f[4]})
 	}
-	return all
+	return a.all
 }
 
 // held is what the local program has got: the paths that it says to have heard,

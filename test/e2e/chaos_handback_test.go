@@ -17,10 +17,9 @@ import (
 // the target all the time: every request is answered, but those that the local
 // program had when it ended.
 func TestHandback(t *testing.T) {
-	const pause = 10 * time.Millisecond // a request comes in every gap
-	rounds := 2
-	if whole() {
-		rounds = 20
+	pause, rounds := 10*time.Millisecond, 2 // a request comes in every gap
+	if whole() {                            // 100 sessions, 500 connections a second
+		pause, rounds = 2*time.Millisecond, 25
 	}
 	filter := filepath.Join(w.dir, "work", "handback.json")
 	if err := os.WriteFile(filter, []byte(`{"feature": {"network": {"incoming": {"mode": "steal", "http_filter": {"path_filter": "."}}}}}`), 0o644); err != nil {

@@ -115,7 +115,7 @@ func TestFilesGrow(t *testing.T) {
 	r.waitFor("line 0")
 	inContainer(t, "app", fmt.Sprintf("cd %s; for i in 1 2 3 4 5; do echo line $i >>log; echo new $i >>empty; sleep 0.2; done", dir))
 	told := time.Now()
-	for _, text := range []string{"line 5\n", "new 5\n", "python line 5\n"} {
+	for _, text := range []string{"\nline 5\n", "new 5\n", "python line 5\n"} {
 		r.waitFor(text)
 	}
 	inContainer(t, "app", fmt.Sprintf("cd %s; mv log log.1; echo another >log", dir))

@@ -398,6 +398,13 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
+// from is what was printed behind the first n bytes.
+func (o *output) from(n int) string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return string(o.buf.Bytes()[n:])
+}
+
 // waitFor waits until text was printed; false if that cannot happen any more.
 func (o *output) waitFor(text string, limit time.Duration) bool {
 	late := false
