@@ -8,6 +8,24 @@ import (
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
+// ReceiveDatagram is Receive on a stream of Datagrams. Messages of newer releases
+// are left out; any other is EPROTO.
+func (s *Stream) ReceiveDatagram() (*protocol.Datagram, error) {
+	m, err := s.Receive()
+	var newer *protocol.UnknownKindError
+	for errors.As(err, &newer) {
+		m, err = s.Receive()
+	}
+	if err != nil {
+		return nil, err
+	}
+	d, ok := m.(*protocol.Datagram)
+	if !ok {
+		return nil, fmt.Errorf("message %d among those of a socket: %w", m.Kind(), syscall.EPROTO)
+	}
+	return d, nil
+}
+
 // Packets is a stream on which messages of a socket travel, a Datagram each; it
 // is closed and reset as the stream.
 type Packets struct{ *Stream }
@@ -15,19 +33,11 @@ type Packets struct{ *Stream }
 // Receive gives the next message to use, whose it is until it returns. io.EOF:
 // there are no more.
 func (p Packets) Receive(use func(b []byte) error) error {
-	m, err := p.Stream.Receive()
-	var newer *protocol.UnknownKindError
-	for errors.As(err, &newer) {
-		m, err = p.Stream.Receive()
-	}
+	d, err := p.ReceiveDatagram()
 	if err != nil {
 		return err
 	}
-	d, ok := m.(*protocol.Datagram)
-	switch {
-	case !ok:
-		return fmt.Errorf("message %d among those of a socket: %w", m.Kind(), syscall.EPROTO)
-	case len(d.Data) == 0:
+	if len(d.Data) == 0 {
 		return nil // it would be the end
 	}
 	return use(d.Data)

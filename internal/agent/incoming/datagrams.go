@@ -2,7 +2,6 @@ package incoming
 
 import (
 	"context"
-	"errors"
 	"sync"
 
 	"github.com/mirrord-go/mirrord/internal/protocol"
@@ -26,16 +25,11 @@ func (h *Hub) datagrams(ctx context.Context, c *conn, f *udpflow.Flow) {
 	wg.Go(func() {
 		defer c.Close()
 		for {
-			m, err := s.Receive()
+			d, err := s.ReceiveDatagram()
 			if refused(err) {
 				h.refused.Add(1)
 			}
-			var newer *protocol.UnknownKindError
-			if errors.As(err, &newer) {
-				continue
-			}
-			d, ok := m.(*protocol.Datagram)
-			if err != nil || !ok {
+			if err != nil {
 				return
 			}
 			if d.Errno == 0 && c.key.steals() {

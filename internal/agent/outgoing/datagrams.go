@@ -30,13 +30,8 @@ func (o *Server) datagrams(ctx context.Context, s *link.Stream, c net.Conn) {
 		o.toLocal(s, c)
 	}()
 	for {
-		m, err := s.Receive()
-		var newer *protocol.UnknownKindError
-		if errors.As(err, &newer) {
-			continue
-		}
-		d, ok := m.(*protocol.Datagram)
-		if err != nil || !ok {
+		d, err := s.ReceiveDatagram()
+		if err != nil {
 			break
 		}
 		if send(s, c, d.Data) != nil {

@@ -38,20 +38,11 @@ type flow interface {
 type remoteFlow struct{ *link.Stream }
 
 func (f remoteFlow) Next() ([]byte, error) {
-	for {
-		m, err := f.Receive()
-		var newer *protocol.UnknownKindError
-		if errors.As(err, &newer) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if d, ok := m.(*protocol.Datagram); ok {
-			return d.Data, nil
-		}
-		return nil, syscall.EPROTO
+	d, err := f.ReceiveDatagram()
+	if err != nil {
+		return nil, err
 	}
+	return d.Data, nil
 }
 
 func (f remoteFlow) Write(p []byte) (int, error) {

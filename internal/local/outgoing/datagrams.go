@@ -171,14 +171,9 @@ func idle(err error) bool {
 // fromAgent gives the program what the agent sends until s ends.
 func fromAgent(f UDPFlow, s *link.Stream) {
 	for {
-		m, err := s.Receive()
-		var newer *protocol.UnknownKindError
-		if errors.As(err, &newer) {
-			continue
-		}
-		d, ok := m.(*protocol.Datagram)
+		d, err := s.ReceiveDatagram()
 		switch {
-		case err != nil || !ok:
+		case err != nil:
 			return
 		case d.Errno != 0:
 			f.Unreachable(d.Errno)
