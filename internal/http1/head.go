@@ -2,6 +2,7 @@ package http1
 
 import (
 	"iter"
+	"slices"
 	"strings"
 )
 
@@ -19,6 +20,8 @@ type Request struct {
 	Continues bool
 	// Upgrades: the reply may change the protocol.
 	Upgrades bool
+	// Offers: among what it may be changed to is HTTP/2.
+	Offers bool
 
 	text   string // the whole head
 	fields int    // where the header begins in it
@@ -43,6 +46,8 @@ type Response struct {
 	Unbounded bool
 	// Switches: Unbounded, and another protocol begins.
 	Switches bool
+	// Agrees: that is HTTP/2, as the client has offered.
+	Agrees bool
 	// Last: the sender will end the connection behind the body.
 	Last bool
 }
@@ -73,7 +78,7 @@ func readRequest(text string) (*Request, error) {
 		return nil, ErrAmbiguous
 	}
 	q.head, q.body = len(text), f.body()
-	q.Last, q.Expects, q.Upgrades = f.last, f.expects, f.upgrades || q.Method == "CONNECT"
+	q.Last, q.Expects, q.Upgrades, q.Offers = f.last, f.expects, f.upgrades || q.Method == "CONNECT", f.h2c
 	q.Continues = f.continues && !old // RFC 9110 §10.1.1
 	return q, nil
 }
@@ -102,7 +107,7 @@ func readResponse(text, method string) (*Response, error) {
 	// RFC 9112 §6.3, in its order.
 	switch ok := s.Status >= 200 && s.Status < 300; {
 	case s.Status == 101, ok && method == "CONNECT":
-		s.Unbounded, s.Switches = true, true
+		s.Unbounded, s.Switches, s.Agrees = true, true, s.Status == 101 && f.h2c
 	case s.Status < 200:
 		s.Interim = true
 	case method == "HEAD", s.Status == 204, s.Status == 304:
@@ -139,12 +144,8 @@ func (f field) unfolded() string {
 // line, until it returns false. What is no field is ErrAmbiguous.
 func eachField(header string, visit func(field) bool) error {
 	for header != "\r\n" {
-		end := strings.Index(header, "\r\n")
-		f := field{}
-		for next := end + 2; header[next] == ' ' || header[next] == '\t'; next = end + 2 {
-			end = next + strings.Index(header[next:], "\r\n")
-			f.folded = true
-		}
+		end, folded := fieldEnd(header)
+		f := field{folded: folded}
 		name, value, ok := strings.Cut(header[:end], ":")
 		if !ok || name == "" {
 			return ErrAmbiguous
@@ -163,6 +164,17 @@ func eachField(header string, visit func(field) bool) error {
 	return nil
 }
 
+// fieldEnd is where the line end is behind the field that header begins with, and
+// whether there are others in it.
+func fieldEnd(header string) (end int, folded bool) {
+	end = strings.Index(header, "\r\n")
+	for next := end + 2; header[next] == ' ' || header[next] == '\t'; next = end + 2 {
+		end = next + strings.Index(header[next:], "\r\n")
+		folded = true
+	}
+	return end, folded
+}
+
 // framing is what a header says about the message's end and the connection.
 type framing struct {
 	coded, chunked bool // there is a Transfer-Encoding; it is "chunked" alone
@@ -173,6 +185,7 @@ type framing struct {
 	expects        bool
 	continues      bool
 	upgrades       bool
+	h2c            bool
 }
 
 func (f *framing) read(header string, old bool) error {
@@ -197,6 +210,7 @@ func (f *framing) read(header string, old bool) error {
 			}
 		case strings.EqualFold(h.name, "Upgrade"):
 			f.upgrades = true
+			f.h2c = f.h2c || slices.ContainsFunc(words(h.unfolded()), isH2C)
 		case strings.EqualFold(h.name, "Expect"):
 			f.expects = true
 			f.continues = strings.EqualFold(h.value, "100-continue")

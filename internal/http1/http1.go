@@ -1,4 +1,5 @@
-// Package http1 reads HTTP/1 messages without changing a byte of them.
+// Package http1 reads HTTP/1 messages without changing a byte of them, but where it
+// is told to (Request.Adopt, Request.Decline).
 //
 // A Reader finds where the messages of one direction of a connection begin and
 // end, tells what decides about them (method, target, header fields, how the
@@ -195,6 +196,8 @@ func (r *Reader) head(kind kind) (string, error) {
 type Message struct {
 	head int // bytes of the head not yet forwarded
 	body body
+
+	instead []byte // of the head, where that is forwarded in other words
 }
 
 // Forward writes the message m, which was the last that Request or Response
@@ -204,12 +207,20 @@ type Message struct {
 // io.ErrUnexpectedEOF for an end inside the message.
 func (r *Reader) Forward(dst io.Writer, m *Message) error {
 	r.scan = scanner{later: true}
+	if m.instead != nil {
+		if _, err := dst.Write(m.instead); err != nil {
+			return &WriteError{err}
+		}
+		r.r += m.head
+		m.head, m.instead = 0, nil
+	}
 	for {
 		n, done, err := m.body.scan(r.buf[r.r+m.head : r.w])
+		b := r.buf[r.r : r.r+m.head+n]
 		n += m.head
 		m.head = 0
 		if n > 0 {
-			if _, werr := dst.Write(r.buf[r.r : r.r+n]); werr != nil {
+			if _, werr := dst.Write(b); werr != nil {
 				return &WriteError{werr}
 			}
 			r.r += n
