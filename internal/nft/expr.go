@@ -112,6 +112,20 @@ func ifname(name string) []byte {
 // Mark matches the packet's mark (SO_MARK of the socket that sent it).
 func Mark(m uint32) Expr { return meta(expr.MetaKeyMARK, binary.NativeEndian.AppendUint32(nil, m)) }
 
+// SetConnMark gives the packet's connection a mark, which connection tracking
+// keeps.
+func SetConnMark(m uint32) Expr {
+	return Expr{[]expr.Any{
+		&expr.Immediate{Register: 1, Data: binary.NativeEndian.AppendUint32(nil, m)},
+		&expr.Ct{Register: 1, SourceRegister: true, Key: expr.CtKeyMARK},
+	}}
+}
+
+// Unmarked matches packets of connections that nobody has given a mark.
+func Unmarked() Expr {
+	return Expr{[]expr.Any{&expr.Ct{Register: 1, Key: expr.CtKeyMARK}, equal(0, 0, 0, 0)}}
+}
+
 // Accept ends the chain for a packet.
 func Accept() Expr { return Expr{[]expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}} }
 
@@ -125,6 +139,15 @@ func nat(t expr.NATType, to netip.Addr) Expr {
 	return Expr{[]expr.Any{
 		&expr.Immediate{Register: 1, Data: to.AsSlice()},
 		&expr.NAT{Type: t, Family: nfproto(to.Is6()), RegAddrMin: 1},
+	}}
+}
+
+// DNATPort rewrites the destination port; the address stays. L4 and Family must
+// come before it.
+func DNATPort(v6 bool, to uint16) Expr {
+	return Expr{[]expr.Any{
+		&expr.Immediate{Register: 1, Data: be16(to)},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: nfproto(v6), RegProtoMin: 1},
 	}}
 }
 

@@ -231,7 +231,7 @@ func TestRulesInKernel(t *testing.T) {
 		err = c.Apply(ports.Create(), m4.Create(), m6.Create(), out.Create(), pre.Create(), post.Create(), first.Create(),
 			out.Rule(Daddr(netip.MustParsePrefix("127.0.0.0/8")), tcp, DportNotIn(ports), DNAT(netip.MustParseAddr("198.18.0.1"))),
 			out.Rule(Daddr(netip.MustParsePrefix("::1/128")), tcp, DportIn(ports), DNAT(netip.MustParseAddr("fd00::1"))),
-			pre.Rule(Iif("lo"), tcp, Syn(), Dport(80), Redirect(8080)),
+			pre.Rule(Iif("lo"), tcp, Syn(), Dport(80), SetConnMark(7), Redirect(8080)),
 			first.Rule(Oif("lo"), Mark(7), tcp, Family(false), SNATBySport(m4)),
 			first.Rule(Oif("lo"), Mark(7), tcp, Family(true), SNATBySport(m6)),
 			post.Rule(Saddr(netip.MustParsePrefix("10.0.0.0/9")), SNAT(netip.MustParseAddr("10.1.2.3"))),
@@ -259,7 +259,7 @@ func TestRulesInKernel(t *testing.T) {
 				}
 			}
 		}
-		want := map[string][]int{"output": {11, 11}, "prerouting": {11, 1}, "postrouting": {7}, "first": {12, 12}}
+		want := map[string][]int{"output": {11, 11}, "prerouting": {13, 1}, "postrouting": {7}, "first": {12, 12}}
 		if diff := cmp.Diff(got, want); diff != "" {
 			t.Errorf("expressions of rules (-got +want):\n%s", diff)
 		}

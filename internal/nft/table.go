@@ -2,6 +2,7 @@ package nft
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 
 	"github.com/google/nftables/expr"
@@ -149,6 +150,13 @@ var (
 	// NATPostroutingFirst comes before the rules of others: of all rules the
 	// first that translates a connection's source is the one that counts.
 	NATPostroutingFirst = Hook{"nat", unix.NF_INET_POST_ROUTING, 99}
+	// These come after the rules of others, whatever priority those have, and get
+	// only what none of them has led elsewhere. The priority orders chains of NAT
+	// among themselves alone: all of them run where the kernel has NAT (at -100,
+	// nf_nat_register_fn in net/netfilter/nf_nat_core.c), none later for a larger
+	// number. Of two chains with the same priority the newer is the first.
+	NATPreroutingLast = Hook{"nat", unix.NF_INET_PRE_ROUTING, math.MaxInt32}
+	NATOutputLast     = Hook{"nat", unix.NF_INET_LOCAL_OUT, math.MaxInt32}
 )
 
 // Chain is a base chain of a table.
