@@ -130,7 +130,7 @@ func (d *decoder) checkChoice(v value) {
 		}
 	}
 	text := fmt.Sprintf("found %s, expected %s", n, alternatives(all))
-	if near := nearest(n.Text, all); n.Kind == document.String && near != "" {
+	if near := Nearest(n.Text, all); n.Kind == document.String && near != "" {
 		text += fmt.Sprintf("; did you mean %q?", near)
 	}
 	d.add(v.from, n.Place, v.name, "%s", text)

@@ -148,7 +148,7 @@ func TestCopyNames(t *testing.T) {
 func TestNearest(t *testing.T) {
 	names := []string{"incoming", "outgoing", "dns", "ipv6"}
 	for written, want := range map[string]string{"incomming": "incoming", "Incoming": "incoming", "outgoin": "outgoing", "nds": "dns", "ip_v6": "ipv6", "steal": "", "x": ""} {
-		if got := nearest(written, names); got != want {
+		if got := Nearest(written, names); got != want {
 			t.Errorf("nearest to %q is %q, want %q", written, got, want)
 		}
 	}

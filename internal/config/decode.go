@@ -73,7 +73,7 @@ func (d *decoder) unknown(section string, e document.Entry) {
 		text += "; this is a file of services: mirrord up -f " + d.file.name
 	} else if outer, inner, dotted := strings.Cut(e.Key, "."); dotted && slices.Contains(names, outer) {
 		text += fmt.Sprintf("; write it inside: {%q: {%q: …}}", outer, inner)
-	} else if near := nearest(e.Key, d.children[section]); near != "" {
+	} else if near := Nearest(e.Key, d.children[section]); near != "" {
 		text += fmt.Sprintf("; did you mean %q?", near)
 	} else if there := d.elsewhere(e.Key); there != "" {
 		text += "; there is " + there

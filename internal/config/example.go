@@ -82,6 +82,7 @@ var examples = map[string]any{
 	"feature.network.incoming.http_filter.path_filter":      "^/api/",
 	"feature.network.incoming.http_filter.method_filter":    "POST",
 	"feature.network.incoming.http_filter.host_filter":      `^shop\.example$`,
+	"feature.network.incoming.http_filter.client_filter":    "10.8.0.0/16",
 	"feature.network.incoming.http_filter.all_of":           []any{object{"header": "^x-user: ana$"}, object{"method": "POST"}},
 	"feature.network.incoming.http_filter.any_of":           []any{object{"path": "^/api/"}, object{"not": object{"method": "GET"}}},
 	"feature.network.incoming.http_filter.not":              object{"path": "^/health$"},

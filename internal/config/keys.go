@@ -178,8 +178,8 @@ func join(section, key string) string {
 	return section + "." + key
 }
 
-// nearest gives the name that a person may have meant, "" if none is near.
-func nearest(written string, names []string) string {
+// Nearest gives the name that a person may have meant, "" if none is near.
+func Nearest(written string, names []string) string {
 	best, distance := "", min(max(2, len(written)/3), 4)+1
 	for _, n := range names {
 		if d := editDistance(strings.ToLower(written), n); d < distance {

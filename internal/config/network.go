@@ -121,11 +121,8 @@ func (b *builder) incoming() {
 		}
 		in.Lossless = true
 	}
-	switch key := incomingKey + "on_concurrent_steal"; b.text(key) {
-	case rules.HeldContinue:
-		in.Held = rules.HeldContinue
-	case "override":
-		b.notes.warn("%s: a port is not taken from another session, override is as abort (%s)", key, b.about(key))
+	if held := b.text(incomingKey + "on_concurrent_steal"); held == rules.HeldContinue || held == rules.HeldOverride {
+		in.Held = held
 	}
 	b.tlsDelivery()
 	filter := b.httpFilter()

@@ -184,7 +184,7 @@ func (d *decoder) objects(v value, example string, fields []string) (all []*docu
 		for _, e := range item.Keys {
 			if !slices.Contains(fields, e.Key) {
 				text := "there is no such field; there are: " + strings.Join(fields, ", ")
-				if near := nearest(e.Key, fields); near != "" {
+				if near := Nearest(e.Key, fields); near != "" {
 					text = fmt.Sprintf("there is no such field; did you mean %q?", near)
 				}
 				d.add(v.from, e.Place, v.key.Name+"."+e.Key, "%s", text)

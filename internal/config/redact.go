@@ -15,12 +15,18 @@ const hidden = "(hidden)"
 // the header's name.
 var headerName = regexp.MustCompile(`^(?:\(\?[a-z]+\))?\^?[A-Za-z0-9_-]+ *: *`)
 
-// beforeQuery is what a condition on a path says before the query: a question
-// mark that means itself.
-var beforeQuery = regexp.MustCompile(`^.*?(?:\\\?|\[\?\])`)
+// beforeQuery is what a condition on a path says before the query, or before a
+// value in it: a question mark that means itself, or an equals sign that does.
+var beforeQuery = regexp.MustCompile(`^.*?(?:\\\?|\[\?\]|[^?<(]=)`)
+
+// beforeBody is where what a body must match begins.
+var beforeBody = regexp.MustCompile(`^\^?`)
+
+// quoted is a text in a program of jq, or in a JSONPath.
+var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'`)
 
 // Redacted gives c without what may be secret in it: names stay, values of
-// variables, of headers and of queries go. It also gives those values, for whoever looks
+// variables, of headers, of queries and of bodies go. It also gives those values, for whoever looks
 // for them elsewhere. c itself is not changed.
 func (c Config) Redacted() (Config, []string) {
 	var secrets []string
@@ -66,6 +72,22 @@ func redactFilter(f rules.Filter, hide func(string) string) rules.Filter {
 	}
 	if f.Path != nil && beforeQuery.MatchString(f.Path.Text) {
 		f.Path = after(beforeQuery, *f.Path)
+	}
+	texts := func(p *rules.Pattern) *rules.Pattern {
+		if p == nil {
+			return nil
+		}
+		return &rules.Pattern{Origin: p.Origin, Text: quoted.ReplaceAllStringFunc(p.Text, func(text string) string {
+			return text[:1] + hide(text[1:len(text)-1]) + text[:1]
+		})}
+	}
+	f.HeaderJQ = texts(f.HeaderJQ)
+	if f.Body != nil {
+		body := *f.Body
+		if body.Query = texts(body.Query); body.Matches != nil {
+			body.Matches = after(beforeBody, *body.Matches)
+		}
+		f.Body = &body
 	}
 	list := func(old []rules.Filter) (all []rules.Filter) {
 		for _, g := range old {

@@ -20,6 +20,9 @@ func TestRedacted(t *testing.T) {
 		Mapping:  []rules.EnvMapping{{Name: rules.Pattern{Text: "KEY"}, Value: "S2"}},
 	}, Incoming: rules.IncomingOptions{HTTP: &rules.HTTPOptions{Filter: rules.Filter{AllOf: []rules.Filter{
 		header("x-user: S3"), header("^authorization: bearer S4$"), header(".*S5"), {AnyOf: []rules.Filter{header("(?i)^X-Key:S6"), {Not: &not}}},
+		{HeaderJQ: &rules.Pattern{Text: `. == "authorization: S10" or startswith('S11')`, Origin: "there"}}, {Path: &rules.Pattern{Text: "^/v3/.*(?<=x)(?=y)key=S12$"}},
+		{Body: &rules.Body{Kind: rules.BodyText, Matches: &rules.Pattern{Text: "^S13$"}}}, {Body: &rules.Body{Kind: rules.BodyJSON, Query: &rules.Pattern{Text: `$.u[?@.k == 'S\'14']`}, Matches: &rules.Pattern{Text: "S15"}}},
+		{Body: &rules.Body{Kind: rules.BodyJQ, Query: &rules.Pattern{Text: `.user.key == "S\"16"`}}},
 		{Path: &rules.Pattern{Text: "^/api"}}, {Path: &rules.Pattern{Text: `^/v2?/x\?token=S8`}}, {Path: &rules.Pattern{Text: `[?]key=S9`}},
 	}}}}}
 	before, _ := json.Marshal(c)
@@ -31,7 +34,7 @@ func TestRedacted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range []string{"S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9"} {
+	for _, s := range []string{"S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "S10", "S11", "S12", "S13", `S\'14`, "S15", `S\"16`} {
 		if strings.Contains(string(b), s) {
 			t.Errorf("%s is in %s", s, b)
 		}
@@ -39,7 +42,7 @@ func TestRedacted(t *testing.T) {
 			t.Errorf("%s is not in %q", s, secrets)
 		}
 	}
-	for _, s := range []string{"TOKEN", "EMPTY", "KEY", "x-user:", "^authorization:", "X-Key:", "x-not:", "^/api", "^/v2?/x", "here", "there", "pod/a"} {
+	for _, s := range []string{"TOKEN", "EMPTY", "KEY", "x-user:", "^authorization:", "X-Key:", "x-not:", "^/api", "^/v2?/x", "^/v3/.*(?", "key=", ". == ", "$.u[?@.k == ", ".user.key == ", "here", "there", "pod/a"} {
 		if !strings.Contains(string(b), s) {
 			t.Errorf("%s is missing in %s", s, b)
 		}

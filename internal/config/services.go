@@ -248,7 +248,7 @@ func (u *services) named(list *document.Node) error {
 			continue
 		}
 		do := "one of these: " + strings.Join(names, ", ")
-		if near := nearest(name, names); near != "" {
+		if near := Nearest(name, names); near != "" {
 			do = fmt.Sprintf("did you mean: mirrord up %s", near)
 		}
 		return failure.Usage("up-service-unknown", fmt.Sprintf("there is no service %q", name), do, "%s has %s", u.File, strings.Join(names, ", "))
@@ -318,7 +318,7 @@ func (u *services) tell() {
 // unknown tells of a key that there is not.
 func (u *services) unknown(section string, e document.Entry, names []string) {
 	text := "there is no such key; there are: " + strings.Join(names, ", ")
-	if near := nearest(e.Key, names); near != "" {
+	if near := Nearest(e.Key, names); near != "" {
 		text = fmt.Sprintf("there is no such key; did you mean %q?", near)
 	}
 	u.add(u.file, e.Place, join(section, e.Key), "%s", text)

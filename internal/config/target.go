@@ -70,7 +70,7 @@ func (d *decoder) targetPath(n *document.Node) {
 		wrong("it does not say what kind of thing it is; did you mean %q?", "pod/"+n.Text)
 		return
 	case !slices.Contains(pathKinds, parts[0]):
-		if near := nearest(parts[0], pathKinds); near != "" {
+		if near := Nearest(parts[0], pathKinds); near != "" {
 			wrong("there is no kind %q; did you mean %q?", parts[0], near)
 		} else {
 			wrong("there is no kind %q; there are: %s", parts[0], strings.Join(pathKinds, ", "))
@@ -104,7 +104,7 @@ func (d *decoder) targetObject(key string, n *document.Node) {
 				names = append(names, k.field)
 			}
 			text := "there is no such key; there are: " + strings.Join(names, ", ")
-			if near := nearest(e.Key, names); near != "" {
+			if near := Nearest(e.Key, names); near != "" {
 				text = fmt.Sprintf("there is no such key; did you mean %q?", near)
 			}
 			d.add(d.file, e.Place, join(key, e.Key), "%s", text)

@@ -23,6 +23,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -93,6 +94,7 @@ type Conn struct {
 	start  time.Time     // PING values and all times count from it
 	done   chan struct{} // closed when the link has ended
 	wg     sync.WaitGroup
+	heard  atomic.Uint64 // frames that have come
 
 	mu       sync.Mutex // guards what follows, and the fields of every Stream
 	err      error      // why the link ended; nil while it lives

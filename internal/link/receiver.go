@@ -29,6 +29,7 @@ func (c *Conn) receive() error {
 		}
 		h := parseHeader(b)
 		_, _ = r.Discard(headerSize)
+		c.heard.Add(1)
 		if err := c.frame(r, h); err != nil {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF

@@ -36,6 +36,8 @@ func blank(k Kind) Message {
 		return new(CountsRequest)
 	case KindCounts:
 		return new(Counts)
+	case KindProfile:
+		return new(Profile)
 	case KindStat:
 		return new(Stat)
 	case KindAttr:

@@ -24,6 +24,7 @@ const (
 	KindJoin
 	KindCountsRequest
 	KindCounts
+	KindProfile
 )
 
 // Cause says why something could not be done where an errno does not say it.
@@ -44,6 +45,9 @@ const (
 	CauseDenied
 	// CauseHeld: another session holds the port. Text names it.
 	CauseHeld
+	// CauseTaken, of the Answer that is the last word on the stream of a Subscribe:
+	// another session has taken the port over. Text names it.
+	CauseTaken
 )
 
 // Hello is the first message of a link, from local to agent, on a stream that
@@ -82,6 +86,8 @@ const (
 	FeatureHTTPFilter = "http-filter"
 	// FeatureHostFilter: a filter may have hosts.
 	FeatureHostFilter = "host-filter"
+	// FeatureClientFilter: a filter may have clients.
+	FeatureClientFilter = "client-filter"
 	// FeatureBodyFilter: a filter may have bodies and programs of jq, and
 	// Subscribe.BodySize and BodyTime count.
 	FeatureBodyFilter = "body-filter"
@@ -184,6 +190,15 @@ type Counts struct {
 	Ended    uint64 // connections from before, by Subscribe.Existing
 }
 
+// Profile asks what Go's profiler sees of the agent: which kind, by the names that
+// go tool pprof asks for, and for how long one of the processors' time looks. The
+// reply is an Answer, and then, if that is yes, the profile as bytes to the stream's
+// end.
+type Profile struct {
+	Name    string
+	Seconds uint16
+}
+
 // Bye is the last message on the control stream, from either side: the session
 // ends for the reason in Text (empty: as asked).
 type Bye struct {
@@ -261,7 +276,8 @@ const (
 // with ModeUDP, for the datagrams that reach that UDP port; those have no Filter,
 // Probes or Existing.
 // The reply is an Answer; after yes the subscription lives as long as the
-// stream, on which nothing more is said.
+// stream, on which nothing more is said but one Answer with CauseTaken before the
+// end, if that is why.
 //
 // Several subscriptions of a session to one port and mode are one: the newest
 // says which requests are meant.
@@ -280,12 +296,19 @@ type Subscribe struct {
 	// Existing says what becomes of connections that clients have with the port when
 	// it begins to be stolen.
 	Existing uint8
+	// Override, in ModeSteal: what cannot be shared with another session is taken
+	// from it. It is said once, when a person asks for the port, and never when the
+	// same wish is repeated: two sessions would take the port from each other for ever.
+	Override bool
+	// Replies, of copies: where an Incoming wants it, the program's replies travel back.
+	// Without, no copies are made of what needs them.
+	Replies bool
 }
 
 // Incoming opens a stream, from agent to local, for one subscribed connection.
 // It carries the client's bytes; in ModeSteal the reply's bytes travel back,
 // with half-close and reset as on the connection. In ModeMirror nothing
-// travels back, and a reset means that the copy is incomplete.
+// travels back but with Replies, and a reset means that the copy is incomplete.
 //
 // With ModeUDP it carries Datagrams, those between one client and one address,
 // until either side ends it: the agent when nothing has been said for a minute.
@@ -298,6 +321,9 @@ type Incoming struct {
 	Mode  uint8
 	Peer  netip.AddrPort // the client
 	Local netip.AddrPort // the address that the client dialed
+	// Replies, in ModeMirror: the agent is the program's client, of HTTP/2, and must
+	// know what that allows; the replies travel back to it, and no further.
+	Replies bool
 }
 
 func (*Hello) Kind() Kind      { return KindHello }
@@ -317,6 +343,7 @@ func (*Join) Kind() Kind       { return KindJoin }
 
 func (*CountsRequest) Kind() Kind { return KindCountsRequest }
 func (*Counts) Kind() Kind        { return KindCounts }
+func (*Profile) Kind() Kind       { return KindProfile }
 
 func (m *Hello) fields(c *codec) {
 	number(c, 1, &m.Min)
@@ -384,6 +411,11 @@ func (m *Counts) fields(c *codec) {
 	number(c, 6, &m.Ended)
 }
 
+func (m *Profile) fields(c *codec) {
+	c.text(1, &m.Name)
+	number(c, 2, &m.Seconds)
+}
+
 func (m *Dial) fields(c *codec) {
 	number(c, 1, &m.Network)
 	c.addrPort(2, &m.Addr)
@@ -409,6 +441,8 @@ func (m *Subscribe) fields(c *codec) {
 	number(c, 5, &m.BodySize)
 	number(c, 6, &m.BodyTime)
 	number(c, 7, &m.Existing)
+	c.boolean(8, &m.Override)
+	c.boolean(9, &m.Replies)
 }
 
 func (m *Incoming) fields(c *codec) {
@@ -416,4 +450,5 @@ func (m *Incoming) fields(c *codec) {
 	number(c, 2, &m.Mode)
 	c.addrPort(3, &m.Peer)
 	c.addrPort(4, &m.Local)
+	c.boolean(5, &m.Replies)
 }

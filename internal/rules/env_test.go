@@ -102,6 +102,28 @@ func TestDebuggersVariables(t *testing.T) {
 	}
 }
 
+// TestNothingIsLoaded: a target names no code that the program, or one that it
+// starts, loads, and no program that is started here; what an application is told
+// passes.
+func TestNothingIsLoaded(t *testing.T) {
+	e := newEnv(t, EnvOptions{})
+	for _, n := range strings.Fields(`LD_PRELOAD LD_AUDIT GLIBC_TUNABLES GCONV_PATH LOCPATH OPENSSL_CONF OPENSSL_MODULES BASH_ENV BASH_FUNC_ls%% SHELLOPTS PS4 IFS
+		PYTHONPATH PYTHONUSERBASE PYTHONPYCACHEPREFIX PERL5LIB PERLLIB PERL5DB RUBYOPT NODE_OPTIONS PHPRC PHP_INI_SCAN_DIR LUA_INIT_5_4 LUA_CPATH ERL_AFLAGS
+		DOTNET_STARTUP_HOOKS DOTNET_ADDITIONAL_DEPS CORECLR_PROFILER_PATH JAVA_TOOL_OPTIONS GIT_SSH_COMMAND GIT_CONFIG_COUNT GIT_CONFIG_VALUE_0 GIT_EXEC_PATH
+		EDITOR PAGER LESSOPEN SSH_ASKPASS GOFLAGS GOTOOLCHAIN RUSTC_WRAPPER CARGO_HOME npm_config_script_shell`) {
+		if got := e.Merge(nil, []string{n + "=/srv/evil"}); len(got) > 0 {
+			t.Errorf("the program gets %q of the target's", got)
+		}
+		if d := e.Decide(n); d.Where != Local {
+			t.Errorf("%s is %v: %s", n, d.Where, d.Why)
+		}
+	}
+	app := []string{"ENV=production", "GIT_COMMIT=abc", "OPENSSL_VERSION=3", "LUA=5.4", "PHP_VERSION=8", "CARGO_NAME=x", "GO_ENV=x", "PERL=5", "JAVA_OPTS=-Xmx1g", "COR=1"}
+	if got := e.Merge(nil, app); !slices.Equal(got, app) {
+		t.Errorf("got %q, want all of %q", got, app)
+	}
+}
+
 func TestEnvMerge(t *testing.T) {
 	local := []string{"PATH=/bin", "COLOR=red", "ONLY=here", "TWICE=1", "TWICE=2"}
 	remote := []string{"COLOR=blue", "PATH=/pod", "NEW=x=y", "EMPTY=", "garbage", "=odd"}

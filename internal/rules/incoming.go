@@ -64,6 +64,10 @@ func NewIncoming(o IncomingOptions, targetless bool) (*Incoming, error) {
 // only, instead of an error of listen(2).
 func (i *Incoming) HeldContinues() bool { return i.o.Held == HeldContinue }
 
+// HeldOverrides reports whether a port that is stolen is taken from another
+// session that has it.
+func (i *Incoming) HeldOverrides() bool { return i.o.Held == HeldOverride }
+
 // portTable reads a table in which every port stands once.
 func portTable(key string, pairs []PortPair) (map[uint16]uint16, error) {
 	table := map[uint16]uint16{}

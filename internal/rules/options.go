@@ -135,8 +135,8 @@ type IncomingOptions struct {
 	// Lossless copies by the stealing path: nothing of a mirrored port is lost while
 	// there is room for it.
 	Lossless bool `json:"lossless,omitempty"`
-	// Held is HeldContinue, or empty: listen(2) fails where another session has
-	// the port.
+	// Held is HeldContinue, HeldOverride, or empty: listen(2) fails where another
+	// session has the port.
 	Held string `json:"held,omitempty"`
 }
 
@@ -152,8 +152,9 @@ func (o IncomingOptions) AcceptTime() time.Duration {
 	return time.Duration(*o.Accept) * time.Second
 }
 
-// HeldContinue makes a port that another session has local only.
-const HeldContinue = "continue"
+// HeldContinue makes a port that another session has local only, HeldOverride
+// takes it from that session.
+const HeldContinue, HeldOverride = "continue", "override"
 
 // ExistingIdle ends connections that were there between two requests, ExistingAll
 // cuts them, ExistingOff leaves them with the target.

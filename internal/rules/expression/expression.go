@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/dlclark/regexp2/v2"
+
+	"github.com/mirrord-go/mirrord/internal/rules/weight"
 )
 
 // MatchTime bounds one search of the backtracking engine, whose clock ticks
@@ -31,9 +33,10 @@ type Expression struct {
 }
 
 // Compile reads an expression, which is searched for; with fold whatever the
-// case. What engines do not agree about is an error.
+// case. What engines do not agree about is an error, and so is what would be too
+// large (*weight.Error).
 func Compile(text string, fold bool) (Expression, error) {
-	if err := check(text); err != nil {
+	if err := errors.Join(check(text), weight.Check(text, weight.Max)); err != nil {
 		return Expression{}, err
 	}
 	flagged := text

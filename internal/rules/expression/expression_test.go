@@ -1,12 +1,15 @@
 package expression
 
 import (
+	"errors"
 	"reflect"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/dlclark/regexp2/v2"
+
+	"github.com/mirrord-go/mirrord/internal/rules/weight"
 )
 
 func TestMatch(t *testing.T) {
@@ -31,6 +34,21 @@ func TestMatch(t *testing.T) {
 	}
 	if _, err := x.Match(strings.Repeat("a", 64) + "!"); err == nil || strings.Contains(err.Error(), "aaa") {
 		t.Errorf("an expression that explodes: %v", err)
+	}
+}
+
+// An expression of some hundred letters is not compiled to some hundred megabytes.
+func TestTooLarge(t *testing.T) {
+	for _, text := range []string{strings.Repeat("a{1000}", 1000), strings.Repeat(`\pL`, 5000), "^(?:" + strings.Repeat("[a-z]{999}", 100) + ")$"} {
+		for _, fold := range []bool{true, false} {
+			var heavy *weight.Error
+			if _, err := Compile(text, fold); !errors.As(err, &heavy) {
+				t.Errorf("%.40q…: %v, want a *weight.Error", text, err)
+			}
+		}
+	}
+	if _, err := Compile("^x-user: ("+strings.Repeat("someone@example.com|", 500)+"x{1,64})$", true); err != nil {
+		t.Error(err)
 	}
 }
 

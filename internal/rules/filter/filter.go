@@ -10,13 +10,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/mirrord-go/mirrord/internal/rules"
+	"github.com/mirrord-go/mirrord/internal/rules/weight"
 )
 
 // Matcher is a compiled filter. It may be used concurrently.
-type Matcher struct{ root node }
+type Matcher struct {
+	root   node
+	weight int
+}
 
 // PatternError says which pattern of a filter cannot be used.
 type PatternError struct {
@@ -37,13 +43,66 @@ func (e *PatternError) Error() string {
 func (e *PatternError) Unwrap() error { return e.Err }
 
 // Compile checks f and makes a Matcher of it. What is wrong with one of its
-// patterns is a *PatternError, which names the place where it was written.
+// patterns is a *PatternError, which names the place where it was written. All of
+// its patterns together weigh no more than weight.Max.
 func Compile(f rules.Filter) (*Matcher, error) {
+	heavy, err := weigh(f)
+	if err != nil {
+		return nil, err
+	}
 	root, err := compile(f, 0)
 	if err != nil {
 		return nil, err
 	}
-	return &Matcher{root}, nil
+	return &Matcher{root, heavy}, nil
+}
+
+// Bytes is about how much memory m holds.
+func (m *Matcher) Bytes() int { return m.weight * perPart }
+
+// perPart is about what a part of a pattern takes, in bytes: its instruction, what
+// the engine derives from that, and the state of a search.
+const perPart = 256
+
+// weigh is what the patterns of f weigh together, before one of them is compiled.
+func weigh(f rules.Filter) (sum int, err error) {
+	sum = 1
+	add := func(kind string, p *rules.Pattern) {
+		if p == nil || err != nil {
+			return
+		}
+		n := weight.Of(p.Text)
+		if sum += n; n > weight.Max {
+			err = &PatternError{kind, *p, &weight.Error{Most: weight.Max}}
+		}
+	}
+	add("header", f.Header)
+	add("path", f.Path)
+	add("host", f.Host)
+	add("method", f.Method)
+	add("client", f.Client)
+	add("header_jq", f.HeaderJQ)
+	if f.Body != nil {
+		add("body", f.Body.Query)
+		add("body", f.Body.Matches)
+	}
+	if err != nil {
+		return 0, err
+	}
+	inside := slices.Concat(f.AllOf, f.AnyOf)
+	if f.Not != nil {
+		inside = append(inside, *f.Not)
+	}
+	for _, one := range inside {
+		n, err := weigh(one)
+		if err != nil {
+			return 0, err
+		}
+		if sum += n; sum > weight.Max {
+			return 0, fmt.Errorf("a filter is too large: what the repetitions and classes of its patterns stand for has more than %d parts", weight.Max)
+		}
+	}
+	return sum, nil
 }
 
 // Parse reads what rules.Filter.Text wrote and compiles it. A kind of filter that a newer
@@ -75,6 +134,13 @@ func (m *Matcher) match(s *subject) (bool, error) {
 		return false, s.err
 	}
 	return v == yes, nil
+}
+
+// Whole reports whether all of a connection of that client is meant, whatever it
+// carries. decided false: that takes a look at its requests.
+func (m *Matcher) Whole(client netip.Addr) (meant, decided bool) {
+	v := m.root.match(&subject{Request: Request{Client: client}, whole: true})
+	return v == yes, v != unknown
 }
 
 // Step is a condition that was looked at, in the order of looking.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -57,6 +58,15 @@ func header(text string) rules.Filter { return rules.Filter{Header: pat(text)} }
 func path(text string) rules.Filter   { return rules.Filter{Path: pat(text)} }
 func host(text string) rules.Filter   { return rules.Filter{Host: pat(text)} }
 func method(text string) rules.Filter { return rules.Filter{Method: pat(text)} }
+func client(text string) rules.Filter { return rules.Filter{Client: pat(text)} }
+
+// from is a request of that client's.
+func from(addr string) Request {
+	r := request("GET /")
+	r.Client = netip.MustParseAddr(addr)
+	return r
+}
+
 func not(f rules.Filter) rules.Filter { return rules.Filter{Not: &f} }
 
 func TestMatch(t *testing.T) {
@@ -119,6 +129,18 @@ func TestMatch(t *testing.T) {
 		{"of everything", host("^shop$"), request("OPTIONS *", "Host: shop"), true},
 		{"two of them", host("^b$"), request("GET /", "Host: a", "Host: b"), true},
 
+		{"client", client("10.0.0.0/8"), from("10.1.2.3"), true},
+		{"another client", client("10.0.0.0/8"), from("11.1.2.3"), false},
+		{"one client", client("10.1.2.3"), from("10.1.2.3"), true},
+		{"its neighbour", client("10.1.2.3"), from("10.1.2.4"), false},
+		{"a prefix with a host's bits", client("10.1.2.3/8"), from("10.9.9.9"), true},
+		{"mapped into IPv6", client("10.0.0.0/8"), from("::ffff:10.1.2.3"), true},
+		{"client of IPv6", client("fd00::/8"), from("fd00::1"), true},
+		{"with a zone", client("fe80::/10"), from("fe80::1%eth0"), true},
+		{"of the other family", client("::/0"), from("10.1.2.3"), false},
+		{"a client that nobody knows", client("0.0.0.0/0"), request("GET /"), false},
+		{"nor is it another", not(client("0.0.0.0/0")), request("GET /"), false},
+
 		{"all of", rules.Filter{AllOf: []rules.Filter{path("^/a"), method("GET")}}, request("GET /a"), true},
 		{"not all of", rules.Filter{AllOf: []rules.Filter{path("^/a"), method("PUT")}}, request("GET /a"), false},
 		{"any of", rules.Filter{AnyOf: []rules.Filter{path("^/b"), method("GET")}}, request("GET /a"), true},
@@ -154,6 +176,10 @@ func TestRefused(t *testing.T) {
 		{"empty pattern", header(""), `header filter "": it is empty`},
 		{"empty method", method(""), `method filter "": it is empty`},
 		{"empty host", host(""), `host filter "": it is empty`},
+		{"no address", client("10.0.0"), "it is no address"},
+		{"no prefix", client("10.0.0.0/33"), "it is no address"},
+		{"an interface", client("fe80::1%eth0"), "it is no address"},
+		{"a mapped prefix", client("::ffff:10.0.0.0/104"), "it is no address"},
 		{"empty list", rules.Filter{AllOf: []rules.Filter{}}, "all_of is an empty list"},
 		{"empty list of any", rules.Filter{AnyOf: []rules.Filter{}}, "any_of is an empty list"},
 		{"inside", not(rules.Filter{AllOf: []rules.Filter{path("a"), path("(")}}), `path filter "(": missing closing )`},
@@ -193,12 +219,76 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// What patterns become in memory is bounded, of each and of all together, and known.
+func TestTooLarge(t *testing.T) {
+	long := "^x: " + strings.Repeat("[a-z]{900}", 10) + "$"
+	var pe *PatternError
+	if _, err := Compile(both(header("a"), path(strings.Repeat(long, 10)))); !errors.As(err, &pe) || pe.Kind != "path" || !strings.Contains(err.Error(), "too large") {
+		t.Errorf("one pattern: %v", err)
+	}
+	var many []rules.Filter
+	for range 10 {
+		many = append(many, header(long))
+	}
+	for name, f := range map[string]rules.Filter{"all": both(many...), "any": one(many...), "deep": not(both(one(many...), path("a")))} {
+		if _, err := Compile(f); err == nil || !strings.Contains(err.Error(), "too large") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	small, err := Compile(header("^x-user: ana$"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	large, err := Compile(both(many[0], many[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, l := small.Bytes(), large.Bytes(); s <= 0 || s > 16<<10 || l < 1<<20 {
+		t.Errorf("a small filter has %d bytes, a large one %d", s, l)
+	}
+}
+
 func deep(n int) rules.Filter {
 	f := path("a")
 	for range n {
 		f = not(f)
 	}
 	return f
+}
+
+// A large expression in a large text, whose search nothing could end, decides
+// nothing; either alone is looked at.
+func TestTooMuchWork(t *testing.T) {
+	heavy, long := "x(a?){900}y", strings.Repeat("a", 512<<10)
+	for _, c := range []struct {
+		name, expr, text string
+		want             bool
+		err              bool
+	}{
+		{"both", heavy, long, false, true},
+		{"a long text", "a+b", long + "b", true, false},
+		{"a large expression", heavy, "xaay", true, false},
+	} {
+		m, err := Compile(inText(c.expr))
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		got, err := m.Match(with(request("POST /"), c.text))
+		if got != c.want || (err != nil) != c.err {
+			t.Errorf("%s: %v, %v", c.name, got, err)
+		}
+		if took := time.Since(begun); took > 3*time.Second {
+			t.Errorf("%s: it took %v", c.name, took)
+		}
+	}
+	m, err := Compile(not(inText(heavy)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := m.Match(with(request("POST /"), long)); got || err == nil {
+		t.Errorf("the opposite: %v, %v", got, err)
+	}
 }
 
 // A pattern that explodes decides nothing, whatever stands around it.

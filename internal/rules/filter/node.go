@@ -48,7 +48,10 @@ type (
 )
 
 func (n leaf) match(s *subject) verdict {
-	v := n.test(s)
+	v := unknown
+	if !s.whole || n.kind == "client" {
+		v = n.test(s)
+	}
 	if s.look != nil {
 		s.look(Step{n.kind, n.Pattern, v.String()})
 	}
@@ -96,6 +99,9 @@ func compile(f rules.Filter, depth int) (node, error) {
 	}
 	if f.Method != nil {
 		add(methodNode(*f.Method))
+	}
+	if f.Client != nil {
+		add(clientNode(*f.Client))
 	}
 	if f.HeaderJQ != nil {
 		add(headerJQ(*f.HeaderJQ))

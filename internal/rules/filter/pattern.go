@@ -3,20 +3,28 @@ package filter
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/rules"
 	"github.com/mirrord-go/mirrord/internal/rules/expression"
+	"github.com/mirrord-go/mirrord/internal/rules/weight"
 )
 
 var errEmpty = errors.New("it is empty")
 
+// maxWork bounds what searches in linear time take for a request, in bytes times
+// the parts of the expression: a second or two at worst, where every part is tried
+// at every byte, and far above what people search for.
+const maxWork = 1 << 27
+
 // pattern is an expression that is searched for.
 type pattern struct {
 	rules.Pattern
-	kind string
-	expr expression.Expression
+	kind  string
+	expr  expression.Expression
+	parts int
 }
 
 func compilePattern(kind string, p rules.Pattern, fold bool) (pattern, error) {
@@ -27,7 +35,7 @@ func compilePattern(kind string, p rules.Pattern, fold bool) (pattern, error) {
 	if err != nil {
 		return pattern{}, &PatternError{kind, p, err}
 	}
-	return pattern{p, kind, expr}, nil
+	return pattern{p, kind, expr, weight.Of(p.Text)}, nil
 }
 
 // searchNode is a condition on a part of the head, whatever its case.
@@ -41,6 +49,27 @@ func methodNode(p rules.Pattern) (node, error) {
 		return nil, &PatternError{"method", p, errEmpty}
 	}
 	return leaf{p, "method", func(s *subject) verdict { return decided(strings.EqualFold(s.Method, p.Text)) }}, nil
+}
+
+// errClient says what a client can be.
+var errClient = errors.New("it is no address (10.0.0.1, fd00::1) and no prefix of addresses (10.0.0.0/8, fd00::/8)")
+
+// clientNode is a condition on the client's address, which means the same as IPv4 and
+// mapped into IPv6.
+func clientNode(p rules.Pattern) (node, error) {
+	prefix, err := netip.ParsePrefix(p.Text)
+	if addr, addrErr := netip.ParseAddr(p.Text); addrErr == nil && addr.Zone() == "" {
+		prefix, err = netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()), nil
+	}
+	if err != nil || prefix.Addr().Is4In6() {
+		return nil, &PatternError{"client", p, errClient}
+	}
+	return leaf{p, "client", func(s *subject) verdict {
+		if !s.Client.IsValid() {
+			return unknown
+		}
+		return decided(prefix.Contains(s.Client.Unmap().WithZone("")))
+	}}, nil
 }
 
 func (p pattern) header(s *subject) verdict { return p.first(s, s.headerLines()...) }
@@ -82,13 +111,21 @@ func (p pattern) first(s *subject, texts ...string) verdict {
 // many patterns: what one search may take is enough for all of them.
 var errSpent = fmt.Errorf("it takes longer than %v with the searches before it", expression.MatchTime)
 
+// errWork is the same for expressions whose search cannot be ended.
+var errWork = errors.New("it takes too long for an expression of its size, with the searches before it")
+
 // search looks for the pattern in text. What cannot be decided is unknown, and
 // the first such error is noted. An expression that is searched for in linear
-// time is decided always.
+// time is decided, but for one that is large in a text that is.
 func (p pattern) search(s *subject, text string) verdict {
 	var ok bool
 	var err error
+	if !p.expr.Backtracks() {
+		s.work += p.parts * len(text)
+	}
 	switch {
+	case s.work > maxWork:
+		err = errWork
 	case !p.expr.Backtracks():
 		ok, err = p.expr.Match(text)
 	case s.spent >= expression.MatchTime:

@@ -2,12 +2,14 @@ package filter
 
 import (
 	"iter"
+	"net/netip"
 	"strings"
 	"time"
 )
 
 // Request is what a filter looks at.
 type Request struct {
+	Client netip.Addr // whose connection it came on; the zero Addr: nobody knows
 	Method string
 	Target string // as sent: origin form, absolute form, authority or *
 	// Headers gives every header as sent, in order. It may be asked several
@@ -22,8 +24,10 @@ type Request struct {
 // subject is a request under examination.
 type subject struct {
 	Request
+	whole  bool          // only what holds for the whole connection is known
 	look   func(Step)    // nil: nobody wants to know
 	spent  time.Duration // on searches that backtrack
+	work   int           // of others; see maxWork
 	lines  []string      // see headerLines
 	listed bool
 	err    error // of the first pattern that could not be decided

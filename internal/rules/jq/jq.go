@@ -5,6 +5,11 @@
 // that repeats, multiplies or changes, nothing from outside (env, input, debug),
 // no definitions. What several generators make together still grows with their
 // number; time ends that. It touches nothing; github.com/itchyny/gojq runs it.
+//
+// Hazards. Time does not end one function. Those of regular expressions compile
+// what they are given and keep it as long as the program, so they get texts of the
+// program alone; and those that find all places count characters from the beginning
+// for each, so they are not to be had.
 package jq
 
 import (
@@ -13,9 +18,12 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/itchyny/gojq"
+
+	"github.com/mirrord-go/mirrord/internal/rules/weight"
 )
 
 // ErrTime: the program took longer than it may.
@@ -28,7 +36,7 @@ var words = []string{
 	"has", "in", "index", "indices", "infinite", "inside", "isempty", "isinfinite", "isnan", "isnormal", "iterables",
 	"join", "keys", "keys_unsorted", "last", "length", "limit", "ltrim", "ltrimstr", "map", "map_values", "match",
 	"max", "max_by", "min", "min_by", "nan", "not", "null", "nulls", "numbers", "objects", "rindex", "round", "rtrim",
-	"rtrimstr", "scalars", "scan", "select", "sort", "sort_by", "split", "startswith", "strings", "test", "to_entries",
+	"rtrimstr", "scalars", "select", "sort", "sort_by", "split", "startswith", "strings", "test", "to_entries",
 	"toboolean", "tojson", "tonumber", "tostring", "trim", "trimstr", "true", "type", "unique", "unique_by",
 	"utf8bytelength", "values", "with_entries",
 }
@@ -80,6 +88,45 @@ func (p Program) Accepts(v any, limit time.Duration) (bool, error) {
 	}
 }
 
+// searches are the words that look for regular expressions, which weigh no more
+// than maxWeight each: nothing ends a search.
+var searches = []string{"capture", "match", "test"}
+
+const maxWeight = 512
+
+// checkSearch looks at test(EXPRESSION) and test(EXPRESSION; FLAGS), and their
+// like.
+func checkSearch(f gojq.Func) error {
+	if len(f.Args) > 2 {
+		return nil // there is none
+	}
+	var texts [2]string
+	for i, a := range f.Args {
+		text, ok := literal(a)
+		if !ok && !(i == 1 && a.Term != nil && a.Term.Type == gojq.TermTypeNull) {
+			return fmt.Errorf("%s in a filter needs its expression, and flags, as texts", f.Name)
+		}
+		texts[i] = text
+	}
+	if strings.Contains(texts[1], "g") {
+		return fmt.Errorf("the flag g of %s cannot be used in a filter", f.Name)
+	}
+	if err := weight.Check(texts[0], maxWeight); err != nil {
+		return fmt.Errorf("the expression of %s: %w", f.Name, err)
+	}
+	return nil
+}
+
+// literal is the text that q is, if it is nothing else.
+func literal(q *gojq.Query) (string, bool) {
+	t := q.Term
+	if t == nil || t.Type != gojq.TermTypeString || t.Str == nil || len(t.Str.Queries) > 0 || len(t.SuffixList) > 0 ||
+		q.Left != nil || q.Right != nil || len(q.FuncDefs) > 0 || len(q.Patterns) > 0 {
+		return "", false
+	}
+	return t.Str.Str, true
+}
+
 // check looks at every part of a program.
 func check(v reflect.Value) error {
 	switch v.Kind() {
@@ -118,6 +165,10 @@ func checkPart(part any) error {
 		switch name := part.Name; {
 		case name == "$ENV", name == "$__loc__", name[0] != '$' && !slices.Contains(words, name):
 			return fmt.Errorf("%s cannot be used in a filter", name)
+		case name == "split" && len(part.Args) > 1:
+			return errors.New("split by an expression cannot be used in a filter")
+		case slices.Contains(searches, name):
+			return checkSearch(part)
 		}
 	case gojq.Import:
 		word = "import"

@@ -94,6 +94,30 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// Regular expressions are texts of the program, of no great weight, and look for
+// one place: what a request names is not compiled, and kept, for each request.
+func TestSearches(t *testing.T) {
+	for _, program := range []string{`test("^a+$")`, `test("A"; "i")`, `test("a"; "im")`, `test("a"; null)`, `match("a").length == 1`, `capture("(?<x>a)").x == "a"`, `split("b")[0] == "a"`} {
+		p, err := Compile(program)
+		if err != nil {
+			t.Errorf("%s: %v", program, err)
+			continue
+		}
+		if ok, err := p.Accepts("a", time.Minute); !ok || err != nil {
+			t.Errorf("%s: %v, %v", program, ok, err)
+		}
+	}
+	for program, want := range map[string]string{
+		`.p as $p | .t | test($p)`: "as texts", `test(.)`: "as texts", `test("a" + .)`: "as texts", `test("\(.)")`: "as texts", `test(["a", "i"])`: "as texts", `test("a"; .)`: "as texts",
+		`test("a"[1:])`: "as texts", `match("a"; "g")`: "flag g", `capture("a"; "gi")`: "flag g", `[scan("a")]`: "scan", `split("a"; null)`: "split by",
+		`test("` + strings.Repeat("a{1000}", 20) + `")`: "too large",
+	} {
+		if _, err := Compile(program); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", program, err, want)
+		}
+	}
+}
+
 // A program that takes long ends, whatever it has found.
 func TestTime(t *testing.T) {
 	v := parse(t, "["+strings.Repeat("1,", 3000)+"1]")

@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/mirrord-go/mirrord/internal/rules/weight"
 )
 
 // logical is an expression that is true or false about a part.
@@ -38,6 +40,7 @@ type (
 		of     []operand
 		over   query
 		linear *regexp.Regexp // of a literal pattern
+		parts  int            // of that
 	}
 )
 
@@ -216,27 +219,30 @@ func typeOf(v any) string {
 const (
 	// maxPattern bounds a pattern that stands in the document, in bytes.
 	maxPattern = 256
-	// compileCost is the steps of compiling one, which is done each time.
+	// compileCost is the steps of compiling one, which is done each time, and what
+	// it may weigh: repetitions make thousands of instructions of a few letters.
 	compileCost = 1 << 10
 )
 
 // holds is match(text, pattern) and search(text, pattern).
 func (f function) holds(r *run, v any) bool {
 	text, ok := f.text(r, v, 0)
-	if !ok || !r.step(len(text)/textCost+1) {
+	if !ok {
 		return false
 	}
-	exp := f.linear
+	exp, parts := f.linear, f.parts
 	if exp == nil {
 		pattern, ok := f.text(r, v, 1)
 		if !ok || len(pattern) > maxPattern || !r.step(compileCost) {
 			return false
 		}
-		if exp, _ = compilePattern(f.name, pattern); exp == nil {
+		if exp, _ = compilePattern(f.name, pattern, compileCost); exp == nil {
 			return false
 		}
+		parts = weight.Of(pattern)
 	}
-	return exp.MatchString(text)
+	// At worst every part is tried at every byte.
+	return r.step(len(text)*parts/textCost+1) && exp.MatchString(text)
 }
 
 func (f function) text(r *run, v any, i int) (string, bool) {
@@ -246,8 +252,11 @@ func (f function) text(r *run, v any, i int) (string, bool) {
 }
 
 // compilePattern reads an I-Regexp (RFC 9485) for match, of the whole text, or
-// search.
-func compilePattern(function, pattern string) (*regexp.Regexp, error) {
+// search, which weighs no more than most.
+func compilePattern(function, pattern string, most int) (*regexp.Regexp, error) {
+	if err := weight.Check(pattern, most); err != nil {
+		return nil, err
+	}
 	if function == "match" {
 		return regexp.Compile(`\A(?:` + dots(pattern) + `)\z`)
 	}

@@ -178,6 +178,28 @@ func TestSteps(t *testing.T) {
 	}
 }
 
+// A pattern that stands in the document, or in the query, is not compiled if its
+// repetitions make much of it: clients of the target send documents.
+func TestLargePatterns(t *testing.T) {
+	p, err := Compile("$[?search(@.text, @.pattern)]")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pattern, want := range map[string]int{"a{100}": 1, strings.Repeat("a{1000}", 36): 0} {
+		document := []any{map[string]any{"text": strings.Repeat("a", 10000), "pattern": pattern}}
+		if found, err := p.Select(document, 100000); len(found) != want || err != nil {
+			t.Errorf("%.10s: %d parts, %v, want %d", pattern, len(found), err, want)
+		}
+	}
+	document := []any{map[string]any{"text": strings.Repeat("a", 500000), "pattern": "x(a?){100}y"}}
+	if _, err := p.Select(document, 100000); !errors.Is(err, ErrSteps) {
+		t.Errorf("a long search: %v, want %v", err, ErrSteps)
+	}
+	if _, err := Compile("$[?search(@, '" + strings.Repeat("a{1000}", 100) + "')]"); err == nil || !strings.Contains(err.Error(), "too large") {
+		t.Errorf("in a query: %v", err)
+	}
+}
+
 func FuzzSelect(f *testing.F) {
 	for _, query := range []string{"$..a[?@.b=='x' && !(count(@.*)>1)]", "$[1:-1:2,'a']", `$[?search(@.a,"x.")]`, "$[?typeof(@)!='null'||$.x<=@.y]", `$["\u00e9\ud83d\ude00"]`} {
 		f.Add(query, `{"a":[{"b":"x"},null,1.5,{"c":{"a":[true]}}]}`)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/mirrord-go/mirrord/internal/rules/weight"
 )
 
 // parser reads a query by the grammar of RFC 9535. Its functions begin where
@@ -441,7 +443,8 @@ func (p *parser) function(word string, begin int) (f function, err error) {
 		f.over, f.of = q, append(f.of, o)
 		if l, ok := o.(literal); ok && i == 1 {
 			if text, ok := l.is.(string); ok {
-				if f.linear, err = compilePattern(word, text); err != nil {
+				f.parts = weight.Of(text)
+				if f.linear, err = compilePattern(word, text, weight.Max); err != nil {
 					p.at = at
 					return f, p.wrong("%q is no pattern: %v", text, err)
 				}

@@ -42,6 +42,35 @@ func TestRefuse(t *testing.T) {
 	}
 }
 
+func TestBeside(t *testing.T) {
+	for _, c := range []struct {
+		name, a, b string
+		want       bool
+	}{
+		{"two filters", mine, other, true},
+		{"the same filter", mine, mine, false},
+		{"whole beside a filter", "", mine, false},
+		{"a filter beside whole", mine, "", false},
+		{"whole beside whole", "", "", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := Beside(c.a, c.b); got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+			if refused := Refuse(80, Session{Filter: c.a}, Session{Filter: c.b}) != nil; refused == c.want {
+				t.Errorf("and it is refused: %v", refused)
+			}
+		})
+	}
+}
+
+func TestTaken(t *testing.T) {
+	got := Taken(80, Session{Holder: "bob\x1b@desk", Began: at(2)})
+	if want := "port 80 has been taken over by bob@desk, whose session began at 14:02 UTC"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestCompare(t *testing.T) {
 	first, second, third := Session{Holder: "b", Began: at(1)}, Session{Holder: "c", Began: at(1)}, Session{Holder: "a", Began: at(2)}
 	list := []Session{third, second, first}
