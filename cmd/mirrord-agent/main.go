@@ -19,9 +19,11 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/mirrord-go/mirrord/internal/agent/confine"
+	"github.com/mirrord-go/mirrord/internal/agent/gear"
 	"github.com/mirrord-go/mirrord/internal/agent/server"
 	"github.com/mirrord-go/mirrord/internal/agent/target"
 	"github.com/mirrord-go/mirrord/internal/link/resume"
@@ -46,7 +48,12 @@ func main() {
 	// (do_coredump in the kernel's fs/coredump.c).
 	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{Cur: 1, Max: 1})
 	vitals.Tell(os.Stderr)
-	if err := run(ctx, log, os.Args[1:]); err != nil {
+	var wg sync.WaitGroup
+	wg.Go(func() { gear.Run(ctx) })
+	err := run(ctx, log, os.Args[1:])
+	stop()
+	wg.Wait()
+	if err != nil {
 		log.Error("agent ends", "error", err)
 		os.Exit(1)
 	}

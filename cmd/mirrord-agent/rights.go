@@ -14,7 +14,7 @@ import (
 )
 
 // allFeatures is what an agent may be started for.
-const allFeatures = "network,files,write,unix,mirror,steal,drain"
+const allFeatures = "network,files,write,unix,mirror,steal,drain,mesh"
 
 // confined gives up, for good and on all threads, what was needed only to get
 // at the target, and what the wanted features do not need. What stays is for
@@ -28,6 +28,9 @@ func confined(t *target.Target, wanted []string, inPod bool) (server.Lacks, erro
 	}
 	if wants("steal") {
 		keep = append(keep, unix.CAP_NET_ADMIN, unix.CAP_BPF)
+	}
+	if wants("mesh") && !wants("steal") {
+		keep = append(keep, unix.CAP_NET_ADMIN)
 	}
 	if t != nil && t.UID == 0 {
 		keep = append(keep, forFiles(t.Caps, inPod, wants("files"), wants("write"))...)

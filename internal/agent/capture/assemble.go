@@ -31,8 +31,9 @@ const (
 // assembler puts packets into order (RFC 9293, section 3.4). It is not safe for
 // concurrent use and does no input or output.
 type assembler struct {
-	begin  func(*Conn) bool  // offers a new copy; false: no room for it
-	begins func([]byte) bool // whether the copy of a connection may begin with these bytes of its middle
+	begin  func(*Conn) bool                 // offers a new copy; false: no room for it
+	begins func([]byte) bool                // whether the copy of a connection may begin with these bytes of its middle
+	led    func(k flowKey, loops bool) bool // whether a connection is none with the port that the client has called; nil: none is
 	flows  map[flowKey]*flow
 	past   past
 	swept  time.Time // when idle connections were last looked for
@@ -48,7 +49,8 @@ type flow struct {
 	seen        time.Time
 	conn        *Conn // nil: not accepted yet, or the copy has ended
 	opened      bool  // the client's acknowledgement was seen: the server has accepted
-	ignored     bool  // its reader does not understand it: nothing of it begins a copy any more
+	middle      bool  // the next copy does not begin where the connection did
+	ignored     bool  // its reader does not understand it, or it leads elsewhere: nothing of it begins a copy any more
 	fin         bool
 	finAt       uint32
 	pending     []segment // behind a gap, by sequence number
@@ -72,9 +74,9 @@ const (
 	flagACK = 1 << 4
 )
 
-// packet takes one IP packet that a client sent, seen at now. It copies what
-// it keeps.
-func (a *assembler) packet(b []byte, now time.Time) {
+// packet takes one IP packet that a client sent, seen at now; loops: on the
+// loopback interface. It copies what it keeps.
+func (a *assembler) packet(b []byte, loops bool, now time.Time) {
 	k, tcp, ok := parse(b)
 	if !ok {
 		return
@@ -93,6 +95,9 @@ func (a *assembler) packet(b []byte, now time.Time) {
 		}
 	}
 	f.seen = now
+	if !f.opened && !f.ignored && a.led != nil {
+		f.ignored = a.led(k, loops)
+	}
 	if f.ignored {
 		if f.next = seq + uint32(len(data)); flags&(flagFIN|flagRST) != 0 {
 			a.drop(k, f)
@@ -139,7 +144,7 @@ func (a *assembler) pickUp(k flowKey, flags byte, seq uint32, data []byte, now t
 		a.stats.Refused++
 		return nil
 	}
-	f := &flow{first: seq - 1, next: seq, seen: now}
+	f := &flow{first: seq - 1, next: seq, seen: now, middle: true}
 	a.flows[k] = f
 	return f
 }
@@ -192,10 +197,11 @@ func (a *assembler) room(now time.Time) bool {
 // no room for it.
 func (a *assembler) open(k flowKey, f *flow) bool {
 	c := NewConn(k.client, k.server, a.held)
+	c.middle = f.middle
 	if !a.begin(c) {
 		return false
 	}
-	f.opened, f.conn = true, c
+	f.opened, f.middle, f.conn = true, true, c
 	a.stats.Connections++
 	return true
 }

@@ -58,7 +58,7 @@ func play(steps []step) (text string, end error, a *assembler) {
 	now := time.Unix(0, 0)
 	for _, s := range steps {
 		now = now.Add(s.late)
-		a.packet(ip(flowKey{client, server}, s.flags, s.seq, s.data), now)
+		a.packet(ip(flowKey{client, server}, s.flags, s.seq, s.data), false, now)
 	}
 	a.forgetAll()
 	if len(conns) != 1 {
@@ -138,14 +138,14 @@ func TestSlowReaderLosesItsCopyOnly(t *testing.T) {
 	now := time.Unix(0, 0)
 	other := flowKey{netip.MustParseAddrPort("[2001:db8::1]:5"), netip.MustParseAddrPort("[2001:db8::7]:80")}
 	for _, k := range []flowKey{{client, server}, other} {
-		a.packet(ip(k, flagSYN, 0, ""), now)
-		a.packet(ip(k, flagACK, 1, ""), now)
+		a.packet(ip(k, flagSYN, 0, ""), false, now)
+		a.packet(ip(k, flagACK, 1, ""), false, now)
 	}
 	chunk := string(make([]byte, 60000))
 	for seq := uint32(1); seq < 2*maxQueued; seq += uint32(len(chunk)) {
-		a.packet(ip(flowKey{client, server}, flagACK, seq, chunk), now)
+		a.packet(ip(flowKey{client, server}, flagACK, seq, chunk), false, now)
 	}
-	a.packet(ip(other, flagACK|flagFIN, 1, "intact"), now)
+	a.packet(ip(other, flagACK|flagFIN, 1, "intact"), false, now)
 	if _, err := io.ReadAll(conns[0]); !errors.Is(err, ErrIncomplete) {
 		t.Errorf("the slow copy ends with %v, want ErrIncomplete", err)
 	}
@@ -162,7 +162,7 @@ func TestFlowsAreBounded(t *testing.T) {
 	now := time.Unix(0, 0)
 	syn := func(n int) {
 		k := flowKey{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), 1), server}
-		a.packet(ip(k, flagSYN, 1, ""), now)
+		a.packet(ip(k, flagSYN, 1, ""), false, now)
 	}
 	for n := range maxFlows + 100 {
 		syn(n)
@@ -183,9 +183,9 @@ func FuzzPacket(f *testing.F) {
 	f.Fuzz(func(t *testing.T, x, y []byte) {
 		a := newAssembler(func(*Conn) bool { return true }, func([]byte) bool { return true }, nil)
 		now := time.Unix(0, 0)
-		a.packet(ip(flowKey{client, server}, flagSYN, 9, ""), now)
-		a.packet(x, now)
-		a.packet(y, now)
+		a.packet(ip(flowKey{client, server}, flagSYN, 9, ""), false, now)
+		a.packet(x, false, now)
+		a.packet(y, false, now)
 		a.forgetAll()
 	})
 }
@@ -205,13 +205,13 @@ func FuzzStream(f *testing.F) {
 		var c *Conn
 		a := newAssembler(func(conn *Conn) bool { c = conn; return true }, nil, held)
 		now, k := time.Unix(0, 0), flowKey{client, server}
-		a.packet(ip(k, flagSYN, first, ""), now)
-		a.packet(ip(k, flagACK, first+1, ""), now)
+		a.packet(ip(k, flagSYN, first, ""), false, now)
+		a.packet(ip(k, flagACK, first+1, ""), false, now)
 		for ; len(cuts) >= 2; cuts = cuts[2:] {
 			from, n := int(cuts[0]), int(cuts[1])
-			a.packet(ip(k, flagACK, first+1+uint32(from), string(sent[from:from+n])), now)
+			a.packet(ip(k, flagACK, first+1+uint32(from), string(sent[from:from+n])), false, now)
 		}
-		a.packet(ip(k, flagACK|flagFIN, first+1+uint32(len(sent)), ""), now)
+		a.packet(ip(k, flagACK|flagFIN, first+1+uint32(len(sent)), ""), false, now)
 		a.forgetAll()
 		if c == nil {
 			return
@@ -241,14 +241,14 @@ func TestMemoryIsBounded(t *testing.T) {
 	data := string(make([]byte, 1<<15))
 	for i := range 20 {
 		k := flowKey{netip.AddrPortFrom(client.Addr(), uint16(1000+i)), server}
-		a.packet(ip(k, flagSYN, 0, ""), now)
-		a.packet(ip(k, flagACK, 1, ""), now)
+		a.packet(ip(k, flagSYN, 0, ""), false, now)
+		a.packet(ip(k, flagACK, 1, ""), false, now)
 		seq := uint32(1)
 		if i%2 == 1 {
 			seq++ // behind a gap
 		}
 		for range 120 {
-			a.packet(ip(k, flagACK, seq, data), now)
+			a.packet(ip(k, flagACK, seq, data), false, now)
 			seq += uint32(len(data))
 		}
 		if n := held.Used(); n > maxHeld {

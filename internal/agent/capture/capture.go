@@ -9,6 +9,10 @@
 // namespace's user namespace, and nothing of the target's traffic depends on
 // it: the kernel copies packets into a ring of fixed size and goes on.
 //
+// Behind a mesh's sidecar, a connection that its rules lead elsewhere than to the
+// port that the client has called is not copied (led.go): the sidecar calls the
+// port itself.
+//
 // What is lost is never hidden. A copy with a gap ends with an error
 // (ErrIncomplete), a reader that is too slow loses its copy, and all of it is
 // counted.
@@ -56,13 +60,15 @@ type Stats struct {
 }
 
 // Marks are those of packets that are not copied: a mark that is Value under
-// Mask (SO_MARK, socket(7)). The zero value is none.
+// Mask (SO_MARK, socket(7)). The zero value is none. Connections that have such a
+// mark are led elsewhere by an agent, and copied.
 type Marks struct{ Value, Mask uint32 }
 
 // Tap copies from one network namespace. Its methods may be called
 // concurrently.
 type Tap struct {
 	ring  *ring
+	led   *led
 	wg    sync.WaitGroup // the read loop
 	conns chan *Conn
 	quit  chan struct{} // closed by Close
@@ -88,15 +94,37 @@ func Open(do func(func() error) error, held *budget.Share, but Marks, begins fun
 	if err != nil {
 		return nil, fmt.Errorf("capture in the target's network: %w", err)
 	}
+	t.led = newLed(do, but)
+	t.asm.led = t.led.elsewhere
 	t.wg.Go(func() {
-		_ = t.ring.read(func(pkt []byte) {
+		_ = t.ring.read(func(pkt []byte, loops bool) {
 			t.mu.Lock()
 			defer t.mu.Unlock()
-			t.asm.packet(pkt, time.Now())
+			t.asm.packet(pkt, loops, time.Now())
 		})
 	})
 	return t, nil
 }
+
+// Sidecar tells that a proxy in the target's network gets what comes in for its
+// ports. It is called before the first Add.
+func (t *Tap) Sidecar() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.led.sidecar = true
+}
+
+// Exact reports whether all that rules of others lead elsewhere is known. Where
+// it is not, behind a sidecar, connections that end at once may not be copied; or,
+// where Blind, all are copied twice.
+func (t *Tap) Exact() bool { return t.led.tracks }
+
+// Blind reports whether nothing is known of what rules of others lead elsewhere.
+func (t *Tap) Blind() bool { return !t.led.tracks && !t.led.diagnoses }
+
+// Passes gives the port of a connection that has gone to the sidecar since the
+// last was taken: its copy is to come from there.
+func (t *Tap) Passes() <-chan uint16 { return t.led.passes }
 
 // begin offers a new copy; false if there is no room.
 func (t *Tap) begin(c *Conn) bool {
@@ -174,6 +202,7 @@ func (t *Tap) Close() error {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.asm.forgetAll()
+		t.led.close()
 	})
 	return t.ring.close()
 }

@@ -35,6 +35,7 @@ func cost(data []byte) int { return perPiece + len(data) }
 type Conn struct {
 	client, server netip.AddrPort
 	held           *budget.Share
+	middle         bool
 
 	mu     sync.Mutex
 	cond   sync.Cond // of mu
@@ -54,6 +55,9 @@ func NewConn(client, server netip.AddrPort, h *budget.Share) *Conn {
 	c.cond.L = &c.mu
 	return c
 }
+
+// Middle reports whether the copy does not begin where its connection did.
+func (c *Conn) Middle() bool { return c.middle }
 
 // Push queues data, which it takes over. It does not wait: it fails with
 // net.ErrClosed if the reader has closed the copy, and if it is too slow.

@@ -49,14 +49,17 @@ func TestPickUp(t *testing.T) {
 			now := time.Unix(0, 0)
 			for _, s := range c.steps {
 				now = now.Add(s.late)
-				a.packet(ip(flowKey{client, server}, s.flags, s.seq, s.data), now)
+				a.packet(ip(flowKey{client, server}, s.flags, s.seq, s.data), false, now)
 			}
 			a.forgetAll()
 			var got []string
-			for _, conn := range conns {
+			for i, conn := range conns {
 				b, err := io.ReadAll(conn)
 				if err == nil {
 					err = io.EOF
+				}
+				if first := i == 0 && c.steps[0].flags == S || string(b) == "ab"; conn.Middle() == first {
+					t.Errorf("the copy %q is said to begin in the middle: %v", b, !first)
 				}
 				got = append(got, fmt.Sprintf("%s %v", b, err))
 			}
@@ -89,9 +92,9 @@ func TestReaderEnds(t *testing.T) {
 			var conns []*Conn
 			a := newAssembler(func(c *Conn) bool { conns = append(conns, c); return true }, http1.Begins, nil)
 			now, k, seq := time.Unix(0, 0), flowKey{client, server}, uint32(10)
-			a.packet(ip(k, flagSYN, 9, ""), now)
+			a.packet(ip(k, flagSYN, 9, ""), false, now)
 			say := func(text string, flags byte) {
-				a.packet(ip(k, flagACK|flags, seq, text), now)
+				a.packet(ip(k, flagACK|flags, seq, text), false, now)
 				seq += uint32(len(text))
 			}
 			say("POST / HTTP/1.1\r\n\r\n", 0)
@@ -107,6 +110,9 @@ func TestReaderEnds(t *testing.T) {
 			if len(conns) > 1 {
 				b, _ := io.ReadAll(conns[1])
 				got = string(b)
+			}
+			if conns[0].Middle() || len(conns) > 1 && !conns[1].Middle() {
+				t.Error("it is not known which copy begins in the middle")
 			}
 			if got != c.want || len(conns) > 2 {
 				t.Errorf("of %d copies the second is %q, want %q", len(conns), got, c.want)
@@ -130,17 +136,17 @@ func TestNoRoomForACopy(t *testing.T) {
 		return room
 	}, http1.Begins, nil)
 	now, k := time.Unix(0, 0), flowKey{client, server}
-	a.packet(ip(k, flagSYN, 9, ""), now)
-	a.packet(ip(k, flagACK, 10, ""), now)
+	a.packet(ip(k, flagSYN, 9, ""), false, now)
+	a.packet(ip(k, flagACK, 10, ""), false, now)
 	if a.stats.Refused != 0 {
 		t.Errorf("counted %+v before the client has spoken", a.stats)
 	}
-	a.packet(ip(k, flagACK, 10, get), now)
+	a.packet(ip(k, flagACK, 10, get), false, now)
 	if a.stats.Refused != 1 || len(a.flows) != 0 {
 		t.Errorf("counted %+v, and %d connections are followed", a.stats, len(a.flows))
 	}
 	room = true
-	a.packet(ip(k, flagACK|flagFIN, 28, get), now)
+	a.packet(ip(k, flagACK|flagFIN, 28, get), false, now)
 	if len(conns) != 1 || a.stats.Refused != 1 {
 		t.Fatalf("%d copies, counted %+v", len(conns), a.stats)
 	}
@@ -156,7 +162,7 @@ func TestPickedUpAreBounded(t *testing.T) {
 	now := time.Unix(0, 0)
 	ask := func(n int, flags byte) {
 		k := flowKey{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), 1), server}
-		a.packet(ip(k, flagACK|flags, 1, get), now)
+		a.packet(ip(k, flagACK|flags, 1, get), false, now)
 	}
 	for n := range maxFlows + 100 {
 		ask(n, 0)
@@ -206,7 +212,7 @@ func FuzzPickUp(f *testing.F) {
 			from := min(int(cuts[0]), len(sent))
 			to := min(from+int(cuts[1]), len(sent))
 			now = now.Add(time.Second)
-			a.packet(ip(k, flagACK, first+uint32(from), string(sent[from:to])), now)
+			a.packet(ip(k, flagACK, first+uint32(from), string(sent[from:to])), false, now)
 		}
 		a.forgetAll()
 		had := 0 // up to where the copies have come

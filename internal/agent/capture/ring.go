@@ -137,9 +137,10 @@ func filter(protocol uint32, ports []uint16) []unix.SockFilter {
 	return append(prog, unix.SockFilter{Code: ret, K: 0}, unix.SockFilter{Code: ret, K: wholePacket})
 }
 
-// read hands every packet, from the IP header on, to handle, until stop. The
-// memory is the kernel's again when handle returns.
-func (r *ring) read(handle func(pkt []byte)) error {
+// read hands every packet, from the IP header on, to handle, until stop, and
+// whether it came by the loopback interface. The memory is the kernel's again when
+// handle returns.
+func (r *ring) read(handle func(pkt []byte, loops bool)) error {
 	for n := 0; ; n = (n + 1) % blocks {
 		block := r.mem[n*blockSize : (n+1)*blockSize]
 		desc := (*unix.TpacketBlockDesc)(unsafe.Pointer(&block[0]))
@@ -157,7 +158,9 @@ func (r *ring) read(handle func(pkt []byte)) error {
 		for range head.Num_pkts {
 			pkt := (*unix.Tpacket3Hdr)(unsafe.Pointer(&block[off]))
 			start := off + uint32(pkt.Net)
-			handle(block[start : start+pkt.Snaplen])
+			// Behind the header, aligned, is where the packet came in (packet_mmap.rst).
+			from := (*unix.RawSockaddrLinklayer)(unsafe.Pointer(&block[off+unix.SizeofTpacket3Hdr]))
+			handle(block[start:start+pkt.Snaplen], from.Hatype == unix.ARPHRD_LOOPBACK)
 			off += pkt.Next_offset
 		}
 		atomic.StoreUint32(&head.Block_status, unix.TP_STATUS_KERNEL)

@@ -61,6 +61,7 @@ type HeldError struct {
 	Network string
 	Port    uint16
 	Holder  string // empty: nobody answers
+	Silent  bool   // and it is a colleague who does not: one who is stopped
 }
 
 func (e *HeldError) Error() string {
@@ -68,7 +69,10 @@ func (e *HeldError) Error() string {
 	if e.Network == UDP {
 		port = "UDP " + port
 	}
-	if e.Holder == "" {
+	switch {
+	case e.Holder == "" && e.Silent:
+		return port + " is held by another session, whose agent does not answer, as if it were stopped"
+	case e.Holder == "":
 		return port + " is held by a program of the target that does not say who it is"
 	}
 	return fmt.Sprintf("%s is held by %s", port, e.Holder)
@@ -92,8 +96,14 @@ const (
 )
 
 func name(network string, port uint16) string {
-	return fmt.Sprintf("@mirrord-claim-%s-%d", network, port)
+	return fmt.Sprintf("@%s%s-%d", prefix, network, port)
 }
+
+const prefix = "mirrord-claim-"
+
+// Is reports whether what sun_path has is the name of a claim. An agent connects
+// to one for itself only: who is at the other end believes it.
+func Is(sunPath string) bool { return strings.HasPrefix(sunPath, "\x00"+prefix) }
 
 // Take claims a port of t in the name of holder, who others are told of. A
 // port that is held already is a *HeldError. joined is given the connection of
@@ -110,7 +120,7 @@ func Take(t Target, network string, port uint16, holder string, joined func(net.
 			return nil, fmt.Errorf("claim port %d: %w", port, err)
 		}
 		defer c.Close()
-		return nil, &HeldError{Network: network, Port: port, Holder: ask(t, c)}
+		return nil, &HeldError{Network: network, Port: port, Holder: ask(t, c), Silent: known(t, c)}
 	}
 	c := &Claim{t: t, ln: ln, joined: joined, asking: map[net.Conn]bool{}}
 	c.wg.Go(func() { c.answer(holder[:min(len(holder), maxName)]) })
@@ -134,6 +144,18 @@ func Join(t Target, port uint16) (net.Conn, error) {
 	}
 	_ = c.SetDeadline(time.Time{})
 	return c, nil
+}
+
+// Holder is the colleague who holds a port; false: nobody does, or nobody who is
+// believed.
+func Holder(t Target, network string, port uint16) (name string, held bool) {
+	c, err := dial(t, network, port)
+	if err != nil {
+		return "", false
+	}
+	defer c.Close()
+	name = ask(t, c)
+	return name, name != ""
 }
 
 func dial(t Target, network string, port uint16) (*net.UnixConn, error) {

@@ -66,6 +66,20 @@ func TestClaim(t *testing.T) {
 	c.Release()
 }
 
+// TestSilentHolder: a colleague who is stopped has its ports still, and that is said.
+func TestSilentHolder(t *testing.T) {
+	in := here(t, testnet.Process(t, syscall.CLONE_NEWNET, nil, "true"))
+	var ln net.Listener // nobody accepts
+	if err := in.Do(func() (err error) { ln, err = net.Listen("unix", name(TCP, 80)); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	_, err := Take(in, TCP, 80, "bob", nil)
+	if want := "port 80 is held by another session, whose agent does not answer, as if it were stopped"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %q", err, want)
+	}
+}
+
 // squatter is a program that holds port 80's claim.
 const squatter = `
 import socket, os, sys, time

@@ -8,10 +8,12 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
 
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
@@ -24,7 +26,7 @@ func ask(t *testing.T, environ func() ([]string, error)) (m protocol.Message) {
 		go func() {
 			s, _, err := far.Accept(context.Background())
 			if err == nil {
-				err = Serve(s, environ)
+				err = Serve(t.Context(), s, nil, environ)
 			}
 			if err != nil {
 				t.Error(err)
@@ -38,6 +40,55 @@ func ask(t *testing.T, environ func() ([]string, error)) (m protocol.Message) {
 		far.Close("")
 	})
 	return m
+}
+
+// Answers that nobody reads take no more than there is room for. Who asks then is
+// told so, and answered again when they have been read.
+func TestNobodyReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, z := net.Pipe()
+		near, far := link.New(a, link.Local, link.Options{}), link.New(z, link.Agent, link.Options{})
+		const large = 400 << 10 // more than the first window
+		room := budget.New(2*times*large).Share(0, 3*times*large/2)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for {
+				s, _, err := far.Accept(context.Background())
+				if err != nil {
+					return
+				}
+				wg.Go(func() {
+					_ = Serve(t.Context(), s, room, func() ([]string, error) { return []string{"A=" + strings.Repeat("x", large-2)}, nil })
+				})
+			}
+		})
+		first, err := near.Open(t.Context(), link.Interactive, &protocol.EnvRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if used := room.Used(); used < times*large {
+			t.Errorf("an answer that is not read holds %d bytes, want %d", used, times*large)
+		}
+		m, err := near.Call(t.Context(), &protocol.EnvRequest{})
+		if a, ok := m.(*protocol.Answer); !ok || a.Errno != syscall.EAGAIN {
+			t.Errorf("one more is answered %T, %v, want EAGAIN", m, err)
+		}
+		if m, err := first.Receive(); err != nil || m.Kind() != protocol.KindEnv {
+			t.Errorf("the first is answered %T, %v", m, err)
+		}
+		first.Close()
+		synctest.Wait()
+		if m, err := near.Call(t.Context(), &protocol.EnvRequest{}); err != nil || m.Kind() != protocol.KindEnv {
+			t.Errorf("afterwards: %T, %v", m, err)
+		}
+		near.Close("")
+		far.Close("")
+		wg.Wait()
+		if room.Used() != 0 {
+			t.Errorf("%d bytes are not given back", room.Used())
+		}
+	})
 }
 
 func TestEnv(t *testing.T) {

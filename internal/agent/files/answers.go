@@ -41,7 +41,8 @@ func (s *Server) room(ctx context.Context, m protocol.Message) (leave func(), er
 		n = min(m.Prefetch, maxPrefetch)
 	case *protocol.Open:
 		n = min(m.Prefetch, maxPrefetch)
-	case *protocol.ReadDir:
+	case *protocol.ReadDir, *protocol.Readlink, *protocol.GetXattr, *protocol.ListXattr:
+	case *protocol.Make, *protocol.SetAttr: // with where a link leads
 	default: // a few bytes
 		return func() {}, nil
 	}

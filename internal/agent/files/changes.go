@@ -11,6 +11,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/statx"
 )
 
 // changesAhead is how many bytes of changes may come of a file that was just opened
@@ -217,7 +218,7 @@ func (s *Server) setAttr(m *protocol.SetAttr) (*protocol.Attr, error) {
 
 // setAttrOf changes what the descriptor, perhaps an O_PATH one, stands for.
 func setAttrOf(fd int, m *protocol.SetAttr) (*protocol.Attr, error) {
-	attr, err := statAt(fd, "")
+	attr, err := statx.At(fd, "")
 	if err != nil {
 		return nil, err
 	}

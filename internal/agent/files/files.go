@@ -33,6 +33,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/pwrite"
+	"github.com/mirrord-go/mirrord/internal/statx"
 )
 
 const (
@@ -64,6 +65,7 @@ type Server struct {
 	surveyors  chan struct{} // a place for each survey that is answered
 	surveyTime time.Duration // the constant, but in tests
 	namesTime  time.Duration // alike
+	sayTime    time.Duration // alike
 
 	mu      sync.Mutex
 	handles map[uint64]*handle
@@ -84,7 +86,7 @@ func New(root *os.File, as As, memory Memory) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{root: root, pool: p, memory: memory, answerTime: answerTime, surveyors: make(chan struct{}, surveyors), surveyTime: surveyTime, namesTime: namesTime, handles: map[uint64]*handle{}, last: uint64(rand.Uint32())}, nil
+	return &Server{root: root, pool: p, memory: memory, answerTime: answerTime, surveyors: make(chan struct{}, surveyors), surveyTime: surveyTime, namesTime: namesTime, sayTime: sayTime, handles: map[uint64]*handle{}, last: uint64(rand.Uint32())}, nil
 }
 
 // Close ends all handles. Calls under way end first; those that the target's
@@ -236,7 +238,7 @@ func (s *Server) stat(m *protocol.Stat) (*protocol.Attr, error) {
 			return nil, err
 		}
 		defer h.busy.Done()
-		return statAt(int(h.f.Fd()), "")
+		return statx.At(int(h.f.Fd()), "")
 	}
 	flags := uint64(unix.O_NOFOLLOW)
 	if m.Follow {
@@ -247,7 +249,7 @@ func (s *Server) stat(m *protocol.Stat) (*protocol.Attr, error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	attr, err := statAt(fd, "")
+	attr, err := statx.At(fd, "")
 	if err != nil {
 		return nil, err
 	}
@@ -274,7 +276,7 @@ func addContent(path int, attr *protocol.Attr, limit uint64) {
 // addContentOf is addContent of an open file.
 func addContentOf(fd int, attr *protocol.Attr, limit uint64) {
 	at := clock()
-	now, err := statAt(fd, "")
+	now, err := statx.At(fd, "")
 	if err != nil || now.Size > limit {
 		return
 	}
@@ -297,7 +299,7 @@ func (s *Server) open(m *protocol.Open) (*protocol.Opened, error) {
 	h := &handle{f: os.NewFile(uintptr(fd), "")}
 	reply := &protocol.Opened{}
 	at := clock()
-	attr, err := statAt(fd, "")
+	attr, err := statx.At(fd, "")
 	if err == nil {
 		attr.Settled = m.Prefetch > 0 && settled(fd, attr, at)
 		reply.Attr = *attr
@@ -360,7 +362,7 @@ func (s *Server) openUnnamed(m *protocol.Open) (int, error) {
 // openFound opens what an O_PATH descriptor stands for, if that is a regular
 // file.
 func openFound(found int, exclusive bool, flags int) (int, error) {
-	attr, err := statAt(found, "")
+	attr, err := statx.At(found, "")
 	if err != nil {
 		return -1, err
 	}
@@ -466,7 +468,7 @@ func (s *Server) readDir(ctx context.Context, stream *link.Stream, m *protocol.R
 		return err
 	}
 	defer dir.Close()
-	before, err := do(ctx, s, func() (*protocol.Attr, error) { return statAt(int(dir.Fd()), "") })
+	before, err := do(ctx, s, func() (*protocol.Attr, error) { return statx.At(int(dir.Fd()), "") })
 	if err != nil {
 		return err
 	}

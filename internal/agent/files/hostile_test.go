@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/agent/threadpool"
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
@@ -121,6 +122,48 @@ func TestListingsNobodyReads(t *testing.T) {
 	}
 	if used := heap() - before; used > 160<<20 {
 		t.Errorf("%d MiB are in use", used>>20)
+	}
+}
+
+// TestAnswersAreCounted: room for an answer is taken before it is made, as much as
+// a target that means harm can make of it.
+func TestAnswersAreCounted(t *testing.T) {
+	for _, m := range []protocol.Message{&protocol.Stat{}, &protocol.Open{}, &protocol.ReadAt{N: 1}, &protocol.ReadDir{}, &protocol.Readlink{},
+		&protocol.GetXattr{}, &protocol.ListXattr{}, &protocol.Make{}, &protocol.SetAttr{}} {
+		share := budget.New(1<<20).Share(0, budget.All)
+		s := &Server{memory: Memory{Questions: share, Reads: share}, answerTime: time.Second}
+		leave, err := s.room(t.Context(), m)
+		must(t, err)
+		if used := share.Used(); used < times*protocol.MaxXattr {
+			t.Errorf("%T: %d bytes are taken, an answer may hold %d", m, used, times*protocol.MaxXattr)
+		}
+		if leave(); share.Used() != 0 {
+			t.Errorf("%T: %d bytes are not given back", m, share.Used())
+		}
+	}
+	root := tempRoot(t)
+	for i := range 300 {
+		must(t, os.Symlink(strings.Repeat("x", 4000), filepath.Join(root, fmt.Sprintf("%0200d", i))))
+	}
+	dir, err := os.Open(root)
+	must(t, err)
+	defer dir.Close()
+	for all := 0; ; {
+		batch, err := entries(dir)
+		must(t, err)
+		size := 0
+		for _, e := range batch {
+			size += perName + len(e.Name) + len(e.Attr.Link)
+		}
+		if size > answerCost {
+			t.Fatalf("a message of a listing holds %d bytes, and %d are taken for it", size, answerCost)
+		}
+		if all += len(batch); len(batch) == 0 {
+			if all != 300 {
+				t.Errorf("%d names", all)
+			}
+			break
+		}
 	}
 }
 

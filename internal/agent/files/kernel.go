@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/statx"
 )
 
 // reopen opens what an O_PATH descriptor stands for. The file system checks
@@ -37,40 +38,14 @@ func reopen(path int, flags int) (int, error) {
 // opened is a path to what the descriptor stands for, without a walk.
 func opened(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-// lstatAt is statAt, with where a symbolic link points.
+// lstatAt is statx.At, with where a symbolic link points.
 func lstatAt(fd int, name string) (*protocol.Attr, error) {
-	a, err := statAt(fd, name)
+	a, err := statx.At(fd, name)
 	if err == nil && a.Mode&unix.S_IFMT == unix.S_IFLNK {
 		a.Link, err = linkAt(fd, name)
 	}
 	return a, err
 }
-
-// statAt is statx(2) of name in the directory fd; of fd itself if name is "".
-// To look mounts nothing (autofs), as with stat(2).
-func statAt(fd int, name string) (*protocol.Attr, error) {
-	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT | unix.AT_STATX_SYNC_AS_STAT
-	if name == "" {
-		flags |= unix.AT_EMPTY_PATH
-	}
-	var x unix.Statx_t
-	if err := unix.Statx(fd, name, flags, unix.STATX_BASIC_STATS|unix.STATX_BTIME|unix.STATX_MNT_ID, &x); err != nil {
-		return nil, err
-	}
-	a := &protocol.Attr{Ino: x.Ino, Size: x.Size, Blocks: x.Blocks,
-		Dev: unix.Mkdev(x.Dev_major, x.Dev_minor), Rdev: unix.Mkdev(x.Rdev_major, x.Rdev_minor),
-		Mode: uint32(x.Mode), Nlink: x.Nlink, UID: x.Uid, GID: x.Gid, Blksize: x.Blksize,
-		Atime: nanos(x.Atime), Mtime: nanos(x.Mtime), Ctime: nanos(x.Ctime)}
-	if x.Mask&unix.STATX_BTIME != 0 {
-		a.Btime = nanos(x.Btime)
-	}
-	if x.Mask&unix.STATX_MNT_ID != 0 { // Linux 5.8
-		a.Mount = x.Mnt_id
-	}
-	return a, nil
-}
-
-func nanos(t unix.StatxTimestamp) int64 { return t.Sec*1e9 + int64(t.Nsec) }
 
 // linkAt is where the symbolic link name in the directory fd points; fd itself
 // if name is "".
@@ -104,12 +79,15 @@ func readFull(fd int, p []byte, off int64) (n int, err error) {
 // entries reads the next names of a listing, about batchBytes of them; none at
 // its end.
 func entries(dir *os.File) ([]protocol.Entry, error) {
+	// Few at a time, which costs no further system call: each may be a link of 4 KiB,
+	// and more than answerCost in all is not taken for them.
+	const atOnce = 4
 	var list []protocol.Entry
 	for size := 0; size < batchBytes; {
-		names, err := dir.Readdirnames(64)
+		names, err := dir.Readdirnames(atOnce)
 		for _, name := range names {
 			fd := int(dir.Fd())
-			attr, err := statAt(fd, name)
+			attr, err := statx.At(fd, name)
 			if errors.Is(err, syscall.ENOENT) {
 				continue // removed meanwhile
 			}

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/statx"
 )
 
 // What changes a file or a directory sets its times, in steps: of a kernel's
@@ -78,10 +79,10 @@ func clock() time.Time {
 // attributes before when its names were read, are the same ever since, and may
 // be looked up.
 func unchanged(fd int, before *protocol.Attr) bool {
-	if _, err := statAt(fd, "."); err != nil { // no permission to search it
+	if _, err := statx.At(fd, "."); err != nil { // no permission to search it
 		return false
 	}
 	now := clock()
-	a, err := statAt(fd, "")
+	a, err := statx.At(fd, "")
 	return err == nil && a.Ino == before.Ino && a.Dev == before.Dev && a.Ctime == before.Ctime && a.Mtime == before.Mtime && settled(fd, a, now)
 }

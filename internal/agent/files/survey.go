@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/statx"
 )
 
 const (
@@ -41,18 +41,22 @@ const (
 	smallContent = 16 << 10
 	// perName is what an entry takes on the wire besides its name, in bytes, about.
 	perName = 120
-	// surveyCost is what a survey holds at a time, in bytes: one message, and the
-	// content that makes it larger than meant.
-	surveyCost = times * (batchBytes + maxPrefetch)
+	// surveyCost is what a survey holds at a time, in bytes: what waits to be sent,
+	// one message, and the content that makes it larger than meant.
+	surveyCost = batchBytes + times*(batchBytes+maxPrefetch)
+	// sayTime is how long on the disk what was found may wait for more of it to be
+	// sent with: a small tree takes less, and is there with the answer to the
+	// question that came with the survey.
+	sayTime = time.Millisecond
 )
 
-// survey answers one Survey. Its methods run on a thread of the pool, unless
-// they say otherwise.
+// survey answers one Survey. It keeps a thread of the pool for all of it: to take
+// one for each directory would cost more than the directory.
 type survey struct {
-	s      *Server
-	ctx    context.Context
-	stream *link.Stream
-	m      *protocol.Survey
+	ctx  context.Context
+	to   io.Writer
+	m    *protocol.Survey
+	open func(p string, flags uint64) (int, error) // Server.at
 
 	base  int            // of the directory, O_PATH
 	home  *protocol.Attr // its attributes
@@ -60,7 +64,11 @@ type survey struct {
 	names int            // that may still be looked at
 	spent time.Duration  // on the disk
 	limit time.Duration  // of spent
+	wait  time.Duration  // sayTime
 	files []small        // in the order in which their contents are sent
+
+	out  []byte        // messages that wait to be sent
+	said time.Duration // spent, when out was empty last
 }
 
 // place is a directory that is to be told of.
@@ -81,9 +89,9 @@ type small struct {
 // errFull ends a survey that has no time or room left.
 var errFull = errors.New("the survey has used its time or room")
 
-// survey answers m on stream. It is no failure if there is nothing to say: who
+// survey answers m. It is no failure if there is nothing to say: who
 // wants to know asks.
-func (s *Server) survey(ctx context.Context, stream *link.Stream, m *protocol.Survey) {
+func (s *Server) survey(ctx context.Context, to io.Writer, m *protocol.Survey) {
 	select {
 	case s.surveyors <- struct{}{}:
 		defer func() { <-s.surveyors }()
@@ -94,57 +102,84 @@ func (s *Server) survey(ctx context.Context, stream *link.Stream, m *protocol.Su
 		return
 	}
 	defer s.memory.Reads.Give(surveyCost)
-	x := &survey{s: s, ctx: ctx, stream: stream, m: m, base: -1, names: maxNames, limit: s.surveyTime}
-	bytes := min(m.Bytes, protocol.MaxSurvey)
-	content := min(m.Content, bytes)
-	x.left = int(bytes - content)
+	x := &survey{ctx: ctx, to: to, m: m, open: s.at, base: -1, names: maxNames, limit: s.surveyTime, wait: s.sayTime}
+	_, err := do(ctx, s, func() (struct{}, error) { return struct{}{}, x.run(s.namesTime) })
+	if err != nil {
+		x.out = protocol.Append(x.out, &protocol.Answer{Errno: errnoOf(err)})
+	}
+	_ = x.flush()
+}
+
+// run says all there is to say. The error is that nothing can be said of the
+// directory.
+func (x *survey) run(namesTime time.Duration) error {
 	err := x.do(x.begin)
 	defer func() {
 		if x.base >= 0 {
 			unix.Close(x.base)
 		}
 	}()
-	switch {
-	case err != nil:
-		_ = stream.Send(&protocol.Answer{Errno: errnoOf(err)})
-	case len(m.Names) > 0:
-		x.limit, x.left = s.namesTime, int(bytes)
-		for _, name := range m.Names[:min(len(m.Names), protocol.MaxSurveyNames)] {
+	if err != nil {
+		return err
+	}
+	bytes := min(x.m.Bytes, protocol.MaxSurvey)
+	if len(x.m.Names) > 0 {
+		x.limit, x.left = namesTime, int(bytes)
+		for _, name := range x.m.Names[:min(len(x.m.Names), protocol.MaxSurveyNames)] {
 			x.files = append(x.files, small{name: name})
 		}
 		_ = x.contents(maxPrefetch)
-	default:
-		large, err := x.list()
-		if err != nil && !errors.Is(err, errFull) {
-			return
-		}
-		names, spent := x.left, x.spent
-		x.left, x.spent = int(content), 0
-		if err := x.contents(smallContent); err == nil || errors.Is(err, errFull) {
-			x.left, x.spent = names, spent
-			_ = x.listLarge(large)
-		}
+		return nil
 	}
+	content := min(x.m.Content, bytes)
+	x.left = int(bytes - content)
+	large, err := x.list()
+	if err != nil && !errors.Is(err, errFull) {
+		return nil
+	}
+	names, spent := x.left, x.spent
+	x.left, x.spent, x.said = int(content), 0, 0
+	if err := x.contents(smallContent); err == nil || errors.Is(err, errFull) {
+		x.left, x.spent, x.said = names, spent, spent
+		_ = x.listLarge(large)
+	}
+	return nil
 }
 
-// do runs f on a thread, if there is time left. It is not called on one.
+// do runs f, if there is time left for it.
 func (x *survey) do(f func() error) error {
+	if err := x.ctx.Err(); err != nil {
+		return context.Cause(x.ctx)
+	}
 	if x.spent > x.limit {
 		return errFull
 	}
-	_, err := do(x.ctx, x.s, func() (struct{}, error) {
-		began := time.Now()
-		defer func() { x.spent += time.Since(began) }()
-		return struct{}{}, f()
-	})
+	began := time.Now()
+	defer func() { x.spent += time.Since(began) }()
+	return f()
+}
+
+// say sends e, together with what follows at once: a write for each would go its
+// own way through all that lies between here and there.
+func (x *survey) say(e *protocol.Entries) error {
+	x.out = protocol.Append(x.out, e)
+	if len(x.out) < batchBytes && x.spent-x.said < x.wait {
+		return nil
+	}
+	return x.flush()
+}
+
+func (x *survey) flush() error {
+	_, err := x.to.Write(x.out)
+	x.out, x.said = x.out[:0], x.spent
 	return err
 }
 
 func (x *survey) begin() (err error) {
-	if x.base, err = x.s.at(x.m.Path, unix.O_NOFOLLOW|unix.O_DIRECTORY); err != nil {
+	if x.base, err = x.open(x.m.Path, unix.O_NOFOLLOW|unix.O_DIRECTORY); err != nil {
 		return err
 	}
-	if x.home, err = statAt(x.base, ""); err != nil {
+	if x.home, err = statx.At(x.base, ""); err != nil {
 		return err
 	}
 	if diskOf(x.base) == diskNone {
@@ -155,7 +190,7 @@ func (x *survey) begin() (err error) {
 
 // list tells of the directory and those below it, level by level, and gives
 // those with many names: what is looked for is in any of them, and there is more
-// room for small ones. It is not called on a thread.
+// room for small ones.
 func (x *survey) list() (large []*place, err error) {
 	level := []string{""}
 	for depth := uint32(0); len(level) > 0 && depth <= min(x.m.Depth, maxDepth); depth++ {
@@ -179,8 +214,7 @@ func (x *survey) list() (large []*place, err error) {
 	return large, nil
 }
 
-// listLarge tells of the directories with many names. It is not called on a
-// thread.
+// listLarge tells of the directories with many names.
 func (x *survey) listLarge(large []*place) error {
 	for _, p := range large {
 		if err := x.do(func() error { return x.look(p, false) }); errors.Is(err, errFull) {
@@ -214,7 +248,7 @@ func (x *survey) look(p *place, first bool) error {
 		return err
 	}
 	defer dir.Close()
-	if p.before, err = statAt(int(dir.Fd()), ""); err != nil {
+	if p.before, err = statx.At(int(dir.Fd()), ""); err != nil {
 		return err
 	}
 	room := min(x.names, x.left/perName)
@@ -269,7 +303,7 @@ func (x *survey) find(rel string) (int, error) {
 	if err != nil || rel == "." {
 		return fd, err
 	}
-	a, err := statAt(fd, "")
+	a, err := statx.At(fd, "")
 	if err == nil && (a.Mount != x.home.Mount || a.Dev != x.home.Dev) && diskOf(fd) != diskPlain {
 		err = syscall.EXDEV
 	}
@@ -280,8 +314,7 @@ func (x *survey) find(rel string) (int, error) {
 	return fd, nil
 }
 
-// tell sends what is in p, and gives the directories there. It is not called on
-// a thread.
+// tell says what is in p, and gives the directories there.
 func (x *survey) tell(p *place) (below []string, err error) {
 	if p.rel == "" && x.m.Listed {
 		below, _, err = x.send(p, func(*protocol.Entries) error { return nil })
@@ -290,14 +323,14 @@ func (x *survey) tell(p *place) (below []string, err error) {
 	end := &protocol.Entries{Dir: p.rel, End: protocol.EndPart}
 	if p.told {
 		whole := false
-		if below, whole, err = x.send(p, func(e *protocol.Entries) error { return x.stream.Send(e) }); err != nil {
+		if below, whole, err = x.send(p, x.say); err != nil {
 			return nil, err
 		}
 		if whole {
 			end.End, end.Attr = protocol.EndWhole, *p.before
 		}
 	}
-	return below, x.stream.Send(end)
+	return below, x.say(end)
 }
 
 // send gives the entries of p to use, about batchBytes at a time. whole: nobody
@@ -377,8 +410,8 @@ func (x *survey) note(dir string, list []protocol.Entry, below *[]string) {
 	}
 }
 
-// contents sends the contents of small files, the first ones as far as there is
-// room. It is not called on a thread.
+// contents says the contents of small files, the first ones as far as there is
+// room.
 func (x *survey) contents(limit uint64) error {
 	for files := x.files; len(files) > 0; {
 		batch := &protocol.Entries{Dir: files[0].dir}
@@ -401,7 +434,7 @@ func (x *survey) contents(limit uint64) error {
 			return nil
 		})
 		if len(batch.List) > 0 {
-			if err := x.stream.Send(batch); err != nil {
+			if err := x.say(batch); err != nil {
 				return err
 			}
 		}
@@ -423,7 +456,7 @@ func (x *survey) withContent(f small, limit uint64) (e protocol.Entry, ok bool) 
 		return e, false
 	}
 	defer unix.Close(fd)
-	a, err := statAt(fd, "")
+	a, err := statx.At(fd, "")
 	if err != nil || a.Mode&unix.S_IFMT != unix.S_IFREG {
 		return e, false
 	}

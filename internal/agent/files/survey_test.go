@@ -1,6 +1,7 @@
 package files
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -73,7 +74,7 @@ func (c *client) survey(m *protocol.Survey) told {
 
 // patient lets surveys take their time, whatever else this machine does.
 func (c *client) patient() *client {
-	c.at.surveyTime, c.at.namesTime = time.Minute, time.Minute
+	c.at.surveyTime, c.at.namesTime, c.at.sayTime = time.Minute, time.Minute, time.Minute
 	return c
 }
 
@@ -263,6 +264,32 @@ func TestSurveyOfWhatChanges(t *testing.T) {
 	}
 	if end != protocol.EndPart {
 		t.Errorf("a listing of what has just changed ends with %d", end)
+	}
+}
+
+// writes are what was written, each.
+type writes [][]byte
+
+func (w *writes) Write(p []byte) (int, error) {
+	*w = append(*w, bytes.Clone(p))
+	return len(p), nil
+}
+
+// TestSurveyOfSmallTree: it is one write, but for what takes the disk its time.
+func TestSurveyOfSmallTree(t *testing.T) {
+	root := tempRoot(t)
+	for i := range 20 {
+		write(t, filepath.Join(root, fmt.Sprintf("dir/%d/in/file", i)), "content")
+	}
+	c := serve(t, root, As{}).patient()
+	m := &protocol.Survey{Path: "/dir", Bytes: 64 << 10, Content: 8 << 10, Depth: 4}
+	var once writes
+	c.at.survey(t.Context(), &once, m)
+	c.at.sayTime = 0
+	var often writes
+	c.at.survey(t.Context(), &often, m)
+	if len(once) != 1 || len(often) < 20 || !bytes.Equal(once[0], slices.Concat(often...)) {
+		t.Errorf("%d writes at once, %d one by one", len(once), len(often))
 	}
 }
 

@@ -64,6 +64,23 @@ func (s *split) arrive(q *http1.Request, r *rule) (*http1.Ahead, error) {
 	}
 }
 
+// arrived gives the body of q where all of it is in the reader's source.
+func arrived(in *http1.Reader, q *http1.Request, r *rule) (content, error) {
+	a := in.Ahead(&q.Message, r.bodySize)
+	for {
+		whole, err := a.Whole()
+		if err == nil && !whole {
+			err = a.Fill() // io.EOF: it is still on its way
+		}
+		switch {
+		case err != nil:
+			return nil, r.why(err)
+		case whole:
+			return a, nil
+		}
+	}
+}
+
 // relax takes back the deadline of a body.
 func (s *split) relax() {
 	s.mu.Lock()

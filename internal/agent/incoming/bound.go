@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"syscall"
 	"time"
 )
 
@@ -45,7 +46,10 @@ func (s *split) rest(x *side) {
 func (s *split) muffle(x *side) {
 	s.mu.Lock()
 	s.deaf = true
-	if x.ended {
+	switch {
+	case s.upgraded(): // nobody hears x
+		s.failLocked(syscall.ECONNRESET)
+	case x.ended:
 		_ = s.client.SetReadDeadline(time.Now().Add(lingerTime))
 	}
 	s.mu.Unlock()
@@ -107,7 +111,10 @@ func (s *split) bind(x *side) bool {
 }
 
 func (s *split) bindLocked(x *side) bool {
-	if s.bound != nil {
+	switch {
+	case s.upgraded(): // it is to go on in HTTP/2, or not at all
+		return false
+	case s.bound != nil:
 		return s.bound == x
 	}
 	s.bound = x

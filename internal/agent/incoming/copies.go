@@ -1,6 +1,7 @@
 package incoming
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/mirrord-go/mirrord/internal/http1"
+	"github.com/mirrord-go/mirrord/internal/http2"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/relay"
 )
@@ -15,7 +17,8 @@ import (
 // copyRequests gives local those requests of c, a copy, that the port's filter
 // matches: one after another on one stream, which ends when the client's
 // connection does, as it would for a server. If local ends it before, the next
-// request that matches gets another. What is not HTTP/1 is not copied.
+// request that matches gets another. HTTP/2 is in mirrored.go; anything else is
+// not copied.
 func (h *Hub) copyRequests(ctx context.Context, c *conn) {
 	m := &copying{hub: h, c: c, in: http1.NewReader(c, h.o.Memory.Parsed)}
 	defer m.in.Close()
@@ -99,8 +102,55 @@ func (m *copying) stream(ctx context.Context) (*listened, error) {
 	return l, nil
 }
 
+// modern reports whether the copy begins with HTTP/2.
+func (m *copying) modern() (bool, error) {
+	if m.c.middle {
+		for len(m.in.Buffered()) == 0 {
+			if err := m.in.Fill(); err != nil {
+				return false, err
+			}
+		}
+		if beginsHTTP2(m.in.Buffered()[0]) {
+			return true, nil
+		}
+	}
+	return m.preface()
+}
+
+// preface reports whether HTTP/2 begins here. Its preface is waited for.
+func (m *copying) preface() (bool, error) {
+	for {
+		b := m.in.Buffered()
+		n := min(len(b), len(http2.Preface))
+		switch {
+		case n == 0:
+		case string(b[:n]) != http2.Preface[:n]:
+			return false, nil
+		case n == len(http2.Preface):
+			return true, nil
+		}
+		if err := m.in.Fill(); err != nil {
+			return false, err
+		}
+	}
+}
+
+// streams goes on in HTTP/2.
+func (m *copying) streams(ctx context.Context) {
+	said := bytes.Clone(m.in.Buffered())
+	m.in.Close()
+	m.hub.copyStreams(ctx, m.c, said)
+}
+
 // requests reads all of c. Its error is nil where nothing more can be copied.
 func (m *copying) requests(ctx context.Context) error {
+	switch modern, err := m.modern(); {
+	case err != nil:
+		return err
+	case modern:
+		m.streams(ctx)
+		return nil
+	}
 	switches := false // the last request may have ended HTTP
 	var last io.Writer = io.Discard
 	for {
@@ -117,6 +167,10 @@ func (m *copying) requests(ctx context.Context) error {
 			continue
 		}
 		if err != nil {
+			if modern, _ := m.preface(); modern { // behind an offer, the target may have chosen among several
+				m.streams(ctx)
+				return nil
+			}
 			if switches && errors.Is(err, http1.ErrNotHTTP) {
 				return m.in.ForwardRest(last) // a WebSocket's frames
 			}
@@ -129,10 +183,13 @@ func (m *copying) requests(ctx context.Context) error {
 			return nil
 		}
 		last = io.Discard
-		if r.filter == nil || m.hub.wants(m.c.key.port, recipient{rule: r}, q, func() (*http1.Ahead, error) { return m.arrive(q, r) }) {
+		if r.filter == nil || m.hub.wants(m.c.key.port, recipient{rule: r}, m.c.asked(q), func() (content, error) { return m.arrive(q, r) }) {
 			if last, err = m.stream(ctx); err != nil {
 				return err
 			}
+		}
+		if q.Offers { // a program that took it would get what it understands no more, or all streams
+			q.Decline()
 		}
 		switches = q.Upgrades
 		if err := m.in.Forward(last, &q.Message); err != nil {

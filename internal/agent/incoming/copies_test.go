@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/http2"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
@@ -78,6 +79,21 @@ func TestCopyOfAnUpgrade(t *testing.T) {
 	}
 }
 
+// A program is not offered to go on in HTTP/2, whatever the target makes of the offer.
+func TestCopyOfAnOffer(t *testing.T) {
+	b, c := mirrored(t)
+	const get = "GET /local HTTP/1.1\r\n"
+	go func() {
+		c.say(get + "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n" + get + "\r\n" + get + "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n" + "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+		close(c.data)
+	}()
+	s, _ := b.arrived()
+	want := get + "HTTP2-Settings: AAMAAABk\r\n\r\n" + get + "\r\n" + get + "HTTP2-Settings: AAMAAABk\r\n\r\n"
+	if got, err := io.ReadAll(s); string(got) != want || err != nil {
+		t.Errorf("local got %q, %v, want %q", got, err, want)
+	}
+}
+
 // A program that ends its connection gets another for the next request.
 func TestCopiesGoOn(t *testing.T) {
 	const get = "GET /local HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -108,7 +124,8 @@ func TestWhatIsNotCopied(t *testing.T) {
 		said    string
 		ignored bool // also what comes behind it
 	}{
-		"text": {"EHLO x\r\nGET /local HTTP/1.1\r\n\r\n", true}, "HTTP/2": {"PRI * HTTP/2.0\r\n\r\n", true},
+		"text": {"EHLO x\r\nGET /local HTTP/1.1\r\n\r\n", true}, "half a preface": {"PRI * HTTP/2.0\r\n\r\n", false},
+		"HTTP/2 that is none":  {http2.Preface + "GET /local HTTP/1.1\r\n\r\n", true},
 		"ambiguous":            {"GET /local HTTP/1.1\r\nA : b\r\n\r\n", true},
 		"an ambiguous body":    {"POST /other HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", true},
 		"nothing that matches": {"GET /other HTTP/1.1\r\n\r\nGET /local?", false}, "nothing": {"", false},

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -135,6 +137,8 @@ func (noLink) Open(context.Context, link.Lane, protocol.Message) (*link.Stream, 
 	return nil, io.ErrClosedPipe
 }
 
+func (noLink) Err() error { return io.ErrClosedPipe }
+
 // A whole connection that local cannot be told of is the original's: not a
 // byte of it has gone anywhere.
 func TestWholeWithoutLink(t *testing.T) {
@@ -144,5 +148,100 @@ func TestWholeWithoutLink(t *testing.T) {
 	ask(t, c, closing)
 	if got, err := io.ReadAll(c); len(got) == 0 || err != nil {
 		t.Errorf("the client got %q, %v, want a reply", got, err)
+	}
+}
+
+// shut is a client's connection that hears nothing before open is closed.
+type shut struct {
+	net.Conn
+	tells chan<- struct{} // there is something to hear
+	open  <-chan struct{}
+}
+
+func (g shut) Write(p []byte) (int, error) {
+	select {
+	case g.tells <- struct{}{}:
+	default:
+	}
+	<-g.open
+	return g.Conn.Write(p)
+}
+
+func (g shut) CloseWrite() error           { return g.Conn.(*stolen).CloseWrite() }
+func (g shut) SetLinger(seconds int) error { return g.Conn.(*stolen).SetLinger(seconds) }
+
+// What local has said before an orderly end reaches its client, which may be slow.
+func TestLastWords(t *testing.T) {
+	want := strings.Repeat("the last words ", 2000)
+	last := func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Connection", "close")
+		w.Header().Set("Content-Length", strconv.Itoa(len(want)))
+		_, _ = io.WriteString(w, want)
+	}
+	for name, m := range map[string]protocol.Subscribe{"whole": wholePort, "filtered": {}} {
+		t.Run(name, func(t *testing.T) {
+			st := setStage(t, stageOptions{subscribe: m, local: serveHTTP(http.HandlerFunc(last))})
+			tells, open := make(chan struct{}, 1), make(chan struct{})
+			s, c := newStolen(t)
+			st.steal.conns <- shut{s, tells, open}
+			ask(t, c, "GET /local HTTP/1.1\r\nHost: a\r\n\r\n")
+			within(t, "the reply", tells)
+			within(t, "the end of local's connection", (<-st.local.opened).(*recorded).done)
+			st.near.Close("")
+			within(t, "the end of the link", st.far.Done())
+			st.end()
+			time.Sleep(20 * time.Millisecond) // for the end to be noticed
+			close(open)
+			if got, err := io.ReadAll(c); err != nil || !strings.HasSuffix(string(got), want) {
+				t.Errorf("the client got %d bytes, %v, want the reply", len(got), err)
+			}
+			c.Close()
+			within(t, "the end of the hub", st.ended)
+		})
+	}
+}
+
+// parting ends its connection with the last words.
+type parting struct {
+	net.Conn
+	words string
+}
+
+func (p parting) Write(b []byte) (int, error) {
+	n, err := p.Conn.Write(b)
+	if strings.Contains(string(b), p.words) {
+		p.Close()
+	}
+	return n, err
+}
+
+// The same of a stream, where the end comes just behind the reply.
+func TestLastWordsOfStreams(t *testing.T) {
+	const words = "the last words"
+	serve := serveHTTP2(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(len(words)))
+		_, _ = io.WriteString(w, words)
+	}))
+	for i := range 50 {
+		t.Run(strconv.Itoa(i), func(t *testing.T) {
+			st := modern(t, stageOptions{local: func(c net.Conn) { serve(parting{c, words}) }})
+			c, _ := st.caller()
+			type reply struct {
+				text string
+				err  error
+			}
+			got := make(chan reply, 1)
+			go func() {
+				text, err := fetch(c, "GET", "/local", "")
+				got <- reply{text, err}
+			}()
+			within(t, "the end of local's connection", (<-st.local.opened).(*recorded).done)
+			st.near.Close("")
+			<-st.far.Done()
+			st.end()
+			if r := <-got; r.err != nil || r.text != "200 "+words {
+				t.Errorf("the client got %q, %v, want the reply", r.text, r.err)
+			}
+		})
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/mirrord-go/mirrord/internal/http1"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules/filter"
@@ -39,6 +38,7 @@ type guest struct {
 	port    uint16
 	link    *link.Conn
 	control *link.Stream
+	pulse   *pulse
 	session sharing.Session // without its filter
 	telling sync.WaitGroup  // of notices, which end with the link
 
@@ -99,9 +99,15 @@ func (h *Hub) host(port uint16, c net.Conn) {
 	if !ok || join.Port != port || control.Send(&protocol.Answer{}) != nil {
 		return
 	}
-	g := &guest{port: port, link: l, control: control, session: sharing.Session{Holder: join.Holder, Began: time.Unix(0, int64(join.Began))}, told: map[string]bool{}}
+	g := &guest{port: port, link: l, control: control, pulse: newPulse(), session: sharing.Session{Holder: join.Holder, Began: time.Unix(0, int64(join.Began))}, told: map[string]bool{}}
 	defer g.telling.Wait()
 	defer l.Close("")
+	wg.Go(func() {
+		g.pulse.watch(l, h.beat, func() {
+			h.silentGuest(g)
+			c.Close() // so that the link ends at once, and what waits for an answer gets one
+		})
+	})
 	for {
 		s, m, err := l.Accept(h.carried)
 		if err != nil {
@@ -120,24 +126,48 @@ func (h *Hub) host(port uint16, c net.Conn) {
 // ends.
 func (h *Hub) serveGuest(g *guest, s *link.Stream, m *protocol.Subscribe) {
 	defer s.Close()
-	if a := h.admit(g, s, m); a.Err() != nil {
+	r, a := h.admit(g, s, m)
+	if a.Err() != nil {
 		_ = s.Send(a)
 		return
 	}
+	defer h.unwish(r)
 	defer h.expel(g, s)
-	if s.Send(&protocol.Answer{}) == nil {
-		_, _ = io.Copy(io.Discard, s)
-	}
+	_, _ = io.Copy(io.Discard, s)
 }
 
-func (h *Hub) admit(g *guest, s *link.Stream, m *protocol.Subscribe) *protocol.Answer {
-	r, err := newRule(m)
-	if err != nil || m.Port != g.port || m.Mode != protocol.ModeSteal {
-		return &protocol.Answer{Errno: syscall.EINVAL, Text: fmt.Sprintf("what is asked of port %d cannot be shared: %v", g.port, err)}
+// admit enters a subscription of a guest's, and says yes itself, as add does. Its
+// rule is to be forgotten with it.
+func (h *Hub) admit(g *guest, s *link.Stream, m *protocol.Subscribe) (*rule, *protocol.Answer) {
+	if m.Port != g.port || m.Mode != protocol.ModeSteal {
+		return nil, &protocol.Answer{Errno: syscall.EINVAL, Text: fmt.Sprintf("what is asked of port %d cannot be shared", g.port)}
 	}
-	k := key{m.Mode, m.Port}
+	r, err := h.wish(m)
+	if err != nil {
+		return nil, &protocol.Answer{Errno: syscall.EINVAL, Text: fmt.Sprintf("what is asked of port %d cannot be shared: %v", g.port, err)}
+	}
+	sub := subscription{s, m, r}
+	enter := h.enlist
+	if m.Override {
+		enter = h.yield
+	}
+	a := enter(g, sub)
+	if a.Err() != nil {
+		h.unwish(r)
+	}
+	return r, a
+}
+
+// enlist is seat for who does not hold mu.
+func (h *Hub) enlist(g *guest, sub subscription) *protocol.Answer {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return h.seat(g, sub)
+}
+
+// seat gives a guest what sub says, beside those who have the port. mu is held.
+func (h *Hub) seat(g *guest, sub subscription) *protocol.Answer {
+	k, filter := key{protocol.ModeSteal, g.port}, sub.wish.Filter
 	if !h.owned[k] || h.over || len(g.subs) == maxWishes {
 		return &protocol.Answer{Errno: syscall.EAGAIN, Text: fmt.Sprintf("port %d is being given back", g.port)}
 	}
@@ -147,20 +177,22 @@ func (h *Hub) admit(g *guest, s *link.Stream, m *protocol.Subscribe) *protocol.A
 			others = append(others, wanted(other.session, other.subs)...)
 		}
 	}
-	err = sharing.Refuse(g.port, sharing.Session{Filter: m.Filter}, others...)
-	if err == nil && m.Filter == "" { // it has some requests already, through us who have no wish
+	err := sharing.Refuse(g.port, sharing.Session{Filter: filter}, others...)
+	if err == nil && filter == "" { // it has some requests already, through us who have no wish
 		err = fmt.Errorf("port %d is held by %v, who gives requests only: it cannot be taken whole", g.port, h.self())
 	}
 	if err != nil {
 		return refusal(held(err))
 	}
-	if g.subs = append(g.subs, subscription{s, m, r}); len(g.subs) == 1 {
+	if g.subs = append(g.subs, sub); len(g.subs) == 1 {
 		// Another slice: those who look at the old one hold no lock.
 		all := append(slices.Clone(h.guests[g.port]), g)
 		slices.SortStableFunc(all, func(a, b *guest) int { return sharing.Compare(a.session, b.session) })
 		h.guests[g.port] = all
 	}
-	return &protocol.Answer{}
+	yes := &protocol.Answer{}
+	_ = sub.stream.Send(yes)
+	return yes
 }
 
 // expel ends a subscription of a guest's: with the last, the guest is none any
@@ -180,13 +212,13 @@ func (h *Hub) expel(g *guest, s *link.Stream) {
 
 // overlap tells those of rest whose filter matches q as well, which to gets, once.
 // A filter that looks at bodies is not asked.
-func (h *Hub) overlap(port uint16, to recipient, rest []recipient, q *http1.Request) {
+func (h *Hub) overlap(port uint16, to recipient, rest []recipient, q filter.Request) {
 	for _, r := range rest {
 		if h.said(r.guest, port, overlapCode) {
 			continue
 		}
-		unseen := func() ([]byte, error) { return nil, errCut }
-		if ok, err := r.rule.filter.Match(filter.Request{Method: q.Method, Target: q.Target, Headers: q.Headers(), Body: unseen}); !ok || err != nil {
+		q.Body = func() ([]byte, error) { return nil, errCut } // it is not looked at
+		if ok, err := r.rule.filter.Match(q); !ok || err != nil {
 			continue
 		}
 		winner := h.self()

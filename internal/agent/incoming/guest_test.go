@@ -36,6 +36,7 @@ type colleague struct {
 	name    string
 	node    *node
 	notices chan string
+	gate    sync.RWMutex // of its ends of links with other agents
 
 	mu    sync.Mutex
 	links []net.Conn // with other agents
@@ -50,7 +51,10 @@ func newNode(t *testing.T) *node {
 		t.Fatal(err)
 	}
 	n := &node{t: t, orig: ln, holders: map[uint16]*colleague{}}
-	srv := &http.Server{Handler: answerer("original")}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	srv := &http.Server{Handler: answerer("original"), Protocols: &protocols}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.Serve(ln) }()
 	t.Cleanup(func() { srv.Close(); <-done })
@@ -124,8 +128,8 @@ func (c *colleague) join(port uint16) (net.Conn, error) {
 			return nil, syscall.ECONNREFUSED
 		}
 	}
-	holder.hub.Host(port, far)
-	return near, nil
+	holder.hub.Host(port, gated{far, &holder.gate})
+	return gated{near, &c.gate}, nil
 }
 
 // dies ends the session as the kernel would end its agent: nothing is said.

@@ -9,7 +9,8 @@
 //
 // What a filter does not match goes to the original, the target's own server,
 // byte for byte as it came (split.go): HTTP/1 is cut between messages and
-// never written anew, and whatever is not clearly HTTP/1 is not cut at all.
+// never written anew, and whatever is not clearly HTTP/1 is not cut at all. What is
+// said of going on in HTTP/2 is the exception (h2c.go).
 package incoming
 
 import (
@@ -59,6 +60,8 @@ type Memory struct {
 	// Kept is for what clients say while local may still refuse them. Without,
 	// they cannot be handed back.
 	Kept *budget.Share
+	// Wishes is for what is subscribed to: filters, of ours and of other agents'.
+	Wishes *budget.Share
 	// Sharing is for links with other agents, Link what those take from. Without,
 	// a port is not shared.
 	Sharing *budget.Share
@@ -85,6 +88,8 @@ type Source interface {
 // Opener starts a stream towards local.
 type Opener interface {
 	Open(ctx context.Context, lane link.Lane, m protocol.Message) (*link.Stream, error)
+	// Err is why the link has ended; nil: it lives.
+	Err() error
 }
 
 // Existing ends connections that clients made before a port was stolen, so that
@@ -126,7 +131,7 @@ type Options struct {
 type Hub struct {
 	o Options
 
-	headTime, closedTime time.Duration // the constants, but in tests
+	headTime, closedTime, beat time.Duration // the constants, but in tests
 
 	// body is held by whoever looks at one: what it becomes when it is understood
 	// is many times as large, and its sender has chosen it.
@@ -159,7 +164,7 @@ type Hub struct {
 // New makes a hub.
 func New(o Options) *Hub {
 	h := &Hub{
-		o: o, headTime: headTime, closedTime: closedTime,
+		o: o, headTime: headTime, closedTime: closedTime, beat: beatTime,
 		ports: map[key][]subscription{}, owned: map[key]bool{}, joined: map[key]*joined{}, guests: map[uint16][]*guest{},
 		noticed: map[string]bool{}, held: map[waiting]bool{},
 	}
@@ -264,6 +269,8 @@ type conn struct {
 	key         key
 	peer, local netip.AddrPort // the client, and what it dialed
 	teed        bool           // it is a copy, whatever the mode
+	middle      bool           // a copy that does not begin where its connection did
+	replies     bool           // a copy of HTTP/2: local's replies are heard
 }
 
 // CloseWrite is that of the connection; a copy has nothing to half-close.
@@ -294,6 +301,9 @@ func (c *conn) SetLinger(seconds int) error {
 func (h *Hub) carry(ctx context.Context, mode uint8, nc net.Conn) {
 	c := &conn{Conn: nc, peer: addrPort(nc.RemoteAddr()), local: addrPort(nc.LocalAddr())}
 	c.key = key{mode, c.local.Port()}
+	if m, ok := nc.(interface{ Middle() bool }); ok {
+		c.middle = m.Middle()
+	}
 	defer c.Close()
 	if f, ok := nc.(*udpflow.Flow); ok {
 		h.datagrams(ctx, c, f)
@@ -305,36 +315,106 @@ func (h *Hub) carry(ctx context.Context, mode uint8, nc net.Conn) {
 		h.copy(ctx, c, r)
 	case r != nil && r.tee:
 		h.tee(ctx, c)
-	case r != nil && r.filter != nil && h.o.Memory.Connections[mode].Take(splitCost):
-		defer h.o.Memory.Connections[mode].Give(splitCost)
+	case r == nil && h.o.Original != nil: // its handshake was under way when the port went back
+		h.pass(ctx, c, c)
+	case r == nil:
+		h.deliver(ctx, c, c, nil)
+	default:
+		h.share(ctx, c)
+	}
+}
+
+// share gives c to whom the filters, or none, mean: as a whole, if the connection
+// decides, else by its requests.
+func (h *Hub) share(ctx context.Context, c *conn) {
+	room := h.o.Memory.Connections[c.key.mode]
+	switch to, decided := h.whose(ctx, c); {
+	case decided && to != nil:
+		h.whole(ctx, c, *to)
+	case h.o.Original == nil: // there are no filters, and the port has just gone back
+		h.deliver(ctx, c, c, nil)
+	case decided || !room.Take(splitCost): // or no room to look for requests
+		h.pass(ctx, c, c)
+	default:
+		defer room.Give(splitCost)
 		s := newSplit(h, c)
 		defer h.hold(s)()
 		s.run(ctx)
-	case r != nil && r.filter != nil: // no room to look for requests
-		h.pass(ctx, c, c)
-	case r == nil && h.o.Original != nil: // its handshake was under way when the port went back
-		h.pass(ctx, c, c)
-	case r != nil && len(r.probes) > 0:
-		p := peek(c, h.o.Memory.Parsed)
-		if p.request != nil && r.probes.Ask(p.request.Target, p.request.Headers()) {
-			h.pass(ctx, c, p)
-			return
-		}
-		h.deliver(ctx, c, p)
-	default:
-		h.deliver(ctx, c, c)
 	}
+}
+
+// whose is the first who wants all of c, nil if nobody does. decided false: that takes
+// a look at its requests.
+func (h *Hub) whose(ctx context.Context, c *conn) (to *recipient, decided bool) {
+	for _, to := range h.recipients(c.key) {
+		meant, decided := to.rule.whole(c)
+		if !decided {
+			return nil, false
+		}
+		if meant && to.there(ctx) {
+			return &to, true
+		}
+	}
+	return nil, true
+}
+
+// whole gives c to whoever wants all of it, but for the target's own probes.
+func (h *Hub) whole(ctx context.Context, c *conn, to recipient) {
+	if len(to.rule.probes) == 0 {
+		h.deliver(ctx, c, c, to.guest)
+		return
+	}
+	p := peek(c, h.o.Memory.Parsed)
+	defer p.release()
+	if p.request != nil && to.rule.probes.Ask(p.request.Target, p.request.Headers()) {
+		h.pass(ctx, c, p)
+		return
+	}
+	h.deliver(ctx, c, p, to.guest)
 }
 
 // copy gives local c, a copy, of which r says what is meant.
 func (h *Hub) copy(ctx context.Context, c *conn, r *rule) {
-	if r != nil && r.filter != nil {
-		h.copyRequests(ctx, c)
-		return
+	if r != nil {
+		switch meant, decided := r.whole(c); {
+		case !decided:
+			h.copyRequests(ctx, c)
+			return
+		case !meant:
+			c.ignore()
+			return
+		}
+	}
+	if c.middle {
+		first := make([]byte, 1)
+		n, err := c.Read(first)
+		if n > 0 && beginsHTTP2(first[0]) { // local could not understand it
+			h.copyStreams(ctx, c, first)
+			return
+		}
+		c.Conn = &again{c.Conn, first[:n], err}
 	}
 	if s, err := h.open(ctx, c, nil); err == nil {
 		_, _ = relay.Drain(ctx, h.o.Memory.Relayed, unwanted{s, c}, c)
 	}
+}
+
+// again is a copy of which the first bytes come once more.
+type again struct {
+	net.Conn
+	first []byte
+	err   error // behind them
+}
+
+func (a *again) Read(p []byte) (int, error) {
+	if len(a.first) == 0 && a.err == nil {
+		return a.Conn.Read(p)
+	}
+	n := copy(p, a.first)
+	if a.first = a.first[n:]; len(a.first) > 0 {
+		return n, nil
+	}
+	return n, a.err
 }
 
 // open starts a stream to local for c, or to a guest.
@@ -347,14 +427,14 @@ func (h *Hub) open(ctx context.Context, c *conn, to *guest) (*link.Stream, error
 	if c.teed {
 		mode = protocol.ModeMirror
 	}
-	return opener.Open(ctx, link.Bulk, &protocol.Incoming{Port: c.key.port, Mode: mode, Peer: c.peer, Local: c.local})
+	return opener.Open(ctx, link.Bulk, &protocol.Incoming{Port: c.key.port, Mode: mode, Peer: c.peer, Local: c.local, Replies: c.replies})
 }
 
-// deliver gives the whole of c to local; from is where its bytes are read. If
+// deliver gives the whole of c to local, or to a guest; from is where its bytes are read. If
 // the link has ended or has no stream left, the original has lost nothing yet,
 // nor has it if local refuses.
-func (h *Hub) deliver(ctx context.Context, c *conn, from relay.Conn) {
-	o, err := h.offer(ctx, c, nil)
+func (h *Hub) deliver(ctx context.Context, c *conn, from relay.Conn, to *guest) {
+	o, err := h.offer(ctx, c, to)
 	if err != nil && h.o.Original != nil {
 		h.pass(ctx, c, from)
 		return

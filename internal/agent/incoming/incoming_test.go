@@ -379,6 +379,34 @@ func TestCrowd(t *testing.T) {
 	}
 }
 
+// What is subscribed to takes memory, which is bounded, and given back.
+func TestWishesAreBounded(t *testing.T) {
+	wish := func(port uint16) *protocol.Subscribe {
+		return &protocol.Subscribe{Port: port, Mode: protocol.ModeMirror, Filter: localFilter, Probes: []string{"/health"}}
+	}
+	r, err := newRule(wish(80))
+	if err != nil || r.cost < ruleCost+len(localFilter)+r.filter.Bytes() {
+		t.Fatalf("a rule costs %d bytes, %v", r.cost, err)
+	}
+	room := budget.New(2*r.cost).Share(0, budget.All)
+	b := setUpWith(t, Options{Memory: Memory{Wishes: room}})
+	first := b.subscribed(wish(80))
+	b.subscribed(wish(81))
+	if _, a := subscribe(t, b.near, wish(82)); a.Errno != syscall.ENOMEM {
+		t.Errorf("one too many: %v %q, want ENOMEM", a.Errno, a.Text)
+	}
+	if _, a := subscribe(t, b.near, &protocol.Subscribe{Port: 0, Mode: protocol.ModeMirror}); a.Errno != syscall.EINVAL || room.Used() != 2*r.cost {
+		t.Errorf("a refused one: %v, %d bytes are taken", a.Errno, room.Used())
+	}
+	first.Close()
+	for end := time.Now().Add(10 * time.Second); room.Used() > r.cost; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("its memory is not given back")
+		}
+	}
+	b.subscribed(wish(82))
+}
+
 func TestRefusedSubscriptions(t *testing.T) {
 	for _, c := range []struct {
 		name    string

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"syscall"
 	"time"
@@ -26,9 +25,10 @@ type joined struct {
 	hub  *Hub
 	key  key
 	link *link.Conn
-	wg   sync.WaitGroup // of follow and carry
+	wg   sync.WaitGroup // of follow
 
 	mu     sync.Mutex
+	begun  bool                          // asked are followed
 	asked  map[*link.Stream]*link.Stream // there, by the stream of local's subscription
 	relays int                           // connections under way
 	leaves bool                          // nothing more is subscribed to
@@ -47,7 +47,7 @@ func (h *Hub) join(ctx context.Context, k key, subs []subscription) (*joined, er
 		return nil, fmt.Errorf("share port %d: %w", k.port, syscall.ENOMEM)
 	}
 	j := &joined{hub: h, key: k, link: link.New(c, link.Local, link.Options{Memory: h.o.Memory.Link}), asked: map[*link.Stream]*link.Stream{}, done: make(chan struct{})}
-	control, err := j.begin(ctx)
+	control, err := j.greet(ctx)
 	for i := 0; err == nil && i < len(subs); i++ {
 		err = j.subscribe(subs[i])
 	}
@@ -56,6 +56,7 @@ func (h *Hub) join(ctx context.Context, k key, subs []subscription) (*joined, er
 		err = fmt.Errorf("share port %d: %w", k.port, syscall.ESHUTDOWN)
 	}
 	if err == nil {
+		j.begin()
 		h.sharing.Go(func() { j.serve(control) })
 	}
 	h.mu.Unlock()
@@ -68,8 +69,8 @@ func (h *Hub) join(ctx context.Context, k key, subs []subscription) (*joined, er
 	return j, err
 }
 
-// begin says who we are.
-func (j *joined) begin(ctx context.Context) (*link.Stream, error) {
+// greet says who we are.
+func (j *joined) greet(ctx context.Context) (*link.Stream, error) {
 	self := j.hub.self()
 	return j.ask(ctx, &protocol.Join{Port: j.key.port, Holder: self.Holder, Began: uint64(self.Began.UnixNano())})
 }
@@ -114,8 +115,20 @@ func (j *joined) subscribe(sub subscription) error {
 		return fmt.Errorf("share port %d: %w", j.key.port, errGone)
 	}
 	j.asked[sub.stream] = s
-	j.wg.Go(func() { j.follow(sub.stream, s) })
+	if j.begun {
+		j.wg.Go(func() { j.follow(sub.stream, s) })
+	}
 	return nil
+}
+
+// begin follows what has been subscribed to, all of which was given.
+func (j *joined) begin() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.begun = true
+	for of, s := range j.asked {
+		j.wg.Go(func() { j.follow(of, s) })
+	}
 }
 
 // unsubscribe ends what subscribe began for the same stream of local's.
@@ -129,19 +142,27 @@ func (j *joined) unsubscribe(of *link.Stream) {
 }
 
 // follow waits for the end of a subscription. If it was not us who ended it the
-// holder has given the port up.
+// holder has given the port up, or to another session what we had of it.
 func (j *joined) follow(of, s *link.Stream) {
-	_, _ = io.Copy(io.Discard, s)
+	taken := lastWord(s)
 	j.mu.Lock()
 	lost := j.asked[of] == s
+	if lost && taken != nil {
+		delete(j.asked, of)
+		s.Close()
+	}
 	j.mu.Unlock()
-	if lost {
-		j.hub.takeOver(j)
+	switch {
+	case !lost:
+	case taken != nil:
+		j.hub.cede(j, of, taken)
+	default:
+		j.hub.inherit(j)
 	}
 }
 
-// takeOver takes a port that whoever shared it with us has given up.
-func (h *Hub) takeOver(j *joined) {
+// inherit takes a port that whoever shared it with us has given up.
+func (h *Hub) inherit(j *joined) {
 	h.change.Lock()
 	defer h.change.Unlock()
 	h.mu.Lock()
@@ -191,6 +212,7 @@ func (j *joined) serve(control *link.Stream) {
 	defer j.hub.o.Memory.Sharing.Give(link.Fixed)
 	var wg sync.WaitGroup
 	wg.Go(func() { j.listen(control) })
+	wg.Go(func() { newPulse().watch(j.link, j.hub.beat, func() { j.hub.silentHolder(j) }) })
 	wg.Go(func() {
 		for {
 			s, m, err := j.link.Accept(context.WithoutCancel(j.hub.life)) // until the link ends

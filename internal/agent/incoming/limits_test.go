@@ -60,6 +60,28 @@ func TestBuffersAreBounded(t *testing.T) {
 	}
 }
 
+// What was peeked at is counted until somebody has read it.
+func TestPeekedIsCounted(t *testing.T) {
+	large := budget.New(2*http1.MaxHead).Share(0, budget.All)
+	client, server := net.Pipe()
+	defer client.Close()
+	defer server.Close()
+	said := "GET / HTTP/1.1\r\nX: " + strings.Repeat("x", 6000)
+	go func() { _, _ = io.WriteString(client, said) }() // ends with the pipe
+	p := peek(&conn{Conn: server}, large)
+	defer p.release()
+	if got := large.Used(); got != http1.MaxHead || p.request != nil {
+		t.Errorf("%d bytes are counted, want %d", got, http1.MaxHead)
+	}
+	got := make([]byte, len(said))
+	if _, err := io.ReadFull(p, got[:4000]); err != nil || large.Used() == 0 {
+		t.Errorf("half of it was read: %v, %d bytes are counted", err, large.Used())
+	}
+	if _, err := io.ReadFull(p, got[4000:]); err != nil || string(got) != said || large.Used() != 0 {
+		t.Errorf("all was read: %v, %d bytes are counted, as it was said: %v", err, large.Used(), string(got) == said)
+	}
+}
+
 // A head that takes its time is the original's, with all that follows.
 func TestSlowHead(t *testing.T) {
 	const slow = 50 * time.Millisecond

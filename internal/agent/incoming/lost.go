@@ -72,6 +72,11 @@ func (h *Hub) away() bool {
 // abandon implements waiting.
 func (s *split) abandon() {
 	s.mu.Lock()
+	if m := s.streams; m != nil {
+		s.mu.Unlock()
+		m.abandon()
+		return
+	}
 	x := s.bound
 	if x == nil {
 		x = s.busy
@@ -177,10 +182,15 @@ type beginning struct{ b []byte }
 
 func (s beginning) Read(p []byte) (int, error) { return copy(p, s.b), nil }
 
+// gatewayText is what a client reads where local does not answer.
+func gatewayText(why string) string {
+	return fmt.Sprintf("mirrord: a developer's process takes this request, but did not answer: %s\n", why)
+}
+
 // gatewayReply is an answer in place of local; head: to a request that gets no
 // body.
 func gatewayReply(head bool, why string) string {
-	body := fmt.Sprintf("mirrord: a developer's process takes this request, but did not answer: %s\n", why)
+	body := gatewayText(why)
 	text := fmt.Sprintf("HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n", len(body))
 	if !head {
 		text += body

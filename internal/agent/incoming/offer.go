@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,7 +17,8 @@ import (
 
 // This file is about what local refuses: connections that come when the
 // program, its listener or the session has just ended, and the port is not back
-// with the target yet. They are the original's.
+// with the target yet. They are those of the next session that wants them, or the
+// original's.
 
 // maxKept is how many bytes of what its client says are kept for one
 // connection, until local has said a word: a request with the longest head
@@ -40,26 +42,32 @@ func refused(err error) bool {
 }
 
 // offer is a connection that is offered to local: a stream, and as soon as local
-// has refused that, a connection to the original, which has been told all that
-// was written to the stream. It takes one reader and one writer; the reader
-// finds out, so there must be one. Other methods may be called at any time.
+// has refused that, a stream to another session or a connection to the original,
+// which has been told all that was written to the first. It takes one reader and
+// one writer; the reader finds out, so there must be one. Other methods may be
+// called at any time.
 type offer struct {
-	hub    *Hub
-	ctx    context.Context // of the session
-	conn   *conn
-	stream *link.Stream
-	moved  func() // is told before the original is heard; may be nil
+	hub   *Hub
+	ctx   context.Context // of the session
+	conn  *conn
+	moved func() // is told before the original is heard; may be nil
+	// next gives another session that may have what was said, each once, nil being
+	// this agent's own; false: there is none. passed is told before that is heard.
+	// nil: there are no others.
+	next   func(said []byte) (to *guest, ok bool)
+	passed func(to *guest)
 
 	counted atomic.Bool // local has said something, or its refusal is counted
 
 	mu      sync.Mutex
 	cond    sync.Cond // of mu: something below has changed
-	kept    []byte    // what was written; nothing more when whole is false
-	fin     bool      // and that was all
-	whole   bool      // nothing was heard, and all that was written is kept
-	refused bool      // and local has refused it: the writer waits for the original
+	stream  *link.Stream
+	kept    []byte // what was written; nothing more when whole is false
+	fin     bool   // and that was all
+	whole   bool   // nothing was heard, and all that was written is kept
+	refused bool   // and local has refused it: the writer waits for who is next
 	to      relay.Conn
-	leaving bool // the session has ended
+	leaving bool // the session has ended, and the link has not
 	over    bool // closed, or reset
 }
 
@@ -85,17 +93,16 @@ func (o *offer) local() bool {
 func (o *offer) Read(p []byte) (int, error) {
 	for {
 		o.mu.Lock()
-		to := o.to
+		to, s := o.to, o.stream
 		o.mu.Unlock()
 		if to != nil {
 			return to.Read(p)
 		}
-		n, err := o.stream.Read(p)
+		n, err := s.Read(p)
 		switch {
 		case err == nil || !refused(err):
 			return o.heard(n, err)
 		case o.move():
-			o.hub.returned.Add(1)
 		default:
 			if !o.counted.Swap(true) {
 				o.hub.refused.Add(1)
@@ -137,7 +144,8 @@ func (o *offer) keep(p []byte) {
 	}
 }
 
-// move makes the connection the original's; false: it cannot be.
+// move gives the connection to the next session that wants it, or to the original;
+// false: it cannot.
 func (o *offer) move() bool {
 	o.mu.Lock()
 	if !o.whole || o.over {
@@ -146,35 +154,93 @@ func (o *offer) move() bool {
 	}
 	o.refused = true // from now on nothing is added
 	o.cond.Broadcast()
-	said, fin := o.kept, o.fin
+	said, fin, old := o.kept, o.fin, o.stream
 	o.mu.Unlock()
+	switch passed, err := o.pass(said, fin); {
+	case err != nil: // who was asked may have heard something
+		o.stand()
+		return false
+	case passed:
+		old.Close()
+		return true
+	}
 	to, err := o.hub.original(o.ctx, o.conn)
 	if err == nil {
 		err = replay(to, said, fin)
 	}
 	o.mu.Lock()
-	o.drop()
-	if err == nil && !o.over {
+	moved := err == nil && !o.over
+	if moved {
+		o.drop()
 		o.to = to
-	} else { // local's refusal stands
-		o.refused = false
+	}
+	o.mu.Unlock()
+	if !moved {
+		o.stand()
 		if to != nil {
 			relay.Reset(to, syscall.ECONNRESET)
 		}
-	}
-	moved := o.to != nil
-	o.mu.Unlock()
-	if !moved {
 		return false
 	}
-	o.stream.Close()
+	old.Close()
+	o.hub.returned.Add(1)
 	if o.moved != nil {
 		o.moved()
 	}
 	return true
 }
 
-// replay tells the original what local was told.
+// stand ends a move in vain: the refusal stands.
+func (o *offer) stand() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.refused = false
+	o.drop()
+}
+
+// pass gives the connection to the next session that wants it and does not refuse
+// it while it is told what the client has said; false: there is none.
+func (o *offer) pass(said []byte, fin bool) (bool, error) {
+	for o.next != nil {
+		to, ok := o.next(said)
+		if !ok {
+			break
+		}
+		s, err := o.hub.open(o.ctx, o.conn, to)
+		if err != nil {
+			continue
+		}
+		err = replay(s, said, fin)
+		if err == nil {
+			o.passed(to)
+			err = o.become(s, to)
+		}
+		if err == nil {
+			return true, nil
+		}
+		_ = s.Reset(syscall.ECONNRESET) // nothing where it was that who refused
+		s.Close()
+		if !refused(err) {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// become makes s, which has been told all that is kept, the stream. It fails when
+// nobody needs one any more.
+func (o *offer) become(s *link.Stream, of *guest) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.over || o.leaving && of == nil {
+		return net.ErrClosed
+	}
+	o.stream, o.refused, o.leaving = s, false, false
+	o.cond.Broadcast()
+	return nil
+}
+
+// replay tells who is next what local was told.
 func replay(to relay.Conn, said []byte, fin bool) error {
 	if d, ok := to.(interface{ SetWriteDeadline(time.Time) error }); ok {
 		_ = d.SetWriteDeadline(time.Now().Add(graceTime))
@@ -190,8 +256,8 @@ func replay(to relay.Conn, said []byte, fin bool) error {
 }
 
 // settled waits for the end of a move, and gives the original if it has the
-// connection. If not, note is called before it can get it.
-func (o *offer) settled(note func()) relay.Conn {
+// connection. If not, note is called before it can get it, and the stream is given.
+func (o *offer) settled(note func()) (relay.Conn, *link.Stream) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for o.refused && o.to == nil && !o.over {
@@ -200,30 +266,31 @@ func (o *offer) settled(note func()) relay.Conn {
 	if o.to == nil {
 		note()
 	}
-	return o.to
+	return o.to, o.stream
 }
 
-// spared reports whether err, of writing to the stream, is none: what was written
-// is kept, and the reader has found that local refuses it.
-func (o *offer) spared(err error) bool {
-	if err == nil || !refused(err) {
+// spared reports whether err, of writing to s, is none: what was written is kept,
+// and the reader has found that local refuses it, and who is next is told.
+func (o *offer) spared(s *link.Stream, err error) bool {
+	if err == nil {
 		return false
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.whole && !o.refused {
+	for refused(err) && o.whole && !o.refused && o.stream == s {
 		o.cond.Wait()
 	}
-	return o.refused
+	return o.refused || o.to != nil || o.stream != s
 }
 
 // Write writes to whoever has the connection.
 func (o *offer) Write(p []byte) (int, error) {
-	if to := o.settled(func() { o.keep(p) }); to != nil {
+	to, s := o.settled(func() { o.keep(p) })
+	if to != nil {
 		return to.Write(p)
 	}
-	n, err := o.stream.Write(p)
-	if o.spared(err) {
+	n, err := s.Write(p)
+	if o.spared(s, err) {
 		return len(p), nil
 	}
 	return n, err
@@ -231,11 +298,12 @@ func (o *offer) Write(p []byte) (int, error) {
 
 // CloseWrite ends what is written.
 func (o *offer) CloseWrite() error {
-	if to := o.settled(func() { o.fin = true }); to != nil {
+	to, s := o.settled(func() { o.fin = true })
+	if to != nil {
 		return to.CloseWrite()
 	}
-	err := o.stream.CloseWrite()
-	if o.spared(err) {
+	err := s.CloseWrite()
+	if o.spared(s, err) {
 		return nil
 	}
 	return err
@@ -254,40 +322,45 @@ func (o *offer) Buffered() int {
 
 // Reset ends both directions with errno, whoever has the connection.
 func (o *offer) Reset(errno syscall.Errno) error {
-	if to := o.end(); to != nil {
+	to, s := o.end()
+	if to != nil {
 		relay.Reset(to, errno)
 	}
-	return o.stream.Reset(errno)
+	return s.Reset(errno)
 }
 
 // Close closes the connection.
 func (o *offer) Close() error {
-	to := o.end()
-	err := o.stream.Close()
+	to, s := o.end()
+	err := s.Close()
 	if to != nil {
 		err = to.Close()
 	}
 	return err
 }
 
-func (o *offer) end() relay.Conn {
+func (o *offer) end() (relay.Conn, *link.Stream) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.over = true
 	o.drop()
-	return o.to
+	return o.to, o.stream
 }
 
 // leave tells that the session has ended, and reports whether the connection may
 // go on for a moment: the original has it, or the reader is about to find out
-// who does, with an error if that is local.
+// who does, with an error if that is local. Where the link has ended, what local
+// has said before that is still to be read.
 func (o *offer) leave() bool {
+	if o.hub.o.Link.Err() != nil {
+		return true
+	}
 	o.mu.Lock()
 	o.leaving = true
-	goesOn := o.refused || o.whole
+	goesOn, s := o.refused || o.whole, o.stream
 	o.mu.Unlock()
 	if goesOn {
-		_ = o.stream.Reset(syscall.ECONNRESET) // nothing where the link has ended, and has said how
+		_ = s.Reset(syscall.ECONNRESET) // nothing where the link has ended, and has said how
 	}
 	return goesOn
 }

@@ -21,16 +21,17 @@ const silence = 100 * time.Millisecond
 type peeked struct {
 	*conn
 	request *http1.Request // nil: it has not begun with one
+	in      *http1.Reader  // holds first, and is closed when that has been read
 	first   []byte
 	err     error // what reading ended with
 }
 
 // peek waits a moment for a request. It is for ports that are stolen whole,
-// where nothing but a probe is not the session's.
+// where nothing but a probe is not the session's. The caller calls release when
+// nobody reads any more.
 func peek(c *conn, large *budget.Share) *peeked {
-	p := &peeked{conn: c}
 	in := http1.NewReader(c, large)
-	defer in.Close()
+	p := &peeked{conn: c, in: in}
 	_ = c.SetReadDeadline(time.Now().Add(silence))
 	defer c.SetReadDeadline(time.Time{})
 	var err error
@@ -45,8 +46,15 @@ func peek(c *conn, large *budget.Share) *peeked {
 	if timeout(p.err) {
 		p.err = nil
 	}
-	p.first = append(p.first, in.Buffered()...)
+	p.first = in.Buffered()
 	return p
+}
+
+// release gives the memory back. What a client has said may wait for local as long
+// as that likes, so it is counted till then.
+func (p *peeked) release() {
+	p.first = nil
+	p.in.Close()
 }
 
 // Read gives what was peeked at, then the rest.
@@ -54,7 +62,9 @@ func (p *peeked) Read(b []byte) (int, error) {
 	switch {
 	case len(p.first) > 0:
 		n := copy(b, p.first)
-		p.first = p.first[n:]
+		if p.first = p.first[n:]; len(p.first) == 0 {
+			p.release()
+		}
 		return n, nil
 	case p.err != nil:
 		err := p.err

@@ -54,21 +54,45 @@ func (h *Hub) Subscribe(ctx context.Context, s *link.Stream, m *protocol.Subscri
 	if m.Mode == protocol.ModeTee { // of the same source
 		k.mode = protocol.ModeSteal
 	}
-	if a := h.add(k, s, m); a.Err() != nil {
+	r, a := h.add(k, s, m)
+	if a.Err() != nil {
 		_ = s.Send(a)
 		return
 	}
+	defer h.unwish(r)
 	defer h.remove(k, s)
-	if s.Send(&protocol.Answer{}) != nil {
-		return
-	}
 	// ESHUTDOWN: not this port but the whole session ends.
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset(syscall.ESHUTDOWN) })
 	defer stop()
 	_, _ = io.Copy(io.Discard, s)
 }
 
-func (h *Hub) add(k key, s *link.Stream, m *protocol.Subscribe) *protocol.Answer {
+// add enters a subscription, and says yes itself: what is told of it later comes
+// behind that. Its rule is to be forgotten with it.
+func (h *Hub) add(k key, s *link.Stream, m *protocol.Subscribe) (*rule, *protocol.Answer) {
+	if a := h.unable(k, m); a != nil {
+		return nil, a
+	}
+	r, err := h.wish(m)
+	switch {
+	case errors.Is(err, errWishes):
+		return nil, refusal(err)
+	case err != nil:
+		return nil, &protocol.Answer{Errno: syscall.EINVAL, Text: err.Error()}
+	}
+	h.change.Lock()
+	defer h.change.Unlock()
+	if err := h.place(k, subscription{s, m, r}); err != nil {
+		h.unwish(r)
+		return nil, refusal(err)
+	}
+	yes := &protocol.Answer{}
+	_ = s.Send(yes)
+	return r, yes
+}
+
+// unable says why this agent can do nothing for m; nil: it can.
+func (h *Hub) unable(k key, m *protocol.Subscribe) *protocol.Answer {
 	src := h.o.Sources[k.mode]
 	switch why := h.o.Missing[k.mode]; {
 	case src == nil && why != "":
@@ -85,33 +109,35 @@ func (h *Hub) add(k key, s *link.Stream, m *protocol.Subscribe) *protocol.Answer
 	case k.mode == protocol.ModeSteal && h.o.Original == nil && (m.Filter != "" || len(m.Probes) > 0):
 		return &protocol.Answer{Errno: syscall.EOPNOTSUPP, Cause: protocol.CauseUnsupported, Text: "this agent cannot filter stolen ports"}
 	}
-	r, err := newRule(m)
-	if err != nil {
-		return &protocol.Answer{Errno: syscall.EINVAL, Text: err.Error()}
-	}
-	h.change.Lock()
-	defer h.change.Unlock()
-	if err := h.place(k, subscription{s, m, r}); err != nil {
-		return refusal(err)
-	}
-	return &protocol.Answer{}
+	return nil
 }
 
 // place enters sub, and sees to it that this agent has the port, or another one
 // that gives us what we ask for. change is held.
 func (h *Hub) place(k key, sub subscription) error {
+	// It is said now, once.
+	sub.wish.Override = sub.wish.Override && sub.wish.Mode == protocol.ModeSteal
+	defer func() { sub.wish.Override = false }()
+	var gone []*link.Stream
 	h.mu.Lock()
+	if sub.wish.Override && h.owned[k] {
+		gone = h.evict(k, nil, sub.meant())
+	}
 	err := h.beside(k, sub)
 	if err == nil {
 		h.ports[k] = append(h.ports[k], sub) // before the first connection comes
 	}
 	j := h.joined[k]
 	h.mu.Unlock()
+	tellTaken(gone, k.port, h.self())
 	switch {
 	case err != nil:
 		return err
 	case j != nil:
-		err = j.subscribe(sub)
+		if err = j.subscribe(sub); errors.Is(err, errGone) { // maybe for us
+			h.part(j)
+			err = h.settle(k)
+		}
 	default:
 		err = h.settle(k)
 	}
@@ -181,17 +207,22 @@ func (h *Hub) settle(k key) error {
 	h.mu.Unlock()
 	switch {
 	case own && !wants && !hosts:
-		if h.o.Existing != nil && k.mode == protocol.ModeSteal {
-			h.o.Existing.Forget(k.port)
-		}
-		_ = h.o.Sources[k.mode].Remove(k.port)
-		h.disown(k)
+		h.release(k)
 	case j != nil && !wants:
 		h.part(j)
 	case wants && !own && j == nil:
 		return h.acquire(k, subs)
 	}
 	return nil
+}
+
+// release gives a port back that this agent has. change is held.
+func (h *Hub) release(k key) {
+	if h.o.Existing != nil && k.mode == protocol.ModeSteal {
+		h.o.Existing.Forget(k.port)
+	}
+	_ = h.o.Sources[k.mode].Remove(k.port)
+	h.disown(k)
 }
 
 // copies reports whether a port is passed on and copied, as the newest of subs says:
@@ -226,6 +257,10 @@ const maxTries = 3
 func (h *Hub) acquire(k key, subs []subscription) error {
 	ctx, cancel := context.WithTimeout(h.life, acquireTime)
 	defer cancel()
+	tries := maxTries
+	if subs[len(subs)-1].wish.Override {
+		tries = maxTakes
+	}
 	for try := 1; ; try++ {
 		h.mu.Lock()
 		h.owned[k] = true // guests may come before Add returns
@@ -249,7 +284,7 @@ func (h *Hub) acquire(k key, subs []subscription) error {
 			return nil
 		case !errors.Is(jerr, errGone):
 			return jerr
-		case try == maxTries || ctx.Err() != nil:
+		case try == tries || ctx.Err() != nil:
 			return err
 		}
 	}

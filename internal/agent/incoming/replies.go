@@ -54,7 +54,7 @@ func (s *split) entitled(x *side, err error) entitlement {
 	defer s.mu.Unlock()
 	owes := s.busy == x && !s.answered
 	switch {
-	case s.over, s.bound != nil && s.bound != x:
+	case s.over, x.unused, s.bound != nil && s.bound != x:
 		return s.silence(x)
 	case s.bound == x:
 		x.spoke = x.spoke || err == nil
@@ -104,6 +104,10 @@ func (s *split) reply(x *side) bool {
 		}
 		switch {
 		case err != nil:
+			return s.seal(x)
+		case r.Agrees && s.agrees(x, r):
+			return false
+		case r.Switches && upgrades && r.Agrees && x.local(): // to what it was not offered
 			return s.seal(x)
 		case r.Switches && upgrades:
 			return s.bind(x)

@@ -1,7 +1,9 @@
 package incoming
 
 import (
+	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/http1"
@@ -21,14 +23,21 @@ const (
 type rule struct {
 	filter *filter.Matcher // nil: whole connections
 	tee    bool            // copies, by the stealing path
-	probes rules.Probes
+	// Of copies: the program's replies can be heard.
+	replies bool
+	probes  rules.Probes
 	// Where the filter looks at a body, it is waited for so many bytes, so long.
 	bodySize int
 	bodyTime time.Duration
+	cost     int // in bytes, of Memory.Wishes
 }
 
+// ruleCost is what a rule without a filter is counted as, in bytes, and what it
+// belongs to.
+const ruleCost = 1 << 10
+
 func newRule(m *protocol.Subscribe) (*rule, error) {
-	r := &rule{tee: m.Mode == protocol.ModeTee}
+	r := &rule{tee: m.Mode == protocol.ModeTee, replies: m.Replies, cost: ruleCost + len(m.Filter)}
 	if len(m.Probes) > maxProbes {
 		return nil, fmt.Errorf("a port has at most %d probes, not %d", maxProbes, len(m.Probes))
 	}
@@ -36,6 +45,7 @@ func newRule(m *protocol.Subscribe) (*rule, error) {
 		if len(p) > maxProbePath {
 			return nil, fmt.Errorf("the path of a probe has at most %d bytes, not %d", maxProbePath, len(p))
 		}
+		r.cost += len(p)
 	}
 	var err error
 	if r.bodySize, r.bodyTime, err = bodyLimits(m); err != nil {
@@ -47,9 +57,27 @@ func newRule(m *protocol.Subscribe) (*rule, error) {
 	if m.Filter == "" {
 		return r, nil
 	}
-	r.filter, err = filter.Parse(m.Filter)
+	if r.filter, err = filter.Parse(m.Filter); err != nil {
+		return nil, err
+	}
+	r.cost += r.filter.Bytes()
+	return r, nil
+}
+
+// errWishes is the refusal of a subscription for which there is no memory.
+var errWishes = fmt.Errorf("there is no memory for another filter: %w", syscall.ENOMEM)
+
+// wish is newRule, with its cost taken; the caller gives it back.
+func (h *Hub) wish(m *protocol.Subscribe) (*rule, error) {
+	r, err := newRule(m)
+	if err == nil && !h.o.Memory.Wishes.Take(r.cost) {
+		return nil, errWishes
+	}
 	return r, err
 }
+
+// unwish forgets a rule.
+func (h *Hub) unwish(r *rule) { h.o.Memory.Wishes.Give(r.cost) }
 
 func bodyLimits(m *protocol.Subscribe) (size int, wait time.Duration, err error) {
 	size, wait = rules.BodySize, rules.BodyTime
@@ -65,19 +93,39 @@ func bodyLimits(m *protocol.Subscribe) (size int, wait time.Duration, err error)
 	return size, wait, nil
 }
 
+// content is a body that can be looked at.
+type content interface{ Content() []byte }
+
+// errLater: a body is not looked at yet.
+var errLater = errors.New("the body has not come")
+
+// whole reports whether all of c is meant, whatever it carries. decided false: that
+// takes a look at its requests.
+func (r *rule) whole(c *conn) (meant, decided bool) {
+	if r.filter == nil {
+		return true, true
+	}
+	return r.filter.Whole(c.peer.Addr())
+}
+
+// asked is what a filter sees of a request that has come on c.
+func (c *conn) asked(q *http1.Request) filter.Request {
+	return filter.Request{Client: c.peer.Addr(), Method: q.Method, Target: q.Target, Headers: q.Headers()}
+}
+
 // wants reports whether q goes to whoever has subscribed by to. A filter
 // that cannot decide does not want it, and its developer is told. arrive waits
-// for the body, if that is looked at.
-func (h *Hub) wants(port uint16, to recipient, q *http1.Request, arrive func() (*http1.Ahead, error)) bool {
+// for the body, if that is looked at, or says errLater.
+func (h *Hub) wants(port uint16, to recipient, q filter.Request, arrive func() (content, error)) bool {
 	r := to.rule
-	if r.probes.Ask(q.Target, q.Headers()) {
+	if r.probes.Ask(q.Target, q.Headers) {
 		return false
 	}
 	if r.filter == nil {
 		return true
 	}
 	taken := false
-	body := func() ([]byte, error) {
+	q.Body = func() ([]byte, error) {
 		a, err := arrive()
 		if err != nil {
 			return nil, err
@@ -91,8 +139,8 @@ func (h *Hub) wants(port uint16, to recipient, q *http1.Request, arrive func() (
 			h.body.Unlock()
 		}
 	}()
-	ok, err := r.filter.Match(filter.Request{Method: q.Method, Target: q.Target, Headers: q.Headers(), Body: body})
-	if err != nil {
+	ok, err := r.filter.Match(q)
+	if err != nil && !errors.Is(err, errLater) {
 		h.tell(to.guest, port, "filter-undecided", fmt.Sprintf("port %d: requests that the filter cannot decide about stay with the target: %v", port, err))
 	}
 	return ok
@@ -102,10 +150,7 @@ func (h *Hub) wants(port uint16, to recipient, q *http1.Request, arrive func() (
 // filtered.
 func (h *Hub) passes(k key, first []byte) {
 	for _, to := range h.recipients(k) {
-		switch http1.Protocol(first) {
-		case "HTTP/2":
-			h.tell(to.guest, k.port, "filter-passes-http2", fmt.Sprintf("port %d: connections of HTTP/2 (gRPC) stay with the target, the filter is for HTTP/1", k.port))
-		case "TLS":
+		if http1.Protocol(first) == "TLS" {
 			h.tell(to.guest, k.port, "filter-passes-tls", fmt.Sprintf("port %d: encrypted connections (TLS) stay with the target, the filter cannot look into them", k.port))
 		}
 	}

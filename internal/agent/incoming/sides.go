@@ -1,7 +1,10 @@
 package incoming
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"slices"
 
 	"github.com/mirrord-go/mirrord/internal/http1"
 	"github.com/mirrord-go/mirrord/internal/relay"
@@ -30,6 +33,7 @@ type side struct {
 	ended  bool          // it will say nothing more
 	heard  bool          // read has started its hear
 	parts  bool          // it has said that it ends the connection
+	unused bool          // it is not needed any more
 }
 
 // choose gives the side that q is for; nil: the connection has failed. whole:
@@ -57,18 +61,22 @@ func (s *split) choose(ctx context.Context, q *http1.Request) (x *side, whole bo
 	return x, len(all) == 0 && !ended && !s.hub.away()
 }
 
-// find gives the side of the first of all that wants q; nil: nobody does, or that
-// one cannot be reached.
+// find gives the side of the first of all that wants q and can be reached; nil:
+// there is none.
 func (s *split) find(ctx context.Context, q *http1.Request, all []recipient) *side {
 	port := s.conn.key.port
 	for i, to := range all {
-		if !s.hub.wants(port, to, q, func() (*http1.Ahead, error) { return s.arrive(q, to.rule) }) {
+		if !s.hub.wants(port, to, s.conn.asked(q), func() (content, error) { return s.arrive(q, to.rule) }) {
 			continue
 		}
+		there := to.there(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		s.hub.overlap(port, to, all[i+1:], q)
+		if !there {
+			continue
+		}
+		s.hub.overlap(port, to, all[i+1:], s.conn.asked(q))
 		s.mu.Lock()
 		x := s.sides[toLocal]
 		if x != nil && x.guest != to.guest { // it is idle: one request is under way at a time
@@ -80,9 +88,32 @@ func (s *split) find(ctx context.Context, q *http1.Request, all []recipient) *si
 		if x == nil {
 			x = s.connect(ctx, toLocal, to.guest)
 		}
-		return x
+		if x != nil {
+			return x
+		}
 	}
 	return nil
+}
+
+// next gives who else wants a request of which this has been said, but those who
+// have had the chance. It is called by who hears local.
+func (s *split) next(ctx context.Context, said []byte, had []*guest) (to *guest, ok bool) {
+	in := http1.NewReader(bytes.NewReader(said), nil)
+	defer in.Close()
+	q, err := in.Request()
+	for errors.Is(err, http1.ErrIncomplete) && in.Fill() == nil {
+		q, err = in.Request()
+	}
+	if err != nil {
+		return nil, false
+	}
+	for _, to := range s.hub.recipients(s.conn.key) {
+		arrive := func() (content, error) { return arrived(in, q, to.rule) }
+		if !slices.Contains(had, to.guest) && s.hub.wants(s.conn.key.port, to, s.conn.asked(q), arrive) && to.there(ctx) {
+			return to.guest, true
+		}
+	}
+	return nil, false
 }
 
 // connect makes a side; nil: there is none, and for the original that is the
@@ -97,6 +128,17 @@ func (s *split) connect(ctx context.Context, to role, of *guest) *side {
 			return nil
 		}
 		o.moved = func() { s.moved(x) }
+		had := []*guest{of}
+		o.next = func(said []byte) (*guest, bool) {
+			to, ok := s.next(ctx, said, had)
+			had = append(had, to)
+			return to, ok
+		}
+		o.passed = func(to *guest) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			x.guest = to
+		}
 		c = o
 	} else if c, err = s.hub.original(ctx, s.conn); err != nil {
 		s.fail(err)

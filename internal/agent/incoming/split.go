@@ -42,9 +42,9 @@ const (
 // requests theirs, whoever gets them. Everything else ends in one state: the
 // connection is bound to one side, and is a plain connection between that side
 // and the client from then on. So it is when a message cannot be divided
-// safely, or is not HTTP/1; when the protocol was switched; with the last
-// request or reply; when the client has ended its direction; and when the
-// original speaks, or closes, unasked. Local is bound only by what the client
+// safely, or is not HTTP; when the protocol was switched, but to HTTP/2 (h2c.go);
+// with the last request or reply; when the client has ended its direction; and when
+// the original speaks, or closes, unasked. Local is bound only by what the client
 // wants of it. Where its own reply leaves no other way, its words are the
 // client's, but the client's are not its: those could be another request, which
 // the filter has not seen (seal).
@@ -74,6 +74,9 @@ type split struct {
 	waits  bool  // read waits for the client
 	grace  *time.Timer
 
+	upgrade *upgrade // the client's offer to go on in HTTP/2; nil: there is none
+	streams *streams // what it is of HTTP/2; nil: nothing
+
 	counted int // of what the connection has brought, that is the original's
 }
 
@@ -88,6 +91,11 @@ func (s *split) run(ctx context.Context) {
 	stop := context.AfterFunc(ctx, s.leave)
 	defer stop()
 	s.read(ctx)
+	s.mu.Lock()
+	if s.upgraded() { // nobody who waits for a further request is bound, or let go
+		s.closeLocked()
+	}
+	s.mu.Unlock()
 	s.wg.Wait()
 	s.in.Close()
 	s.mu.Lock()
@@ -96,6 +104,7 @@ func (s *split) run(ctx context.Context) {
 		s.grace.Stop()
 	}
 	s.closeLocked()
+	s.unoffered()
 }
 
 // read forwards what the client says until there is nothing more, or nobody
@@ -114,10 +123,13 @@ func (s *split) read(ctx context.Context) {
 	between := false // a request has been forwarded, the next has not begun
 	for {
 		// Something has arrived. Whose it is shows with the end of the last reply.
-		to, over := s.turn()
+		to, upgraded, over := s.turn()
 		switch {
 		case over:
 			s.discard()
+			return
+		case upgraded:
+			s.goOn(ctx)
 			return
 		case to != nil:
 			relax()
@@ -144,6 +156,16 @@ func (s *split) read(ctx context.Context) {
 		}
 		relax()
 		if err != nil {
+			is, gone := false, false
+			if !between {
+				is, gone = s.preface(ctx)
+			}
+			switch {
+			case gone, is && s.divide(ctx):
+				return
+			case is: // it is somebody's
+				continue
+			}
 			s.hub.passes(s.conn.key, s.in.Buffered())
 			s.give(ctx)
 			return
@@ -152,12 +174,16 @@ func (s *split) read(ctx context.Context) {
 		if x == nil {
 			return
 		}
-		if !s.begin(x, q, whole || q.Last) {
+		last := whole || q.Last
+		edited := s.offered(x, q, last)
+		if !s.begin(x, q, last) {
 			continue
 		}
 		s.listen(x)
-		if whole || q.Last {
-			s.rest(x)
+		if last {
+			if !edited || s.forward(x, q) {
+				s.rest(x)
+			}
 			return
 		}
 		if !s.forward(x, q) || len(s.in.Buffered()) == 0 && !s.await(ctx) {
@@ -194,6 +220,10 @@ func (s *split) await(ctx context.Context) bool { return s.wait(ctx, true) }
 
 func (s *split) wait(ctx context.Context, idle bool) bool {
 	s.mu.Lock()
+	if s.changed() {
+		s.mu.Unlock()
+		return true
+	}
 	s.idle, s.waits = idle, true
 	s.part()
 	s.expire()
@@ -201,6 +231,11 @@ func (s *split) wait(ctx context.Context, idle bool) bool {
 	err := s.in.Fill()
 	s.mu.Lock()
 	s.idle, s.waits = false, false
+	if s.changed() { // whatever the client has said, or not
+		_ = s.client.SetReadDeadline(time.Time{})
+		s.mu.Unlock()
+		return true
+	}
 	if err == nil && s.bound != nil && s.bound.ended && !s.over { // it goes on to half a connection
 		_ = s.client.SetReadDeadline(time.Time{})
 	}
@@ -248,15 +283,15 @@ func (s *split) hangUp(ctx context.Context, err error) bool {
 	return false
 }
 
-// turn waits until nothing is under way. to is whose the connection is, nil if
-// it is to be divided further.
-func (s *split) turn() (to *side, over bool) {
+// turn waits until nothing is under way, or an offer to go on in HTTP/2 has been taken.
+// to is whose the connection is, nil if it is to be divided further.
+func (s *split) turn() (to *side, upgraded, over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.busy != nil && s.bound == nil && !s.over {
+	for s.busy != nil && s.bound == nil && !s.over && !s.changed() {
 		s.cond.Wait()
 	}
-	return s.bound, s.over
+	return s.bound, s.changed(), s.over
 }
 
 // forward sends q to x; false: the client has been dealt with.
@@ -303,6 +338,7 @@ func (s *split) settle() {
 		return
 	}
 	s.busy = nil
+	s.unoffered()
 	s.cond.Broadcast()
 	s.part()
 }
@@ -350,6 +386,13 @@ func (s *split) leave() {
 	}
 	switch {
 	case s.over:
+	case s.streams != nil:
+		m := s.streams
+		m.leave()
+		s.grace = time.AfterFunc(graceTime, func() {
+			m.hop.Close()
+			s.fail(syscall.ECONNRESET)
+		})
 	case at != nil && at.role == toLocal && at.guest == nil && !at.Conn.(*offer).leave():
 		s.failLocked(syscall.ECONNRESET)
 	default:

@@ -157,6 +157,8 @@ type stageOptions struct {
 	subscribe   protocol.Subscribe // zero: localFilter on port 80
 	local, orig func(net.Conn)     // nil: answerer
 	refused     bool               // by the original
+	dialed      func(*net.TCPConn) net.Conn
+	room        *budget.Share // for stolen connections; nil: it has no end
 }
 
 func setStage(t *testing.T, o stageOptions) *stage {
@@ -183,10 +185,14 @@ func setStage(t *testing.T, o stageOptions) *stage {
 			if o.refused {
 				return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
 			}
-			return (&net.Dialer{}).DialContext(ctx, "tcp", ln.Addr().String())
+			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", ln.Addr().String())
+			if err == nil && o.dialed != nil {
+				c = o.dialed(c.(*net.TCPConn))
+			}
+			return c, err
 		},
 		Notice: func(code, text string) { st.notices <- code },
-		Memory: Memory{Kept: st.kept},
+		Memory: Memory{Kept: st.kept, Connections: map[uint8]*budget.Share{protocol.ModeSteal: o.room}},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup

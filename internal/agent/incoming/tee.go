@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"github.com/mirrord-go/mirrord/internal/http1"
 	"github.com/mirrord-go/mirrord/internal/relay"
 )
 
@@ -51,7 +50,7 @@ func (h *Hub) tee(ctx context.Context, c *conn) {
 	}
 	t := &tee{conn: c, hub: h, ctx: ctx}
 	defer t.wg.Wait()
-	t.begin()
+	t.begin(false)
 	longer, cancel := outlast(ctx, always)
 	defer cancel()
 	if _, err = relay.Join(longer, h.o.Memory.Relayed, to, t); err == nil {
@@ -60,15 +59,15 @@ func (h *Hub) tee(ctx context.Context, c *conn) {
 	t.finish(err)
 }
 
-// begin begins a copy, if there is room.
-func (t *tee) begin() {
+// begin begins a copy, if there is room; middle: of what comes from now on.
+func (t *tee) begin(middle bool) {
 	room := t.hub.o.Memory.Connections[t.key.mode]
 	if !room.Take(splitCost) {
 		t.hub.missed.Add(1)
 		return
 	}
 	t.to = t.hub.o.Copy(t.peer, t.local)
-	c := &conn{Conn: understood{t.to, t}, key: t.key, peer: t.peer, local: t.local, teed: true}
+	c := &conn{Conn: understood{t.to, t}, key: t.key, peer: t.peer, local: t.local, teed: true, middle: middle}
 	t.wg.Go(func() {
 		defer room.Give(splitCost)
 		defer c.Close()
@@ -99,7 +98,7 @@ func (t *tee) Read(p []byte) (int, error) {
 
 // say gives the copy what the client has said.
 func (t *tee) say(data []byte) {
-	fresh := http1.Begins(data)
+	fresh := Begins(data)
 	if t.to != nil {
 		err := t.to.Push(data)
 		if err == nil {
@@ -114,7 +113,7 @@ func (t *tee) say(data []byte) {
 	if !fresh || t.ignored.Load() {
 		return
 	}
-	if t.begin(); t.to != nil && t.to.Push(data) != nil {
+	if t.begin(true); t.to != nil && t.to.Push(data) != nil {
 		t.finish(io.ErrUnexpectedEOF)
 		t.hub.missed.Add(1)
 	}

@@ -156,7 +156,9 @@ func TestEndSparesTeed(t *testing.T) {
 	ask(t, client, asks)
 	answer(t, br, "GET")
 	heard(t, st.local, asks)
+	copied := within(t, "a copy", st.local.opened).(*recorded)
 	st.end()
+	within(t, "the end of the copy", copied.done)
 	ask(t, client, closing)
 	if got := answer(t, br, "GET"); !strings.HasPrefix(got, "200 original GET /other") {
 		t.Errorf("got %q", got)

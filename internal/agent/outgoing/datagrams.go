@@ -4,19 +4,13 @@ import (
 	"context"
 	"errors"
 	"net"
-	"sync"
 	"syscall"
 
+	"github.com/mirrord-go/mirrord/internal/datagram"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/ping"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
-
-// maxDatagram is the largest UDP payload in bytes: its length field counts the
-// header of 8 (RFC 768). IPv4 allows 20 less.
-const maxDatagram = 1<<16 - 1 - 8
-
-var datagramBuffers = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
 
 // datagrams carries datagrams both ways until local ends s, or ctx ends: how
 // long an idle flow lives is for local to decide.
@@ -61,7 +55,7 @@ func (o *Server) toLocal(s *link.Stream, c net.Conn) {
 			b = protocol.Append(nil, m)
 		}
 		if buf != nil {
-			datagramBuffers.Put(buf)
+			datagram.Give(buf)
 		}
 		if !room {
 			continue
@@ -77,10 +71,10 @@ func (o *Server) toLocal(s *link.Stream, c net.Conn) {
 // receive waits for one datagram of c; whoever calls it gives the buffer back.
 // While it waits it holds none: an agent has thousands of flows, most of them
 // idle, and 64 KiB each would be more than it may use.
-func receive(c net.Conn) (buf *[maxDatagram]byte, n int, err error) {
-	take := func() { buf = datagramBuffers.Get().(*[maxDatagram]byte) }
+func receive(c net.Conn) (buf *datagram.Buffer, n int, err error) {
+	take := func() { buf = datagram.Take() }
 	drop := func() {
-		datagramBuffers.Put(buf)
+		datagram.Give(buf)
 		buf = nil
 	}
 	if sc, ok := c.(syscall.Conn); ok {

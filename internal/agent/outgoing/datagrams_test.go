@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/datagram"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
@@ -75,7 +76,7 @@ func TestDatagrams(t *testing.T) {
 			if !answer.Addr.IsValid() || answer.Addr.Addr() != a.Addr() {
 				t.Errorf("the answer's address is %v", answer.Addr)
 			}
-			for name, want := range map[string][]byte{"small": []byte("ping"), "empty": {}, "largest": bytes.Repeat([]byte("x"), maxDatagram)} {
+			for name, want := range map[string][]byte{"small": []byte("ping"), "empty": {}, "largest": bytes.Repeat([]byte("x"), datagram.Max)} {
 				if err := s.Send(&protocol.Datagram{Data: want}); err != nil {
 					t.Fatal(err)
 				}

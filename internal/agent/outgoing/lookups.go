@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/datagram"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
@@ -64,7 +65,7 @@ func (o *Server) lookup(ctx context.Context, m *protocol.Lookup) protocol.Messag
 		if sameID(m.Query, buf[:n]) {
 			d = &protocol.Datagram{Data: slices.Clone(buf[:n])}
 		}
-		datagramBuffers.Put(buf)
+		datagram.Give(buf)
 		if d != nil {
 			return d
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/agent/redirect"
 	"github.com/mirrord-go/mirrord/internal/agent/target"
+	"github.com/mirrord-go/mirrord/internal/testnet"
 )
 
 // BenchmarkConnections makes connections from another machine, each with one
@@ -58,26 +59,16 @@ func echo(b *testing.B, p *pod, closes bool) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer c.Close()
-				var word [4]byte
-				if _, err := io.ReadFull(c, word[:]); err == nil {
-					_, _ = c.Write(word[:])
-				}
-				if !closes {
-					_, _ = c.Read(word[:])
-				}
-			})
+	testnet.Serve(b, ln, func(c net.Conn) {
+		defer c.Close()
+		var word [4]byte
+		if _, err := io.ReadFull(c, word[:]); err == nil {
+			_, _ = c.Write(word[:])
+		}
+		if !closes {
+			_, _ = c.Read(word[:])
 		}
 	})
-	b.Cleanup(func() { ln.Close(); wg.Wait() })
 }
 
 func measure(b *testing.B, from *target.Target, to netip.AddrPort, workers int, closes bool) {

@@ -3,6 +3,7 @@ package redirect
 import (
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -47,5 +48,14 @@ func NoTranslation(r *Redirect, err error) {
 // PassTime is how long Close waits for connections that it passes on.
 func PassTime(r *Redirect, d time.Duration) { r.passTime = d }
 
+// Stop is what a signal does to an agent, as far as its beats go.
+func Stop(r *Redirect) (goOn func()) {
+	r.beating.Lock()
+	return sync.OnceFunc(r.beating.Unlock)
+}
+
 // OwnPort is that of the socket for IPv4.
 func OwnPort(d *Datagrams) uint16 { return d.own[0] }
+
+// Unmarkable is for its table.
+var Unmarkable = unmarkable

@@ -25,6 +25,7 @@ type lookup struct {
 	ports    *ebpf.Map // stolen ports, host byte order
 	exempted *ebpf.Map // sources of our connections to the original: sourceKey
 	socks    *ebpf.Map // our listeners: 0 IPv4, 1 IPv6
+	last     *ebpf.Map // the agent's last beat, in nanoseconds (beat.go)
 	prog     *ebpf.Program
 	link     link.Link
 	own      map[uint16]bool // the listeners' own ports
@@ -60,6 +61,12 @@ func (r *Redirect) byLookup() (_ steering, err error) {
 	}
 	if l.socks, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.SockMap, KeySize: 4, ValueSize: 8, MaxEntries: 2}); err != nil {
 		return nil, fmt.Errorf("make a socket map: %w", err)
+	}
+	if l.last, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}); err != nil {
+		return nil, fmt.Errorf("make a map: %w", err)
+	}
+	if err = l.beat(); err != nil {
+		return nil, fmt.Errorf("tell the program the time: %w", err)
 	}
 	l.prog, err = ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SkLookup, AttachType: ebpf.AttachSkLookup, License: "MIT", Instructions: l.code()})
 	if err != nil {
@@ -114,9 +121,9 @@ func sourceKey(src netip.AddrPort) (k [sourceSize]byte) {
 	return k
 }
 
-// code is the program: if the port of a TCP connection is in ports and its
-// source not exempted, its socket is the listener of its family. Stack: -4 the
-// port, -8 the slot, -28 the source.
+// code is the program: if the port of a TCP connection is in ports, its source not
+// exempted and the agent runs, its socket is the listener of its family. Stack: -4
+// the port, -8 the slot, -28 the source.
 func (l *lookup) code() asm.Instructions {
 	const port, slot, source = -4, -8, -8 - sourceSize
 	find := func(m *ebpf.Map, at int16) asm.Instructions {
@@ -141,6 +148,9 @@ func (l *lookup) code() asm.Instructions {
 	p = append(p,
 		asm.JEq.Imm(asm.R0, 0, "pass"),
 		asm.StoreImm(asm.RFP, slot, 0, asm.Word),
+		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, slot))
+	p = append(p, l.late("pass")...)
+	p = append(p,
 		asm.Mov.Imm(asm.R2, 0), asm.Mov.Imm(asm.R3, 0), asm.Mov.Imm(asm.R4, 0),
 		load(asm.R1, ctxRemote4),
 		load(asm.R5, ctxFamily),
@@ -193,7 +203,7 @@ func (l *lookup) close() error {
 	if l.prog != nil {
 		errs = append(errs, l.prog.Close())
 	}
-	for _, m := range []*ebpf.Map{l.ports, l.exempted, l.socks} {
+	for _, m := range []*ebpf.Map{l.ports, l.exempted, l.socks, l.last} {
 		if m != nil {
 			errs = append(errs, m.Close())
 		}

@@ -6,16 +6,24 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mirrord-go/mirrord/internal/agent/claims"
 	"github.com/mirrord-go/mirrord/internal/nft"
 )
 
 // nat steers by an nftables redirect, for kernels or users without BPF. It
 // switches connection tracking on in the target's network namespace for as
 // long as it lives.
+//
+// Its chains come after those of others: what a mesh's rules lead to its sidecar
+// goes there, as it does with BPF, and is stolen where the sidecar sends it on to
+// the port, in the clear.
 type nat struct {
 	own   ownTable
 	ports nft.Set
@@ -32,16 +40,37 @@ type ownTable struct {
 // their connections to the original are the same.
 const (
 	tableName = "mirrord-agent"
-	maxTables = 64         // more agents than ever share a target
-	firstMark = 0x6d720000 // far from what others use as bits (0x4000, 0x80000, …)
+	// stealingChain is in the tables of those agents alone that steal by nftables.
+	stealingChain = "prerouting"
+	maxTables     = 64         // more agents than ever share a target
+	firstMark     = 0x6d720000 // far from what others use as bits (0x4000, 0x80000, …)
 )
 
 // MarkValue and MarkMask are what the packets of agents' connections to the
-// original have in common: a mark that is the one under the other.
+// original have in common: a mark that is the one under the other. Connections
+// that nftables has led to an agent have such a mark, too.
 const (
 	MarkValue uint32 = firstMark
 	MarkMask  uint32 = ^uint32(maxTables - 1)
 )
+
+// TakenByNAT reports whether another agent has port, and some steal by nftables in
+// ns, and who says to have it: of what comes over lo, copies have the port of its
+// agent then, not this one. Where rules may not be read it is false.
+func TakenByNAT(ns Namespace, port uint16) (holder string, yes bool) {
+	var f *os.File
+	if err := ns.Do(func() (err error) { f, err = nft.OpenFile(); return err }); err != nil {
+		return "", false
+	}
+	defer f.Close()
+	chains, _ := nft.Chains(f)
+	if !slices.ContainsFunc(chains, func(c nft.ChainName) bool {
+		return strings.HasPrefix(c.Table, tableName+"-") && c.Name == stealingChain
+	}) {
+		return "", false
+	}
+	return claims.Holder(ns, claims.TCP, port)
+}
 
 func newOwnTable(ns Namespace) (t ownTable, err error) {
 	err = ns.Do(func() (err error) {
@@ -78,23 +107,43 @@ func (r *Redirect) byNAT() (_ steering, err error) {
 	}
 	table := n.own.Table
 	n.ports = nft.Set{Table: table, Name: "stolen", Key: nft.TypePort}
-	pre := nft.Chain{Table: table, Name: "prerouting", Hook: nft.NATPrerouting}
-	out := nft.Chain{Table: table, Name: "output", Hook: nft.NATOutput}
-	changes := []nft.Change{n.ports.Create(), pre.Create(), out.Create(),
-		out.Rule(nft.Mark(n.own.mark), nft.Accept())} // our own, to the original
-	for _, ln := range r.listeners {
-		a := tcpAddr(ln.Addr())
-		// SYNs only: the first NAT chain makes the next packet of every older
-		// connection count as a new one.
-		rule := nft.All(nft.Family(a.Addr().Is6()), nft.L4(unix.IPPROTO_TCP), nft.Syn(), nft.DportIn(n.ports))
-		changes = append(changes,
-			pre.Rule(rule, nft.Redirect(a.Port())),
-			out.Rule(nft.Oif("lo"), rule, nft.Redirect(a.Port()))) // connections inside the target
+	pre := nft.Chain{Table: table, Name: stealingChain, Hook: nft.NATPreroutingLast}
+	out := nft.Chain{Table: table, Name: "output", Hook: nft.NATOutputLast}
+	rules := func(marks bool) []nft.Change {
+		changes := []nft.Change{n.ports.Create(), pre.Create(), out.Create(),
+			out.Rule(nft.Mark(n.own.mark), nft.Accept())} // our own, to the original
+		for _, ln := range r.listeners {
+			a := tcpAddr(ln.Addr())
+			// SYNs only: the first NAT chain makes the next packet of every older
+			// connection count as a new one.
+			v6 := a.Addr().Is6()
+			rule := nft.All(nft.Family(v6), nft.L4(unix.IPPROTO_TCP), nft.Syn(), nft.DportIn(n.ports))
+			if marks { // a mark that is there already is a mesh's, and leads its answers
+				known := nft.All(rule, nft.Unmarked(), nft.SetConnMark(n.own.mark))
+				changes = append(changes, pre.Rule(known), out.Rule(nft.Oif("lo"), known))
+			}
+			changes = append(changes,
+				pre.Rule(rule, nft.Redirect(a.Port())),
+				// Connections inside the target. Not Redirect, which makes the address
+				// 127.0.0.1: answers to a proxy that has its client's would not go back.
+				out.Rule(nft.Oif("lo"), rule, nft.DNATPort(v6, a.Port())))
+		}
+		return changes
 	}
-	if err := n.own.conn.Apply(changes...); err != nil {
+	err = n.own.conn.Apply(rules(true)...)
+	if unmarkable(err) { // behind a sidecar others' copies lack what is stolen
+		err = n.own.conn.Apply(rules(false)...)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return n, nil
+}
+
+// unmarkable reports whether err is that of a kernel without marks of connections
+// (EOPNOTSUPP), or without the module that reads them (nft_ct; ENOENT).
+func unmarkable(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT)
 }
 
 func (n *nat) add(port uint16) error    { return n.own.conn.Apply(n.ports.Add(nft.Port(port))) }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mirrord-go/mirrord/internal/agent/conntrack"
 	"github.com/mirrord-go/mirrord/internal/nft"
 )
 
@@ -54,10 +55,10 @@ type originals struct {
 	mu     sync.Mutex
 	ready  bool // the following are set
 	own    ownTable
-	taken  *taken  // nil: not to be had
-	v4, v6 nft.Set // port → client
-	why    error   // why clients' addresses cannot be kept
-	unkept error   // why one client's was not, though others' are
+	taken  *conntrack.Table // nil: not to be had
+	v4, v6 nft.Set          // port → client
+	why    error            // why clients' addresses cannot be kept
+	unkept error            // why one client's was not, though others' are
 }
 
 func (o *originals) init(ns Namespace, s steering) {
@@ -92,7 +93,7 @@ func (o *originals) translate() (err error) {
 	if err != nil {
 		return err
 	}
-	o.taken, _ = newTaken(o.ns) // a kernel may have none; then clashes show as silence
+	o.taken, _ = conntrack.Open(o.ns.Do) // a kernel may have none; then clashes show as silence
 	return nil
 }
 
@@ -127,7 +128,7 @@ func (o *originals) close() error {
 	if o.taken == nil {
 		return nil
 	}
-	return o.taken.close()
+	return o.taken.Close()
 }
 
 // route says how a connection to the original goes.
@@ -253,7 +254,7 @@ func (o *originals) try(ctx context.Context, way route, dst netip.AddrPort, end 
 	seen := netip.AddrPortFrom(way.as, l.port)
 	// Before any packet: ours would be a stray one for a connection that the
 	// client has already, which our reset of the server's answer would end.
-	if way.to.IsValid() && o.taken != nil && o.taken.by(seen, dst) {
+	if way.to.IsValid() && o.isTaken(seen, dst) {
 		o.ports.put(l)
 		return nil, errClash
 	}
@@ -268,6 +269,21 @@ func (o *originals) try(ctx context.Context, way route, dst netip.AddrPort, end 
 		return nil, err
 	}
 	return &original{TCPConn: c.(*net.TCPConn), done: func() { done(); end() }}, nil
+}
+
+// isTaken reports whether peer has a connection with server already. One that is
+// over does not count for the server, but does for as long as it is tracked: ours
+// could not be translated to the same addresses. A kernel that cannot tell says
+// that there is none.
+func (o *originals) isTaken(peer, server netip.AddrPort) bool {
+	if o.taken == nil {
+		return false
+	}
+	if o.taken.Connected(peer, server) {
+		return true
+	}
+	_, tracked := o.taken.Find(peer, server)
+	return tracked
 }
 
 // prepare gives a socket its mark and its source.

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/agent/packet"
-	"github.com/mirrord-go/mirrord/internal/udpflow"
+	"github.com/mirrord-go/mirrord/internal/datagram"
 )
 
 // This file is about the sockets by which stolen datagrams come and their answers
@@ -88,7 +88,7 @@ func (d *Datagrams) receive(family int, f *os.File) {
 	if err != nil {
 		return
 	}
-	buf, oob := make([]byte, udpflow.MaxDatagram), make([]byte, 256)
+	buf, oob := make([]byte, datagram.Max), make([]byte, 256)
 	for {
 		var n, m int
 		var from unix.Sockaddr
@@ -161,7 +161,7 @@ func (d *Datagrams) answer(from, client netip.AddrPort, p []byte) error {
 	if err != nil {
 		return err
 	}
-	b := datagram(from, client, p)
+	b := udpPacket(from, client, p)
 	if cerr := rc.Control(func(fd uintptr) { _, err = unix.SendmsgN(int(fd), b, as, to, 0) }); cerr != nil {
 		return cerr
 	}
@@ -171,8 +171,8 @@ func (d *Datagrams) answer(from, client netip.AddrPort, p []byte) error {
 	return err
 }
 
-// datagram is p with a header of UDP (RFC 768).
-func datagram(from, to netip.AddrPort, p []byte) []byte {
+// udpPacket is p with a header of UDP (RFC 768).
+func udpPacket(from, to netip.AddrPort, p []byte) []byte {
 	b := make([]byte, 8, 8+len(p))
 	binary.BigEndian.PutUint16(b, from.Port())
 	binary.BigEndian.PutUint16(b[2:], to.Port())

@@ -91,6 +91,7 @@ type Redirect struct {
 	quit      chan struct{} // closed by Close
 	accepting sync.WaitGroup
 
+	beating  sync.Mutex     // held by who shows that the agent runs
 	passing  sync.WaitGroup // connections that pass hands to the original
 	passTime time.Duration
 	ctx      context.Context // theirs; alive until Close
@@ -113,6 +114,9 @@ type Options struct {
 	// Joined is given the connection of each agent that wants to share a stolen
 	// port, which it owns; it must not wait. nil: none can.
 	Joined func(port uint16, c net.Conn)
+	// NAT says why nftables cannot steal here; nil, or gives nil: it can, as far as
+	// the kernel lets it. It is asked where BPF cannot.
+	NAT func() error
 }
 
 // New prepares stealing in ns. It changes nothing for the target yet.
@@ -120,6 +124,11 @@ func New(ns Namespace, o Options) (*Redirect, error) {
 	r, err := newWith(ns, o, (*Redirect).byLookup)
 	if err == nil {
 		return r, nil
+	}
+	if o.NAT != nil {
+		if why := o.NAT(); why != nil {
+			return nil, fmt.Errorf("neither BPF (%w) nor nftables can be used: %w", err, why)
+		}
 	}
 	r, nerr := newWith(ns, o, (*Redirect).byNAT)
 	if nerr != nil {
@@ -138,6 +147,9 @@ func newWith(ns Namespace, o Options, steer func(*Redirect) (steering, error)) (
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	for _, ln := range r.listeners {
 		r.accepting.Go(func() { r.accept(ln) })
+	}
+	if s, ok := r.steering.(interface{ beat() error }); ok {
+		r.accepting.Go(func() { r.beats(s.beat) })
 	}
 	return r, nil
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,7 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/agent/claims"
 	"github.com/mirrord-go/mirrord/internal/agent/target"
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/link/resume"
 	"github.com/mirrord-go/mirrord/internal/link/seal"
@@ -199,6 +202,86 @@ func TestFloodOfDials(t *testing.T) {
 		}
 	}
 	works(t, l)
+}
+
+// TestClaimsAreForAgents: a client that means harm cannot speak to other sessions'
+// agents by way of its own, whom they would believe.
+func TestClaimsAreForAgents(t *testing.T) {
+	pid := testnet.Process(t, syscall.CLONE_NEWNET, nil, "ip link set lo up")
+	a := start(t, func() (*target.Target, error) {
+		in, err := target.Open(pid)
+		if err == nil {
+			err = in.Personate()
+		}
+		return in, err
+	})
+	in, err := target.Open(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	claim, err := claims.Take(in, claims.TCP, 80, "ana@laptop", func(c net.Conn) { c.Close() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer claim.Release()
+	var other net.Listener
+	if err := in.Do(func() (err error) { other, err = net.Listen("unix", "@mirrord-clai"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	l, _, _ := a.join()
+	for name, want := range map[string]syscall.Errno{"\x00mirrord-claim-tcp-80": syscall.ECONNREFUSED, "\x00mirrord-clai": 0} {
+		s, err := l.Open(t.Context(), link.Bulk, &protocol.Dial{Network: protocol.NetworkUnix, Name: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := s.Receive()
+		if answer, ok := m.(*protocol.Answer); err != nil || !ok || answer.Errno != want {
+			t.Errorf("%q: answered %+v, %v, want %v", name, m, err, want)
+		}
+		s.Close()
+	}
+}
+
+// TestAnswersNobodyReads: environments that a client asks for and does not read take
+// no more memory than there is set aside, and the session goes on.
+func TestAnswersNobodyReads(t *testing.T) {
+	pid := testnet.Process(t, syscall.CLONE_NEWUTS, append(large(9), "PATH="+os.Getenv("PATH")), "true")
+	a := start(t, func() (*target.Target, error) { return target.Open(pid) })
+	pipe, err := resume.Dial(t.Context(), func(ctx context.Context) (io.ReadWriteCloser, error) {
+		return a.connect(ctx, a.session, a.key)
+	}, resume.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	windows := budget.New(0).Share(0, 0) // it lets the agent send next to nothing
+	l := link.New(pipe, link.Local, link.Options{Memory: link.Memory{Windows: windows}})
+	t.Cleanup(func() { l.Close("test") })
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	for range 400 {
+		s, err := l.Open(t.Context(), link.Interactive, &protocol.EnvRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+	}
+	used := int64(0)
+	for end := time.Now().Add(2 * time.Second); used < 96<<20 && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		used = heap() - before
+	}
+	if used > 96<<20 {
+		t.Errorf("400 answers of 900 KB hold %d MiB", used>>20)
+	}
+	if m, err := l.Call(t.Context(), &protocol.CountsRequest{}); err != nil || m.Kind() != protocol.KindCounts {
+		t.Errorf("the session is answered %T, %v", m, err)
+	}
 }
 
 // TestOddTarget: what a target says of itself passes as it is, bounded; what is

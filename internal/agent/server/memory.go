@@ -24,6 +24,7 @@ type memory struct {
 	parsed   *budget.Share // those of connections under a filter
 	kept     *budget.Share // what clients have said, while local may refuse them
 	sharing  *budget.Share // links with agents of other sessions
+	wishes   *budget.Share // filters, of the session's and theirs
 }
 
 const mib = 1 << 20
@@ -42,6 +43,7 @@ func newMemory() *memory {
 		parsed:   b.Share(1*mib, 16*mib),
 		kept:     b.Share(1*mib, 8*mib),
 		sharing:  b.Share(0, 9*link.Fixed),
+		wishes:   b.Share(mib/4, 16*mib),
 	}
 }
 
@@ -53,7 +55,7 @@ func (m *memory) ofFiles() files.Memory { return files.Memory{Questions: m.calls
 
 func (m *memory) ofIncoming() incoming.Memory {
 	between := link.Memory{Interactive: m.calls, Opened: m.incoming, Accepted: m.incoming, Windows: m.windows}
-	return incoming.Memory{Relayed: m.relayed, Parsed: m.parsed, Kept: m.kept, Sharing: m.sharing, Link: between,
+	return incoming.Memory{Relayed: m.relayed, Parsed: m.parsed, Kept: m.kept, Wishes: m.wishes, Sharing: m.sharing, Link: between,
 		Connections: map[uint8]*budget.Share{protocol.ModeSteal: m.incoming, protocol.ModeMirror: m.copies,
 			protocol.ModeSteal | protocol.ModeUDP: m.incoming, protocol.ModeMirror | protocol.ModeUDP: m.copies}}
 }

@@ -274,7 +274,7 @@ func (s *session) answer(ctx context.Context, stream *link.Stream, m protocol.Me
 	}
 	switch m := m.(type) {
 	case *protocol.EnvRequest:
-		_ = agentenv.Serve(stream, s.t.Environ)
+		_ = agentenv.Serve(ctx, stream, s.memory.calls, s.t.Environ)
 	case *protocol.Dial:
 		s.outgoing().Serve(ctx, stream, m)
 	case *protocol.Lookup:
@@ -283,6 +283,8 @@ func (s *session) answer(ctx context.Context, stream *link.Stream, m protocol.Me
 		counts := s.counts()
 		_ = stream.Send(&counts)
 		stream.Close()
+	case *protocol.Profile:
+		serveProfile(ctx, stream, m)
 	case *protocol.Subscribe:
 		s.hub.Subscribe(ctx, stream, m)
 	default:
@@ -299,7 +301,12 @@ func (s *session) answer(ctx context.Context, stream *link.Stream, m protocol.Me
 func (s *session) outgoing() *outgoing.Server {
 	o := s.memory.ofOutgoing(s.dial)
 	if s.t.Personates() {
-		o.Unix = s.t.DialUnix
+		o.Unix = func(ctx context.Context, typ int, name string, wait bool) (*unixsock.Conn, error) {
+			if claims.Is(name) { // other agents would take the program for this one
+				return nil, fmt.Errorf("%s is for agents: %w", unixsock.Name(name), syscall.ECONNREFUSED)
+			}
+			return s.t.DialUnix(ctx, typ, name, wait)
+		}
 		o.Dropped = func(name string) {
 			s.dropped.Do(func() {
 				s.notice("unix-descriptors", fmt.Sprintf("the server at %s has sent descriptors, which cannot be carried to another machine: the program does not get them", unixsock.Name(name)))
@@ -363,7 +370,7 @@ func (s *session) greet(stream *link.Stream, hello *protocol.Hello) {
 
 // features are what this agent can do for the target.
 func (s *session) features() []string {
-	all := []string{protocol.FeatureMirror, protocol.FeatureHTTPFilter, protocol.FeatureHostFilter, protocol.FeatureBodyFilter, protocol.FeatureLookups, protocol.FeatureCounts, protocol.FeatureUDP}
+	all := []string{protocol.FeatureMirror, protocol.FeatureHTTPFilter, protocol.FeatureHostFilter, protocol.FeatureClientFilter, protocol.FeatureBodyFilter, protocol.FeatureLookups, protocol.FeatureCounts, protocol.FeatureUDP}
 	if s.files != nil {
 		all = append(all, protocol.FeatureFiles)
 	}

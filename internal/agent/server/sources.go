@@ -9,24 +9,49 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/agent/capture"
 	"github.com/mirrord-go/mirrord/internal/agent/incoming"
+	"github.com/mirrord-go/mirrord/internal/agent/mesh"
 	"github.com/mirrord-go/mirrord/internal/agent/redirect"
-	"github.com/mirrord-go/mirrord/internal/http1"
 )
 
 // sources are where stolen and mirrored connections come from.
 func (s *session) sources() (steal *stealSource, mirror *lazySource) {
 	steal = &stealSource{notice: s.notice}
+	around := sync.OnceValue(func() mesh.Mesh { // looked at when the first port is asked for
+		m := mesh.Look(s.t.Do).Mesh()
+		if text := m.Text(); text != "" {
+			s.notice("mesh", text)
+		}
+		return m
+	})
 	steal.lazySource = newLazySource(func() (closableSource, error) {
-		r, err := redirect.New(s.t, redirect.Options{Holder: s.who().String(), Joined: s.hub.Host})
+		r, err := redirect.New(s.t, redirect.Options{Holder: s.who().String(), Joined: s.hub.Host,
+			NAT: func() error { return around().RefusesRedirect() }})
 		if err != nil {
 			return nil, err
 		}
 		steal.redirect = r
 		return r, nil
 	})
-	return steal, newLazySource(func() (closableSource, error) {
-		return capture.Open(s.t.Do, s.memory.copies, passed(), http1.Begins)
+	mirror = newLazySource(func() (closableSource, error) {
+		tap, err := capture.Open(s.t.Do, s.memory.copies, passed(), incoming.Begins)
+		if err != nil {
+			return nil, err
+		}
+		if m := around(); m.Name != "" {
+			tap.Sidecar()
+			switch {
+			case tap.Blind():
+				s.notice("mesh-copies", fmt.Sprintf("the agent may not ask the kernel what %s takes (CAP_NET_ADMIN), and this kernel lists no sockets (tcp_diag): each request is copied twice, once as it comes in", m.Name))
+			case !tap.Exact():
+				s.notice("mesh-copies", fmt.Sprintf("the agent may not ask the kernel what %s takes (CAP_NET_ADMIN): of connections that its rules leave out, those that end at once may not be copied", m.Name))
+			}
+			return s.watched(tap, m), nil
+		}
+		return tap, nil
 	})
+	steal.refuses = func(port uint16) error { return around().Refuses(port, false) }
+	mirror.refuses = func(port uint16) error { return around().Refuses(port, true) }
+	return steal, mirror
 }
 
 // datagramSources are where stolen and mirrored datagrams come from.
@@ -75,7 +100,8 @@ type closableSource interface {
 // lazySource opens its source when the first port is asked for: a session that
 // takes no traffic leaves the target's network untouched.
 type lazySource struct {
-	open func() (closableSource, error)
+	open    func() (closableSource, error)
+	refuses func(port uint16) error // nil: no port is
 
 	ready chan struct{} // closed when source is set
 	mu    sync.Mutex    // source, closed
@@ -94,6 +120,11 @@ func (l *lazySource) Add(port uint16) error {
 	defer l.mu.Unlock()
 	if l.done {
 		return net.ErrClosed
+	}
+	if l.refuses != nil {
+		if err := l.refuses(port); err != nil {
+			return err
+		}
 	}
 	if l.src == nil {
 		src, err := l.open()

@@ -165,7 +165,7 @@ func open(pid int, self bool) (_ *Target, err error) {
 		return n, err
 	})
 	t.hostNet = t.readHostNetwork()
-	t.environ, t.hostname, t.mounts = tell(readEnviron(pid)), tell(readHostname(pid)), tell(mountinfo.Volumes(pid))
+	t.environ, t.hostname, t.mounts = tell(readEnviron(pid)), tell(t.readHostname()), tell(mountinfo.Volumes(pid))
 	if self { // the file is closed to a process that lets nobody look in, itself included
 		t.environ = tell(os.Environ(), nil)
 	}
@@ -296,8 +296,8 @@ func readEnviron(pid int) ([]string, error) {
 // Hostname is what uname(2) tells the target.
 func (t *Target) Hostname() (string, error) { return t.hostname.value, t.hostname.err }
 
-func readHostname(pid int) (string, error) {
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/uts", pid))
+func (t *Target) readHostname() (string, error) {
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/uts", t.PID))
 	if err != nil {
 		return "", err
 	}
@@ -318,9 +318,34 @@ func readHostname(pid int) (string, error) {
 	if err := <-result; err == nil {
 		return name, nil
 	}
-	// Without the right to enter: what the container was given at its start.
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/root/etc/hostname", pid))
-	return strings.TrimSpace(string(b)), err
+	return t.givenHostname() // without the right to enter
+}
+
+// givenHostname is the name that the container was given at its start. What is in
+// that file's place now is the target's doing: it may lead anywhere, have no end, or
+// never open.
+func (t *Target) givenHostname() (string, error) {
+	const maxName = 64 // __NEW_UTS_LEN in linux/utsname.h
+	at, err := t.find("etc/hostname")
+	if err != nil {
+		return "", fmt.Errorf("read the target's /etc/hostname: %w", err)
+	}
+	defer unix.Close(at)
+	var st unix.Stat_t
+	if err := unix.Fstat(at, &st); err != nil {
+		return "", fmt.Errorf("read the target's /etc/hostname: %w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return "", fmt.Errorf("the target's /etc/hostname is no file: %w", unix.ENXIO)
+	}
+	f, err := openPath(fmt.Sprintf("/proc/self/fd/%d", at), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxName+1))
+	name, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
+	return name[:min(len(name), maxName)], err
 }
 
 // same reports whether ns is the calling thread's namespace of that kind. The

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mirrord-go/mirrord/internal/testnet"
 )
 
@@ -143,6 +145,40 @@ func TestOpen(t *testing.T) {
 	case <-tg.Done():
 	case <-time.After(10 * time.Second):
 		t.Error("not done although it ended")
+	}
+}
+
+// TestGivenHostname: what a target that means harm puts in place of its name is
+// not waited for, has an end, and does not lead out of it.
+func TestGivenHostname(t *testing.T) {
+	for name, c := range map[string]struct {
+		put  func(path string) error
+		want string // empty: an error
+	}{
+		"a name":      {func(p string) error { return os.WriteFile(p, []byte("pod-1\n"), 0o644) }, "pod-1"},
+		"lines":       {func(p string) error { return os.WriteFile(p, []byte("pod-1\nevil\n"), 0o644) }, "pod-1"},
+		"large":       {func(p string) error { return os.WriteFile(p, bytes.Repeat([]byte("x"), 1<<20), 0o644) }, strings.Repeat("x", 64)},
+		"nothing":     {func(string) error { return nil }, ""},
+		"pipe":        {func(p string) error { return unix.Mkfifo(p, 0o666) }, ""},
+		"device":      {func(p string) error { return unix.Mknod(p, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5))) }, ""},
+		"link out":    {func(p string) error { return os.Symlink("../../../../../../../../proc/sys/kernel/ostype", p) }, ""},
+		"link within": {func(p string) error { return os.Symlink("/name", p) }, "pod-2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			if err := errors.Join(os.Mkdir(filepath.Join(root, "etc"), 0o755), os.WriteFile(filepath.Join(root, "name"), []byte("pod-2"), 0o644), c.put(filepath.Join(root, "etc/hostname"))); err != nil {
+				t.Fatal(err)
+			}
+			dir, err := os.Open(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer dir.Close()
+			got, err := (&Target{Root: dir}).givenHostname()
+			if got != c.want || (err == nil) != (c.want != "") {
+				t.Errorf("got %q, %v, want %q", got, err, c.want)
+			}
+		})
 	}
 }
 
