@@ -19,6 +19,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/local/waits"
 )
 
 // Kinds of events.
@@ -112,6 +113,9 @@ type Files struct {
 	Opened  int64 `json:"opened"`
 	Read    int64 `json:"read"` // bytes
 	Written int64 `json:"written"`
+	// Waits are how long the program waited for each operation on what is not
+	// mounted as a whole from this machine.
+	Waits []waits.Histogram `json:"waits,omitempty"`
 }
 
 // Loss is what was not mirrored.
@@ -154,6 +158,8 @@ type Log struct {
 	mirrored, stolen, missed              atomic.Int64 // as in Ports; copies that reached nobody
 	lookups, opened, fileRead, fileWrites atomic.Int64
 
+	fileWaits waits.Table
+
 	watched  atomic.Bool // there are sinks
 	mu       sync.Mutex
 	sinks    map[uint64]func(Event)
@@ -177,7 +183,7 @@ func (l *Log) Counts() Counts {
 	ports := Ports{Mirrored: l.mirrored.Load(), Stolen: l.stolen.Load(), Passed: passed.Passed, Returned: passed.Returned, Ended: passed.Ended,
 		Lost: lost.Copies + l.missed.Load() + passed.Refused}
 	return Counts{Ports: ports, Incoming: l.incoming.counts(), Outgoing: l.outgoing.counts(), Lookups: l.lookups.Load(), Lost: lost,
-		Files: Files{Opened: l.opened.Load(), Read: l.fileRead.Load(), Written: l.fileWrites.Load()}}
+		Files: Files{Opened: l.opened.Load(), Read: l.fileRead.Load(), Written: l.fileWrites.Load(), Waits: l.fileWaits.Histograms()}}
 }
 
 // Watch gives events to sink, which must not wait, until stop. It may be called
@@ -256,6 +262,13 @@ func (l *Log) FileBytes(read, written int) {
 	}
 	l.fileRead.Add(int64(read))
 	l.fileWrites.Add(int64(written))
+}
+
+// FileWait counts how long the program waited for an operation on a file.
+func (l *Log) FileWait(operation string, took time.Duration) {
+	if l != nil {
+		l.fileWaits.Observe(operation, took)
+	}
 }
 
 // Agent is what one agent has counted: each counts from nothing, and there are as

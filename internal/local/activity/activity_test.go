@@ -117,7 +117,7 @@ func TestOwn(t *testing.T) {
 	c.Carried(1, 2)
 	c.Close()
 	l.NotDelivered(Event{}, true)
-	if got := l.Counts(); got != (Counts{}) {
+	if got := l.Counts(); !reflect.DeepEqual(got, Counts{}) {
 		t.Errorf("got %+v, want nothing", got)
 	}
 	l.NotDelivered(Event{Error: "e"}, false)
@@ -165,7 +165,7 @@ func TestNobodyWatches(t *testing.T) {
 	l.File(true, describe)
 	l.FileBytes(3, 4)
 	l.Say(event.Event{})
-	if got, want := l.Counts(), (Counts{Lookups: 1, Files: Files{Opened: 1, Read: 3, Written: 4}}); got != want {
+	if got, want := l.Counts(), (Counts{Lookups: 1, Files: Files{Opened: 1, Read: 3, Written: 4}}); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	program, session := net.Pipe()
@@ -193,7 +193,7 @@ func TestNobodyWatches(t *testing.T) {
 		c.Carried(1, 1)
 		c.Close()
 	}
-	if l.Counts() != (Counts{}) || l.Watched() {
+	if !reflect.DeepEqual(l.Counts(), Counts{}) || l.Watched() {
 		t.Error("no log counts")
 	}
 }

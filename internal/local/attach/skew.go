@@ -72,9 +72,10 @@ type wanted struct {
 
 // filterFeatures are what filters need, for a person.
 var filterFeatures = map[string]string{
-	protocol.FeatureHTTPFilter: "filters of requests",
-	protocol.FeatureHostFilter: "filters of requests by their host",
-	protocol.FeatureBodyFilter: "filters of requests by their body, and programs of jq",
+	protocol.FeatureHTTPFilter:   "filters of requests",
+	protocol.FeatureHostFilter:   "filters of requests by their host",
+	protocol.FeatureClientFilter: "filters by the client's address",
+	protocol.FeatureBodyFilter:   "filters of requests by their body, and programs of jq",
 }
 
 // wants lists the features that the configuration makes use of.

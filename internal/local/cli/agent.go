@@ -84,6 +84,10 @@ registry has this one. docs/air-gapped.md has all of it.`,
 	fl.StringVar(&f.kubeconfig, "kubeconfig", os.Getenv("MIRRORD_KUBECONFIG"), "with --load: kubeconfig file")
 	c.MarkFlagsMutuallyExclusive("push", "load")
 	c.MarkFlagsMutuallyExclusive("push", "name")
+	_ = c.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		names, _ := kube.Contexts(kube.Options{Kubeconfig: f.kubeconfig})
+		return names, cobra.ShellCompDirectiveNoFileComp
+	})
 	_ = c.RegisterFlagCompletionFunc("load", cobra.FixedCompletions(image.Loaders(), cobra.ShellCompDirectiveNoFileComp))
 	return c
 }

@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -14,6 +17,9 @@ import (
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/journal"
 	"github.com/mirrord-go/mirrord/internal/local/monitor"
+	"github.com/mirrord-go/mirrord/internal/local/profiles"
+	"github.com/mirrord-go/mirrord/internal/local/timings"
+	"github.com/mirrord-go/mirrord/internal/profile"
 )
 
 // execFlags are the flags of exec.
@@ -24,6 +30,8 @@ type execFlags struct {
 	session        string // the id of one that is kept, to join; empty: a new one
 	events         string // a file; empty: none
 	whole          bool   // what the command leaves in the background ends with it
+	timings        bool   // how long start and end take is shown
+	profiles       bool   // those of supervisor and agent can be had
 }
 
 // learnHere is the value of --learn without one: the report is shown and not
@@ -36,12 +44,20 @@ func (f *execFlags) loudness(fl *pflag.FlagSet) {
 	fl.BoolVarP(&f.verbose, "verbose", "v", os.Getenv("MIRRORD_VERBOSE") == "true", "show details")
 }
 
+// lookFlags add the flags for those who look at mirrord itself.
+func (f *execFlags) lookFlags(fl *pflag.FlagSet) {
+	fl.BoolVar(&f.timings, "timings", false, "show how long each step of the start took, and the end")
+	fl.BoolVar(&f.profiles, "pprof", false, "show where go tool pprof finds profiles of mirrord and its agent while the session runs")
+}
+
 // begun is the beginning of a session: what was asked for, and who is told.
 type begun struct {
 	cfg     config.Config
 	dir     string // of work
 	monitor *monitor.Monitor
 	journal *journal.Journal // nil: somebody else keeps it
+	trace   *timings.Trace   // nil: nobody asked
+	secret  string           // of profiles; empty: nobody asked
 }
 
 // begin reads flags, environment and files. done is to be called at the session's
@@ -70,6 +86,12 @@ func (a *app) begin(f *execFlags, journals bool) (*begun, error) {
 	if list := os.Getenv("KUBECONFIG"); list != "" { // the supervisor works elsewhere
 		os.Setenv("KUBECONFIG", absolute(list, dir))
 	}
+	if f.timings {
+		b.trace = timings.New(a.began)
+	}
+	if f.profiles {
+		b.secret = strings.ToLower(rand.Text())
+	}
 	if journals {
 		b.journal = a.keepJournal(b.cfg)
 	}
@@ -83,10 +105,30 @@ func (a *app) begin(f *execFlags, journals bool) (*begun, error) {
 func (b *begun) show(e event.Event) {
 	b.journal.Note(e)
 	b.monitor.Show(e)
+	if port, err := strconv.Atoi(e.Facts["port"]); err == nil && e.Code == "profiles" && b.secret != "" {
+		b.showProfiles(port)
+	}
+	if start := b.trace.Note(e, time.Now()); start != nil {
+		b.monitor.Report("timings", "how long the start took, in milliseconds", timings.Lines(start), start)
+	}
+}
+
+// showProfiles tells where profiles are: here alone, since the secret stands in it.
+func (b *begun) showProfiles(port int) {
+	at := map[string]string{}
+	var lines []string
+	for _, process := range []string{"supervisor", "agent"} {
+		at[process] = profiles.URL(port, b.secret, process, "")
+		lines = append(lines, "go tool pprof "+at[process]+profile.CPU)
+	}
+	b.monitor.Report("pprof", "profiles of mirrord on this machine, and of its agent, while the session runs ("+strings.Join(profile.Kinds(), ", ")+")", lines, at)
 }
 
 // done closes the journal, with why the session failed.
 func (b *begun) done(err error) {
+	if ms, ok := b.trace.End(time.Now()); ok {
+		b.monitor.Report("timings-end", fmt.Sprintf("mirrord ended %.1f milliseconds behind its command", ms), nil, map[string]float64{"took_ms": ms})
+	}
 	if f := failure.From(err); f != nil {
 		b.journal.Note(event.Event{Level: event.Error, Code: f.Code, Text: f.Error()})
 	}

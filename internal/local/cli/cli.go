@@ -16,10 +16,13 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
+	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/monitor"
 )
@@ -33,6 +36,7 @@ const (
 // app is what all commands share.
 type app struct {
 	version string
+	began   time.Time
 	code    int  // of the command that ran, for Main
 	ran     bool // the command line was understood
 
@@ -46,7 +50,7 @@ func Main(version string, args []string) int {
 	if playRole(version, args[0]) {
 		return 0
 	}
-	return (&app{version: version, progress: passedProgress()}).run(args[1:])
+	return (&app{version: version, began: time.Now(), progress: passedProgress()}).run(args[1:])
 }
 
 func (a *app) root() *cobra.Command {
@@ -58,7 +62,7 @@ sees the pod's environment, files, names, network and hostname, and traffic that
 reaches the pod is copied to it or handed to it. Nothing is installed, neither
 here nor in the cluster.`,
 		Example: `  mirrord exec -t pod/shop-7d4b9 python main.py
-  mirrord exec psql postgresql://dbmaster:5433/mydb
+  mirrord exec psql postgresql://dbmaster:5432/mydb
   mirrord demo`,
 		PersistentPreRun: func(c *cobra.Command, _ []string) {
 			a.ran = true
@@ -71,14 +75,31 @@ here nor in the cluster.`,
 	root.SetVersionTemplate("mirrord {{.Version}}\n")
 	root.AddCommand(a.sessionCommands()...)
 	root.AddCommand(a.portForwardCommand(), a.dumpCommand(), a.lsCommand(), a.explainCommand(), a.verifyCommand(), a.configCommand(), a.doctorCommand(), a.rbacCommand(), a.diagnoseCommand(), a.agentCommand(), a.debugConfigCommand(), a.versionCommand())
+	for _, g := range groups {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
+		for _, c := range root.Commands() {
+			if slices.Contains(strings.Fields(g.commands), c.Name()) {
+				c.GroupID = g.title
+			}
+		}
+	}
 	return root
+}
+
+// groups are the commands by what one wants, as the help shows them.
+var groups = []struct{ title, commands string }{
+	{"Run something in the context of a pod:", "exec container session up port-forward demo"},
+	{"Look at the cluster, and at sessions:", "ls status dump explain"},
+	{"Write a configuration:", "config verify-config debug-config"},
+	{"Prepare machine and cluster, find what is wrong:", "doctor agent rbac diagnose"},
 }
 
 func (a *app) run(args []string) int {
 	root := a.root()
 	root.InitDefaultCompletionCmd(args...)
 	if c, _, err := root.Find([]string{"completion"}); err == nil {
-		c.Aliases = []string{"completions"}                                   // as mirrord calls it
+		c.Aliases = []string{"completions"} // as mirrord calls it
+		c.Example = "  source <(mirrord completion bash)\n  mirrord completion fish > ~/.config/fish/completions/mirrord.fish"
 		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() } // else a shell that there is not would be help asked for
 	}
 	a.completions(root)
@@ -100,21 +121,35 @@ func (a *app) run(args []string) int {
 		f = notHere(args)
 	}
 	if f == nil {
-		help := root.CommandPath()
-		if c, _, err := root.Find(args); err == nil {
-			help = c.CommandPath()
-		}
-		what, near, _ := strings.Cut(err.Error(), "\n\nDid you mean this?\n")
-		f = &failure.Error{Code: "usage", What: what, Do: help + " --help", Exit: exitUsage}
-		if names := strings.Fields(near); len(names) > 0 {
-			f.Why = "did you mean: " + strings.Join(names, ", ")
-		}
+		f = misused(root, args, err)
 	}
 	a.monitor(false, false).Fail(f)
 	if f.Exit != 0 {
 		return f.Exit
 	}
 	return exitFailure
+}
+
+// misused is the failure of a command line that was not understood.
+func misused(root *cobra.Command, args []string, err error) *failure.Error {
+	c, _, ferr := root.Find(args)
+	if ferr != nil {
+		c = root
+	}
+	what, near, _ := strings.Cut(err.Error(), "\n\nDid you mean this?\n")
+	names := strings.Fields(near)
+	if flag, ok := errors.AsType[*pflag.NotExistError](err); ok && flag.GetSpecifiedShortnames() == "" {
+		var all []string
+		c.Flags().VisitAll(func(f *pflag.Flag) { all = append(all, f.Name) })
+		if name := config.Nearest(flag.GetSpecifiedName(), all); name != "" {
+			names = []string{"--" + name}
+		}
+	}
+	f := &failure.Error{Code: "usage", What: what, Do: c.CommandPath() + " --help", Exit: exitUsage}
+	if len(names) > 0 {
+		f.Why = "did you mean: " + strings.Join(names, ", ")
+	}
+	return f
 }
 
 func (a *app) versionCommand() *cobra.Command {

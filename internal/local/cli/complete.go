@@ -26,10 +26,16 @@ const (
 )
 
 // completions tells the shell the values of flags that the cluster or the
-// kubeconfig knows.
+// kubeconfig knows, and where no file's name can follow.
 func (a *app) completions(root *cobra.Command) {
 	for _, c := range root.Commands() {
 		a.completions(c)
+		if c.ValidArgsFunction == nil && c.Args != nil && c.Args(c, nil) == nil && c.Args(c, []string{"file"}) != nil {
+			c.ValidArgsFunction = cobra.NoFileCompletions
+		}
+		if c.Flags().Lookup("fs-mode") != nil {
+			_ = c.RegisterFlagCompletionFunc("fs-mode", cobra.FixedCompletions([]string{"read", "write", "local", "local-with-overrides"}, cobra.ShellCompDirectiveNoFileComp))
+		}
 		for flag, values := range map[string]func(context.Context, config.Config) []string{
 			"target": a.targetNames, "target-namespace": a.namespaceNames, "namespace": a.namespaceNames, "context": a.contextNames,
 		} {

@@ -33,6 +33,7 @@ func (a *app) configCommand() *cobra.Command {
 func jsonWanted(c *cobra.Command) func() (bool, error) {
 	asJSON := c.Flags().Bool("json", false, "print JSON")
 	output := c.Flags().StringP("output", "o", "", "json: the same as --json")
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json"}, cobra.ShellCompDirectiveNoFileComp))
 	return func() (bool, error) {
 		if *output != "" && *output != "json" {
 			return false, failure.Usage("usage", fmt.Sprintf("%q is no form of output", *output), c.CommandPath()+" -o json", "-o takes json")

@@ -43,6 +43,7 @@ port of this machine a port is published. The exit code is the container's.`,
 	fl := c.Flags()
 	fl.SetInterspersed(false) // flags end at the first positional
 	f.settings = sessionFlags(fl)
+	f.lookFlags(fl)
 	f.loudness(fl)
 	return c
 }

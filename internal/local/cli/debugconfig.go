@@ -22,7 +22,7 @@ import (
 
 func (a *app) debugConfigCommand() *cobra.Command {
 	var settings map[string]config.Setting
-	var asJSON bool
+	var wanted func() (bool, error)
 	c := &cobra.Command{
 		Use:   "debug-config [flags] FILE NAME",
 		Short: "Print a launch configuration that debugs in a session",
@@ -52,6 +52,10 @@ Tasks and settings that belong to it are printed after it.`,
 			return launch.Names(root), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			asJSON, err := wanted()
+			if err != nil {
+				return err
+			}
 			r, err := a.debugConfig(settings, cmd.Flags(), args[0], args[1])
 			if err != nil {
 				return err
@@ -63,7 +67,8 @@ Tasks and settings that belong to it are printed after it.`,
 		},
 	}
 	settings = sessionFlags(c.Flags())
-	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object with configuration, tasks, settings, files and notes")
+	wanted = jsonWanted(c)
+	c.Flags().Lookup("json").Usage = "print one JSON object with configuration, tasks, settings, files and notes"
 	return c
 }
 

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,8 +34,8 @@ func (a *app) diagnoseCommand() *cobra.Command {
 configuration that holds, what doctor says, the events of your last sessions and the
 logs of your agents that still run. It takes the flags and the configuration of exec.
 
-Nothing is sent anywhere. Values of variables, values of headers and queries in filters and
-the credentials of the kubeconfig are taken out. Names stay: of targets, namespaces,
+Nothing is sent anywhere. Values of variables, values of headers, queries and bodies in filters
+and the credentials of the kubeconfig are taken out. Names stay: of targets, namespaces,
 hosts, paths and addresses. Look through the archive before you give it away:
 tar xzf FILE. Without a cluster it holds what there is on this machine.`,
 		Example: `  mirrord diagnose
@@ -70,19 +69,16 @@ func (a *app) diagnose(ctx context.Context, settings map[string]config.Setting, 
 	}
 	files, left := b.List()
 	if asJSON {
-		out := json.NewEncoder(os.Stdout)
-		out.SetIndent("", "  ")
-		out.SetEscapeHTML(false)
-		return out.Encode(map[string]any{"archive": output, "files": files, "left_out": left})
+		return monitor.WriteJSON(os.Stdout, map[string]any{"archive": output, "files": files, "left_out": left}, "  ")
 	}
-	fmt.Printf("packed into %s\n", output)
+	fmt.Printf("packed into %s\n", monitor.Clean(output))
 	for _, f := range files {
 		fmt.Printf("  %-28s %7d bytes  %s\n", monitor.Clean(f.Name), f.Bytes, f.About)
 	}
 	for _, l := range left {
 		fmt.Printf("left out: %s: %s\n", monitor.Clean(l.What), monitor.Clean(strings.ReplaceAll(l.Why, "\n", "; ")))
 	}
-	fmt.Println("taken out: values of variables, of headers and of queries, credentials of the kubeconfig")
+	fmt.Println("taken out: values of variables, of headers, of queries and of bodies, credentials of the kubeconfig")
 	fmt.Println("still in it: names of targets, namespaces, users and hosts, addresses and paths; look through it before you give it away")
 	return nil
 }

@@ -92,7 +92,7 @@ func plant(t *testing.T) {
 	t.Setenv("KUBECONFIG", filepath.Join(dir, "kubeconfig"))
 	write("mirrord.json", `{"target":"pod/shop-1","feature":{
 		"env":{"override":{"API_KEY":"`+marker+`override"},"mapping":{"^X$":"`+marker+`mapping"}},
-		"network":{"incoming":{"mode":"steal","http_filter":{"all_of":[{"header":"x-session: `+marker+`header"},{"path":"^/api"}]}}}}}`)
+		"network":{"incoming":{"mode":"steal","http_filter":{"all_of":[{"header":"x-session: `+marker+`header"},{"path":"^/api"},{"query":". == \"x-key: `+marker+`jq\""},{"body":"text","matches":"`+marker+`body"}]}}}}}`)
 }
 
 // None of the secrets is in the archive, nor in what is printed; their names are.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -21,7 +22,8 @@ import (
 
 func (a *app) doctorCommand() *cobra.Command {
 	var settings map[string]config.Setting
-	var asJSON, fix, devcontainer bool
+	var fix, devcontainer bool
+	var wanted func() (bool, error)
 	c := &cobra.Command{
 		Use:   "doctor [flags]",
 		Short: "Check what a session needs, here and in the cluster",
@@ -46,21 +48,27 @@ could not be looked at, or what a session does without. docs/hosts.md has all of
   mirrord doctor --json`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
+			asJSON, err := wanted()
+			if err != nil {
+				return err
+			}
 			ctx, stop := interruptible()
 			defer stop()
 			if devcontainer {
 				return printContainer(os.Stdout, asJSON)
 			}
+			var mended error
 			if fix {
 				out := os.Stdout
 				if asJSON {
 					out = os.Stderr
 				}
-				if err := doctor.Mend(ctx, out); err != nil {
-					return err
+				if mended = doctor.Mend(ctx, out); mended != nil && !asJSON {
+					return mended
 				}
 			}
 			ok, err := a.doctor(ctx, settings, asJSON)
+			err = cmp.Or(mended, err) // programs have their object all the same
 			if err == nil && !ok {
 				a.code = exitFailure
 			}
@@ -68,7 +76,7 @@ could not be looked at, or what a session does without. docs/hosts.md has all of
 		},
 	}
 	settings = sessionFlags(c.Flags())
-	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	wanted = jsonWanted(c)
 	c.Flags().BoolVar(&fix, "fix", false, "first mend what this machine lacks, as root")
 	c.Flags().BoolVar(&devcontainer, "devcontainer", false, "print what a container must be started with")
 	c.MarkFlagsMutuallyExclusive("fix", "devcontainer")

@@ -37,7 +37,7 @@ Without a target the command gets the cluster's network and names only.`,
   mirrord exec -t pod/shop-7d4b9/container/api -n staging --steal -- node server.js
   mirrord exec --learn -t pod/shop-7d4b9 python main.py
   mirrord exec --session k3vq7a -- npm test
-  mirrord exec psql postgresql://dbmaster:5433/mydb`,
+  mirrord exec psql postgresql://dbmaster:5432/mydb`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return fmt.Errorf("exec needs a command to run, for example: mirrord exec -t pod/NAME python main.py")
@@ -65,6 +65,7 @@ Without a target the command gets the cluster's network and names only.`,
 	fl.Lookup("learn").NoOptDefVal = learnHere
 	fl.BoolVar(&f.whole, "end-all", false, "when the command ends, end what it has left in the background, too")
 	f.eventsFlag(fl)
+	f.lookFlags(fl)
 	f.loudness(fl)
 	return c
 }
@@ -142,7 +143,8 @@ func (a *app) frontOptions(f *execFlags, journals bool, adapt func(*config.Confi
 	o = front.Options{
 		Env: os.Environ(), // the command's: as it is
 		Dir: b.dir, Config: options, SupervisorName: supervisorName, Show: b.show, CleanUp: cleanUp,
-		Learned: func(text json.RawMessage) { showLearned(b.monitor, text) },
+		Profiles: b.secret,
+		Learned:  func(text json.RawMessage) { showLearned(b.monitor, text) },
 	}
 	return o, b.done, nil
 }

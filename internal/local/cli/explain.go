@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mirrord-go/mirrord/internal/config"
+	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/explain"
 	"github.com/mirrord-go/mirrord/internal/local/kube"
@@ -25,7 +28,8 @@ func (a *app) explainCommand() *cobra.Command {
 		Short: "Say what a session would decide, and by which rule",
 		Long: `explain takes the flags and the configuration of exec and says whose a path, a
 connection, a name, a variable or a request would be in that session, by which rule,
-and where that rule is written. It starts nothing.`,
+and where that rule is written. It starts nothing. Where no cluster answers the rules
+decide alone, and it says what is missing.`,
 		Example: `  mirrord explain path /etc/app/config.yaml
   mirrord explain connect db.shop:5432
   mirrord explain request 'GET /api/items' -H 'x-user: ana'`,
@@ -150,6 +154,9 @@ func (a *app) paths(ctx context.Context, cfg config.Config, paths, command []str
 	}
 	at := places.Of(command, os.Environ(), dir)
 	t, err := a.target(ctx, cfg)
+	if a.unasked(err, "what is mounted in the target is not known") {
+		t, err = &kube.Target{}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -215,11 +222,25 @@ func (a *app) search(cfg config.Config) ([]string, error) {
 		return nil, nil
 	}
 	cluster, err := a.cluster(cfg)
+	if a.unasked(err, "names are taken as they are written") {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	defer cluster.Close()
 	return explain.Search(cluster.Namespace()), nil
+}
+
+// unasked reports whether err says that there is no cluster to ask: then the rules
+// decide alone, and it is said what is missing.
+func (a *app) unasked(err error, missing string) bool {
+	var f *failure.Error
+	if !errors.As(err, &f) || f.Code != "no-kubeconfig" && f.Code != "cluster-unreachable" {
+		return false
+	}
+	a.monitor(false, false).Show(event.Event{Level: event.Warning, Code: "explain-unasked", Text: f.What + "; " + missing})
+	return true
 }
 
 func (a *app) explainConnect() *cobra.Command {
@@ -250,7 +271,7 @@ func (a *app) explainConnect() *cobra.Command {
 func (a *app) explainRequest() *cobra.Command {
 	var headers []string
 	var port uint16
-	var body string
+	var body, client string
 	c := a.explainer("request 'METHOD /PATH'", "Who answers a request that reaches the target", "  mirrord explain request 'GET /api/items?id=1' -H 'x-user: ana' --port 8080",
 		func(ctx context.Context, cfg config.Config, lines []string) (all []explain.Answer, err error) {
 			in, err := rules.NewIncoming(cfg.Incoming, cfg.Targetless())
@@ -259,7 +280,11 @@ func (a *app) explainRequest() *cobra.Command {
 			}
 			t := &kube.Target{} // nobody probes a process of this machine
 			if _, here := cfg.Process(); !here {
-				if t, err = a.target(ctx, cfg); err != nil {
+				t, err = a.target(ctx, cfg)
+				if a.unasked(err, "which requests are the kubelet's probes is not known") {
+					t, err = &kube.Target{}, nil
+				}
+				if err != nil {
 					return nil, err
 				}
 			}
@@ -269,8 +294,14 @@ func (a *app) explainRequest() *cobra.Command {
 					return nil, failure.Usage("explain-malformed", "the body cannot be read", "mirrord explain request 'POST /api' --body '{\"id\": 7}'", "%v", err)
 				}
 			}
+			var from netip.Addr
+			if client != "" {
+				if from, err = netip.ParseAddr(client); err != nil {
+					return nil, failure.Usage("explain-malformed", fmt.Sprintf("%q is no address of a client", client), "mirrord explain request 'GET /api' --client 10.0.0.1", "%v", err)
+				}
+			}
 			for _, line := range lines {
-				answer, err := explain.Request(in, probePaths(t), port, line, headers, sent)
+				answer, err := explain.Request(in, probePaths(t), port, from, line, headers, sent)
 				if err != nil {
 					return nil, err
 				}
@@ -280,6 +311,7 @@ func (a *app) explainRequest() *cobra.Command {
 		})
 	c.Flags().StringArrayVarP(&headers, "header", "H", nil, "a header of the request: 'Name: value'; may be repeated")
 	c.Flags().StringVar(&body, "body", "", "the request's body, without its coding; @FILE: what is in a file")
+	c.Flags().StringVar(&client, "client", "", "the client's address")
 	c.Flags().Uint16VarP(&port, "port", "p", 80, "port that the program listens on")
 	return c
 }

@@ -190,7 +190,7 @@ func (a *app) join(f *execFlags, id string, changed []string, argv []string) (in
 
 // changedSettings names the flags of c that say something about a session.
 func changedSettings(c *cobra.Command) (names []string) {
-	known := map[string]bool{"learn": true, "events": true, "end-all": true}
+	known := map[string]bool{"learn": true, "events": true, "end-all": true, "timings": true, "pprof": true}
 	for _, f := range config.Flags() {
 		known[f.Name] = true
 	}

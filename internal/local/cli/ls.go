@@ -51,7 +51,7 @@ func (a *app) lsCommand() *cobra.Command {
 	var settings map[string]config.Setting
 	var kinds []string
 	var output string
-	var all bool
+	var all, asJSON bool
 	c := &cobra.Command{
 		Use:   "ls",
 		Short: "List what can be a target",
@@ -61,7 +61,7 @@ ready pod are left out.`,
 		Example: "  mirrord ls\n  mirrord ls -n staging --type deployment --type pod\n  mirrord ls -o name | fzf | xargs -I T mirrord exec -t T -- python main.py",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			if output == "" && os.Getenv(lsRich) == "true" {
+			if output == "" && (asJSON || os.Getenv(lsRich) == "true") {
 				output = "json"
 			}
 			if !slices.Contains([]string{"", "json", "yaml", "name"}, output) {
@@ -95,6 +95,7 @@ ready pod are left out.`,
 	settings = someFlags(c.Flags(), "target-namespace", "namespace", "context", "kubeconfig", "config-file", "accept-invalid-certificates")
 	c.Flags().StringArrayVarP(&kinds, "type", "t", nil, "only this kind; can be given again")
 	c.Flags().StringVarP(&output, "output", "o", "", "json, yaml, or name: the targets alone")
+	c.Flags().BoolVar(&asJSON, "json", false, "the same as -o json")
 	c.Flags().BoolVar(&all, "all", false, "also those with no ready pod")
 	_ = c.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(kube.Kinds(), cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json", "yaml", "name"}, cobra.ShellCompDirectiveNoFileComp))

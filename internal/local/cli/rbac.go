@@ -44,6 +44,7 @@ then.`,
 	f.settings = sessionFlags(c.Flags())
 	fl := c.Flags()
 	fl.StringVarP(&f.output, "output", "o", kube.FormYAML, "yaml or json")
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{kube.FormYAML, kube.FormJSON}, cobra.ShellCompDirectiveNoFileComp))
 	fl.StringVar(&f.name, "name", "mirrord", "name of the role and its binding")
 	fl.StringArrayVar(&f.users, "user", nil, "user who gets it; can be given again")
 	fl.StringArrayVar(&f.groups, "group", nil, "group that gets it; can be given again")

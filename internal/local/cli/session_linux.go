@@ -42,7 +42,7 @@ a session of exec ends: when the target or the way to it is lost for good.`,
 
 func (a *app) sessionStart() *cobra.Command {
 	f := &execFlags{}
-	var asJSON bool
+	var wanted func() (bool, error)
 	c := &cobra.Command{
 		Use:   "start [flags]",
 		Short: "Start a session and print its id",
@@ -54,6 +54,10 @@ working directory and its repository, the home directory, the toolchains in PATH
   mirrord session start -t pod/shop-7d4b9 --json`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
+			asJSON, err := wanted()
+			if err != nil {
+				return err
+			}
 			o, done, err := a.frontOptions(f, false, nil)
 			if err != nil {
 				return err
@@ -84,8 +88,10 @@ working directory and its repository, the home directory, the toolchains in PATH
 	}
 	f.settings = sessionFlags(c.Flags())
 	f.eventsFlag(c.Flags())
+	f.lookFlags(c.Flags())
 	f.loudness(c.Flags())
-	c.Flags().BoolVar(&asJSON, "json", false, "print the session as one JSON object, as session show does")
+	wanted = jsonWanted(c)
+	c.Flags().Lookup("json").Usage = "print the session as one JSON object, as session show does"
 	return c
 }
 

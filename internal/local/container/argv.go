@@ -57,6 +57,9 @@ func (r *Run) Argv(in Inside) []string {
 			argv = append(argv, o.String())
 		}
 	}
+	if strings.HasPrefix(r.Image, "-") { // a directory of --rootfs, behind "--"
+		argv = append(argv, "--")
+	}
 	return append(append(argv, r.Image), r.Args...)
 }
 

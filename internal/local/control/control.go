@@ -67,6 +67,9 @@ type Start struct {
 	LearnFile string `json:"learn_file,omitempty"`
 	// Events: what happens is written to a descriptor of the supervisor's.
 	Events bool `json:"events,omitempty"`
+	// Profiles is the secret of who may see the supervisor's and the agent's
+	// profiles, on a port of this machine; empty: nobody.
+	Profiles string `json:"profiles,omitempty"`
 	// Whole: what the command leaves in the background ends with it.
 	Whole bool `json:"whole,omitempty"`
 }

@@ -10,15 +10,9 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
+	"github.com/mirrord-go/mirrord/internal/datagram"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
-
-// maxMessage is the longest message, in bytes: its length has 16 bits over TCP,
-// and UDP carries no more.
-const maxMessage = 1<<16 - 1
-
-// messageBuffers are for one message each.
-var messageBuffers = sync.Pool{New: func() any { return new([maxMessage]byte) }}
 
 // UDPFlow is the datagrams between one socket of the program and one name
 // server. Its methods may be called concurrently.
@@ -48,10 +42,10 @@ func (n *Names) UDP(ctx context.Context, f UDPFlow, carry func(context.Context, 
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { f.Close() })
 	defer stop()
-	buf := messageBuffers.Get().(*[maxMessage]byte)
+	buf := datagram.Take()
 	k, err := s.read(buf[:])
 	s.first = slices.Clone(buf[:k])
-	messageBuffers.Put(buf)
+	datagram.Give(buf)
 	if err == nil {
 		carry(ctx, s, d)
 	}

@@ -20,6 +20,9 @@ const (
 	// confTime is how long this machine's resolv.conf is taken for what was read:
 	// programs make many flows at once, a VPN changes the file a few times a day.
 	confTime = time.Second
+	// maxMessage is the longest message, in bytes: its length has 16 bits over TCP,
+	// and UDP carries no more.
+	maxMessage = 1<<16 - 1
 )
 
 // Here is this machine's name resolution.

@@ -111,6 +111,9 @@ func (d *doctor) target(ctx context.Context, c *kube.Cluster) *kube.Target {
 		return nil
 	}
 	d.good(name, "%s", strings.Join(append([]string{t.String() + " on node " + t.Node}, t.Notes...), "; "))
+	if mesh := t.Mesh(); mesh != "" {
+		d.good("service mesh", "%s: the program gets what its proxy sends on to a port, in the clear, and its own connections go through it", mesh)
+	}
 	return t
 }
 
@@ -131,6 +134,9 @@ func (d *doctor) node(ctx context.Context, c *kube.Cluster, t *kube.Target) {
 	case ctx.Err() != nil:
 	case err == nil && len(nodes) > 0:
 		d.fitting(c, nodes, t != nil)
+		if slices.ContainsFunc(nodes, func(n *kube.Node) bool { return n.Cilium }) {
+			d.cilium(ctx, c, t)
+		}
 	case err == nil:
 		d.skipped(name, "the cluster has no nodes")
 	case f.Code == "forbidden":

@@ -37,6 +37,8 @@ type cluster struct {
 	version int    // status of the answer, if not 200
 	login   int    // status of reviews, if not 200
 	arch    string
+	sidecar string // container of the pod besides its own
+	cilium  string // settings of Cilium, as JSON; empty: it is not there
 }
 
 func (a cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -46,7 +48,8 @@ func (a cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, `{"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": %d, "reason": %q, "message": %q}`,
 			code, map[int]string{401: "Unauthorized", 403: "Forbidden", 404: "NotFound"}[code], message)
 	}
-	node := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "status": {"nodeInfo": {"operatingSystem": "linux", "architecture": %q}}}`, a.arch)
+	node := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "status": {"nodeInfo": {"operatingSystem": "linux", "architecture": %q}, "conditions": %s}}`,
+		a.arch, map[bool]string{true: `[{"type": "NetworkUnavailable", "status": "False", "reason": "CiliumIsUp"}]`, false: "[]"}[a.cilium != ""])
 	switch path := r.Method + " " + r.URL.Path; {
 	case path == "GET /version" && a.version != 0:
 		fail(a.version, "no")
@@ -71,8 +74,12 @@ func (a cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "GET /api/v1/namespaces/shop":
 		fmt.Fprint(w, `{"metadata": {"name": "shop"}}`)
 	case path == "GET /api/v1/namespaces/shop/pods/web":
-		fmt.Fprint(w, `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"nodeName": "n1", "containers": [{"name": "app"}]},
-			"status": {"phase": "Running", "containerStatuses": [{"name": "app", "ready": true, "containerID": "containerd://1", "state": {"running": {}}}]}}`)
+		fmt.Fprintf(w, `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"nodeName": "n1", "containers": [{"name": "app"}], "initContainers": [{"name": %q}]},
+			"status": {"phase": "Running", "containerStatuses": [{"name": "app", "ready": true, "containerID": "containerd://1", "state": {"running": {}}}]}}`, a.sidecar)
+	case path == "GET /api/v1/namespaces/kube-system/configmaps/cilium-config" && a.cilium == "forbidden":
+		fail(403, "no")
+	case path == "GET /api/v1/namespaces/kube-system/configmaps/cilium-config":
+		fmt.Fprintf(w, `{"apiVersion": "v1", "kind": "ConfigMap", "data": %s}`, a.cilium)
 	case r.Method == "POST" && r.URL.Query().Get("dryRun") == "All" && strings.HasSuffix(path, "/jobs"):
 		fmt.Fprint(w, `{"apiVersion": "batch/v1", "kind": "Job"}`)
 	case r.Method == "POST" && r.URL.Query().Get("dryRun") == "All" && a.refusal != "":
@@ -97,6 +104,11 @@ func TestCluster(t *testing.T) {
 			"good may get, create pods/portforward", "good target", "good node", "good agent allowed", "good agent's image"},
 			[]string{`context "test"`, "v1.99.0", "pod/web/container/app on node n1", "n1 (linux/amd64)", "registry.example/agent:1"}},
 		{"no target", cluster{arch: "amd64"}, "", true, []string{"skipped target", "good node", "good agent allowed"}, []string{"mirrord doctor -t pod/NAME"}},
+		{"in a mesh", cluster{arch: "amd64", sidecar: "istio-proxy"}, "pod/web", true, []string{"good service mesh"}, []string{"Istio: the program gets what its proxy sends on"}},
+		{"Cilium", cluster{arch: "amd64", cilium: `{"kube-proxy-replacement": "true"}`}, "pod/web", true, []string{"good Cilium"}, []string{"socket-level load balancing"}},
+		{"Cilium below a mesh", cluster{arch: "amd64", sidecar: "linkerd-proxy", cilium: `{"kube-proxy-replacement": "true"}`}, "pod/web", true, []string{"good service mesh", "skipped Cilium"},
+			[]string{"socketLB.hostNamespaceOnly=true"}},
+		{"Cilium's settings are not to be read", cluster{arch: "amd64", cilium: "forbidden"}, "pod/web", true, []string{"skipped Cilium"}, []string{"kubectl get configmap cilium-config"}},
 		{"no such target", cluster{arch: "amd64"}, "pod/wbe", false, []string{"bad target target-not-found", "good agent allowed"}, nil},
 		{"API server in trouble", cluster{version: 500}, "", false, []string{"good kubeconfig", "bad API server cluster-error"}, nil},
 		{"login expired", cluster{login: 401}, "", false, []string{"good API server", "bad login cluster-login"}, nil},

@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -150,6 +151,7 @@ func TestRequest(t *testing.T) {
 	body := rules.IncomingOptions{HTTP: &rules.HTTPOptions{Filter: rules.Filter{Body: &rules.Body{Kind: rules.BodyJSON, Matches: &rules.Pattern{Text: "^7$"},
 		Query: &rules.Pattern{Text: "$.id", Origin: "http_filter in a.json:7"}}}}}
 	small := rules.IncomingOptions{HTTP: &rules.HTTPOptions{Filter: rules.Filter{Body: &rules.Body{Kind: rules.BodyJQ, Query: &rules.Pattern{Text: ".id == 7"}}}, BodySize: 5}}
+	clients := rules.IncomingOptions{Mode: rules.IncomingSteal, HTTP: &rules.HTTPOptions{Filter: rules.Filter{Client: &rules.Pattern{Text: "10.0.0.0/8"}}}}
 	probes := map[uint16][]string{80: {"/healthz"}}
 	filtered := rules.IncomingOptions{Mode: rules.IncomingSteal, HTTP: &rules.HTTPOptions{Filter: rules.Filter{Header: &header}, Ports: []uint16{80}}}
 	for _, c := range []struct {
@@ -160,34 +162,37 @@ func TestRequest(t *testing.T) {
 		headers []string
 		where   string
 		note    string
+		client  netip.Addr
 	}{
-		{"mirrored", rules.IncomingOptions{}, 80, "GET /", nil, "the target, with a copy for your program", ""},
-		{"stolen", rules.IncomingOptions{Mode: rules.IncomingSteal}, 80, "GET / HTTP/1.1", nil, "your program", ""},
-		{"off", rules.IncomingOptions{Mode: rules.IncomingOff}, 80, "GET /", nil, "the target only", ""},
-		{"matches", filtered, 80, "GET /", []string{"Accept: */*", "X-User: ana"}, "your program", `the filter matches: header "^x-user: ana$" matches (http_filter in a.json:3)`},
-		{"does not match", filtered, 80, "GET /", []string{"X-User: bob"}, "the target only", `the filter does not match: header "^x-user: ana$" does not match (http_filter in a.json:3)`},
-		{"not", nested, 80, "POST /api", nil, "the target only", `the filter does not match: path "^/api" matches (http_filter in a.json:5); method "POST" matches`},
-		{"the first decides", nested, 80, "GET /", nil, "the target only", `the filter does not match: path "^/api" does not match (http_filter in a.json:5)`},
-		{"body", body, 80, "POST /", nil, "the target, with a copy for your program", `the filter matches: body "$.id matches ^7$" matches (http_filter in a.json:7)`},
-		{"no body that can be looked at", body, 80, "POST /", []string{"Content-Encoding: gzip"}, "the target only", `the filter could not be decided, which means no: http_filter in a.json:7: body filter "$.id matches ^7$": the body is compressed (Content-Encoding): body "$.id matches ^7$" is undecided (http_filter in a.json:7)`},
-		{"too large a body", small, 80, "POST /", nil, "the target only", `the filter could not be decided, which means no: body filter ".id == 7": the body has more than 5 bytes (agent.max_body_buffer_size): body ".id == 7" is undecided`},
-		{"a probe of a filtered port", filtered, 80, "GET /healthz", []string{"X-User: ana", "User-Agent: kube-probe/1.36"}, "the target only", ""},
-		{"a probe of a whole port", rules.IncomingOptions{Mode: rules.IncomingSteal}, 80, "GET /healthz", []string{"user-agent: kube-probe/1.36"}, "the target only", ""},
-		{"a probe's path, by another", rules.IncomingOptions{Mode: rules.IncomingSteal}, 80, "GET /healthz", []string{"user-agent: curl/8"}, "your program", ""},
-		{"the probe of another port", rules.IncomingOptions{Mode: rules.IncomingSteal}, 81, "GET /healthz", []string{"user-agent: kube-probe/1.36"}, "your program", ""},
-		{"a probe of a mapped port", rules.IncomingOptions{Mode: rules.IncomingSteal, PortMapping: []rules.PortPair{{From: 8080, To: 80}}}, 8080, "GET /healthz", []string{"user-agent: kube-probe/1.36"}, "the target only", ""},
-		{"a copy of a probe", rules.IncomingOptions{}, 80, "GET /healthz", []string{"user-agent: kube-probe/1.36"}, "the target, with a copy for your program", ""},
-		{"another port", filtered, 81, "GET /", []string{"X-User: ana"}, "the target only", ""},
+		{"mirrored", rules.IncomingOptions{}, 80, "GET /", nil, "the target, with a copy for your program", "", netip.Addr{}},
+		{"stolen", rules.IncomingOptions{Mode: rules.IncomingSteal}, 80, "GET / HTTP/1.1", nil, "your program", "", netip.Addr{}},
+		{"off", rules.IncomingOptions{Mode: rules.IncomingOff}, 80, "GET /", nil, "the target only", "", netip.Addr{}},
+		{"matches", filtered, 80, "GET /", []string{"Accept: */*", "X-User: ana"}, "your program", `the filter matches: header "^x-user: ana$" matches (http_filter in a.json:3)`, netip.Addr{}},
+		{"does not match", filtered, 80, "GET /", []string{"X-User: bob"}, "the target only", `the filter does not match: header "^x-user: ana$" does not match (http_filter in a.json:3)`, netip.Addr{}},
+		{"not", nested, 80, "POST /api", nil, "the target only", `the filter does not match: path "^/api" matches (http_filter in a.json:5); method "POST" matches`, netip.Addr{}},
+		{"the first decides", nested, 80, "GET /", nil, "the target only", `the filter does not match: path "^/api" does not match (http_filter in a.json:5)`, netip.Addr{}},
+		{"body", body, 80, "POST /", nil, "the target, with a copy for your program", `the filter matches: body "$.id matches ^7$" matches (http_filter in a.json:7)`, netip.Addr{}},
+		{"no body that can be looked at", body, 80, "POST /", []string{"Content-Encoding: gzip"}, "the target only", `the filter could not be decided, which means no: http_filter in a.json:7: body filter "$.id matches ^7$": the body is compressed (Content-Encoding): body "$.id matches ^7$" is undecided (http_filter in a.json:7)`, netip.Addr{}},
+		{"too large a body", small, 80, "POST /", nil, "the target only", `the filter could not be decided, which means no: body filter ".id == 7": the body has more than 5 bytes (agent.max_body_buffer_size): body ".id == 7" is undecided`, netip.Addr{}},
+		{"a probe of a filtered port", filtered, 80, "GET /healthz", []string{"X-User: ana", "User-Agent: kube-probe/1.36"}, "the target only", "", netip.Addr{}},
+		{"a probe of a whole port", rules.IncomingOptions{Mode: rules.IncomingSteal}, 80, "GET /healthz", []string{"user-agent: kube-probe/1.36"}, "the target only", "", netip.Addr{}},
+		{"a probe's path, by another", rules.IncomingOptions{Mode: rules.IncomingSteal}, 80, "GET /healthz", []string{"user-agent: curl/8"}, "your program", "", netip.Addr{}},
+		{"the probe of another port", rules.IncomingOptions{Mode: rules.IncomingSteal}, 81, "GET /healthz", []string{"user-agent: kube-probe/1.36"}, "your program", "", netip.Addr{}},
+		{"a probe of a mapped port", rules.IncomingOptions{Mode: rules.IncomingSteal, PortMapping: []rules.PortPair{{From: 8080, To: 80}}}, 8080, "GET /healthz", []string{"user-agent: kube-probe/1.36"}, "the target only", "", netip.Addr{}},
+		{"a copy of a probe", rules.IncomingOptions{}, 80, "GET /healthz", []string{"user-agent: kube-probe/1.36"}, "the target, with a copy for your program", "", netip.Addr{}},
+		{"another port", filtered, 81, "GET /", []string{"X-User: ana"}, "the target only", "", netip.Addr{}},
+		{"of a client", clients, 80, "GET /", nil, "your program", `the filter matches: client "10.0.0.0/8" matches`, netip.MustParseAddr("10.1.2.3")},
+		{"of nobody's", clients, 80, "GET /", nil, "the target only", `the filter does not match, of a client that is not said (--client 10.0.0.1): client "10.0.0.0/8" is undecided`, netip.Addr{}},
 	} {
 		in := must[*rules.Incoming](t)(rules.NewIncoming(c.in, false))
-		got := must[Answer](t)(Request(in, probes, c.port, c.line, c.headers, []byte(`{"id": 7}`)))
+		got := must[Answer](t)(Request(in, probes, c.port, c.client, c.line, c.headers, []byte(`{"id": 7}`)))
 		if got.Where != c.where || got.Note != c.note || got.Why == "" {
 			t.Errorf("%s: %+v, want %s, %q", c.name, got, c.where, c.note)
 		}
 	}
 	in := must[*rules.Incoming](t)(rules.NewIncoming(filtered, false))
 	for _, c := range []struct{ line, header string }{{"GET", ""}, {"", ""}, {"GET /", "no colon"}} {
-		if _, err := Request(in, nil, 80, c.line, []string{c.header}, nil); err == nil {
+		if _, err := Request(in, nil, 80, netip.Addr{}, c.line, []string{c.header}, nil); err == nil {
 			t.Errorf("%q with %q was taken", c.line, c.header)
 		}
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/fusefs"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
+	"github.com/mirrord-go/mirrord/internal/statx"
 )
 
 func TestMain(m *testing.M) {
@@ -257,10 +258,11 @@ func (tg *target) openat(p string, how *unix.OpenHow) (*os.File, error) {
 }
 
 func (tg *target) attr(fd int) protocol.Attr {
-	var st unix.Stat_t
-	must(tg.t, unix.Fstat(fd, &st))
-	a := localAttr(&st)
-	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+	all, err := statx.At(fd, "")
+	must(tg.t, err)
+	a := *all
+	a.Mount = 0 // as with an old kernel
+	if a.Mode&unix.S_IFMT == unix.S_IFLNK {
 		buf := make([]byte, unix.PathMax)
 		n, err := unix.Readlinkat(fd, "", buf)
 		must(tg.t, err)

@@ -14,6 +14,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/fusefs"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/pwrite"
+	"github.com/mirrord-go/mirrord/internal/statx"
 )
 
 // localFile is an open file of the developer's.
@@ -102,11 +103,11 @@ func (l *localFile) CopyFrom(_ context.Context, from fusefs.File, fromOff, off i
 }
 
 func (l *localFile) Stat(context.Context) (protocol.Attr, time.Duration, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(l.Fd(), &st); err != nil {
+	a, err := statx.At(l.Fd(), "")
+	if err != nil {
 		return protocol.Attr{}, 0, err
 	}
-	return localAttr(&st), 0, nil
+	return *a, 0, nil
 }
 
 func (l *localFile) Sync(context.Context) error  { return l.f.Sync() }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/local/fusefs"
 	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/statx"
 )
 
 // side says where an inode comes from. It is the top two bits of its key: when
@@ -87,18 +88,11 @@ func (t *Tree) remoteNode(s side, p, name string, a *protocol.Attr, keep time.Du
 // file at any time, and the developer looks at once: attributes are not
 // remembered.
 func (t *Tree) localNode(p, name string) (fusefs.Node, error) {
-	var st unix.Stat_t
-	if err := unix.Lstat(name, &st); err != nil {
+	a, err := statx.At(unix.AT_FDCWD, name)
+	if err != nil {
 		return fusefs.Node{}, &os.PathError{Op: "lstat", Path: name, Err: err}
 	}
-	a := localAttr(&st)
-	return fusefs.Node{Attr: a, Key: mapped(attrKey(sideLocal, p, &a), p, name, &a), Keep: t.o.Life}, nil
-}
-
-func localAttr(st *unix.Stat_t) protocol.Attr {
-	return protocol.Attr{Ino: st.Ino, Size: uint64(st.Size), Blocks: uint64(st.Blocks), Dev: st.Dev, Rdev: st.Rdev,
-		Mode: st.Mode, Nlink: uint32(st.Nlink), UID: st.Uid, GID: st.Gid, Blksize: uint32(st.Blksize),
-		Atime: st.Atim.Nano(), Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano()}
+	return fusefs.Node{Attr: *a, Key: mapped(attrKey(sideLocal, p, a), p, name, a), Keep: t.o.Life}, nil
 }
 
 // fixedNode is what something is mounted on, or leads there. It never changes.

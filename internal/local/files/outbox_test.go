@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -43,6 +44,36 @@ func TestNewFileIsThreeRoundTrips(t *testing.T) {
 		}
 		if got, err := os.ReadFile(filepath.Join(root, "file")); err != nil || !bytes.Equal(got, content) {
 			t.Errorf("%d bytes, %v, want %d", len(got), err, len(content))
+		}
+	})
+}
+
+// TestWriteAgainIsThreeRoundTrips: one brings the names on the way up to date, one
+// opens the file and one writes it, also where the directory was of little use
+// before.
+func TestWriteAgainIsThreeRoundTrips(t *testing.T) {
+	root := t.TempDir()
+	write(t, filepath.Join(root, "data/large"), strings.Repeat("x", prefetch+1))
+	write(t, filepath.Join(root, "data/written/file"), "old")
+	aged(t)
+	synctest.Test(t, func(t *testing.T) {
+		f := newFar(t, root, writable(t))
+		_, err := f.find("/data/large")
+		must(t, err)
+		for i := range 3 {
+			time.Sleep(DefaultLife + time.Millisecond)
+			took := trips(func() {
+				n, err := f.find("/data/written/file")
+				must(t, err)
+				file, err := f.Open(t.Context(), "/data/written/file", n.Key, unix.O_WRONLY|unix.O_TRUNC)
+				must(t, err)
+				must(t, second(file.WriteAt(t.Context(), []byte("new"), 0, false)))
+				must(t, file.Flush(t.Context()))
+				must(t, file.Close())
+			})
+			if took > 3.1 {
+				t.Errorf("time %d took %.1f round trips, want 3", i+1, took)
+			}
 		}
 	})
 }

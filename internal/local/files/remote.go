@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"path"
 	"sync"
 	"syscall"
 	"time"
@@ -20,21 +18,9 @@ const (
 	// prefetch is how much of a small file's content comes with its attributes,
 	// in bytes: what a program looks up it mostly reads.
 	prefetch = 64 << 10
-	// patience is how long a process that got a signal still waits for the
-	// answer that is on its way. Ordinary signals (a child's end, a timer) then
-	// go unnoticed, as on a local disk; whoever wants to end the process waits
-	// no longer than this.
-	patience = time.Second
-	// callTime bounds a call, or afterLoss beyond what a lost link may take to
-	// come back: only an agent that is stuck meets them.
-	callTime  = 90 * time.Second
-	afterLoss = 30 * time.Second
 	// maxLost is how many names are remembered that a lost link has kept out of
 	// reach: there are few, as what is below such a name is not asked for.
 	maxLost = 1 << 12
-	// maxNames bounds a directory's listing, at about 1 KiB each while it is made:
-	// a directory without end must not take the supervisor's memory.
-	maxNames = 1 << 18
 )
 
 // errLost is the end of a question that waited for a lost link in vain.
@@ -101,106 +87,6 @@ func (r *remote) run(f func()) bool {
 	}
 	r.wg.Go(f)
 	return true
-}
-
-// patient gives a context that outlives ctx by the patience, and ends with r.
-// It has the values of ctx. The caller calls done.
-func (r *remote) patient(ctx context.Context) (_ context.Context, done func()) {
-	lasting, cancel := context.WithCancelCause(valued{r.ctx, ctx})
-	var mu sync.Mutex
-	var timer *time.Timer
-	ended := false
-	stop := context.AfterFunc(ctx, func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if !ended {
-			timer = time.AfterFunc(patience, func() { cancel(syscall.EINTR) })
-		}
-	})
-	return lasting, func() {
-		stop()
-		mu.Lock()
-		defer mu.Unlock()
-		ended = true
-		if timer != nil {
-			timer.Stop()
-		}
-		cancel(nil)
-	}
-}
-
-// valued is a context with the values of another as well. Its own come first:
-// package context finds by one of them whose end it has.
-type valued struct {
-	context.Context
-	values context.Context
-}
-
-func (v valued) Value(key any) any {
-	if found := v.Context.Value(key); found != nil {
-		return found
-	}
-	return v.values.Value(key)
-}
-
-// bound gives the context of a call. The caller calls done.
-func (r *remote) bound(ctx context.Context) (_ context.Context, done func()) {
-	lasting, end := r.patient(ctx)
-	calling, cancel := context.WithTimeoutCause(lasting, r.limit, syscall.ETIMEDOUT)
-	return calling, func() { cancel(); end() }
-}
-
-// call asks one question and gives the reply if it is a T. The end of ctx is a
-// signal.
-func call[T protocol.Message](ctx context.Context, r *remote, m protocol.Message) (T, error) {
-	calling, done := r.bound(ctx)
-	defer done()
-	return ask[T](calling, r, m)
-}
-
-// ask is call that ends at once with calling.
-func ask[T protocol.Message](calling context.Context, r *remote, m protocol.Message) (T, error) {
-	got, err := r.peer.Call(calling, m)
-	if err != nil {
-		var none T
-		return none, explain(calling, err)
-	}
-	return as[T](got)
-}
-
-// as tells the expected reply from a refusal.
-func as[T protocol.Message](m protocol.Message) (T, error) {
-	switch m := m.(type) {
-	case T:
-		return m, nil
-	case *protocol.Answer:
-		var none T
-		if err := m.Err(); errors.Is(err, syscall.EBADF) {
-			return none, fmt.Errorf("opened before the target was replaced: %w", syscall.ESTALE)
-		} else if err != nil {
-			return none, err
-		}
-	}
-	var none T
-	return none, fmt.Errorf("the agent answered with %T instead of %T: %w", m, none, syscall.EIO)
-}
-
-// explain gives the error of a call the errno that a program expects of a
-// disk: a lost link is EIO, not a reset connection.
-func explain(calling context.Context, err error) error {
-	var errno syscall.Errno
-	var closed *link.ClosedError
-	switch {
-	case calling.Err() != nil && errors.As(context.Cause(calling), &errno):
-		return fmt.Errorf("ask the agent: %w", errno)
-	case calling.Err() != nil:
-		return fmt.Errorf("the session has ended: %w", syscall.EIO)
-	case errors.Is(err, link.ErrLost):
-		return errLost
-	case errors.As(err, &closed):
-		return fmt.Errorf("%v: %w", err, syscall.EIO)
-	}
-	return err
 }
 
 // stat gives a path's attributes.
@@ -316,196 +202,10 @@ func (r *remote) answered(p string, a *protocol.Attr, err error, asked time.Time
 	}
 }
 
-// named is a name in a directory.
-type named struct {
-	name string
-	attr *protocol.Attr // without a type: the kernel is to ask
-	keep time.Duration
-}
-
-// list gives the names in a directory.
-func (r *remote) list(ctx context.Context, p string) ([]named, error) {
-	return soon(ctx, r, expected[[]named]{
-		may:   func() bool { return r.tells(p) },
-		found: func() ([]named, bool) { return r.listed(p) },
-		alone: func() { r.foreseeList(p) },
-		ask:   func(ctx context.Context) ([]named, error) { return r.askList(ctx, p) },
-	})
-}
-
-// listed gives the names in p if all are known.
-func (r *remote) listed(p string) (all []named, ok bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	d, own := r.dirs[p], r.entry(p)
-	if d == nil || !d.whole || !r.fresh(d.at) {
-		return nil, false
-	}
-	// The kernel keeps names until it is told that the directory has changed: it
-	// must not get those from before a change that it was told of.
-	if own == nil || own.at.IsZero() || !sameFile(own.attr, d.own) || !same(own.attr, d.own) {
-		return nil, false
-	}
-	r.order.MoveToBack(d.place)
-	for _, name := range d.sort() {
-		e := d.names[name]
-		n := named{name: name, attr: e.attr, keep: r.left(e.at)}
-		if _, ok := r.rememberedOf(path.Join(p, name), e); !ok {
-			n.attr, n.keep = unsure(e.attr), 0
-		}
-		all = append(all, n)
-	}
-	if d.by != nil {
-		r.saved(d.by)
-		r.thrift.give(len(all) * entryCost / 2)
-		d.by = nil
-	}
-	return all, true
-}
-
-// unsure is what a listing says of a name that the kernel is to ask for: the
-// type of a directory, on which its place in the view may depend.
-func unsure(a *protocol.Attr) *protocol.Attr {
-	if a.Mode&syscall.S_IFMT == syscall.S_IFDIR {
-		return a
-	}
-	return &protocol.Attr{}
-}
-
-// askList asks for the names in a directory.
-func (r *remote) askList(ctx context.Context, p string) ([]named, error) {
-	calling, done := r.bound(ctx)
-	defer done()
-	asked := time.Now()
-	s, err := r.peer.Open(calling, link.Interactive, &protocol.ReadDir{Path: p})
-	if err != nil {
-		return nil, explain(calling, err)
-	}
-	defer s.Close()
-	stop := context.AfterFunc(calling, func() { s.Reset(syscall.ECANCELED) })
-	defer stop()
-	var all []named
-	var last *protocol.Entries
-	for {
-		m, err := s.Receive()
-		if errors.Is(err, io.EOF) {
-			r.learnList(p, all, last, asked)
-			return all, nil
-		}
-		if err != nil {
-			return nil, explain(calling, err)
-		}
-		part, err := as[*protocol.Entries](m)
-		if err != nil {
-			return nil, err
-		}
-		if len(all)+len(part.List) > r.names {
-			return nil, fmt.Errorf("list %q: more than %d names: %w", p, r.names, syscall.EOVERFLOW)
-		}
-		last = part
-		for i := range part.List {
-			e := &part.List[i]
-			if !validName(e.Name) {
-				continue
-			}
-			n := named{e.Name, &e.Attr, r.life}
-			e.Attr.Data, e.Attr.HasData = nil, false
-			if r.unsettled(attrKey(sideRemote, path.Join(p, e.Name), &e.Attr), asked) {
-				n.attr, n.keep = unsure(n.attr), 0
-			} else {
-				r.learn(path.Join(p, e.Name), &e.Attr, asked)
-			}
-			all = append(all, n)
-		}
-	}
-}
-
-// learnList notes that these are the names in p, if the last part says that they
-// are all.
-func (r *remote) learnList(p string, all []named, last *protocol.Entries, asked time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	d := r.dirs[p]
-	if d == nil || last == nil || last.End != protocol.EndWhole || r.stale(p, asked) {
-		return
-	}
-	names := make(map[string]bool, len(all))
-	for _, n := range all {
-		names[n.name] = true
-	}
-	r.settleNames(d, names, &last.Attr, asked, time.Now(), nil)
-	d.habit.part = time.Time{}
-}
-
-// validName refuses what the kernel would take for an attack.
-func validName(name string) bool {
-	const nameMax = 255 // NAME_MAX, linux/limits.h
-	if name == "" || name == "." || name == ".." || len(name) > nameMax {
-		return false
-	}
-	for i := range len(name) {
-		if name[i] == '/' || name[i] == 0 {
-			return false
-		}
-	}
-	return true
-}
-
 func (r *remote) statfs(ctx context.Context, p string) (protocol.Fsinfo, error) {
 	i, err := call[*protocol.Fsinfo](ctx, r, &protocol.Statfs{Path: p})
 	if err != nil {
 		return protocol.Fsinfo{}, err
 	}
 	return *i, nil
-}
-
-// read reads from a handle; fewer than n bytes are the last ones. The end of
-// ctx is a signal. Large answers go with the bulk of the link, so that they hold
-// up no question. The file is open: it waits for a lost link.
-func (r *remote) read(ctx context.Context, handle uint64, off int64, n int) ([]byte, error) {
-	calling, done := r.bound(link.Lasting(ctx))
-	defer done()
-	const small = 64 << 10 // bytes
-	m := &protocol.ReadAt{Handle: handle, Off: off, N: uint32(n)}
-	way := askBulk
-	if n <= small {
-		way = ask[*protocol.Data]
-	}
-	d, err := way(calling, r, m)
-	if err != nil {
-		return nil, err
-	}
-	return bytesOf(d, n)
-}
-
-// bytesOf is what an answer to a ReadAt of n bytes has.
-func bytesOf(d *protocol.Data, n int) ([]byte, error) {
-	if len(d.Bytes) > n {
-		return nil, fmt.Errorf("the agent sent %d bytes for %d: %w", len(d.Bytes), n, syscall.EIO)
-	}
-	return d.Bytes, nil
-}
-
-// askBulk is ask for a large answer.
-func askBulk(calling context.Context, r *remote, m protocol.Message) (*protocol.Data, error) {
-	s, err := r.peer.Open(calling, link.Bulk, m)
-	if err != nil {
-		return nil, explain(calling, err)
-	}
-	defer s.Close()
-	stop := context.AfterFunc(calling, func() { s.Reset(syscall.ECANCELED) })
-	defer stop()
-	reply, err := s.Receive()
-	if err != nil {
-		return nil, explain(calling, err)
-	}
-	return as[*protocol.Data](reply)
-}
-
-// closeHandle does not wait for the answer: nobody could do anything about it.
-func (r *remote) closeHandle(handle uint64) {
-	s, err := r.peer.Open(link.Lasting(r.ctx), link.Interactive, &protocol.CloseHandle{Handle: handle})
-	if err == nil {
-		s.Close()
-	}
 }

@@ -41,8 +41,10 @@ const (
 	// maxSurveys bounds those that are under way.
 	maxSurveys = 8
 	// useful is how many questions the last survey of a directory must have saved
-	// for the next to be asked for before it is clear that there is use for it.
+	// for the next to be asked for before it is clear that there is use for it. One
+	// is enough where it brought no more than cheap names.
 	useful = 2
+	cheap  = 32
 	// retry is how long a directory that could not be told of as a whole is not
 	// surveyed again: it is too large, or changes all the time.
 	retry = 10 * time.Second
@@ -84,6 +86,7 @@ type habit struct {
 	part     time.Time // when one could not tell all names in it
 	room     uint32    // with so many bytes
 	saved    int       // questions since then
+	names    int       // that came with it
 	missed   time.Time // when a name in it was asked for last
 	files    bool      // that was no directory
 
@@ -92,6 +95,9 @@ type habit struct {
 	opens         int
 	all           bool // there are no more to be had
 }
+
+// inVain reports whether the last survey cost more than it saved.
+func (h *habit) inVain() bool { return h.saved < useful && (h.saved == 0 || h.names > cheap) }
 
 // asking is a survey under way.
 type asking struct {
@@ -187,7 +193,7 @@ func (r *remote) surveying() bool { return r.life > 0 && !r.old && r.trip < r.li
 // held.
 func (r *remote) surveyOf(p string, listed bool) {
 	d := r.directory(p)
-	if !d.habit.surveyed.IsZero() && d.habit.saved < useful {
+	if !d.habit.surveyed.IsZero() && d.habit.inVain() {
 		return
 	}
 	m := &protocol.Survey{Path: p, Depth: surveyDepth, Listed: listed, Bytes: surveyBytes}
@@ -220,7 +226,7 @@ func (r *remote) survey(d *directory, m *protocol.Survey) {
 		a.lists[""] = &partList{ended: true}
 	}
 	if r.begin(a) {
-		d.habit.surveyed, d.habit.part, d.habit.saved = a.asked, time.Time{}, 0
+		d.habit.surveyed, d.habit.part, d.habit.saved, d.habit.names = a.asked, time.Time{}, 0, 0
 	}
 }
 
@@ -320,6 +326,9 @@ func (r *remote) take(a *asking, part *protocol.Entries) bool {
 		a.lists[part.Dir] = l
 	}
 	d := r.directory(dir)
+	if a.files == nil {
+		a.root.habit.names += len(part.List)
+	}
 	stale := r.stale(dir, a.asked)
 	for i := range part.List {
 		r.takeEntry(a, l, d, &part.List[i], stale)

@@ -87,6 +87,9 @@ type Options struct {
 	// Events is where the supervisor writes what happens; nil: nowhere. It stays the
 	// caller's.
 	Events *os.File
+	// Profiles is the secret of who may see the profiles of supervisor and agent, of
+	// which an event with the code "profiles" tells the port; empty: nobody.
+	Profiles string
 	// Whole ends what the command leaves in the background with it.
 	Whole bool
 	// CleanUp removes what the supervisor owned in the cluster, as it described
@@ -101,8 +104,9 @@ type front struct {
 	control    *control.Conn
 	words      chan control.Message // from the supervisor; closed when it is gone
 	beats      *time.Ticker
-	unheard    int // beats since the supervisor's last word
-	told       int // of these, after the user wanted the command to end
+	unheard    int  // beats since the supervisor's last word
+	told       int  // of these, after the user wanted the command to end
+	killed     bool // by us, since it was silent then
 
 	owned    json.RawMessage
 	running  bool
@@ -139,6 +143,7 @@ func launch(o Options) (id string, code int, err error) {
 	if err != nil {
 		return "", 0, sandbox.Explain(err)
 	}
+	o.Show(event.Event{Level: event.Detail, Code: "sandbox-begun", Text: "the sandbox's first process is there"})
 	if err := f.startSupervisor(initSocket); err != nil {
 		process.Kill()
 		process.Wait()
@@ -173,7 +178,7 @@ func (f *front) attend(process *sandbox.Process) (int, error) {
 				f.take(m)
 			case f.released: // it saw the command's end before we did: we were stopped
 				f.words = nil
-			case f.told >= toldBeats: // we killed it, and the command can end now
+			case f.killed: // and the command can end now
 				f.words = nil
 				time.AfterFunc(treeTime, process.Kill)
 			default:
@@ -190,6 +195,7 @@ func (f *front) attend(process *sandbox.Process) (int, error) {
 				f.told++
 			}
 			if f.told == toldBeats {
+				f.killed = true
 				f.supervisor.Kill() // the rest is takeOver's
 			}
 		case <-ended:
@@ -231,7 +237,7 @@ func (f *front) startSupervisor(initSocket *os.File) error {
 	f.supervisor, f.control = process, ours
 	return ours.Send(control.Message{Start: &control.Start{
 		Argv: f.o.Argv, Env: f.o.Env, Dir: f.o.Dir, Front: os.Getpid(), UID: os.Getuid(), GID: os.Getgid(), Options: f.o.Config,
-		Container: f.o.Container, Learn: f.o.Learn, LearnFile: f.o.LearnFile, Events: f.o.Events != nil, Whole: f.o.Whole}})
+		Container: f.o.Container, Learn: f.o.Learn, LearnFile: f.o.LearnFile, Events: f.o.Events != nil, Whole: f.o.Whole, Profiles: f.o.Profiles}})
 }
 
 func (f *front) listen() {
@@ -279,6 +285,9 @@ func (f *front) beat() {
 // never ran.
 func (f *front) commandEnded(process *sandbox.Process, code int) (int, error) {
 	ended := time.Now()
+	if len(f.o.Argv) > 0 {
+		f.o.Show(event.Event{Level: event.Detail, Code: "command-ended", Text: fmt.Sprintf("the command has ended, code %d", code)})
+	}
 	gone := false
 	if !f.running && code <= 128 {
 		// The sandbox could not be made: the supervisor knows the reason.
@@ -292,7 +301,7 @@ func (f *front) commandEnded(process *sandbox.Process, code int) (int, error) {
 	if gone && f.failed == nil && (f.gone || !f.joined) { // one that is silent serves others
 		// By who ends the processes of a session without a supervisor. Whether that is
 		// dead nobody can tell yet: a process that dies closes its descriptors first.
-		if code > 128 && f.gone && f.running && heard.Sub(ended) < dyingTime {
+		if code > 128 && f.gone && !f.killed && f.running && heard.Sub(ended) < dyingTime {
 			return 0, f.lost(process)
 		}
 		f.takeOver(process)

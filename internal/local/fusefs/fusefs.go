@@ -213,9 +213,10 @@ type Server struct {
 }
 
 // Serve serves t on f, /dev/fuse already mounted, which it owns. Of owners it
-// shows those that are known where f was opened. It returns when the kernel's
+// shows those that are known where f was opened. waited is told how long the kernel
+// waited for each operation, by one of a few names. It returns when the kernel's
 // greeting is answered; from then on the mount works.
-func Serve(f *os.File, t Tree, known ids.Known) (*Server, error) {
+func Serve(f *os.File, t Tree, known ids.Known, waited func(operation string, took time.Duration)) (*Server, error) {
 	defer f.Close()
 	// The library owns the number that it is given.
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
@@ -223,7 +224,7 @@ func Serve(f *os.File, t Tree, known ids.Known) (*Server, error) {
 		return nil, fmt.Errorf("serve files: %w", err)
 	}
 	raw := fs.NewNodeFS(newRoot(t, known), &fs.Options{NullPermissions: true, RootStableAttr: &fs.StableAttr{Ino: rootKey}})
-	srv, err := fuse.NewServer(negative{raw}, fmt.Sprintf("/dev/fd/%d", fd), &fuse.MountOptions{
+	srv, err := fuse.NewServer(timed{negative{raw}, waited}, fmt.Sprintf("/dev/fd/%d", fd), &fuse.MountOptions{
 		MaxWrite: maxIO, MaxReadAhead: maxIO, MaxBackground: background,
 		// With asynchronous reads nobody tells us that the reader was killed, and
 		// he does not end before the answer (fuse_send_readpages, fs/fuse/file.c;

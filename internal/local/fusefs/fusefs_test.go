@@ -35,7 +35,7 @@ func big() string { return strings.Repeat("0123456789abcdefg", bigSize/17+1)[:bi
 func TestLooking(t *testing.T) {
 	m := newMemory(map[string]string{"/dir/file": "content", "/dir/link": "-> file", "/dir/sub/x": "x", "/secret": "s"})
 	m.nodes["/dir/file"].Attr = protocol.Attr{Mode: unix.S_IFREG | 0o640, Nlink: 3, Size: 7, Blocks: 8, Blksize: 4096, UID: 4711, GID: 4712,
-		Atime: 1e18 + 1, Mtime: -5e9 + 123456789, Ctime: 3e18 + 3}
+		Atime: 1e18 + 1, Mtime: -5e9 + 123456789, Ctime: 3e18 + 3, Btime: 2e18 + 2}
 	m.nodes["/secret"].Attr.Mode = unix.S_IFREG
 	m.put("/closed", unix.S_IFDIR, "")
 	m.nodes["/dir/unknown"] = &item{Node: Node{Key: 9999}} // the tree knows the name only
@@ -70,6 +70,10 @@ func looking(a *actor) {
 	var stx unix.Statx_t
 	a.ok("statx", unix.Statx(unix.AT_FDCWD, "dir/link", 0, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &stx))
 	a.is("through the link", stx.Size, 7)
+	a.is("birth", []any{stx.Mask & unix.STATX_BTIME, stx.Btime.Sec, stx.Btime.Nsec}, []any{unix.STATX_BTIME, int64(2e9), 2}) // Linux 6.6
+	a.is("all else of statx", []any{fmt.Sprintf("%o", stx.Mode), stx.Nlink, stx.Blocks, stx.Mtime.Sec, stx.Mtime.Nsec}, []any{"100640", 3, 8, -5, 123456789})
+	a.ok("statx", unix.Statx(unix.AT_FDCWD, "secret", 0, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &stx))
+	a.is("a birth that nobody knows", stx.Mask&unix.STATX_BTIME, 0)
 	for range 5 {
 		a.fails("stat of nothing", unix.Stat("missing", &st), syscall.ENOENT)
 	}
@@ -225,6 +229,9 @@ func TestCaching(t *testing.T) {
 	if n := m.count("ReadAt /file"); n != 2 {
 		t.Errorf("read %d times, want once before and once after the change", n)
 	}
+	if n := m.count("Flush /file"); n != 0 { // Linux 5.16
+		t.Errorf("close of what was only read was told %d times", n)
+	}
 }
 
 func caching(a *actor) {
@@ -249,6 +256,9 @@ func TestWriting(t *testing.T) {
 			t.Errorf("%s: got %+v, want %q", p, got, want)
 		}
 	}
+	if m.count("Flush /new") == 0 {
+		t.Error("close of what was written was not told")
+	}
 	if m.count("Setattr /trunc") != 0 {
 		t.Error("emptying at open was a call of its own: the file would have been copied before")
 	}
@@ -259,6 +269,25 @@ func TestWriting(t *testing.T) {
 		if m.nodes[p] != nil {
 			t.Errorf("%s is still there", p)
 		}
+	}
+}
+
+// TestWaits: how long the kernel waits is told by operation, once for each.
+func TestWaits(t *testing.T) {
+	m := newMemory(map[string]string{"/file": "0123456789", "/trunc": "content", "/nobody": ""})
+	mounting := begin(t, m, "writing")
+	mounting.wait()
+	must(t, mounting.srv.Close())
+	counts := map[string]int64{}
+	for _, h := range mounting.waits.Histograms() {
+		counts[h.Operation] = h.Count
+	}
+	var writes int64 // that reached the tree, each of which the kernel has waited for
+	for p := range m.nodes {
+		writes += int64(m.count("Write " + p))
+	}
+	if counts["write"] < max(writes, 1) || counts["lookup"] == 0 || counts["open"] == 0 || counts["close"] == 0 || counts["change"] == 0 {
+		t.Errorf("got %v, want at least %d writes and something of the others", counts, writes)
 	}
 }
 
@@ -691,7 +720,7 @@ func TestServeFails(t *testing.T) {
 	must(t, err)
 	log.SetOutput(io.Discard) // the library's
 	defer log.SetOutput(os.Stderr)
-	if _, err := Serve(f, newMemory(nil), ids.Known{}); err == nil {
+	if _, err := Serve(f, newMemory(nil), ids.Known{}, nil); err == nil {
 		t.Error("/dev/null was served")
 	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/leak"
 	"github.com/mirrord-go/mirrord/internal/local/ids"
+	"github.com/mirrord-go/mirrord/internal/local/waits"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -86,10 +87,11 @@ func mounted(t *testing.T, tree *memory, act string) string {
 }
 
 type mounting struct {
-	t   *testing.T
-	cmd *exec.Cmd
-	out bytes.Buffer
-	srv *Server
+	t     *testing.T
+	cmd   *exec.Cmd
+	out   bytes.Buffer
+	srv   *Server
+	waits waits.Table
 }
 
 func begin(t *testing.T, tree *memory, act string) *mounting {
@@ -132,7 +134,7 @@ func begin(t *testing.T, tree *memory, act string) *mounting {
 	must(t, err)
 	got, err := unix.ParseUnixRights(&msgs[0])
 	must(t, err)
-	m.srv, err = Serve(os.NewFile(uintptr(got[0]), "fuse"), tree, known)
+	m.srv, err = Serve(os.NewFile(uintptr(got[0]), "fuse"), tree, known, m.waits.Observe)
 	must(t, err)
 	_, err = c.Write([]byte("go"))
 	must(t, err)
@@ -657,8 +659,12 @@ func (o *open) CopyFrom(_ context.Context, from File, fromOff, off int64, n uint
 	return int64(copy(o.n.content[off:], part)), nil
 }
 
-func (o *open) Sync(context.Context) error  { return nil }
-func (o *open) Flush(context.Context) error { return nil }
+func (o *open) Sync(context.Context) error { return nil }
+
+func (o *open) Flush(context.Context) error {
+	o.m.change(func() { o.m.calls["Flush "+o.p]++ })
+	return nil
+}
 
 func (o *open) Close() error {
 	o.m.change(func() { o.m.calls["Close "+o.p]++ })

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/local/ids"
 	"github.com/mirrord-go/mirrord/internal/protocol"
@@ -180,6 +181,7 @@ func (n *node) attach(ctx context.Context, found *Node, out *fuse.EntryOut) *fs.
 var (
 	_ fs.NodeLookuper   = (*node)(nil)
 	_ fs.NodeGetattrer  = (*node)(nil)
+	_ fs.NodeStatxer    = (*node)(nil)
 	_ fs.NodeSetattrer  = (*node)(nil)
 	_ fs.NodeAccesser   = (*node)(nil)
 	_ fs.NodeReadlinker = (*node)(nil)
@@ -214,7 +216,9 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs
 	return n.attach(ctx, &found, out), 0
 }
 
-func (n *node) Getattr(ctx context.Context, f fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+// now is what the node's attributes are, and for how long the kernel may take
+// them for granted. Who has removed the last name of it is told of no name.
+func (n *node) now(ctx context.Context, f fs.FileHandle) (a protocol.Attr, keep time.Duration, errno syscall.Errno) {
 	open := n.nameless()
 	aside, changed := n.aside()
 	if aside != nil {
@@ -225,33 +229,58 @@ func (n *node) Getattr(ctx context.Context, f fs.FileHandle, out *fuse.AttrOut) 
 	}
 	if open != nil {
 		a, keep, err := open.Stat(ctx)
-		if err != nil {
-			return toErrno(err)
-		}
 		changed.apply(&a)
-		n.m.attr(&a, n.key, &out.Attr)
-		out.Nlink = a.Nlink // perhaps it has no name any more
-		out.SetTimeout(keep)
-		return 0
+		return a, keep, toErrno(err)
 	}
-	if a := n.last.Load(); a != nil && n.path() == "" { // it was removed, and somebody is still in it
-		n.m.attr(a, n.key, &out.Attr)
-		out.Nlink = 0
-		return 0
+	if last := n.last.Load(); last != nil && n.path() == "" { // it was removed, and somebody is still in it
+		a = *last
+		a.Nlink = 0
+		return a, 0, 0
 	}
 	found, err := n.m.tree.Lookup(ctx, n.path())
 	switch {
 	case err != nil:
-		return toErrno(err)
+		return a, 0, toErrno(err)
 	case found.Key != n.key && !n.IsRoot():
-		return syscall.ESTALE // something else is there now
+		return a, 0, syscall.ESTALE // something else is there now
 	}
 	n.remember(&found.Attr)
-	n.m.attr(&found.Attr, n.key, &out.Attr)
-	out.SetTimeout(found.KeepAttr)
+	a, keep = found.Attr, found.KeepAttr
+	a.Nlink = max(a.Nlink, 1)
 	if found.Fixed {
-		out.SetTimeout(Ever)
+		keep = Ever
 	}
+	return a, keep, 0
+}
+
+func (n *node) Getattr(ctx context.Context, f fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	a, keep, errno := n.now(ctx, f)
+	if errno != 0 {
+		return errno
+	}
+	n.m.attr(&a, n.key, &out.Attr)
+	out.Nlink = a.Nlink
+	out.SetTimeout(keep)
+	return 0
+}
+
+// Statx is asked for the time of birth, which is in no other answer, by Linux 6.6
+// and later.
+func (n *node) Statx(ctx context.Context, f fs.FileHandle, _, _ uint32, out *fuse.StatxOut) syscall.Errno {
+	a, keep, errno := n.now(ctx, f)
+	if errno != 0 {
+		return errno
+	}
+	var b fuse.Attr
+	n.m.attr(&a, n.key, &b)
+	out.Statx = fuse.Statx{Mask: unix.STATX_BASIC_STATS, Blksize: b.Blksize, Nlink: a.Nlink, Uid: b.Uid, Gid: b.Gid, Mode: uint16(b.Mode),
+		Ino: b.Ino, Size: b.Size, Blocks: b.Blocks, RdevMajor: unix.Major(a.Rdev), RdevMinor: unix.Minor(a.Rdev),
+		Atime: fuse.SxTime{Sec: b.Atime, Nsec: b.Atimensec}, Mtime: fuse.SxTime{Sec: b.Mtime, Nsec: b.Mtimensec}, Ctime: fuse.SxTime{Sec: b.Ctime, Nsec: b.Ctimensec}}
+	if a.Btime != 0 {
+		out.Mask |= unix.STATX_BTIME
+		out.Btime.Sec, out.Btime.Nsec = split(a.Btime)
+	}
+	out.SetTimeout(keep)
 	return 0
 }
 
@@ -331,11 +360,15 @@ func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, s
 	if err != nil {
 		return nil, 0, toErrno(err)
 	}
-	if s, ok := f.(Sizeless); ok && s.Sizeless() {
-		return n.opened(f), fuse.FOPEN_DIRECT_IO, 0
-	}
 	// The kernel drops the pages that it has when size or time have changed.
-	return n.opened(f), fuse.FOPEN_KEEP_CACHE, 0
+	how := uint32(fuse.FOPEN_KEEP_CACHE)
+	if s, ok := f.(Sizeless); ok && s.Sizeless() {
+		how = fuse.FOPEN_DIRECT_IO
+	}
+	if flags&syscall.O_ACCMODE == syscall.O_RDONLY { // nothing to be told at its close
+		how |= fuse.FOPEN_NOFLUSH
+	}
+	return n.opened(f), how, 0
 }
 
 func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/datagram"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/local/loopback"
 	"github.com/mirrord-go/mirrord/internal/protocol"
@@ -21,9 +22,6 @@ const (
 	hereIdle = time.Minute
 	maxHere  = 256
 )
-
-// datagramBuffers outlive flows: most of these are one question.
-var datagramBuffers = sync.Pool{New: func() any { return new([udpflow.MaxDatagram]byte) }}
 
 // flow is a client's datagrams to a port of the program.
 type flow interface {
@@ -70,8 +68,8 @@ func (p *Ports) carryDatagrams(ctx context.Context, far flow, a arrival) {
 	defer wg.Wait()
 	defer near.Close()
 	wg.Go(func() {
-		buf := datagramBuffers.Get().(*[udpflow.MaxDatagram]byte)
-		defer datagramBuffers.Put(buf)
+		buf := datagram.Take()
+		defer datagram.Give(buf)
 		for {
 			n, err := near.Read(buf[:])
 			switch {
@@ -122,7 +120,7 @@ func (p *Ports) acceptDatagrams(c loopback.Packets, number uint16) {
 		}
 	})
 	defer flows.Close()
-	buf := make([]byte, udpflow.MaxDatagram)
+	buf := make([]byte, datagram.Max)
 	for {
 		n, client, err := c.ReadFrom(buf)
 		switch {

@@ -27,13 +27,14 @@ const deliverTime = 60 * time.Second
 
 // arrival is a connection for the program.
 type arrival struct {
-	client netip.AddrPort
-	dialed netip.Addr // the address that the client dialed
-	port   uint16     // of the target; of the program if own
-	own    bool       // it came by the published port
-	target bool       // it reached the target; else this machine
-	copied bool       // what the program says goes nowhere
-	udp    bool
+	client  netip.AddrPort
+	dialed  netip.Addr // the address that the client dialed
+	port    uint16     // of the target; of the program if own
+	own     bool       // it came by the published port
+	target  bool       // it reached the target; else this machine
+	copied  bool       // what the program says goes nowhere
+	replies bool       // of a copy: the agent hears it
+	udp     bool
 }
 
 // Serve hands one connection of the target to the program. It owns s and
@@ -50,7 +51,7 @@ func (p *Ports) Serve(ctx context.Context, s *link.Stream, m *protocol.Incoming)
 	defer cancel()
 	stop := context.AfterFunc(p.ctx, cancel)
 	defer stop()
-	a := arrival{client: m.Peer, dialed: m.Local.Addr(), port: m.Port, target: true, copied: m.Mode&^protocol.ModeUDP == protocol.ModeMirror, udp: m.Mode&protocol.ModeUDP != 0}
+	a := arrival{client: m.Peer, dialed: m.Local.Addr(), port: m.Port, target: true, copied: m.Mode&^protocol.ModeUDP == protocol.ModeMirror, replies: m.Replies, udp: m.Mode&protocol.ModeUDP != 0}
 	if a.udp {
 		p.carryDatagrams(ctx, remoteFlow{s}, a)
 		return
@@ -76,7 +77,11 @@ func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
 		call.OnRequest(p.repeats)
 	}
 	p.tellDelivered(a)
-	if a.copied {
+	switch {
+	case a.copied && a.replies: // the agent's, which is the client
+		_, _ = relay.Join(ctx, p.o.Relayed, far, call.Stream(near))
+		return
+	case a.copied:
 		_, _ = relay.Drain(ctx, p.o.Relayed, call.Stream(near), far)
 		return
 	}

@@ -23,11 +23,18 @@ var client = netip.MustParseAddrPort("192.0.2.7:50000")
 // arrive is a stolen connection to a program that listens on every address.
 func arrive(t *testing.T, b *bench, ctx context.Context, mode uint8) (agent *link.Stream, app *net.TCPConn, done chan struct{}) {
 	t.Helper()
+	return arriveAs(t, b, ctx, protocol.Incoming{Mode: mode})
+}
+
+// arriveAs is arrive with what else m says.
+func arriveAs(t *testing.T, b *bench, ctx context.Context, m protocol.Incoming) (agent *link.Stream, app *net.TCPConn, done chan struct{}) {
+	t.Helper()
 	port := freePort(t)
 	b.listening(uint64(port), at("0.0.0.0", port))
 	dst := netip.MustParseAddrPort(at("10.1.2.3", port))
 	ln := b.program(Tunnel, dst.String())
-	agent, done = b.deliver(ctx, &protocol.Incoming{Port: port, Mode: mode, Peer: client, Local: dst})
+	m.Port, m.Peer, m.Local = port, client, dst
+	agent, done = b.deliver(ctx, &m)
 	app, err := ln.AcceptTCP()
 	if err != nil {
 		t.Fatal(err)
@@ -134,6 +141,24 @@ func TestMirrored(t *testing.T) {
 	if got, err := io.ReadAll(agent); err != nil || len(got) > 0 {
 		t.Errorf("%d bytes of the reply travelled, %v, want none", len(got), err)
 	}
+	within(t, "the end of the delivery", done)
+}
+
+// Replies to a copy travel back where the agent asks for them: it is the client.
+func TestMirroredWithReplies(t *testing.T) {
+	b := setUp(t, protocol.ModeMirror)
+	agent, app, done := arriveAs(t, b, t.Context(), protocol.Incoming{Mode: protocol.ModeMirror, Replies: true})
+	app.Write([]byte("settings"))
+	got := make([]byte, 8)
+	if _, err := io.ReadFull(agent, got); err != nil || string(got) != "settings" {
+		t.Errorf("the agent got %q, %v", got, err)
+	}
+	agent.Write([]byte("request"))
+	agent.CloseWrite()
+	if got, err := io.ReadAll(app); err != nil || string(got) != "request" {
+		t.Errorf("the program got %q, %v, want request", got, err)
+	}
+	app.Close()
 	within(t, "the end of the delivery", done)
 }
 

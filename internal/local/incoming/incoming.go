@@ -15,7 +15,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -142,7 +141,8 @@ type subscription struct {
 	mu     sync.Mutex
 	stream *link.Stream     // nil: it did not give it, and that was told
 	at     map[*Site]*given // those of the others; nil: it is being asked
-	over   bool             // nobody wants it any more
+	pods   map[string]pod   // the others, by their names
+	over   bool             // nobody wants it any more, or another session has taken it
 }
 
 // target is the port of the target.
@@ -155,10 +155,14 @@ func (s *subscription) given() bool {
 	return s.stream != nil
 }
 
-// old forgets a stream that is of another link than l; false: it is of l.
+// old forgets a stream that is of another link than l; false: it is of l, or
+// nothing is to be asked for any more.
 func (s *subscription) old(l *link.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.over {
+		return false
+	}
 	if s.stream != nil && s.stream.Link() != l {
 		s.stream.Close()
 		s.stream = nil
@@ -321,12 +325,13 @@ func modeName(mode uint8) string {
 // session holds is an error of listen(2), unless that was asked for. Nothing less than what was asked for
 // is ever taken instead: no whole port for one with a filter.
 func (p *Ports) subscribe(ctx context.Context, l *listener) (*subscription, error) {
-	sub := &subscription{port: l.key(), at: map[*Site]*given{}, wish: &protocol.Subscribe{
+	sub := &subscription{port: l.key(), at: map[*Site]*given{}, pods: map[string]pod{}, wish: &protocol.Subscribe{
 		Port: l.Target, Mode: l.Mode, Filter: l.Filter, BodySize: uint32(l.BodySize), BodyTime: uint32(l.BodyTime)}}
 	if l.Mode == protocol.ModeSteal || l.Mode == protocol.ModeTee {
 		sub.wish.Existing = p.o.Existing
 	}
-	err := p.order(ctx, sub)
+	sub.wish.Replies = l.Mode == protocol.ModeMirror || l.Mode == protocol.ModeTee
+	err := p.order(ctx, sub, p.overrides(sub))
 	switch {
 	case err == nil:
 		p.spread(sub)
@@ -335,7 +340,7 @@ func (p *Ports) subscribe(ctx context.Context, l *listener) (*subscription, erro
 	case ctx.Err() != nil:
 		return nil, syscall.EINTR
 	default:
-		p.refused(sub, err)
+		p.refused(sub, err, p.overrides(sub))
 		if errors.Is(err, syscall.EADDRINUSE) && !p.o.Rules.HeldContinues() {
 			return nil, syscall.EADDRINUSE
 		}
@@ -343,9 +348,17 @@ func (p *Ports) subscribe(ctx context.Context, l *listener) (*subscription, erro
 	return sub, nil
 }
 
+// overrides reports whether what sub wishes is taken from another session that has
+// it. That is said once: when the program listens. Said again, two sessions would
+// take a port from each other for ever.
+func (p *Ports) overrides(sub *subscription) bool {
+	return sub.wish.Mode == protocol.ModeSteal && p.o.Rules.HeldOverrides()
+}
+
 // order asks the agent that there is now for what sub wishes.
-func (p *Ports) order(ctx context.Context, sub *subscription) error {
+func (p *Ports) order(ctx context.Context, sub *subscription, override bool) error {
 	m := *sub.wish
+	m.Override = override
 	p.asked.Store(true)
 	if !sub.port.udp {
 		p.mu.Lock()
@@ -360,12 +373,13 @@ func (p *Ports) order(ctx context.Context, sub *subscription) error {
 		s.Close()
 		return nil
 	}
-	p.wg.Go(func() { p.follow(s, sub.target()) })
+	p.wg.Go(func() { p.follow(s, sub) })
 	return nil
 }
 
-// refused tells that the agent does not give what sub wishes.
-func (p *Ports) refused(sub *subscription, err error) {
+// refused tells that the agent does not give what sub wishes; override: not even if
+// that is taken from another session.
+func (p *Ports) refused(sub *subscription, err error, override bool) {
 	facts := sub.port.facts(map[string]string{"target": fmt.Sprint(sub.wish.Port)})
 	var refused *protocol.AnswerError
 	switch {
@@ -373,6 +387,9 @@ func (p *Ports) refused(sub *subscription, err error) {
 		text := fmt.Sprintf("%v of the target is taken: %v", sub.target(), err)
 		if p.o.Rules.HeldContinues() {
 			text += "; " + p.alone(sub)
+		}
+		if override {
+			text += "; it cannot be taken over: the agent that has it is older than that, or does not answer"
 		}
 		switch {
 		case sub.wish.Mode == protocol.ModeTee:
@@ -453,8 +470,8 @@ func (p *Ports) Renew(l *link.Conn, probes map[uint16][]string) {
 			continue
 		}
 		asked.Go(func() {
-			if err := p.order(p.ctx, sh.value); err != nil && p.ctx.Err() == nil {
-				p.refused(sh.value, err)
+			if err := p.order(p.ctx, sh.value, false); err != nil && p.ctx.Err() == nil {
+				p.refused(sh.value, err, false)
 			}
 		})
 	}
@@ -479,12 +496,17 @@ func (p *Ports) unsubscribe(_ portKey, sub *subscription) {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
 	sub.over = true
-	if sub.stream != nil {
-		sub.stream.Close()
+	sub.release()
+}
+
+// release gives back what is given. mu is held.
+func (s *subscription) release() {
+	if s.stream != nil {
+		s.stream.Close()
 	}
-	for _, s := range sub.at {
-		if s != nil {
-			s.Close()
+	for _, g := range s.at {
+		if g != nil {
+			g.Close()
 		}
 	}
 }
@@ -510,11 +532,18 @@ func (p *Ports) answered(ctx context.Context, s *link.Stream) error {
 	return a.Err()
 }
 
-// follow waits for the end of a subscription, which says nothing more, and
-// tells if the agent has ended it. The end of the whole session is for others
-// to tell: ESHUTDOWN, and the end of the link.
-func (p *Ports) follow(s *link.Stream, port portKey) {
-	if _, err := io.Copy(io.Discard, s); !tookBack(err) {
+// follow waits for the end of a subscription, and tells if the agent has ended it.
+// The end of the whole session is for others to tell: ESHUTDOWN, and the end of
+// the link.
+func (p *Ports) follow(s *link.Stream, sub *subscription) {
+	port := sub.target()
+	taken, err := lastWord(s)
+	switch {
+	case taken != nil:
+		s.Close()
+		p.lost(sub, taken)
+		return
+	case !tookBack(err):
 		return
 	}
 	s.Close()

@@ -125,6 +125,9 @@ func TestLossless(t *testing.T) {
 		if m.Mode != protocol.ModeTee {
 			t.Errorf("the agent is asked for mode %d", m.Mode)
 		}
+		if !m.Replies {
+			t.Error("the agent does not know that replies can travel back")
+		}
 		return refused
 	}
 	if err := b.Listening(t.Context(), Listener{ID: 1, Addr: netip.MustParseAddrPort(at("0.0.0.0", freePort(t)))}); err != nil {

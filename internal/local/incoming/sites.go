@@ -2,7 +2,6 @@ package incoming
 
 import (
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
@@ -93,6 +92,7 @@ func (p *Ports) orderAt(s *Site, sub *subscription) {
 		return
 	}
 	m := *sub.wish
+	m.Override = p.overrides(sub) && sub.first(s)
 	if !sub.port.udp {
 		m.Probes = s.Probes[m.Port]
 	}
@@ -103,7 +103,7 @@ func (p *Ports) orderAt(s *Site, sub *subscription) {
 	}
 	switch taken := sub.takeAt(s, g); {
 	case taken:
-		p.wg.Go(func() { p.followAt(s, g, sub.target()) })
+		p.wg.Go(func() { p.followAt(s, g, sub) })
 	case err == nil:
 		stream.Close()
 	case p.ctx.Err() == nil && p.joined(s):
@@ -114,10 +114,15 @@ func (p *Ports) orderAt(s *Site, sub *subscription) {
 }
 
 // followAt waits for the end of what s gives, and tells if the agent has ended it.
-func (p *Ports) followAt(s *Site, g *given, port portKey) {
-	_, err := io.Copy(io.Discard, g)
+func (p *Ports) followAt(s *Site, g *given, sub *subscription) {
+	port := sub.target()
+	taken, err := lastWord(g.Stream)
+	if taken != nil && sub.lostAt(s) {
+		g.Close()
+		p.lostAt(s, sub, taken)
+	}
 	close(g.over)
-	if tookBack(err) && p.joined(s) {
+	if taken == nil && tookBack(err) && p.joined(s) {
 		g.Close()
 		p.o.Emit(event.Event{Level: event.Warning, Code: "port-lost", Flow: "incoming",
 			Text:  fmt.Sprintf("the traffic of pod %s for %v does not come here any more: the agent gave it back", s.Name, port),
@@ -135,7 +140,7 @@ func (p *Ports) joined(s *Site) bool {
 func (s *subscription) reserve(at *Site) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, asked := s.at[at]; asked || s.over {
+	if _, asked := s.at[at]; asked || s.over || s.pods[at.Name] == podTaken {
 		return false
 	}
 	s.at[at] = nil

@@ -176,6 +176,16 @@ func (c *Cluster) TryAgent(ctx context.Context, t *Target, features []Feature, i
 	if inPod {
 		return c.tryOrder(ctx, t, features)
 	}
+	more := t.features(features)
+	err := c.tryJob(ctx, t, more)
+	if refusedOfMesh(err, features, more) != "" { // StartAgent does without, too
+		return c.tryJob(ctx, t, features)
+	}
+	return err
+}
+
+// tryJob is TryAgent for an agent in a pod of its own.
+func (c *Cluster) tryJob(ctx context.Context, t *Target, features []Feature) error {
 	namespace := c.agentNamespace(t)
 	j := job(jobName("doctor"), namespace, c.options, t, AgentSpec{Session: "doctor", PublicKey: "-", Features: features})
 	rehearsal := &metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -66,6 +67,13 @@ func (c *Cluster) AgentNamespace() string { return c.agentNamespace(&Target{Name
 // in the next line (YAML's | and >) is taken as far as that line goes.
 var credential = regexp.MustCompile(`(?i)["']?\b(token|password|client-key-data|client-certificate-data|id-token|refresh-token|access-token|client-secret|value)["']?\s*:\s*(?:[|>][+-]?\s*\n\s*(\S+)|"([^"]*)"|'([^']*)'|([^\s,}]+))`)
 
+// tokenFile names the file that a login's token is in, which a server may repeat
+// as one that stands here.
+var tokenFile = regexp.MustCompile(`(?i)["']?\btokenFile["']?\s*:\s*(?:"([^"]*)"|'([^']*)'|([^\s,}]+))`)
+
+// maxToken bounds what is read of such a file, in bytes: a header has no more.
+const maxToken = 64 << 10
+
 // userinfo is the password in a URL.
 var userinfo = regexp.MustCompile(`://[^\s/@"']*:([^\s/@"']+)@`)
 
@@ -89,9 +97,31 @@ func Secrets(o Options) (all []string) {
 		for _, m := range credential.FindAllStringSubmatch(text, -1) {
 			all = append(all, strings.Join(m[2:], ""))
 		}
+		for _, m := range tokenFile.FindAllStringSubmatch(text, -1) {
+			if token := tokenIn(strings.Join(m[1:], ""), filepath.Dir(file)); token != "" {
+				all = append(all, token)
+			}
+		}
 		for _, m := range userinfo.FindAllStringSubmatch(text, -1) {
 			all = append(all, m[1])
 		}
 	}
 	return all
+}
+
+// tokenIn reads a token from a file, whose name is relative to dir if it is not
+// absolute; empty: there is none.
+func tokenIn(name, dir string) string {
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(dir, name)
+	}
+	fi, err := os.Stat(name)
+	if err != nil || !fi.Mode().IsRegular() || fi.Size() > maxToken {
+		return ""
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
 }

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,12 +33,13 @@ users:
       six
 `, []string{"in-proxy", "one", "two two", "three", "four", "five", "six", "in-url"}},
 		"json":   {`{"users":[{"user":{"token":"one","auth-provider":{"config":{"id-token":"two"}}}}]}`, []string{"in-proxy", "one", "two"}},
+		"files":  {"users: [{user: {tokenFile: login}}, {user: {\"tokenFile\": 'none'}}, {user: {tokenFile: .}}]", []string{"in-proxy", "seven"}},
 		"broken": {"users: [[[\n  token: one\n", []string{"in-proxy", "one"}},
 		"none":   {"", []string{"in-proxy"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "config")
-			if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
+			if err := errors.Join(os.WriteFile(file, []byte(c.text), 0o600), os.WriteFile(filepath.Join(filepath.Dir(file), "login"), []byte("seven\n"), 0o600)); err != nil {
 				t.Fatal(err)
 			}
 			if got := Secrets(Options{Kubeconfig: file}); !slices.Equal(got, c.want) {

@@ -27,6 +27,7 @@ const (
 	FeatureMirror  Feature = "mirror"  // copies of the target's traffic
 	FeatureSteal   Feature = "steal"   // the target's traffic itself
 	FeatureDrain   Feature = "drain"   // the end of idle connections from before
+	FeatureMesh    Feature = "mesh"    // copies of each request once, where a mesh's proxy sends it on
 )
 
 // capabilities of the agent by feature, those of every agent under "", all
@@ -45,6 +46,7 @@ var capabilities = map[Feature][]corev1.Capability{
 	FeatureMirror:  {"NET_RAW"},
 	FeatureSteal:   {"NET_ADMIN", "BPF"}, // without BPF nftables does it
 	FeatureDrain:   {"NET_RAW"},
+	FeatureMesh:    {"NET_ADMIN"},
 }
 
 const (

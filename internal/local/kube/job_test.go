@@ -66,6 +66,7 @@ func TestPodCheck(t *testing.T) {
 }
 
 func TestCapabilities(t *testing.T) {
+	meshed := &corev1.Pod{Spec: corev1.PodSpec{InitContainers: []corev1.Container{{Name: "linkerd-proxy"}}, Containers: []corev1.Container{{Name: "app"}}}}
 	for _, c := range []struct {
 		name     string
 		features []Feature
@@ -78,6 +79,8 @@ func TestCapabilities(t *testing.T) {
 		{"network and unix sockets", []Feature{FeatureNetwork, FeatureUnix}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "SETUID", "SETGID", "DAC_OVERRIDE"}},
 		{"network and mirror", []Feature{FeatureNetwork, FeatureMirror}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "NET_RAW"}},
 		{"steal", []Feature{FeatureSteal}, []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "NET_ADMIN", "BPF"}},
+		{"mirror in a mesh", (&Target{pod: meshed}).features([]Feature{FeatureMirror}), []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "NET_RAW", "NET_ADMIN"}},
+		{"network in a mesh", (&Target{pod: meshed}).features([]Feature{FeatureNetwork}), []corev1.Capability{"SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH"}},
 	} {
 		j := job("j", "n", Options{Image: "i"}, &Target{}, AgentSpec{Features: c.features})
 		sc := j.Spec.Template.Spec.Containers[0].SecurityContext

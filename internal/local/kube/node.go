@@ -21,6 +21,7 @@ type Node struct {
 	// HasImage: the node has said that it has the agent's image. It lists only
 	// its largest ones, so false means nothing.
 	HasImage bool
+	Cilium   bool // is its network
 }
 
 // Node reads a node. Codes: node-not-ready if there is none of that name, and
@@ -52,7 +53,7 @@ func (c *Cluster) Nodes(ctx context.Context) ([]*Node, error) {
 }
 
 func (c *Cluster) node(n *corev1.Node) *Node {
-	found := &Node{Name: n.Name, OS: n.Status.NodeInfo.OperatingSystem, Architecture: n.Status.NodeInfo.Architecture}
+	found := &Node{Name: n.Name, OS: n.Status.NodeInfo.OperatingSystem, Architecture: n.Status.NodeInfo.Architecture, Cilium: byCilium(n)}
 	for _, k := range n.Status.Conditions {
 		if k.Type == corev1.NodeReady && k.Status != corev1.ConditionTrue {
 			found.Trouble = fmt.Sprintf("%s (%s) since %s", k.Reason, k.Message, k.LastTransitionTime.UTC().Format("2006-01-02 15:04 MST"))

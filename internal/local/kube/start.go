@@ -82,9 +82,30 @@ func (c *Cluster) StartAgent(ctx context.Context, t *Target, s AgentSpec, progre
 	if s.InPod && !t.Targetless {
 		return c.startInPod(ctx, t, s, progress)
 	}
+	name, wanted := jobName(s.Session), s.Features
+	s.Features = t.features(wanted)
+	a, err := c.startBeside(ctx, t, s, name, progress)
+	why := refusedOfMesh(err, wanted, s.Features)
+	if why == "" {
+		return a, err
+	}
+	progress("the cluster refuses the agent with what a mesh takes (NET_ADMIN): it is tried without")
+	s.Features = wanted
+	a, lerr := c.startBeside(ctx, t, s, name+"-2", progress)
+	switch {
+	case lerr == nil:
+		a.Lost = append(a.Lost, fmt.Sprintf("the cluster refuses the agent NET_ADMIN (%s), which tells what the mesh's proxy takes: of ports that its rules leave out, connections that end at once may not be copied", why))
+	case refused(lerr) != "": // it was not that
+		return nil, err
+	}
+	return a, lerr
+}
+
+// startBeside starts an agent in a pod of its own, and removes it on any failure.
+func (c *Cluster) startBeside(ctx context.Context, t *Target, s AgentSpec, name string, progress func(step string)) (*Agent, error) {
 	namespace := c.agentNamespace(t)
 	ref := Ref{Kubeconfig: c.options.Kubeconfig, Context: c.options.Context, InsecureTLS: c.options.InsecureTLS,
-		Namespace: namespace, Job: jobName(s.Session)}
+		Namespace: namespace, Job: name}
 	if s.Owned != nil {
 		s.Owned(ref)
 	}

@@ -222,8 +222,11 @@ func TestStartAgentOnUnknownNode(t *testing.T) {
 	if got := a.job.Spec.Template.Spec.Containers[0].ImagePullPolicy; got != corev1.PullAlways {
 		t.Errorf("pull policy %q, want %q", got, corev1.PullAlways)
 	}
-	a = &api{others: objects{"nodes": {"node-7": nil}}}
-	c = a.start(t, Options{})
+}
+
+func TestStartAgentOnLostNode(t *testing.T) {
+	a := &api{others: objects{"nodes": {"node-7": nil}}}
+	c := a.start(t, Options{})
 	_, err := c.StartAgent(context.Background(), &Target{Namespace: "shop", Node: "node-8"}, AgentSpec{Session: "s1"}, nil)
 	expect(t, err, "node-not-ready", `"node-8" is not there any more`)
 }

@@ -60,7 +60,7 @@ func Show(ctx context.Context, dirs []string, id string, s Session) (shown strin
 	ctx, cancel := context.WithCancel(ctx)
 	l := &looked{Session: s, id: door.ID(), places: make(chan struct{}, maxLookers)}
 	var wg sync.WaitGroup
-	wg.Go(func() { roster.Sweep(dirs) })
+	wg.Go(func() { roster.Sweep(dirs, l.id) })
 	wg.Go(func() { l.meetAll(ctx, door, &wg) })
 	return l.id, func() {
 		door.Close()

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/datagram"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/local/activity"
 	"github.com/mirrord-go/mirrord/internal/ping"
@@ -18,15 +18,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
 
-const (
-	// maxDatagram is the largest UDP payload in bytes: its length field counts
-	// the header of 8 (RFC 768). IPv4 allows 20 less.
-	maxDatagram = 1<<16 - 1 - 8
-	dnsPort     = 53
-)
-
-// datagramBuffers outlive flows: most of these are one lookup.
-var datagramBuffers = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
+const dnsPort = 53
 
 var (
 	broadcast    = netip.MustParseAddr("255.255.255.255")
@@ -134,14 +126,14 @@ func (r *Router) remoteDatagrams(ctx context.Context, f *counted, s *link.Stream
 		f.call.Store(r.began(t))
 		fromAgent(f, s)
 	}()
-	buf := datagramBuffers.Get().(*[maxDatagram]byte)
+	buf := datagram.Take()
 	for {
 		n, err := r.readOn(f, t, buf[:])
 		if err != nil || s.Send(&protocol.Datagram{Data: buf[:n]}) != nil {
 			break
 		}
 	}
-	datagramBuffers.Put(buf)
+	datagram.Give(buf)
 	s.Close()
 	<-back
 }
@@ -191,8 +183,8 @@ func localDatagrams(ctx context.Context, f UDPFlow, c net.Conn) {
 	go func() {
 		defer close(back)
 		defer f.Close()
-		buf := datagramBuffers.Get().(*[maxDatagram]byte)
-		defer datagramBuffers.Put(buf)
+		buf := datagram.Take()
+		defer datagram.Give(buf)
 		for {
 			n, err := c.Read(buf[:])
 			var e syscall.Errno
@@ -209,7 +201,7 @@ func localDatagrams(ctx context.Context, f UDPFlow, c net.Conn) {
 			}
 		}
 	}()
-	buf := datagramBuffers.Get().(*[maxDatagram]byte)
+	buf := datagram.Take()
 	for {
 		n, err := f.Read(buf[:])
 		if err != nil {
@@ -217,7 +209,7 @@ func localDatagrams(ctx context.Context, f UDPFlow, c net.Conn) {
 		}
 		send(c, buf[:n], f.Unreachable)
 	}
-	datagramBuffers.Put(buf)
+	datagram.Give(buf)
 	c.Close()
 	<-back
 }

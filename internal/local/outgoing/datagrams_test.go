@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/datagram"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
@@ -38,7 +39,7 @@ func TestDatagrams(t *testing.T) {
 	b := setUp(t, echo(t))
 	f := newSocket("203.0.113.9:9000")
 	done := b.udp(t.Context(), f)
-	for name, want := range map[string][]byte{"small": []byte("ping"), "empty": {}, "largest": bytes.Repeat([]byte("x"), maxDatagram)} {
+	for name, want := range map[string][]byte{"small": []byte("ping"), "empty": {}, "largest": bytes.Repeat([]byte("x"), datagram.Max)} {
 		f.sent <- want
 		if got := within(t, "the answer to a "+name+" datagram", f.got); !bytes.Equal(got, want) {
 			t.Errorf("%s: got %d bytes, want %d", name, len(got), len(want))

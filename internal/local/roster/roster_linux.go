@@ -265,9 +265,13 @@ func Dial(dirs []string, id string) (c *net.UnixConn, supervisor int, err error)
 }
 
 // Sweep removes the sockets of sessions that were killed, as Dial does with the
-// one that it meets. Nobody may ever look at others.
-func Sweep(dirs []string) {
+// one that it meets. Nobody may ever look at others. It leaves the caller's own, mine,
+// alone: to come there would take a looker's place.
+func Sweep(dirs []string, mine string) {
 	for _, id := range IDs(dirs) {
+		if id == mine {
+			continue
+		}
 		if c, _, err := Dial(dirs, id); err == nil {
 			c.Close()
 		}

@@ -36,4 +36,4 @@ func (*Host) Accept() (*net.UnixConn, error) { return nil, errNowhere }
 func (*Host) Close() error { return nil }
 
 // Sweep finds nothing.
-func Sweep([]string) {}
+func Sweep([]string, string) {}

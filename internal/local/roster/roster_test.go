@@ -144,6 +144,33 @@ func TestStale(t *testing.T) {
 	}
 }
 
+// TestSweepLeavesItsOwn: a session that sweeps does not come to its own door.
+func TestSweepLeavesItsOwn(t *testing.T) {
+	dirs := []string{filepath.Join(t.TempDir(), Running)}
+	h, err := Open(dirs, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	Sweep(dirs, h.ID())
+	c, _, err := Dial(dirs, h.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte{'x'}); err != nil {
+		t.Fatal(err)
+	}
+	first, err := h.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if n, err := first.Read(make([]byte, 1)); n != 1 {
+		t.Errorf("somebody else came first: %v", err)
+	}
+}
+
 func TestIDsThatAreNone(t *testing.T) {
 	for _, id := range []string{"", ".", "..", "../x", "a/b", ".hidden"} {
 		if _, _, err := Dial([]string{"/"}, id); !errors.Is(err, ErrNone) {

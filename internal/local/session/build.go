@@ -84,16 +84,18 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		spec.Argv, spec.Env = s.container.argv, s.container.env
 	}
 	b.box, err = sandbox.Attach(ctx, s.init, spec, sandbox.Options{OnFUSE: func(fd *os.File, known ids.Known) error {
-		b.fuse, err = fusefs.Serve(fd, s.watchFiles(s.learn.watch(b.tree)), known)
+		b.fuse, err = fusefs.Serve(fd, s.watchFiles(s.learn.watch(b.tree)), known, s.activity.FileWait)
 		return err
 	}})
 	if err != nil {
 		return nil, sandbox.Explain(err)
 	}
+	s.emit(event.Event{Level: event.Detail, Code: "sandbox-made", Text: "the sandbox has its network and its files"})
 	out, err := traffic()
 	if err != nil {
 		return nil, err
 	}
+	s.emit(event.Event{Level: event.Detail, Code: "resolver-read", Flow: "dns", Text: "the target's resolver is known"})
 	device, address := b.box.Device()
 	b.stack, err = netstack.New(device, address, out, s.memory.ofStack())
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/mirrord-go/mirrord/internal/event"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 )
 
@@ -29,6 +30,7 @@ func (s *supervisor) variables(ctx context.Context) ([]string, error) {
 	}
 	switch m := m.(type) {
 	case *protocol.Env:
+		s.emit(event.Event{Level: event.Detail, Code: "environment", Flow: "env", Text: fmt.Sprintf("the target's %d variables are here", len(m.Vars))})
 		return m.Vars, nil
 	case *protocol.Answer:
 		return nil, m.Err()

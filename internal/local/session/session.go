@@ -182,6 +182,11 @@ func (s *supervisor) run(ctx context.Context) error {
 	}
 	defer b.fleet.Close()
 	defer b.close()
+	profiled, err := s.serveProfiles(ctx)
+	if err != nil {
+		return err
+	}
+	defer profiled()
 	if s.kept != nil {
 		err = s.kept.run(ctx, b)
 	} else {

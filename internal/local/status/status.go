@@ -15,6 +15,7 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/local/monitor"
+	"github.com/mirrord-go/mirrord/internal/local/waits"
 )
 
 // maxCommand is how much of a command line stands in the table, in characters.
@@ -179,8 +180,16 @@ func Session(st *control.Status, now time.Time) []string {
 			c.Outgoing.Refused, several(c.Outgoing.Requests, "request", "requests"), Bytes(c.Outgoing.Sent), Bytes(c.Outgoing.Received)))
 		row("lookups", fmt.Sprint(c.Lookups))
 		row("files", fmt.Sprintf("%d opened, %s read, %s written", c.Files.Opened, Bytes(c.Files.Read), Bytes(c.Files.Written)))
+		for _, h := range c.Files.Waits {
+			row("  "+h.Operation, wait(h))
+		}
 		row("lost", fmt.Sprintf("%s of mirrored traffic; %s not copied as a whole", several(c.Lost.Packets, "packet", "packets"), several(c.Lost.Copies, "connection", "connections")))
 	})
+}
+
+// wait says how long a program has waited for an operation. Milliseconds, as all times.
+func wait(h waits.Histogram) string {
+	return fmt.Sprintf("%s: half within %v ms, 99 %% within %v ms, the longest %v ms", several(h.Count, "time", "times"), h.Within(0.5), h.Within(0.99), h.Longest)
 }
 
 // several is a number of things.

@@ -13,6 +13,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/activity"
 	"github.com/mirrord-go/mirrord/internal/local/control"
+	"github.com/mirrord-go/mirrord/internal/local/waits"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -43,7 +44,7 @@ func sessions() []*control.Status {
 		{ID: "aaaaaa", Version: "1", PID: 100, Target: "deployment/shop", Namespace: "staging", Context: "dev", Hostname: "shop-1", Since: noon.Add(-5 * time.Minute), Mode: "steal where the filter matches",
 			Ports: []control.Port{{Port: 8080, Target: 80, Mode: "steal", Filter: "{}", Published: "127.0.0.1:8080"}, {Port: 9229}},
 			Counts: activity.Counts{Incoming: activity.Traffic{Connections: 3, Open: 1, Requests: 12, Received: 1_234_567, Sent: 999},
-				Outgoing: activity.Traffic{Connections: 1, Refused: 2, Sent: 10, Received: 10_000}, Lookups: 4, Files: activity.Files{Opened: 5, Read: 999_999, Written: 1}},
+				Outgoing: activity.Traffic{Connections: 1, Refused: 2, Sent: 10, Received: 10_000}, Lookups: 4, Files: activity.Files{Opened: 5, Read: 999_999, Written: 1, Waits: []waits.Histogram{{Operation: "read", Count: 3, Longest: 40.5, Buckets: []waits.Bucket{{Most: 0.05, Count: 2}, {Most: 50, Count: 1}}}, {Operation: "open", Count: 1, Longest: 0.3, Buckets: []waits.Bucket{{Most: 0.5, Count: 1}}}}}},
 			Commands: []control.Command{{Argv: []string{"node", "server.js", strings.Repeat("--long ", 20)}, PID: 99, Since: noon.Add(-5 * time.Minute)}}},
 		{ID: "bbbbbb", Version: "1", PID: 200, Kept: true, Since: noon.Add(-50 * time.Hour), Mode: "mirror", Lost: &lost, Counts: activity.Counts{Lost: activity.Loss{Packets: 7, Copies: 1}}},
 		{ID: "cccccc", Version: "1", PID: 300, Kept: true, Target: "pod/a", Since: noon, Mode: "off", Replacing: true, Commands: []control.Command{{Argv: []string{"a"}, PID: 1, Since: noon}, {Argv: []string{"b"}, PID: 2, Since: noon, Background: true}}},
