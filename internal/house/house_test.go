@@ -26,13 +26,15 @@ const module = "github.com/mirrord-go/mirrord/"
 // A name in capitals is a floor: a set of rooms, and everything below it.
 const layers = `
 	# Words, judgement, wire: pure, the same on both machines.
+	NONE < datagram < udpflow; # UDP payloads
 	NONE < budget < relay, http1; # they hold memory that is counted
+	budget < http2 < agent/incoming; # connections that are divided by streams
 	NONE < local/ids;
-	NONE < failure, event, protocol, budget, relay, http1 < WORDS;
-	NONE < rules/expression;
-	NONE < rules/jsonpath, rules/jq; # languages of filters, without what they are for
+	NONE < failure, event, protocol, budget, datagram, relay, http1 < WORDS;
+	NONE < rules/weight < rules/expression; # how large expressions become
+	rules/weight < rules/jsonpath, rules/jq; # languages of filters, without what they are for
 	failure, protocol, rules/expression < rules;
-	rules, rules/jsonpath, rules/jq < rules/filter < config;
+	rules, rules/weight, rules/jsonpath, rules/jq < rules/filter < config;
 	NONE < config/document < config;
 	NONE < debugger < config; # which of them count
 	config/document, failure < debugger/launch < local/cli;
@@ -41,6 +43,7 @@ const layers = `
 	protocol < protocol/protocoltest;
 	NONE < link/resume;
 	NONE < pwrite < agent/files, local/files; # places of files that are appended to
+	protocol < statx < agent/files, local/files; # what is said of a file
 	NONE < gather < link/seal, local/kube; # pieces that TLS writes
 
 	# Kernel tools both machines need.
@@ -48,6 +51,7 @@ const layers = `
 	NONE < shell < debugger/launch, local/host, local/demo, local/session; # commands that are printed to be typed
 
 	# The developer's machine: mechanisms, then ways to an agent.
+	NONE < local/waits < local/activity, local/fusefs, local/status; # how long a program waits, as histograms
 	WORDS < local/activity < local/control; # what goes on, as values, for those who look at a session
 	WORDS < local/netstack, local/image, local/kin;
 	WORDS, local/ids < local/fusefs; # which owners can be shown
@@ -62,6 +66,8 @@ const layers = `
 	WORDS, KERNEL < agent/target, agent/claims < agent/redirect, agent/capture < AGENTMECH;
 	agent/capture < agent/drain < AGENTMECH;
 	NONE < agent/packet < agent/redirect, agent/capture, agent/drain; # packets as bytes
+	NONE < agent/conntrack < agent/redirect, agent/capture; # what the kernel knows of a connection
+	nft < agent/mesh < AGENTMECH; # whose proxy stands before the target's ports
 
 	NONE < vitals < local/cli, cmd/mirrord-agent; # what a process holds, whatever it does
 	budget < unixsock < agent/target, agent/outgoing, agent/server, local/sandbox, local/outgoing; # connected unix sockets
@@ -96,6 +102,9 @@ const layers = `
 	debugger, local/sandbox, local/kube < local/doctor; # looks at all of them without a session
 	FLOWBASE < local/explain; # the rules without what acts on them
 	event < local/journal;
+	event < local/timings < local/cli; # start and end as a table
+	NONE < profile < local/profiles, local/session, local/cli, agent/server; # what Go's profiler sees of a process
+	NONE < local/profiles < local/session, local/cli; # the same for go tool pprof
 	NONE < local/diagnose;
 	local/activity, local/monitor < local/record < local/session; # what goes on, in a file
 	local/activity, local/control, local/monitor < local/status; # text of sessions
@@ -107,7 +116,8 @@ const layers = `
 	local/cli < packaging/papers; # what lies beside the program in a package
 	NONE < packaging/zip;
 	link/resume, link/seal, AGENTMECH, AGENTFLOW < agent/server;
-	agent/server, agent/confine < cmd/mirrord-agent;
+	NONE < agent/gear; # processors of the process, whatever it serves
+	agent/server, agent/confine, agent/gear < cmd/mirrord-agent;
 
 	# Houses for tests.
 	NONE < test/bench/load, test/bench/measure;
@@ -319,6 +329,7 @@ var oneRoom = map[string][]string{
 	"github.com/pelletier/":                  {"config/document"},
 	"github.com/joho/":                       {"rules"},
 	"github.com/dlclark/":                    {"rules/expression"},
+	"golang.org/x/net/http2":                 {"http2"},
 	"os/exec": {"local/sandbox", "local/front", "local/group", "local/process", "local/demo", "local/image", "local/doctor", "local/engine", "leak", "testnet", "testcluster",
 		"test/summary", "test/bench", "test/bench/load"},
 }

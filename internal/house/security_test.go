@@ -16,6 +16,9 @@ var printers = []string{"cli/", "demo/"}
 
 var printing = regexp.MustCompile(`\bos\.(Stdout|Stderr)\b|\bfmt\.Print`)
 
+// rawJSON writes what a terminal obeys as it is: monitor.WriteJSON does not.
+var rawJSON = regexp.MustCompile(`\bNewEncoder\(os\.Std`)
+
 // TestPrinting: one place shows what strangers wrote.
 func TestPrinting(t *testing.T) {
 	root := "../local"
@@ -24,6 +27,9 @@ func TestPrinting(t *testing.T) {
 			return err
 		}
 		rel, err := filepath.Rel(root, file)
+		if b, err := os.ReadFile(file); err == nil && rawJSON.Match(b) {
+			t.Errorf("%s writes JSON as it is: use monitor.WriteJSON", file)
+		}
 		if err != nil || slices.ContainsFunc(printers, func(p string) bool { return strings.HasPrefix(rel, p) }) {
 			return err
 		}

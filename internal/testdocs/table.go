@@ -31,6 +31,11 @@ var table = []Row{
 	{Text: "mirrord demo", By: Script, Note: "demo.txt"},
 	{Text: "mirrord demo --keep", By: Here, Until: "Ctrl-C"},
 
+	// From the archive of a release to a session.
+	{Text: "tar xzf mirrord-1.2.3-linux-amd64.tar.gz", By: Release},
+	{Text: "mirrord-1.2.3-linux-amd64/mirrord agent image --load", By: Release, Says: "(?m)^mirrord: loaded$"},
+	{Text: "mirrord-1.2.3-linux-amd64/mirrord exec -t deployment/shop -- bash", By: Release, Says: "(?m)^blue$"},
+
 	// Sessions.
 	{Text: "mirrord exec -t pod/shop-7d4b9 python main.py", By: InCluster, Until: mirrored},
 	{Text: "mirrord exec psql postgresql://dbmaster:5432/mydb", By: InCluster},
@@ -48,6 +53,8 @@ var table = []Row{
 	{Text: "curl -H 'x-user: ana' http://shop.example/", By: Nobody, Note: "needs an ingress with a name of your own"},
 	{Text: "mirrord exec -e -t pod/shop-7d4b9 python main.py", By: InCluster, Until: mirrored},
 	{Text: "MIRRORD_PROGRESS_MODE=json mirrord exec -t pod/shop-7d4b9 -- true 2>events.jsonl", By: InCluster},
+	{Text: "mirrord exec --pprof -t pod/shop-7d4b9 python main.py", By: InCluster, Until: mirrored, Says: "(?m)^mirrord: profiles of mirrord on this machine"},
+	{Text: "mirrord exec --timings -t deployment/shop -- env", By: InCluster, Says: "(?m)^mirrord: how long the start took, in milliseconds$"},
 	{Text: "mirrord exec --learn -t pod/shop-7d4b9 python main.py", By: InCluster, Until: mirrored, Says: "(?m)^mirrord: files: "},
 	{Text: "mirrord exec --learn=report.json -t pod/shop-7d4b9 python main.py", By: InCluster, Until: mirrored, Says: "(?m)^mirrord: files: "},
 	{Text: "mirrord exec -t pod/dbmaster-0 -- psql -h /var/run/postgresql -U postgres", By: InCluster, Config: unixSockets},
@@ -127,6 +134,8 @@ var table = []Row{
 	{Text: `lima sudo dpkg -i "$PWD/mirrord_1.2.3_arm64.deb"`, By: Nobody, Note: "needs macOS"},
 	{Text: "lima mirrord doctor", By: Nobody, Note: "needs macOS"},
 	{Text: `lima mirrord exec --kubeconfig "$HOME/.kube/config" -t deployment/shop -- python3 main.py`, By: Nobody, Note: "needs macOS"},
+	{Text: "tar xzf mirrord-1.2.3-darwin-arm64.tar.gz && sudo cp mirrord-1.2.3-darwin-arm64/mirrord /usr/local/bin/", By: Nobody, Note: "needs macOS; test/packages unpacks the archive"},
+	{Text: "Expand-Archive mirrord-1.2.3-windows-amd64.zip .", By: Nobody, Note: "needs Windows; test/packages unpacks the archive"},
 	{Text: "wsl --install", By: Nobody, Note: "needs Windows"},
 	{Text: "wsl sudo dpkg -i mirrord_1.2.3_amd64.deb", By: Nobody, Note: "needs Windows"},
 	{Text: "wsl mirrord doctor", By: Nobody, Note: "needs Windows"},

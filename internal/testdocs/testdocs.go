@@ -24,7 +24,7 @@ type Command struct {
 func (c Command) String() string { return fmt.Sprintf("%s:%d: %s", c.File, c.Line, c.Text) }
 
 // programs begin the command lines of blocks that do not say what they are.
-var programs = regexp.MustCompile(`^([A-Za-z_]+=(\$\(|[^ ]* )?)*(bin/)?(mirrord|make|sudo|su|docker|podman|nerdctl|kubectl|helm|curl|wget|psql|ssh|scp|git|lima|limactl|wsl|go|node|npm|npx|python3?|pip3?|java|brew|apt|apt-get|dnf|cd|cat|echo|export|source|test|test/[a-z/]+|\./[a-z/-]+)( |$)`)
+var programs = regexp.MustCompile(`^([A-Za-z_]+=(\$\(|[^ ]* )?)*(bin/)?(mirrord|make|sudo|su|docker|podman|nerdctl|kubectl|helm|curl|wget|psql|ssh|scp|git|lima|limactl|wsl|go|node|npm|npx|python3?|pip3?|java|brew|apt|apt-get|dnf|tar|Expand-Archive|cd|cat|echo|export|source|test|test/[a-z/]+|\./[a-z/-]+)( |$)`)
 
 // comment is what stands behind a command line.
 var comment = regexp.MustCompile(`\s+# .*$`)
@@ -150,6 +150,9 @@ const (
 	InCluster
 	// Script runs it as it is: a script of cmd/mirrord/testdata.
 	Script
+	// Release runs it, one after the other in the order of the rows, in a directory
+	// that holds nothing but the archive of a release: TestRelease of test/e2e.
+	Release
 	// Target is one of the Makefile's, which a test cannot run within itself.
 	Target
 	// Nobody can.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -68,6 +69,33 @@ func Process(t testing.TB, flags uintptr, env []string, script string) (pid int)
 
 // Addressed is a script for Process that gives a new network namespace the
 // addresses 192.0.2.7 and 2001:db8::7 on its loopback (RFC 5737, RFC 3849). The
-// kernel makes the route to the latter a moment later.
+// kernel makes the routes of IPv6 a moment later.
 const Addressed = "ip link set lo up; ip addr add 192.0.2.7/24 dev lo; ip -6 addr add 2001:db8::7/64 dev lo nodad; " +
-	"until ip -6 route get 2001:db8::7 >/dev/null 2>&1; do :; done"
+	"for a in ::1 2001:db8::7; do until ip -6 route get $a 2>&1 | grep -q ^local; do :; done; done"
+
+// Serve gives each connection of ln to handle, which owns it, until the test's
+// end. It owns ln, and waits then for those who handle.
+func Serve(t testing.TB, ln net.Listener, handle func(net.Conn)) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { handle(c) })
+		}
+	})
+	t.Cleanup(func() { ln.Close(); wg.Wait() })
+}
+
+// Opened is what open makes of a process, until the test's end.
+func Opened[T io.Closer](t testing.TB, open func(pid int) (T, error), pid int) T {
+	t.Helper()
+	opened, err := open(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { opened.Close() })
+	return opened
+}

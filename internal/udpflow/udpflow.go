@@ -22,9 +22,6 @@ import (
 )
 
 const (
-	// MaxDatagram is the largest payload in bytes: its length field counts the
-	// header of 8 (RFC 768). IPv4 allows 20 less.
-	MaxDatagram = 1<<16 - 1 - 8
 	// backlog bounds flows that wait for Accept.
 	backlog = 64
 	// maxQueued bounds the datagrams of one flow that its reader has not taken.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/budget"
+	"github.com/mirrord-go/mirrord/internal/datagram"
 	"github.com/mirrord-go/mirrord/internal/leak"
 )
 
@@ -26,7 +27,7 @@ var (
 
 func read(t *testing.T, c net.Conn) string {
 	t.Helper()
-	b := make([]byte, MaxDatagram)
+	b := make([]byte, datagram.Max)
 	n, err := c.Read(b)
 	if err != nil {
 		t.Fatal(err)

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
 func TestChoose(t *testing.T) {
 	for names, want := range map[string]string{
-		"":                                 "start local files outgoing dns link incoming",
+		"":                                 "start local files outgoing dns link incoming scale",
 		"files":                            "files",
 		"incoming,start":                   "incoming start",
 		"start, local":                     "start local",
@@ -83,7 +83,7 @@ func TestChoiceOf(t *testing.T) {
 func TestWrite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "new", "latest.json")
 	for _, machine := range []string{"first", "second"} {
-		if err := write(path, measure.Report{Machine: machine}); err != nil {
+		if err := write(path, measure.Report{Machine: machine}.JSON); err != nil {
 			t.Fatal(err)
 		}
 		if b, err := os.ReadFile(path); err != nil || !strings.Contains(string(b), machine) {
@@ -109,6 +109,30 @@ func TestBegun(t *testing.T) {
 		if got := e.begun(); got != want {
 			t.Errorf("%s: got %v, want %v", text, got, want)
 		}
+	}
+}
+
+// The pods of a crowd are pods, of different names, and no scheduler takes them.
+func TestCrowd(t *testing.T) {
+	var list struct {
+		Items []struct {
+			Kind     string
+			Metadata struct{ Name string }
+			Spec     struct{ SchedulerName string }
+		}
+	}
+	if err := json.Unmarshal([]byte(crowdList(crowdSize)), &list); err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for _, p := range list.Items {
+		names[p.Metadata.Name] = true
+		if p.Kind != "Pod" || p.Spec.SchedulerName != "nobody" {
+			t.Errorf("got %+v", p)
+		}
+	}
+	if len(names) != crowdSize {
+		t.Errorf("got %d names, want %d", len(names), crowdSize)
 	}
 }
 

@@ -42,7 +42,7 @@ type area struct {
 
 // areas in the order of the table.
 var areas = []area{
-	{"start", startRows}, {"local", localRows}, {"files", filesRows}, {"outgoing", outgoingRows}, {"dns", dnsRows}, {"link", linkRows}, {"incoming", incomingRows},
+	{"start", startRows}, {"local", localRows}, {"files", filesRows}, {"outgoing", outgoingRows}, {"dns", dnsRows}, {"link", linkRows}, {"incoming", incomingRows}, {"scale", scaleRows},
 }
 
 func main() {
@@ -83,7 +83,10 @@ func run(ctx context.Context, names string, pairs int, out string) (err error) {
 		return err
 	}
 	if out != "" {
-		failed = append(failed, write(out, report))
+		failed = append(failed, write(out, report.JSON))
+		for _, c := range measure.Curves(report.Rows) {
+			failed = append(failed, write(filepath.Join(filepath.Dir(out), "curves", strings.ReplaceAll(c.Name, " ", "-")+".svg"), c.SVG))
+		}
 	}
 	return errors.Join(failed...)
 }
@@ -190,7 +193,7 @@ func areaNames() string {
 }
 
 // write replaces the file as a whole: a reader never sees half a result.
-func write(path string, r measure.Report) error {
+func write(path string, content func(io.Writer) error) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
@@ -199,7 +202,7 @@ func write(path string, r measure.Report) error {
 		return err
 	}
 	defer os.Remove(f.Name()) // when it could not be renamed
-	if err := errors.Join(r.JSON(io.Writer(f)), f.Chmod(0o644), f.Close()); err != nil {
+	if err := errors.Join(content(f), f.Chmod(0o644), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), path)

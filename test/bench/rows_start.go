@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +20,7 @@ func startRows(ctx context.Context, w *world) ([]measure.Row, error) {
 	if err != nil {
 		return nil, err
 	}
+	crowd := &crowd{w: w, size: crowdSize}
 	return []measure.Row{{
 		Name: "until the command runs, image present", Unit: "ms", Against: "an empty Job's pod", Budget: measure.AtMost(1.3),
 		Ours: func(ctx context.Context, _ int) (float64, error) {
@@ -62,12 +64,27 @@ func startRows(ctx context.Context, w *world) ([]measure.Row, error) {
 			return w.timed(tab...)
 		},
 		Reference: measure.Constant(150),
+	}, {
+		Name: "Tab in a word of mirrord's own", Unit: "ms", Against: "limit", Budget: measure.AtMost(1),
+		Ours:      func(context.Context, int) (float64, error) { return w.timed("__complete", "exec", "--s") },
+		Reference: measure.Constant(150),
+	}, {
+		Name: "ls of 1,000 pods", Unit: "ms", Against: "limit", Budget: measure.AtMost(1),
+		Ours:      crowd.list,
+		Reference: measure.Constant(1000),
+	}, {
+		Name: "ls of 1,000 pods", Unit: "ms", Against: "kubectl get pods", Budget: measure.AtMost(1),
+		Ours:      crowd.list,
+		Reference: crowd.kubectl,
 	}}, nil
 }
 
 // timed runs a command of mirrord and gives its milliseconds from start to end.
 func (w *world) timed(args ...string) (float64, error) {
-	cmd := w.asUser(append([]string{w.mirrord}, args...)...)
+	return timed(w.asUser(append([]string{w.mirrord}, args...)...))
+}
+
+func timed(cmd *exec.Cmd) (float64, error) {
 	words := &lastWords{}
 	cmd.Stderr = words
 	begin := clock()

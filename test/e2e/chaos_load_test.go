@@ -35,18 +35,24 @@ const (
 // crowdPod puts the program crowd into the tools pod and gives its path there.
 func crowdPod(t *testing.T) string {
 	t.Helper()
-	const path = "/tmp/crowd"
-	program, err := os.Open(filepath.Join(w.dir, "bin", "crowd"))
+	return podProgram(t, "tools", "crowd")
+}
+
+// podProgram puts a program into a pod and gives its path there.
+func podProgram(t *testing.T, pod, name string) string {
+	t.Helper()
+	path := "/tmp/" + name
+	program, err := os.Open(filepath.Join(w.dir, "bin", name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer program.Close()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(filepath.Dir(w.cluster.Kubeconfig()), "kubectl"), "-n", w.namespace, "exec", "-i", "tools", "--",
+	cmd := exec.CommandContext(t.Context(), filepath.Join(filepath.Dir(w.cluster.Kubeconfig()), "kubectl"), "-n", w.namespace, "exec", "-i", pod, "--",
 		"sh", "-c", "cat >"+path+".new && chmod +x "+path+".new && mv "+path+".new "+path)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+w.cluster.Kubeconfig())
 	cmd.Stdin = program
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("copy crowd: %v: %s", err, out)
+		t.Fatalf("copy %s: %v: %s", name, err, out)
 	}
 	return path
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -112,6 +113,12 @@ func TestContainer(t *testing.T) {
 			if strings.Contains(r.stdout.String(), "/data/mine\n") {
 				t.Error("the image's file is seen where the target has a volume")
 			}
+			if aside { // with another map of ids than podman's own
+				r := contained(t, aside, nil, "--userns=keep-id", "localhost/tiny:1", "sh", "-c", `echo "$(busybox id -u) is $COLOR"`)
+				if code := r.end(); code != 0 || !strings.Contains(r.stdout.String(), fmt.Sprintf("%d is blue\n", user)) {
+					t.Errorf("--userns=keep-id: exit code %d", code)
+				}
+			}
 			if left := podman(t, aside, "ps", "-aq"); left != "" {
 				t.Errorf("containers are left: %s", left)
 			}
@@ -137,6 +144,35 @@ func TestContainerServes(t *testing.T) {
 	}
 	if code := r.stop(); code != 9 {
 		t.Errorf("exit code %d, want 9", code)
+	}
+	if left := podman(t, false, "ps", "-aq"); left != "" {
+		t.Errorf("containers are left: %s", left)
+	}
+}
+
+// TestContainerTerminal: with -it the container has a terminal of the size of the
+// user's, what is typed reaches it, and Ctrl-C as well.
+func TestContainerTerminal(t *testing.T) {
+	image(t, false)
+	line := fmt.Sprintf(`stty rows 33 cols 101; exec %s container -q -n %s -t pod/app -- podman run --rm -it --cgroups=disabled localhost/tiny:1 sh -c '%s'`, w.mirrord, w.namespace,
+		`busybox tty; busybox stty size; echo "which co""lour?"; read said; echo "$said is $COLOR"; trap "echo told; exit 9" INT; echo "rea""dy"; while :; do busybox sleep 0.1; done`)
+	r := startCommand(t, []string{"/usr/bin/script", "-qec", line, "/dev/null"}, engineMachine(false))
+	r.waitFor("which colour?")
+	_, err := io.WriteString(r.stdin, "mine\n")
+	r.waitFor("ready")
+	if err == nil {
+		_, err = io.WriteString(r.stdin, "\x03")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := r.wait(); code != 9 {
+		t.Errorf("exit code %d, want 9", code)
+	}
+	for _, want := range []string{"/dev/", "33 101", "mine is blue", "told"} {
+		if !strings.Contains(r.stdout.String(), want) {
+			t.Errorf("the terminal has no %q", want)
+		}
 	}
 	if left := podman(t, false, "ps", "-aq"); left != "" {
 		t.Errorf("containers are left: %s", left)

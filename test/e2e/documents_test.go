@@ -188,6 +188,8 @@ func (d *documents) try(t *testing.T, r testdocs.Row) {
 		}
 		c.waitFor(until)
 		end(c)
+		c.wait()
+		endAdapter(t)
 	}
 	code, out := c.wait(), d.there(c.stdout.String())
 	if until == "" && code != r.Code {
@@ -225,6 +227,20 @@ func lookLike(t *testing.T, shown []string, said, session string) {
 
 // end asks what runs to end, as Ctrl-C does: all of it.
 func end(r *run) { _ = syscall.Kill(-r.cmd.Process.Pid, syscall.SIGTERM) }
+
+// endAdapter ends debugpy's adapter. It leaves the group of the one who starts it, and
+// where that one is ended before it has come back to its adapter, the adapter waits
+// for it, and the session with it.
+func endAdapter(t *testing.T) {
+	t.Helper()
+	for _, p := range processesWith("debugpy/adapter") {
+		var pid int
+		if _, err := fmt.Sscan(p, &pid); err != nil {
+			t.Fatal(err)
+		}
+		_ = syscall.Kill(pid, syscall.SIGTERM)
+	}
+}
 
 // runs waits until the program of server has its port, and gives the session's id.
 func (d *documents) runs(t *testing.T, server *run) string {

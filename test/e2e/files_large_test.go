@@ -1,6 +1,10 @@
 package e2e
 
-import "testing"
+import (
+	"syscall"
+	"testing"
+	"time"
+)
 
 // TestFilesLarge: many names, large files, odd names and special files of the
 // target's, each compared with what the pod itself says.
@@ -67,6 +71,20 @@ tail -c +5368709121 sparse | head -c 108 | cksum; rm -f grown; truncate -s 5G gr
 		}
 		if got := inContainer(t, "app", "cd "+dir+`; python3 -c 'import os; os.open("fifo", os.O_WRONLY | os.O_NONBLOCK)' 2>&1 | grep -c 'No such device'`); got != "1" {
 			t.Errorf("in the pod the FIFO has a reader: %q", got)
+		}
+	})
+	t.Run("a FIFO holds up nobody", func(t *testing.T) {
+		r := start(t, append(seeing(t, target, map[string]any{"mode": "read"}), "bash", "-c", "cd "+dir+`
+			(until [ "$(cat /proc/$$/comm)" = cat ]; do sleep 0.05; done; sleep 0.2; cat many/n054321; ls | wc -l; echo; echo read) & exec cat fifo`)...)
+		r.waitFor("content")
+		r.waitFor("read")
+		began := time.Now()
+		r.signal(syscall.SIGTERM)
+		if code := r.end(); code != 128+int(syscall.SIGTERM) {
+			t.Errorf("exit code %d", code)
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("who waits for a FIFO ended after %v", took)
 		}
 	})
 }

@@ -111,7 +111,7 @@ func TestFilesGrow(t *testing.T) {
 	dir := scratch(t, "grow")
 	inContainer(t, "app", "echo line 0 >"+dir+"/log; : >"+dir+"/empty")
 	r := start(t, append(seeing(t, "pod/files/container/app", map[string]any{"mode": "read"}), "bash", "-c",
-		fmt.Sprintf("trap 'kill $(jobs -p)' TERM; tail -s 0.2 -n +1 -F %[1]s/log & tail -s 0.2 -f %[1]s/empty & python3 -u -c 'import time; f = open(\"%[1]s/log\")\nwhile True: [print(\"python\", l, end=\"\") for l in f]; time.sleep(0.1)' & wait", dir))...)
+		fmt.Sprintf("trap 'kill $(jobs -p)' TERM; tail -s 0.2 -n +1 -F %[1]s/log & tail -s 0.2 -f %[1]s/empty & python3 -u -c 'import time; f = open(\"%[1]s/log\")\nwhile True: [print(\"python \" + l, end=\"\") for l in f]; time.sleep(0.1)' & wait", dir))...)
 	r.waitFor("line 0")
 	inContainer(t, "app", fmt.Sprintf("cd %s; for i in 1 2 3 4 5; do echo line $i >>log; echo new $i >>empty; sleep 0.2; done", dir))
 	told := time.Now()

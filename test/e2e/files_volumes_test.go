@@ -54,7 +54,7 @@ find . -printf '%l' >/dev/null # whoever looks first leaves his time in director
 			alike(t, seeing(t, "pod/files/container/app", fs), dir, []looked{
 				// Of directories size and blocks are their file system's own affair, and a
 				// root of FUSE has its own type.
-				{"stat", `for f in full hard sparse empty link broken fifo socket; do stat -c '%n %A %f %h %s %b %B %o %t %T %X %Y %Z %x %y %z' $f; done; stat -c '%n %A %f %h %X %Y %Z %x %y %z' dir dir/3 .`},
+				{"stat", `for f in full hard sparse empty link broken fifo socket; do stat -c '%n %A %f %h %s %b %B %o %t %T %X %Y %Z %x %y %z %w' $f; done; stat -c '%n %A %f %h %X %Y %Z %x %y %z %w' dir dir/3 .`},
 				{"fstat, lstat, fstatat, statx", `python3 - <<'EOF'
 import os
 d = os.open(".", os.O_RDONLY)

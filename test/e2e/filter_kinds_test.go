@@ -37,7 +37,7 @@ func whose(t *testing.T, base string, requests ...[]string) string {
 // Every kind of filter, and each combined: what it means comes here, all else
 // reaches the pod, on one connection of the client.
 func TestFilterKinds(t *testing.T) {
-	base := fmt.Sprintf("http://%s:8022", podIP(t, "app"))
+	base, tools := fmt.Sprintf("http://%s:8022", podIP(t, "app")), podIP(t, "tools")
 	const me, you = `{"for": "me", "n": [1, 2]}`, `{"for": "you", "n": []}`
 	get := func(args ...string) []string { return args }
 	post := func(body string, args ...string) []string { return append([]string{"--data-binary", body}, args...) }
@@ -61,6 +61,9 @@ func TestFilterKinds(t *testing.T) {
 			"local remote remote local remote local remote remote"},
 		{"text", `"body_filter": {"body": "text", "matches": "(?<=for\": \")me"}`, [][]string{post(me, "/1"), post(you, "/2"), post("x", "/3")}, "local remote remote"},
 		{"jq", `"body_filter": {"body": "jq", "query": ".n | length > 1"}`, [][]string{post(me, "/1"), post(you, "/2"), post("x", "/3")}, "local remote remote"},
+		{"client", `"client_filter": "` + tools + `"`, [][]string{post(me, "/1"), get("/2")}, "local local"},
+		{"client and head", `"all_of": [{"client": "` + tools + `/24"}, {"path": "^/a"}]`, [][]string{get("/a"), get("/b")}, "local remote"},
+		{"another client", `"not": {"client": "` + tools + `"}`, [][]string{get("/a"), get("/b")}, "remote remote"},
 		{"body and head", `"all_of": [{"body": "json", "query": "$.n[*]", "matches": "2"}, {"path": "^/a"}]`, [][]string{post(me, "/a"), post(me, "/b"), post(you, "/a")}, "local remote remote"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -72,6 +75,23 @@ func TestFilterKinds(t *testing.T) {
 			r.stop()
 		})
 	}
+}
+
+// A filter about the client alone is one for any protocol: here a server speaks first.
+func TestFilterOfClient(t *testing.T) {
+	r := start(t, append(filtered(t, `{"mode": "steal", "http_filter": {"client_filter": "`+podIP(t, "tools")+`"}}`), "python3", "-uc", `
+import socket
+s = socket.create_server(("", 8022))
+print("listening", flush=True)
+while True:
+    c = s.accept()[0]
+    c.sendall(b"220 local\n")
+    c.close()`)...)
+	r.waitFor("listening")
+	if got := kubectl(t, "exec", "tools", "--", "bash", "-c", "exec 3<>/dev/tcp/"+podIP(t, "app")+"/8022; head -n 1 <&3"); got != "220 local" {
+		t.Errorf("got %q", got)
+	}
+	r.stop()
 }
 
 // Bodies of any size reach the target whole where they are not looked at, and

@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,11 @@ type learned struct {
 	From    []struct{ Path string } `json:"remote_paths"`
 	Missing []struct{ Path, Asked, Has string }
 	Refused []struct{ Path, What, Error string }
+	Slow    []struct {
+		Path, Do string
+		Micros   int64 `json:"waited_us"`
+		Trips    int   `json:"round_trips"`
+	}
 	Propose []struct {
 		Config struct {
 			Feature struct{ FS map[string][]string }
@@ -45,15 +51,7 @@ func TestLearn(t *testing.T) {
 			t.Errorf("%q is not shown:\n%s", want, r.stderr)
 		}
 	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	os.Remove(file)
-	var l learned
-	if err := json.Unmarshal(b, &l); err != nil {
-		t.Fatalf("%v in %s", err, b)
-	}
+	l, b := readLearned(t, file)
 	if l.Remote.Opens == 0 || !slices.ContainsFunc(l.From, func(g struct{ Path string }) bool { return strings.HasPrefix(g.Path, "/data/") }) {
 		t.Errorf("what came from the target is %+v, %+v", l.Remote, l.From)
 	}
@@ -77,4 +75,50 @@ func TestLearn(t *testing.T) {
 			t.Errorf("nothing is proposed for %s:\n%s", path, b)
 		})
 	}
+}
+
+// readLearned gives the report in file, also as it is written, and removes it.
+func readLearned(t *testing.T, file string) (l learned, text []byte) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Remove(file)
+	if err := json.Unmarshal(text, &l); err != nil {
+		t.Fatalf("%v in %s", err, text)
+	}
+	return l, text
+}
+
+// TestLearnSlow: a program waits for a file of the target's while the link stands
+// still; the report tells for what, how long, and what could be done.
+func TestLearnSlow(t *testing.T) {
+	dir := podDir(t)
+	path := dir + "/slow"
+	inPod(t, "echo there > "+path)
+	link, kubeconfig := newRelay(t)
+	file := filepath.Join(w.dir, "work", fmt.Sprintf("slow-%d.json", os.Getpid()))
+	args := append([]string{"--learn=" + file, "--kubeconfig", kubeconfig}, withFS(t, map[string]any{"mode": "read"})...)
+	r := start(t, append(args, "sh", "-c", "echo ready; read go; cat "+path+" & sleep 1; echo waited; wait")...)
+	r.waitFor("ready")
+	link.set(func() { link.stalls = true })
+	if _, err := io.WriteString(r.stdin, "go\n"); err != nil {
+		t.Fatal(err)
+	}
+	r.waitFor("waited")
+	link.set(func() { link.stalls = false })
+	if code := r.end(); code != 0 || !strings.HasSuffix(r.stdout.String(), "waited\nthere\n") {
+		t.Fatalf("exit code %d, stdout %q", code, r.stdout)
+	}
+	if want := "waited for longest:"; !strings.Contains(r.stderr.String(), want) {
+		t.Errorf("%q is not shown:\n%s", want, r.stderr)
+	}
+	l, b := readLearned(t, file)
+	for _, s := range l.Slow { // the name that was being looked up, on the way to the file
+		if strings.HasPrefix(path, strings.TrimSuffix(s.Path, "/")) && s.Micros >= 200_000 && s.Trips > 0 && s.Do != "" {
+			return
+		}
+	}
+	t.Errorf("nothing on the way to %s is slow: %s", path, b)
 }

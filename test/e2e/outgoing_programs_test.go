@@ -159,15 +159,22 @@ func TestSSH(t *testing.T) {
 	}
 }
 
-// HTTP/3 is QUIC: datagrams both ways, many and large. gRPC is HTTP/2 without
-// an end.
-func TestModernProtocols(t *testing.T) {
+// modern builds the program of that name and gives its path.
+func modern(t *testing.T) string {
+	t.Helper()
 	program := filepath.Join(w.dir, "bin", "modern")
 	build := exec.Command("go", "build", "-o", program, ".")
 	build.Dir, build.Env = "programs/modern", append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	return program
+}
+
+// HTTP/3 is QUIC: datagrams both ways, many and large. gRPC is HTTP/2 without
+// an end.
+func TestModernProtocols(t *testing.T) {
+	program := modern(t)
 	p := handmadePod(t, families{four: true, six: true})
 	newZone().serve(p)
 	p.runs("ready", false, program, "serve", handWorld+":9443")

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,6 +31,8 @@ type visitor struct {
 	t      *testing.T
 	client int // a process of that pod
 	url    string
+
+	patience int // of each request, in seconds; 0: 10
 }
 
 // shell gives a command that runs a script there.
@@ -39,7 +42,7 @@ func (v *visitor) shell(script string) *exec.Cmd {
 
 // ask is the command of one request of user's.
 func (v *visitor) ask(user string) string {
-	return fmt.Sprintf("curl -sS --max-time 10 -H 'X-User: %s' %s", user, v.url)
+	return fmt.Sprintf("curl -sS --max-time %d -H 'X-User: %s' %s", cmp.Or(v.patience, 10), user, v.url)
 }
 
 // answered asks as user until who answers.
@@ -85,12 +88,8 @@ func (v *visitor) asking(user string) (stop func() map[string]int) {
 
 func TestSessionsShareAPort(t *testing.T) {
 	t.Cleanup(func() { nothingLeft(t) })
-	url := fmt.Sprintf("http://%s:%s/", podIP(t, "app"), sharedPort)
-	v := &visitor{t: t, url: url}
-	var err error
-	if v.client, err = w.cluster.PodProcess(t.Context(), w.namespace, "tools"); err != nil {
-		t.Fatal(err)
-	}
+	v := newVisitor(t)
+	url := v.url
 	ana := share(t, "ana", "--steal", "--header", "x-user: ana")
 	ana.waitFor("listening")
 	bob := share(t, "bob", "--steal", "--header", "x-user: bob")

@@ -11,7 +11,6 @@ import (
 	"debug/macho"
 	"debug/pe"
 	"encoding/json"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -70,9 +69,12 @@ func TestPackages(t *testing.T) {
 			return all
 		}
 		inDeb := list("dpkg -c '" + deb + "' | awk '$1 !~ /^d/ {print substr($6, 2)}'")
-		inRPM := list("rpm -qpl '" + before + "'/*.rpm | sed s,site-functions,vendor-completions,")
+		inRPM := list("rpm -qp --qf '[%{FILEMODES:perms} %{FILENAMES}\\n]' '" + before + "'/*.rpm | awk '$1 !~ /^d/ {print $2}' | sed s,site-functions,vendor-completions,")
 		if !slices.Equal(inDeb, inRPM) || len(inDeb) < 30 {
 			t.Errorf("deb %q, rpm %q", inDeb, inRPM)
+		}
+		if errors := "/usr/share/doc/mirrord/docs/errors.md"; !slices.Contains(inDeb, errors) {
+			t.Errorf("%s, which messages name, is not there", errors)
 		}
 	})
 	t.Run("dpkg", func(t *testing.T) {
@@ -91,14 +93,7 @@ func archive(t *testing.T, dist string) {
 	if got := run(t, program, "version"); !strings.HasPrefix(got, "mirrord 0.1.0 ") {
 		t.Errorf("version %q", got)
 	}
-	f, err := elf.Open(program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
-		t.Error("the program is not static")
-	}
+	static(t, program)
 	image := filepath.Join(dir, "image.tar")
 	run(t, program, "agent", "image", "--output", image)
 	for path, most := range map[string]int64{program: programSize, image: imageSize} {
@@ -107,6 +102,52 @@ func archive(t *testing.T, dist string) {
 		}
 	}
 	modules(t, dir, program)
+}
+
+// static checks that a program for Linux needs no other file, and gives the machine
+// that it is for.
+func static(t *testing.T, program string) elf.Machine {
+	t.Helper()
+	f, err := elf.Open(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
+		t.Errorf("%s is not static", program)
+	}
+	return f.Machine
+}
+
+// TestBothArchitectures: a release for Linux, as it is made: a program for each,
+// static, not too big, and with the agents of both inside.
+func TestBothArchitectures(t *testing.T) {
+	dist := filepath.Join(t.TempDir(), "dist")
+	run(t, "../../packaging/build", "-o", dist, "-s", "linux", "0.1.0", "amd64", "arm64")
+	for arch, want := range map[string]struct {
+		machine elf.Machine
+		rpm     string
+	}{"amd64": {elf.EM_X86_64, "x86_64"}, "arm64": {elf.EM_AARCH64, "aarch64"}} {
+		name, dir := "mirrord-0.1.0-linux-"+arch, t.TempDir()
+		run(t, "tar", "xzf", filepath.Join(dist, name+".tar.gz"), "-C", dir)
+		program := filepath.Join(dir, name, "mirrord")
+		if got := static(t, program); got != want.machine {
+			t.Errorf("%s is for %v", name, got)
+		}
+		b, err := os.ReadFile(program)
+		if err != nil || len(b) > programSize {
+			t.Errorf("%s: %v, %d bytes", program, err, len(b))
+		}
+		if got := agents(b); len(got) != 2 || !slices.Contains(got, elf.EM_X86_64) || !slices.Contains(got, elf.EM_AARCH64) {
+			t.Errorf("%s has agents for %v", name, got)
+		}
+		if got := run(t, "dpkg-deb", "-f", filepath.Join(dist, "mirrord_0.1.0_"+arch+".deb"), "Architecture"); strings.TrimSpace(got) != arch {
+			t.Errorf("the .deb is for %q", got)
+		}
+		if got := run(t, "rpm", "-qp", "--qf", "%{ARCH}", filepath.Join(dist, "mirrord-0.1.0-1."+want.rpm+".rpm")); got != want.rpm {
+			t.Errorf("the .rpm is for %q", got)
+		}
+	}
 }
 
 // modules compares the list of modules in dir with what the program is made of,
@@ -159,26 +200,31 @@ func built(t *testing.T, dir, program, system string) {
 	if err != nil || len(b) > programSize {
 		t.Fatalf("%s: %v, %d bytes", program, err, len(b))
 	}
-	if !agentInside(b) {
+	if len(agents(b)) == 0 {
 		t.Error("there is no agent for Linux in the program")
 	}
 }
 
-// agentInside looks in a program for one for Linux, packed by gzip -n -9.
-func agentInside(program []byte) bool {
+// agents looks in a program for those for Linux, packed by gzip -n -9, and gives
+// the machines that they are for.
+func agents(program []byte) (all []elf.Machine) {
 	for packed := []byte("\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03"); ; program = program[1:] {
 		at := bytes.Index(program, packed)
 		if at < 0 {
-			return false
+			return all
 		}
 		program = program[at:]
 		z, err := gzip.NewReader(bytes.NewReader(program))
 		if err != nil {
 			continue
 		}
-		head := make([]byte, len(elf.ELFMAG))
-		if _, err := io.ReadFull(z, head); err == nil && string(head) == elf.ELFMAG {
-			return true
+		z.Multistream(false) // something else follows
+		var agent bytes.Buffer
+		if _, err := agent.ReadFrom(z); err != nil {
+			continue
+		}
+		if f, err := elf.NewFile(bytes.NewReader(agent.Bytes())); err == nil {
+			all = append(all, f.Machine)
 		}
 	}
 }

@@ -56,7 +56,7 @@ func TestTasks(t *testing.T) {
 		{"exchange " + raw + " 10", "p50 p99"},
 		{"beside " + raw + " 10 down", "p50 p99"},
 		{"beside " + raw + " 10 up", "p50 p99"},
-		{"lookup localhost 10", "p50 p99"},
+		{"lookup localhost 10 1ms", "p50 p99"},
 		{"down " + raw + " 1000000", "seconds"},
 		{"up " + raw + " 1000000", "seconds"},
 		{"connections " + raw + " 5", "seconds"},

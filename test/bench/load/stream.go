@@ -176,13 +176,17 @@ func besideBulk(args []string) (values, error) {
 	return v, err
 }
 
-// lookups NAME N: asks for the IPv4 addresses of a name, one after the other. It
-// gives "p50" and "p99".
+// lookups NAME N PAUSE: asks for the IPv4 addresses of a name, one after the other
+// with a pause between them. It gives "p50" and "p99".
 func lookups(args []string) (values, error) {
-	if err := arguments(args, 2); err != nil {
+	if err := arguments(args, 3); err != nil {
 		return nil, err
 	}
 	n, err := number(args[1])
+	if err != nil {
+		return nil, err
+	}
+	pause, err := time.ParseDuration(args[2])
 	if err != nil {
 		return nil, err
 	}
@@ -190,6 +194,7 @@ func lookups(args []string) (values, error) {
 	defer cancel()
 	times := make([]float64, n)
 	for i := range times {
+		time.Sleep(pause)
 		begin := time.Now()
 		if _, err := (&net.Resolver{PreferGo: true}).LookupNetIP(ctx, "ip4", args[0]); err != nil {
 			return nil, err

@@ -42,6 +42,8 @@ type Row struct {
 	// Pairs bounds how often a row is measured whose samples take long, at least
 	// MinPairs; 0: as often as is asked for.
 	Pairs int
+	// Point is where the row stands in a curve of those that grow.
+	Point Point
 	// Single has a row measured in one pair, and none thrown away: for samples of
 	// most of a minute, in which what comes and goes evens out by itself.
 	Single bool
@@ -90,6 +92,7 @@ type Figure struct {
 
 	Low, High float64 `json:"-"` // quartiles of the pairs' ratios
 	budget    Budget
+	at        Point
 }
 
 // Run measures pairs of row, or as many as the row allows, after one pair that is thrown away, since first
@@ -154,7 +157,7 @@ func figure(row Row, ours, reference []float64) Figure {
 		ratios[i] = ours[i] / reference[i]
 	}
 	f := Figure{
-		Area: row.Area, Name: row.Name, Unit: row.Unit, Against: row.Against, budget: row.Budget,
+		Area: row.Area, Name: row.Name, Unit: row.Unit, Against: row.Against, budget: row.Budget, at: row.Point,
 		Ours: Quantile(ours, 0.5), Reference: Quantile(reference, 0.5),
 		Ratio: Quantile(ratios, 0.5), Low: Quantile(ratios, 0.25), High: Quantile(ratios, 0.75),
 	}

@@ -1,9 +1,13 @@
-// Command modern speaks HTTP/3 and gRPC, as a server and as a client. It is a
-// module of its own: nothing of the product needs these protocols' libraries.
+// Command modern speaks HTTP/2, HTTP/3 and gRPC, as a server and as a client. It is
+// a module of its own: nothing of the product needs these protocols' libraries.
 //
 //	modern serve ADDRESS           HTTP/3 on UDP, gRPC on TCP, until stdin ends
 //	modern http3 URL               prints the answer
 //	modern grpc ADDRESS            one call each way, and a stream
+//	modern web ADDRESS NAME        HTTP/2 in the clear, answered in that name, until stdin ends
+//	modern ask URL                 asks it 40 times at once, as ana and as nobody by turns
+//	modern answer ADDRESS NAME     the same for gRPC, every kind of call
+//	modern calls ADDRESS           each of them, by ana and by nobody, on one connection
 package main
 
 import (
@@ -33,8 +37,16 @@ import (
 func main() {
 	var err error
 	switch {
+	case len(os.Args) == 4 && os.Args[1] == "web":
+		err = web(os.Args[2], os.Args[3])
+	case len(os.Args) == 4 && os.Args[1] == "answer":
+		err = answer(os.Args[2], os.Args[3])
 	case len(os.Args) != 3:
-		err = fmt.Errorf("usage: modern serve|http3|grpc ADDRESS")
+		err = fmt.Errorf("usage: modern serve|http3|ask|grpc|calls ADDRESS, modern web|answer ADDRESS NAME")
+	case os.Args[1] == "ask":
+		err = ask(os.Args[2])
+	case os.Args[1] == "calls":
+		err = calls(os.Args[2])
 	case os.Args[1] == "serve":
 		err = serve(os.Args[2])
 	case os.Args[1] == "http3":
