@@ -88,6 +88,10 @@ const (
 	FeatureHostFilter = "host-filter"
 	// FeatureClientFilter: a filter may have clients.
 	FeatureClientFilter = "client-filter"
+	// FeatureSNIFilter: a filter may have names of TLS servers.
+	FeatureSNIFilter = "sni-filter"
+	// FeatureTLS: Subscribe.TLS counts.
+	FeatureTLS = "tls"
 	// FeatureBodyFilter: a filter may have bodies and programs of jq, and
 	// Subscribe.BodySize and BodyTime count.
 	FeatureBodyFilter = "body-filter"
@@ -303,6 +307,9 @@ type Subscribe struct {
 	// Replies, of copies: where an Incoming wants it, the program's replies travel back.
 	// Without, no copies are made of what needs them.
 	Replies bool
+	// TLS, in ModeSteal, is a rules.TLS as JSON: how connections under TLS are
+	// decrypted, so that Filter sees their requests; empty: they are not.
+	TLS string
 }
 
 // Incoming opens a stream, from agent to local, for one subscribed connection.
@@ -324,6 +331,11 @@ type Incoming struct {
 	// Replies, in ModeMirror: the agent is the program's client, of HTTP/2, and must
 	// know what that allows; the replies travel back to it, and no further.
 	Replies bool
+	// TLS: the client speaks TLS, which the agent has taken off. ServerName is whom it
+	// asked for (SNI, RFC 6066 §3) and Protocol what was agreed on (ALPN, RFC 7301);
+	// either may be empty.
+	TLS                  bool
+	ServerName, Protocol string
 }
 
 func (*Hello) Kind() Kind      { return KindHello }
@@ -443,6 +455,7 @@ func (m *Subscribe) fields(c *codec) {
 	number(c, 7, &m.Existing)
 	c.boolean(8, &m.Override)
 	c.boolean(9, &m.Replies)
+	c.text(10, &m.TLS)
 }
 
 func (m *Incoming) fields(c *codec) {
@@ -451,4 +464,7 @@ func (m *Incoming) fields(c *codec) {
 	c.addrPort(3, &m.Peer)
 	c.addrPort(4, &m.Local)
 	c.boolean(5, &m.Replies)
+	c.boolean(6, &m.TLS)
+	c.text(7, &m.ServerName)
+	c.text(8, &m.Protocol)
 }

@@ -18,8 +18,9 @@ import (
 const user = 1000
 
 const (
-	// setUpTime bounds the making of the pods.
-	setUpTime = 3 * time.Minute
+	// setUpTime bounds the making of the cluster, which is built once on a machine,
+	// and of the pods.
+	setUpTime = 20 * time.Minute
 	// tearDownTime bounds the removal of the namespace.
 	tearDownTime = 90 * time.Second
 )
