@@ -51,9 +51,15 @@ func (b *builder) build() error {
 // path makes a path absolute: the supervisor works in another directory.
 func (b *builder) path(name string) string {
 	p := b.text(name)
-	switch {
-	case p == "":
+	if p == "" {
 		return ""
+	}
+	return b.onDisk(p)
+}
+
+// onDisk is a path of this machine, as somebody wrote it.
+func (b *builder) onDisk(p string) string {
+	switch {
 	case p == "~" || strings.HasPrefix(p, "~/"):
 		if b.home != "" {
 			return filepath.Join(b.home, p[1:])

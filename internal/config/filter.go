@@ -17,7 +17,7 @@ const filterKey = incomingKey + "http_filter."
 type conditionKey struct{ key, condition string }
 
 var filterKeys = []conditionKey{
-	{"header_filter", "header"}, {"path_filter", "path"}, {"method_filter", "method"}, {"host_filter", "host"}, {"client_filter", "client"},
+	{"header_filter", "header"}, {"path_filter", "path"}, {"method_filter", "method"}, {"host_filter", "host"}, {"client_filter", "client"}, {"sni_filter", "sni"},
 	{"header_filter_jq", "query"}, {"body_filter", "body"}, {"all_of", "all_of"}, {"any_of", "any_of"}, {"not", "not"},
 }
 
@@ -69,6 +69,8 @@ func (b *builder) condition(v value, kind string, n *document.Node) (f rules.Fil
 		f.Host = pattern
 	case "client":
 		f.Client = pattern
+	case "sni":
+		f.SNI = pattern
 	case "query":
 		f.HeaderJQ = pattern
 	case "body":

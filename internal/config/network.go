@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/mirrord-go/mirrord/internal/rules"
@@ -124,8 +125,12 @@ func (b *builder) incoming() {
 	if held := b.text(incomingKey + "on_concurrent_steal"); held == rules.HeldContinue || held == rules.HeldOverride {
 		in.Held = held
 	}
+	b.tls()
 	b.tlsDelivery()
 	filter := b.httpFilter()
+	if in.TLS != nil {
+		b.tlsInVain(filter != nil)
+	}
 	if filter == nil {
 		for _, key := range []string{"ports", "other_ports"} {
 			if name := incomingKey + "http_filter." + key; b.has(name) && len(b.list) == 0 {
@@ -190,15 +195,60 @@ func (b *builder) pairs(name string) []rules.PortPair {
 	return list
 }
 
-// tlsDelivery refuses what contradicts itself; the rest has no effect here.
+const tlsKey = incomingKey + "tls."
+
+// tls reads with which files of the target's its TLS is taken off.
+func (b *builder) tls() {
+	if !b.has(tlsKey + "certificate") {
+		for _, key := range []string{"key", "client_ca", "client_certificate", "client_key"} {
+			if b.has(tlsKey + key) {
+				b.refuse(tlsKey+key, "it needs %scertificate, the file in the target that has its server's certificate", tlsKey)
+			}
+		}
+		return
+	}
+	t := &rules.TLS{ClientCA: b.text(tlsKey + "client_ca"), ClientCertificate: b.text(tlsKey + "client_certificate"), ClientKey: b.text(tlsKey + "client_key")}
+	for name, list := range map[string]*[]string{"certificate": &t.Certificates, "key": &t.Keys} {
+		for _, p := range b.patterns(tlsKey + name) {
+			*list = append(*list, p.Text)
+		}
+	}
+	if err := t.Check(); err != nil {
+		b.refuse(tlsKey+"certificate", "%v", err)
+		return
+	}
+	b.cfg.Incoming.TLS = t
+}
+
+// tlsInVain tells where nothing is taken off.
+func (b *builder) tlsInVain(filtered bool) {
+	in := &b.cfg.Incoming
+	switch {
+	case in.Mode != rules.IncomingSteal:
+		b.notes.warn("%scertificate does nothing: TLS is taken off what is stolen, and feature.network.incoming is %s", tlsKey, cmp.Or(in.Mode, rules.IncomingMirror))
+	case !filtered && !in.TLSDelivery.Plain:
+		b.notes.warn("%scertificate does nothing without a filter of requests, or tls_delivery.protocol tcp: stolen TLS reaches the program as its client sent it, still encrypted", tlsKey)
+	}
+}
+
+// tlsDelivery reads how the program gets what was under TLS.
 func (b *builder) tlsDelivery() {
+	d := &b.cfg.Incoming.TLSDelivery
+	given := false
 	for _, section := range []string{incomingKey + "tls_delivery", incomingKey + "https_delivery"} {
+		if given = given || b.hasSection(section); !b.hasSection(section) {
+			continue
+		}
 		roots, cert := section+".trust_roots", section+".server_cert"
 		if b.has(roots) && len(items(b.values[roots].node)) == 0 {
 			b.refuse(roots, "found an empty list; leave it out to trust any certificate")
 		}
 		if b.has(roots) && b.has(cert) {
 			b.refuse(cert, "a certificate or those that may sign it, not both; there is %s", b.about(roots))
+		}
+		*d = rules.TLSDelivery{Plain: b.text(section+".protocol") == "tcp", ServerCert: b.path(cert), ServerName: b.text(section + ".server_name")}
+		for _, p := range b.patterns(roots) {
+			d.TrustRoots = append(d.TrustRoots, b.onDisk(p.Text))
 		}
 	}
 	for _, key := range []string{"protocol", "trust_roots", "server_name", "server_cert"} {
@@ -207,6 +257,9 @@ func (b *builder) tlsDelivery() {
 			b.refuse(old, "https_delivery is the old name of tls_delivery, and both are there; leave it out")
 			return
 		}
+	}
+	if given && b.cfg.Incoming.TLS == nil && !b.has(tlsKey+"certificate") {
+		b.notes.warn("%stls_delivery does nothing without %scertificate, a file in the target: stolen TLS reaches the program as its client sent it, still encrypted", incomingKey, tlsKey)
 	}
 }
 

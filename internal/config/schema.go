@@ -163,7 +163,7 @@ func condition() object {
 	text := object{"type": "string", "minLength": 1}
 	list := object{"type": "array", "minItems": 1, "items": object{"type": "object", "minProperties": 1}}
 	return object{"anyOf": []any{bodyCondition(), object{"type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1, "properties": object{
-		"header": text, "path": text, "method": text, "host": text, "client": text, "query": text, "all_of": list, "any_of": list, "not": list["items"]}}}}
+		"header": text, "path": text, "method": text, "host": text, "client": text, "sni": text, "query": text, "all_of": list, "any_of": list, "not": list["items"]}}}}
 }
 
 func bodyCondition() object {

@@ -145,6 +145,12 @@ func TestSchemaDescribes(t *testing.T) {
 			if section, ok := strings.CutSuffix(k.Name, ".localhost_profile"); ok { // which stands beside its type
 				whole = nest(section, `{"type": "Localhost", "localhost_profile": `+string(text)+"}")
 			}
+			switch tls := "feature.network.incoming.tls"; {
+			case k.Name == tls+".client_ca", k.Name == tls+".client_certificate", k.Name == tls+".client_key":
+				whole = nest(tls, `{"certificate": "/a", "client_ca": "/etc/tls/ca.crt", "client_certificate": "/etc/tls/client.crt", "client_key": "/etc/tls/client.key"}`)
+			case k.Name == tls+".key":
+				whole = nest(tls, `{"certificate": "/a", "key": `+string(text)+"}")
+			}
 			root, err := document.Parse(document.JSON, document.Plain(whole))
 			if err != nil {
 				t.Fatal(err)

@@ -67,6 +67,7 @@ const layers = `
 	agent/capture < agent/drain < AGENTMECH;
 	NONE < agent/packet < agent/redirect, agent/capture, agent/drain; # packets as bytes
 	NONE < agent/conntrack < agent/redirect, agent/capture; # what the kernel knows of a connection
+	rules < agent/tlsport < agent/incoming, agent/server; # TLS of the target's server
 	nft < agent/mesh < AGENTMECH; # whose proxy stands before the target's ports
 
 	NONE < vitals < local/cli, cmd/mirrord-agent; # what a process holds, whatever it does
@@ -122,7 +123,7 @@ const layers = `
 	# Houses for tests.
 	NONE < test/bench/load, test/bench/measure;
 	testcluster, test/bench/measure < test/bench;
-	NONE < house, leak, testnet, testcluster, testdocs, test/packages, test/summary, test/e2e/programs/chaos, test/e2e/programs/crowd, test/e2e/programs/debugged, test/e2e/programs/goserver, test/e2e/programs/lasting, test/e2e/programs/network, test/e2e/programs/posix, test/e2e/programs/probe;
+	NONE < house, leak, testcert, testnet, testcluster, testdocs, test/packages, test/summary, test/e2e/programs/chaos, test/e2e/programs/crowd, test/e2e/programs/debugged, test/e2e/programs/goserver, test/e2e/programs/lasting, test/e2e/programs/network, test/e2e/programs/posix, test/e2e/programs/probe;
 `
 
 // never lists edges that stay forbidden even where a floor would allow them,

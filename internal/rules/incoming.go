@@ -18,6 +18,7 @@ type Incoming struct {
 	target     map[uint16]uint16 // PortMapping
 	publish    map[uint16]uint16 // ListenPorts
 	filter     string            // as Subscribe.Filter has it; empty: none
+	tls        string            // as Subscribe.TLS has it; empty: nothing is decrypted
 }
 
 // modes are the names of what is asked of the agent.
@@ -44,6 +45,13 @@ func NewIncoming(o IncomingOptions, targetless bool) (*Incoming, error) {
 	for _, r := range o.DebuggerPorts {
 		if r.First == 0 || r.Last < r.First {
 			return nil, fmt.Errorf("the debugger's ports %d-%d are no range of ports", r.First, r.Last)
+		}
+	}
+	if o.TLS != nil {
+		files := *o.TLS
+		files.Always = o.TLSDelivery.Plain
+		if i.tls, err = files.Text(); err != nil {
+			return nil, fmt.Errorf("tls: %w", err)
 		}
 	}
 	if o.HTTP == nil {
@@ -101,6 +109,7 @@ type Port struct {
 	Mode   uint8  // protocol.ModeMirror, ModeTee or ModeSteal, of UDP with ModeUDP; 0 for Local
 	Target uint16 // the target's port; also set for Local, as the one compared
 	Filter string // protocol.Subscribe.Filter; empty: whole connections
+	TLS    string // protocol.Subscribe.TLS; empty: what is under TLS stays so
 	// BodySize and BodyTime are those of the Filter, as HTTPOptions has them.
 	BodySize, BodyTime int
 	// Publish is the port of the developer's loopback to open. With Exact it
@@ -125,6 +134,9 @@ func (i *Incoming) Decide(l Listener) Port {
 	if i.o.Lossless && p.Mode == protocol.ModeMirror {
 		p.Mode = protocol.ModeTee
 		p.Why += ", lossless"
+	}
+	if p.Mode == protocol.ModeSteal && (p.Filter != "" || i.o.TLSDelivery.Plain) {
+		p.TLS = i.tls
 	}
 	return p
 }

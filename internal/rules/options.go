@@ -135,6 +135,9 @@ type IncomingOptions struct {
 	// Lossless copies by the stealing path: nothing of a mirrored port is lost while
 	// there is room for it.
 	Lossless bool `json:"lossless,omitempty"`
+	// TLS is how connections under TLS are decrypted for HTTP; nil: they are not.
+	TLS         *TLS        `json:"tls,omitempty"`
+	TLSDelivery TLSDelivery `json:"tls_delivery,omitzero"`
 	// Held is HeldContinue, HeldOverride, or empty: listen(2) fails where another
 	// session has the port.
 	Held string `json:"held,omitempty"`

@@ -16,7 +16,7 @@ import (
 const MaxFilter = 64 << 10
 
 // FilterKinds are the fields of a Filter, for a person.
-const FilterKinds = "header, path, method, host, client, header_jq, body, all_of, any_of, not"
+const FilterKinds = "header, path, method, host, client, sni, header_jq, body, all_of, any_of, not"
 
 // Filter is a condition on a request. Exactly one field is set. It is JSON on
 // the wire as well (Subscribe.Filter).
@@ -26,8 +26,10 @@ type Filter struct {
 	Method *Pattern `json:"method,omitempty"` // a method's name, whatever the case
 	Host   *Pattern `json:"host,omitempty"`   // regular expression on the host, and on the host with its port
 	// Client is an address of the client, or a prefix of addresses (RFC 4632, RFC 4291 §2.3):
-	// the only condition on a connection itself, of any protocol.
+	// like SNI a condition on a connection itself, of any protocol.
 	Client *Pattern `json:"client,omitempty"`
+	// SNI is a regular expression on the name that a client of TLS asks for (RFC 6066 §3).
+	SNI *Pattern `json:"sni,omitempty"`
 	// HeaderJQ is a jq program that is given each header as the text "name: value".
 	HeaderJQ *Pattern `json:"header_jq,omitempty"`
 	Body     *Body    `json:"body,omitempty"`
@@ -76,6 +78,9 @@ func (f Filter) Features() []string {
 	if f.Client != nil {
 		all = append(all, protocol.FeatureClientFilter)
 	}
+	if f.SNI != nil {
+		all = append(all, protocol.FeatureSNIFilter)
+	}
 	if f.Body != nil || f.HeaderJQ != nil {
 		all = append(all, protocol.FeatureBodyFilter)
 	}
@@ -115,7 +120,7 @@ func (p *Pattern) bare() *Pattern {
 func (f Filter) bare() (bare Filter, err error) {
 	set := 0
 	for _, p := range []struct{ from, to **Pattern }{
-		{&f.Header, &bare.Header}, {&f.Path, &bare.Path}, {&f.Method, &bare.Method}, {&f.Host, &bare.Host}, {&f.Client, &bare.Client}, {&f.HeaderJQ, &bare.HeaderJQ},
+		{&f.Header, &bare.Header}, {&f.Path, &bare.Path}, {&f.Method, &bare.Method}, {&f.Host, &bare.Host}, {&f.Client, &bare.Client}, {&f.SNI, &bare.SNI}, {&f.HeaderJQ, &bare.HeaderJQ},
 	} {
 		if *p.from != nil {
 			set++

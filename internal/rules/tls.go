@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strings"
 )
 
 // MaxCertificates bounds the certificates of one TLS.
@@ -27,6 +28,16 @@ type TLS struct {
 	ClientKey         string `json:"client_key,omitempty"` // empty: it is in ClientCertificate's file
 	// Always decrypts what is meant as a whole connection, too.
 	Always bool `json:"always,omitempty"`
+}
+
+// TLSDelivery says how the program gets what has come under TLS and was decrypted.
+type TLSDelivery struct {
+	Plain bool `json:"plain,omitempty"` // in the clear
+	// TrustRoots and ServerCert are PEM files of this machine: who vouches for the program's
+	// certificate, and that certificate. Neither: it may show any.
+	TrustRoots []string `json:"trust_roots,omitempty"`
+	ServerCert string   `json:"server_cert,omitempty"`
+	ServerName string   `json:"server_name,omitempty"` // that the program is asked for; empty: as its client did
 }
 
 // Check says what is wrong with t.
@@ -69,4 +80,15 @@ func (t TLS) Text() (string, error) {
 	}
 	b, err := json.Marshal(t)
 	return string(b), err
+}
+
+// ParseTLS reads what Text has written. Unknown fields are an error: what they mean
+// would not be done.
+func ParseTLS(text string) (t TLS, err error) {
+	d := json.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&t); err != nil {
+		return TLS{}, fmt.Errorf("read what TLS is decrypted with: %w", err)
+	}
+	return t, t.Check()
 }

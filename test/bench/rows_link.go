@@ -59,12 +59,17 @@ func linkRows(ctx context.Context, w *world) ([]measure.Row, error) {
 		if err != nil {
 			return nil, err
 		}
-		p99 := func(v values) float64 { return v["p99"] * float64(time.Second/time.Millisecond) }
+		ms := func(which string) func(values) float64 {
+			return func(v values) float64 { return v[which] * float64(time.Second/time.Millisecond) }
+		}
 		for _, direction := range []string{"down", "up"} {
-			name, beside := "4 KiB exchange beside a stream "+direction+", p99, "+part.away, e.sample(p99, "beside", e.server, "200", direction)
-			rows = append(rows,
-				measure.Row{Name: name, Unit: "ms", Against: "idle", Budget: measure.AtMost(5), Ours: beside, Reference: e.sample(p99, "exchange", e.server, "200")},
-				measure.Row{Name: name, Unit: "ms", Against: "port-forward", Budget: measure.AtMost(1), Ours: beside, Reference: sample(e.native, p99, "beside", e.forward.addr, "200", direction)})
+			name := "4 KiB exchange beside a stream " + direction + ", "
+			rows = append(rows, measure.Row{Name: name + "p99, " + part.away, Unit: "ms", Against: "idle", Budget: measure.AtMost(5),
+				Ours: e.sample(ms("p99"), "beside", e.server, "200", direction), Reference: e.sample(ms("p99"), "exchange", e.server, "200")})
+			if part.link == w.direct() { // on a slow link a port-forward takes seconds for one
+				rows = append(rows, measure.Row{Name: name + "p50, " + part.away, Unit: "ms", Against: "port-forward", Budget: measure.AtMost(1),
+					Ours: e.sample(ms("p50"), "beside", e.server, "20", direction), Reference: sample(e.native, ms("p50"), "beside", e.forward.addr, "20", direction)})
+			}
 		}
 	}
 	return rows, nil

@@ -263,6 +263,36 @@ func (s *Server) stat(m *protocol.Stat) (*protocol.Attr, error) {
 	return attr, err
 }
 
+// Content gives all of the regular file p, which has most bytes at most, for the agent
+// itself. It may hang as long as the target's storage does.
+func (s *Server) Content(ctx context.Context, p string, most int) ([]byte, error) {
+	return do(ctx, s, func() ([]byte, error) {
+		at, err := s.at(p, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer unix.Close(at)
+		attr, err := statx.At(at, "")
+		switch {
+		case err != nil:
+			return nil, err
+		case attr.Mode&unix.S_IFMT != unix.S_IFREG: // to open it might do something
+			return nil, fmt.Errorf("it is no regular file: %w", syscall.EINVAL)
+		}
+		fd, err := reopen(at, unix.O_RDONLY)
+		if err != nil {
+			return nil, err
+		}
+		defer unix.Close(fd)
+		buf := make([]byte, min(attr.Size, uint64(most))+1)
+		n, err := readFull(fd, buf, 0)
+		if err == nil && n > most {
+			err = fmt.Errorf("it is too large: %w", syscall.EFBIG)
+		}
+		return buf[:n], err
+	})
+}
+
 // addContent adds a small file's content to its attributes. What cannot be
 // read is left out: opening it will tell why.
 func addContent(path int, attr *protocol.Attr, limit uint64) {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/agent/tlsport"
 	"github.com/mirrord-go/mirrord/internal/leak"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
@@ -22,8 +23,9 @@ import (
 
 // node is a target, on which sessions hold ports, and its server.
 type node struct {
-	t    *testing.T
-	orig net.Listener
+	t     *testing.T
+	orig  net.Listener
+	files tlsport.ReadFile
 
 	mu      sync.Mutex
 	holders map[uint16]*colleague
@@ -71,9 +73,10 @@ func (n *node) session(name string, minute int, local func(net.Conn)) *colleague
 		Original: func(ctx context.Context, _, _ netip.AddrPort) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", n.orig.Addr().String())
 		},
-		Notice:  func(code, text string) { c.notices <- code + ": " + text },
-		Session: func() sharing.Session { return sharing.Session{Holder: name, Began: time.Unix(int64(60*minute), 0)} },
-		Join:    c.join,
+		Notice:   func(code, text string) { c.notices <- code + ": " + text },
+		ReadFile: n.files,
+		Session:  func() sharing.Session { return sharing.Session{Holder: name, Began: time.Unix(int64(60*minute), 0)} },
+		Join:     c.join,
 	}, src)
 	if local == nil {
 		local = serveHTTP(answerer(name))
@@ -150,7 +153,7 @@ func below(path string) *protocol.Subscribe {
 // visitor is a client's connection, stolen by holder.
 type visitor struct {
 	t *testing.T
-	c *net.TCPConn
+	c net.Conn
 	r *bufio.Reader
 }
 

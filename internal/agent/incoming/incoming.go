@@ -25,6 +25,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/agent/tlsport"
 	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
@@ -114,6 +115,9 @@ type Options struct {
 	Original func(ctx context.Context, client, dst netip.AddrPort) (net.Conn, error)
 	// Existing ends connections that are there when a port is stolen. nil: they stay.
 	Existing Existing
+	// ReadFile reads a file of the target's, for ports whose TLS is taken off. nil: none
+	// is.
+	ReadFile tlsport.ReadFile
 	// Copy makes the copy of a connection that is passed on to the original. nil:
 	// there are none.
 	Copy func(client, dialed netip.AddrPort) Copy
@@ -271,6 +275,11 @@ type conn struct {
 	teed        bool           // it is a copy, whatever the mode
 	middle      bool           // a copy that does not begin where its connection did
 	replies     bool           // a copy of HTTP/2: local's replies are heard
+
+	greeted bool           // it is known how the client begins
+	hello   *tlsport.Hello // which is TLS; nil: it is not
+	terms   *tlsport.Terms // TLS has been taken off; nil: it has not
+	files   string         // with these
 }
 
 // CloseWrite is that of the connection; a copy has nothing to half-close.
@@ -328,7 +337,22 @@ func (h *Hub) carry(ctx context.Context, mode uint8, nc net.Conn) {
 // decides, else by its requests.
 func (h *Hub) share(ctx context.Context, c *conn) {
 	room := h.o.Memory.Connections[c.key.mode]
-	switch to, decided := h.whose(ctx, c); {
+	if h.greets(c.key) {
+		h.greet(c, silence)
+	}
+	to, decided := h.whose(ctx, c)
+	if r := h.opener(c, to, decided); r != nil {
+		if !room.Take(tlsport.Cost) {
+			h.pass(ctx, c, c)
+			return
+		}
+		defer room.Give(tlsport.Cost)
+		if !h.decrypt(ctx, c, r) {
+			return
+		}
+		to, decided = h.whose(ctx, c) // who there is now
+	}
+	switch {
 	case decided && to != nil:
 		h.whole(ctx, c, *to)
 	case h.o.Original == nil: // there are no filters, and the port has just gone back
@@ -346,7 +370,7 @@ func (h *Hub) share(ctx context.Context, c *conn) {
 // whose is the first who wants all of c, nil if nobody does. decided false: that takes
 // a look at its requests.
 func (h *Hub) whose(ctx context.Context, c *conn) (to *recipient, decided bool) {
-	for _, to := range h.recipients(c.key) {
+	for _, to := range h.among(c) {
 		meant, decided := to.rule.whole(c)
 		if !decided {
 			return nil, false
@@ -376,6 +400,11 @@ func (h *Hub) whole(ctx context.Context, c *conn, to recipient) {
 // copy gives local c, a copy, of which r says what is meant.
 func (h *Hub) copy(ctx context.Context, c *conn, r *rule) {
 	if r != nil {
+		if r.asksServerName() && !c.middle {
+			stop := context.AfterFunc(ctx, func() { c.Close() })
+			h.greet(c, h.headTime)
+			stop()
+		}
 		switch meant, decided := r.whole(c); {
 		case !decided:
 			h.copyRequests(ctx, c)
@@ -399,12 +428,21 @@ func (h *Hub) copy(ctx context.Context, c *conn, r *rule) {
 	}
 }
 
-// again is a copy of which the first bytes come once more.
+// again is a connection of which the first bytes come once more.
 type again struct {
 	net.Conn
 	first []byte
 	err   error // behind them
 }
+
+// CloseWrite is that of the connection, as for conn.
+func (a *again) CloseWrite() error { return (&conn{Conn: a.Conn}).CloseWrite() }
+
+// SetLinger is that of the connection, as for conn.
+func (a *again) SetLinger(seconds int) error { return (&conn{Conn: a.Conn}).SetLinger(seconds) }
+
+// Ignore is that of a copy, as for conn.
+func (a *again) Ignore() { (&conn{Conn: a.Conn}).ignore() }
 
 func (a *again) Read(p []byte) (int, error) {
 	if len(a.first) == 0 && a.err == nil {
@@ -427,7 +465,11 @@ func (h *Hub) open(ctx context.Context, c *conn, to *guest) (*link.Stream, error
 	if c.teed {
 		mode = protocol.ModeMirror
 	}
-	return opener.Open(ctx, link.Bulk, &protocol.Incoming{Port: c.key.port, Mode: mode, Peer: c.peer, Local: c.local, Replies: c.replies})
+	m := &protocol.Incoming{Port: c.key.port, Mode: mode, Peer: c.peer, Local: c.local, Replies: c.replies}
+	if c.terms != nil {
+		m.TLS, m.ServerName, m.Protocol = true, c.terms.ServerName, c.terms.Protocol
+	}
+	return opener.Open(ctx, link.Bulk, m)
 }
 
 // deliver gives the whole of c to local, or to a guest; from is where its bytes are read. If
@@ -482,13 +524,17 @@ func outlast(ctx context.Context, spare func() bool) (context.Context, context.C
 
 func always() bool { return true }
 
-// original connects to the target's own server in the name of c's client.
+// original connects to the target's own server in the name of c's client, under TLS if
+// that has been taken off.
 func (h *Hub) original(ctx context.Context, c *conn) (relay.Conn, error) {
 	ctx, done := outlast(ctx, always)
 	defer done()
 	ctx, cancel := context.WithTimeout(ctx, originalTime)
 	defer cancel()
 	nc, err := h.o.Original(ctx, c.peer, c.local)
+	if err == nil && c.terms != nil {
+		nc, err = c.terms.Dial(ctx, nc)
+	}
 	if err != nil {
 		return nil, err
 	}

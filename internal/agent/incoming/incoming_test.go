@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -384,7 +385,7 @@ func TestWishesAreBounded(t *testing.T) {
 	wish := func(port uint16) *protocol.Subscribe {
 		return &protocol.Subscribe{Port: port, Mode: protocol.ModeMirror, Filter: localFilter, Probes: []string{"/health"}}
 	}
-	r, err := newRule(wish(80))
+	r, err := newRule(wish(80), nil)
 	if err != nil || r.cost < ruleCost+len(localFilter)+r.filter.Bytes() {
 		t.Fatalf("a rule costs %d bytes, %v", r.cost, err)
 	}
@@ -572,6 +573,10 @@ func (c *copied) Ignore()              { c.ignored.Store(true) }
 func (c *copied) LocalAddr() net.Addr  { return tcpAddr("[2001:db8::3]:8080") }
 func (c *copied) RemoteAddr() net.Addr { return tcpAddr("[2001:db8::7]:50000") }
 func (c *copied) Close() error         { c.once.Do(func() { close(c.closed) }); return nil }
+
+// SetReadDeadline is that of any copy.
+func (c *copied) SetReadDeadline(time.Time) error { return os.ErrNoDeadline }
+
 func (c *copied) Read(p []byte) (int, error) {
 	if len(c.rest) > 0 {
 		n := copy(p, c.rest)

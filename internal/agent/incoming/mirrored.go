@@ -8,7 +8,6 @@ import (
 
 	"github.com/mirrord-go/mirrord/internal/http1"
 	"github.com/mirrord-go/mirrord/internal/http2"
-	"github.com/mirrord-go/mirrord/internal/rules/filter"
 )
 
 // This file is about copies of connections of HTTP/2, whose requests are decided
@@ -131,7 +130,7 @@ func (m *mirroring) route(q *http2.Request) http2.Verdict {
 		waits = !q.Asked
 		return bodyOf(q, r)
 	}
-	head := filter.Request{Client: m.c.peer.Addr(), Method: q.Method, Target: q.Target, Headers: q.Headers()}
+	head := m.c.request(q.Method, q.Target, q.Headers())
 	switch {
 	case r.filter == nil, m.hub.wants(m.c.key.port, recipient{rule: r}, head, arrive):
 		return http2.Verdict{To: meant{}}

@@ -3,9 +3,11 @@ package incoming
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"syscall"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/agent/tlsport"
 	"github.com/mirrord-go/mirrord/internal/http1"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
@@ -29,14 +31,18 @@ type rule struct {
 	// Where the filter looks at a body, it is waited for so many bytes, so long.
 	bodySize int
 	bodyTime time.Duration
-	cost     int // in bytes, of Memory.Wishes
+	// How TLS is taken off; tls is what was asked for, empty with keys nil: it is not.
+	tls    string
+	keys   *tlsport.Keys
+	always bool // of whole connections, too
+	cost   int  // in bytes, of Memory.Wishes
 }
 
 // ruleCost is what a rule without a filter is counted as, in bytes, and what it
 // belongs to.
 const ruleCost = 1 << 10
 
-func newRule(m *protocol.Subscribe) (*rule, error) {
+func newRule(m *protocol.Subscribe, read tlsport.ReadFile) (*rule, error) {
 	r := &rule{tee: m.Mode == protocol.ModeTee, replies: m.Replies, cost: ruleCost + len(m.Filter)}
 	if len(m.Probes) > maxProbes {
 		return nil, fmt.Errorf("a port has at most %d probes, not %d", maxProbes, len(m.Probes))
@@ -50,6 +56,19 @@ func newRule(m *protocol.Subscribe) (*rule, error) {
 	var err error
 	if r.bodySize, r.bodyTime, err = bodyLimits(m); err != nil {
 		return nil, err
+	}
+	if m.TLS != "" {
+		files, err := rules.ParseTLS(m.TLS)
+		switch {
+		case err != nil:
+			return nil, err
+		case m.Mode != protocol.ModeSteal:
+			return nil, errors.New("TLS is taken off stolen connections only")
+		case read == nil:
+			return nil, errors.New("the agent may not read the target's files, so it cannot take TLS off connections")
+		}
+		r.tls, r.keys, r.always = m.TLS, tlsport.NewKeys(files, read), files.Always
+		r.cost += len(m.TLS) + tlsport.KeysCost
 	}
 	if m.Mode == protocol.ModeSteal { // a copy is in nobody's way
 		r.probes = rules.NewProbes(m.Probes)
@@ -69,7 +88,7 @@ var errWishes = fmt.Errorf("there is no memory for another filter: %w", syscall.
 
 // wish is newRule, with its cost taken; the caller gives it back.
 func (h *Hub) wish(m *protocol.Subscribe) (*rule, error) {
-	r, err := newRule(m)
+	r, err := newRule(m, h.o.ReadFile)
 	if err == nil && !h.o.Memory.Wishes.Take(r.cost) {
 		return nil, errWishes
 	}
@@ -105,12 +124,23 @@ func (r *rule) whole(c *conn) (meant, decided bool) {
 	if r.filter == nil {
 		return true, true
 	}
-	return r.filter.Whole(c.peer.Addr())
+	return r.filter.Whole(c.peer.Addr(), c.serverName())
 }
+
+// asksServerName reports whether it matters whom a client of TLS asks for.
+func (r *rule) asksServerName() bool { return r.filter != nil && r.filter.AsksServerName() }
 
 // asked is what a filter sees of a request that has come on c.
 func (c *conn) asked(q *http1.Request) filter.Request {
-	return filter.Request{Client: c.peer.Addr(), Method: q.Method, Target: q.Target, Headers: q.Headers()}
+	return c.request(q.Method, q.Target, q.Headers())
+}
+
+func (c *conn) request(method, target string, headers iter.Seq2[string, string]) filter.Request {
+	q := filter.Request{Client: c.peer.Addr(), Method: method, Target: target, Headers: headers}
+	if name := c.serverName(); name != nil {
+		q.ServerName = *name
+	}
+	return q
 }
 
 // wants reports whether q goes to whoever has subscribed by to. A filter

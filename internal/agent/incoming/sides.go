@@ -44,7 +44,7 @@ func (s *split) choose(ctx context.Context, q *http1.Request) (x *side, whole bo
 	s.invited = false
 	s.mu.Unlock()
 	ended := ctx.Err() != nil // what comes now is the original's, and then there is an end
-	all := s.hub.recipients(s.conn.key)
+	all := s.hub.among(s.conn)
 	if !ended {
 		if x = s.find(ctx, q, all); x != nil {
 			return x, false
@@ -107,7 +107,7 @@ func (s *split) next(ctx context.Context, said []byte, had []*guest) (to *guest,
 	if err != nil {
 		return nil, false
 	}
-	for _, to := range s.hub.recipients(s.conn.key) {
+	for _, to := range s.hub.among(s.conn) {
 		arrive := func() (content, error) { return arrived(in, q, to.rule) }
 		if !slices.Contains(had, to.guest) && s.hub.wants(s.conn.key.port, to, s.conn.asked(q), arrive) && to.there(ctx) {
 			return to.guest, true

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/agent/tlsport"
 	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
@@ -29,6 +30,7 @@ type stage struct {
 	local   *actor
 	orig    *actor
 	notices chan string
+	came    chan *protocol.Incoming // what local was told of its connections
 	kept    *budget.Share
 }
 
@@ -159,6 +161,7 @@ type stageOptions struct {
 	refused     bool               // by the original
 	dialed      func(*net.TCPConn) net.Conn
 	room        *budget.Share // for stolen connections; nil: it has no end
+	files       tlsport.ReadFile
 }
 
 func setStage(t *testing.T, o stageOptions) *stage {
@@ -176,7 +179,7 @@ func setStage(t *testing.T, o stageOptions) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st := &stage{local: newActor("local"), orig: newActor("original"), notices: make(chan string, 16), kept: budget.New(16*maxKept).Share(0, budget.All)}
+	st := &stage{local: newActor("local"), orig: newActor("original"), notices: make(chan string, 16), came: make(chan *protocol.Incoming, 64), kept: budget.New(16*maxKept).Share(0, budget.All)}
 	st.bench = setUpWith(t, Options{
 		Original: func(ctx context.Context, client, dst netip.AddrPort) (net.Conn, error) {
 			if client != netip.MustParseAddrPort("192.0.2.7:50000") || dst != netip.MustParseAddrPort("10.1.2.3:80") {
@@ -191,8 +194,9 @@ func setStage(t *testing.T, o stageOptions) *stage {
 			}
 			return c, err
 		},
-		Notice: func(code, text string) { st.notices <- code },
-		Memory: Memory{Kept: st.kept, Connections: map[uint8]*budget.Share{protocol.ModeSteal: o.room}},
+		Notice:   func(code, text string) { st.notices <- code },
+		ReadFile: o.files,
+		Memory:   Memory{Kept: st.kept, Connections: map[uint8]*budget.Share{protocol.ModeSteal: o.room}},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -200,7 +204,10 @@ func setStage(t *testing.T, o stageOptions) *stage {
 	wg.Go(func() { st.orig.run(ctx, o.orig, ln.Accept) })
 	wg.Go(func() {
 		st.local.run(ctx, o.local, func() (net.Conn, error) {
-			s, _, err := st.near.Accept(ctx)
+			s, m, err := st.near.Accept(ctx)
+			if err == nil {
+				st.came <- m.(*protocol.Incoming)
+			}
 			return s, err
 		})
 	})

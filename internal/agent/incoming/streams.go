@@ -11,7 +11,6 @@ import (
 	"github.com/mirrord-go/mirrord/internal/http1"
 	"github.com/mirrord-go/mirrord/internal/http2"
 	"github.com/mirrord-go/mirrord/internal/relay"
-	"github.com/mirrord-go/mirrord/internal/rules/filter"
 )
 
 // This file is about connections of HTTP/2: they are divided by streams, which are
@@ -410,10 +409,10 @@ func (m *streams) route(q *http2.Request) http2.Verdict {
 // as long as any needs that may want it.
 func (m *streams) find(q *http2.Request) (http2.Verdict, bool) {
 	k := m.s.conn.key
-	all := m.hub.recipients(k)
+	all := m.hub.among(m.s.conn)
 	var wait http2.Verdict
 	for i, to := range all {
-		head := filter.Request{Client: m.s.conn.peer.Addr(), Method: q.Method, Target: q.Target, Headers: q.Headers()}
+		head := m.s.conn.request(q.Method, q.Target, q.Headers())
 		waits := false
 		arrive := func() (content, error) {
 			waits = !q.Asked

@@ -21,6 +21,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/agent/incoming"
 	"github.com/mirrord-go/mirrord/internal/agent/outgoing"
 	"github.com/mirrord-go/mirrord/internal/agent/target"
+	"github.com/mirrord-go/mirrord/internal/agent/tlsport"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/link/resume"
 	"github.com/mirrord-go/mirrord/internal/protocol"
@@ -78,7 +79,11 @@ func (s *session) serve(ctx context.Context, pipe io.ReadWriteCloser) error {
 		}
 		before := s.existing()
 		defer before.close()
-		s.hub = incoming.New(incoming.Options{Link: s.link, Sources: sources, Missing: missing, Original: redirects.DialOriginal, Notice: s.notice, Memory: s.memory.ofIncoming(),
+		var read tlsport.ReadFile
+		if s.files != nil {
+			read = s.files.Content
+		}
+		s.hub = incoming.New(incoming.Options{Link: s.link, ReadFile: read, Sources: sources, Missing: missing, Original: redirects.DialOriginal, Notice: s.notice, Memory: s.memory.ofIncoming(),
 			Existing: before, Session: s.who, Join: func(port uint16) (net.Conn, error) { return claims.Join(s.t, port) },
 			Copy: func(client, dialed netip.AddrPort) incoming.Copy {
 				return capture.NewConn(client, dialed, s.memory.copies)
@@ -370,12 +375,15 @@ func (s *session) greet(stream *link.Stream, hello *protocol.Hello) {
 
 // features are what this agent can do for the target.
 func (s *session) features() []string {
-	all := []string{protocol.FeatureMirror, protocol.FeatureHTTPFilter, protocol.FeatureHostFilter, protocol.FeatureClientFilter, protocol.FeatureBodyFilter, protocol.FeatureLookups, protocol.FeatureCounts, protocol.FeatureUDP}
+	all := []string{protocol.FeatureMirror, protocol.FeatureHTTPFilter, protocol.FeatureHostFilter, protocol.FeatureClientFilter, protocol.FeatureSNIFilter, protocol.FeatureBodyFilter, protocol.FeatureLookups, protocol.FeatureCounts, protocol.FeatureUDP}
 	if s.files != nil {
 		all = append(all, protocol.FeatureFiles)
 	}
 	if !s.t.HostNetwork() {
 		all = append(all, protocol.FeatureSteal, protocol.FeatureTee)
+		if s.files != nil {
+			all = append(all, protocol.FeatureTLS)
+		}
 	}
 	if s.t.Personates() {
 		all = append(all, protocol.FeatureUnix)

@@ -75,6 +75,7 @@ var filterFeatures = map[string]string{
 	protocol.FeatureHTTPFilter:   "filters of requests",
 	protocol.FeatureHostFilter:   "filters of requests by their host",
 	protocol.FeatureClientFilter: "filters by the client's address",
+	protocol.FeatureSNIFilter:    "filters by the server's name under TLS",
 	protocol.FeatureBodyFilter:   "filters of requests by their body, and programs of jq",
 }
 
@@ -92,6 +93,9 @@ func (h *Hold) wants() (all []wanted) {
 	}
 	if in.Lossless && in.Mode != rules.IncomingOff {
 		all = append(all, wanted{protocol.FeatureTee, "lossless copies of the target's traffic", true})
+	}
+	if in.TLS != nil && in.Wants(rules.IncomingSteal) {
+		all = append(all, wanted{protocol.FeatureTLS, "filters of requests under TLS", true})
 	}
 	if in.Wants(rules.IncomingSteal) {
 		all = append(all, wanted{protocol.FeatureSteal, "stealing the target's traffic", true})

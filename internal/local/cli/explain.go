@@ -271,7 +271,7 @@ func (a *app) explainConnect() *cobra.Command {
 func (a *app) explainRequest() *cobra.Command {
 	var headers []string
 	var port uint16
-	var body, client string
+	var body, client, serverName string
 	c := a.explainer("request 'METHOD /PATH'", "Who answers a request that reaches the target", "  mirrord explain request 'GET /api/items?id=1' -H 'x-user: ana' --port 8080",
 		func(ctx context.Context, cfg config.Config, lines []string) (all []explain.Answer, err error) {
 			in, err := rules.NewIncoming(cfg.Incoming, cfg.Targetless())
@@ -301,7 +301,7 @@ func (a *app) explainRequest() *cobra.Command {
 				}
 			}
 			for _, line := range lines {
-				answer, err := explain.Request(in, probePaths(t), port, from, line, headers, sent)
+				answer, err := explain.Request(in, probePaths(t), port, explain.Sender{Client: from, ServerName: serverName}, line, headers, sent)
 				if err != nil {
 					return nil, err
 				}
@@ -312,6 +312,7 @@ func (a *app) explainRequest() *cobra.Command {
 	c.Flags().StringArrayVarP(&headers, "header", "H", nil, "a header of the request: 'Name: value'; may be repeated")
 	c.Flags().StringVar(&body, "body", "", "the request's body, without its coding; @FILE: what is in a file")
 	c.Flags().StringVar(&client, "client", "", "the client's address")
+	c.Flags().StringVar(&serverName, "sni", "", "the server's name that the client asks for under TLS")
 	c.Flags().Uint16VarP(&port, "port", "p", 80, "port that the program listens on")
 	return c
 }

@@ -200,10 +200,16 @@ func arrived(p rules.Port, body []byte) func() ([]byte, error) {
 	}
 }
 
+// Sender is who sends a request, as far as that is known.
+type Sender struct {
+	Client     netip.Addr
+	ServerName string // that it asks for under TLS
+}
+
 // Request says who answers a request ("GET /path") with headers ("Name: value") and a body
-// that reaches port of the target from client (the zero Addr: that is not known) while the program listens there. probes are
+// that reaches port of the target from a sender while the program listens there. probes are
 // the paths of the pod's HTTP probes, by port.
-func Request(in *rules.Incoming, probes map[uint16][]string, port uint16, client netip.Addr, line string, headers []string, body []byte) (Answer, error) {
+func Request(in *rules.Incoming, probes map[uint16][]string, port uint16, from Sender, line string, headers []string, body []byte) (Answer, error) {
 	malformed := func(why, do string) (Answer, error) {
 		return Answer{}, failure.Usage("explain-malformed", fmt.Sprintf("%q is no request", line), do, "%s", why)
 	}
@@ -239,7 +245,7 @@ func Request(in *rules.Incoming, probes map[uint16][]string, port uint16, client
 		if err != nil {
 			return Answer{}, err
 		}
-		matched, steps, err := m.Explain(filter.Request{Client: client, Method: method, Target: target, Headers: sent, Body: arrived(p, body)})
+		matched, steps, err := m.Explain(filter.Request{Client: from.Client, ServerName: from.ServerName, Method: method, Target: target, Headers: sent, Body: arrived(p, body)})
 		switch {
 		case err != nil:
 			a.Note = "the filter could not be decided, which means no: " + err.Error()
@@ -248,8 +254,11 @@ func Request(in *rules.Incoming, probes map[uint16][]string, port uint16, client
 		default:
 			a.Note = "the filter does not match"
 		}
-		if !client.IsValid() && slices.Contains(in.Filter().Features(), protocol.FeatureClientFilter) {
+		if !from.Client.IsValid() && slices.Contains(in.Filter().Features(), protocol.FeatureClientFilter) {
 			a.Note += ", of a client that is not said (--client 10.0.0.1)"
+		}
+		if from.ServerName == "" && slices.Contains(in.Filter().Features(), protocol.FeatureSNIFilter) {
+			a.Note += ", without TLS or a server's name (--sni shop.example)"
 		}
 		for i, step := range steps {
 			a.Note += []string{": ", "; "}[min(i, 1)] + step.String()

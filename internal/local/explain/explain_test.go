@@ -185,14 +185,14 @@ func TestRequest(t *testing.T) {
 		{"of nobody's", clients, 80, "GET /", nil, "the target only", `the filter does not match, of a client that is not said (--client 10.0.0.1): client "10.0.0.0/8" is undecided`, netip.Addr{}},
 	} {
 		in := must[*rules.Incoming](t)(rules.NewIncoming(c.in, false))
-		got := must[Answer](t)(Request(in, probes, c.port, c.client, c.line, c.headers, []byte(`{"id": 7}`)))
+		got := must[Answer](t)(Request(in, probes, c.port, Sender{Client: c.client}, c.line, c.headers, []byte(`{"id": 7}`)))
 		if got.Where != c.where || got.Note != c.note || got.Why == "" {
 			t.Errorf("%s: %+v, want %s, %q", c.name, got, c.where, c.note)
 		}
 	}
 	in := must[*rules.Incoming](t)(rules.NewIncoming(filtered, false))
 	for _, c := range []struct{ line, header string }{{"GET", ""}, {"", ""}, {"GET /", "no colon"}} {
-		if _, err := Request(in, nil, 80, netip.Addr{}, c.line, []string{c.header}, nil); err == nil {
+		if _, err := Request(in, nil, 80, Sender{}, c.line, []string{c.header}, nil); err == nil {
 			t.Errorf("%q with %q was taken", c.line, c.header)
 		}
 	}

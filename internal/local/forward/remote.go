@@ -29,7 +29,7 @@ import (
 // means it, so nothing counts that picks ports; mode and filter do. The error says
 // which of them nothing would come for.
 func Rules(o rules.IncomingOptions, targetless bool, rs []Remote) (rules.IncomingOptions, error) {
-	o = rules.IncomingOptions{Mode: o.Mode, HTTP: o.HTTP, LostReply: o.LostReply, Lossless: o.Lossless, Held: o.Held}
+	o = rules.IncomingOptions{Mode: o.Mode, HTTP: o.HTTP, LostReply: o.LostReply, Lossless: o.Lossless, Held: o.Held, TLS: o.TLS, TLSDelivery: o.TLSDelivery}
 	if len(rs) == 0 {
 		o.Mode = rules.IncomingOff
 		return o, nil
@@ -65,13 +65,17 @@ func openPorts(ctx context.Context, s *bare.Session, rs []Remote) (*incoming.Por
 	if err != nil {
 		return nil, err
 	}
+	delivery, err := incoming.NewDelivery(s.Config.Incoming.TLSDelivery)
+	if err != nil {
+		return nil, failure.Usage("tls-delivery", "feature.network.incoming.tls_delivery names a file that cannot be used", "correct its path; try: mirrord config show", "%v", err)
+	}
 	d := &dialer{s: s, local: map[uint16]uint16{}, told: map[uint16]*told{}}
 	for _, r := range rs {
 		d.local[r.Port], d.told[r.Port] = r.Local, &told{}
 	}
 	p := incoming.New(incoming.Options{
 		Link: s.Hold.Peer(), Rules: in, Probes: s.Hold.First().Agent().Probes(), Dial: d.dial, Activity: s.Activity, Relayed: s.Relayed,
-		Window: attach.ResumeWindow(s.Config),
+		Window: attach.ResumeWindow(s.Config), Delivery: delivery,
 		Emit: func(e event.Event) {
 			if e.Code != "port-open" { // Ready tells it better
 				s.Emit(e)

@@ -34,6 +34,7 @@ type arrival struct {
 	target  bool       // it reached the target; else this machine
 	copied  bool       // what the program says goes nowhere
 	replies bool       // of a copy: the agent hears it
+	tls     *agreed    // with the client; nil: no TLS was taken off
 	udp     bool
 }
 
@@ -51,7 +52,7 @@ func (p *Ports) Serve(ctx context.Context, s *link.Stream, m *protocol.Incoming)
 	defer cancel()
 	stop := context.AfterFunc(p.ctx, cancel)
 	defer stop()
-	a := arrival{client: m.Peer, dialed: m.Local.Addr(), port: m.Port, target: true, copied: m.Mode&^protocol.ModeUDP == protocol.ModeMirror, replies: m.Replies, udp: m.Mode&protocol.ModeUDP != 0}
+	a := arrival{client: m.Peer, dialed: m.Local.Addr(), port: m.Port, target: true, copied: m.Mode&^protocol.ModeUDP == protocol.ModeMirror, replies: m.Replies, tls: agreement(m), udp: m.Mode&protocol.ModeUDP != 0}
 	if a.udp {
 		p.carryDatagrams(ctx, remoteFlow{s}, a)
 		return
@@ -85,8 +86,12 @@ func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
 		_, _ = relay.Drain(ctx, p.o.Relayed, call.Stream(near), far)
 		return
 	}
+	var to relay.Conn = near
 	if s, ok := far.(*link.Stream); ok {
 		t := p.taken(ctx, s, near, at, call.Returned)
+		if a.tls != nil && !p.o.Delivery.plain {
+			to = p.secure(ctx, near, a, t)
+		}
 		defer t.forget()
 		if bounded && t.peer != nil {
 			var awaited sync.WaitGroup
@@ -102,7 +107,7 @@ func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
 		}
 		far = t
 	}
-	_, _ = relay.Join(ctx, p.o.Relayed, far, call.Stream(near))
+	_, _ = relay.Join(ctx, p.o.Relayed, far, call.Stream(to))
 }
 
 // notDelivered tells that nobody takes an arrival.

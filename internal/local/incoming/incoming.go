@@ -53,6 +53,9 @@ type Options struct {
 	// Accept is how long the program may take to accept a connection of the target's
 	// before the target gets it. 0: for ever.
 	Accept time.Duration
+	// Delivery is how the program gets what was under TLS. The zero value: under TLS,
+	// with any certificate.
+	Delivery Delivery
 	// Queues are those of the program's listeners. nil: as with Accept 0.
 	Queues Queues
 	// Try gives a command that sends the target a request at a port which the
@@ -99,8 +102,9 @@ type Ports struct {
 	warned sync.Once   // that copies write
 	asked  atomic.Bool // for a port of the target
 
-	lates  lates        // by the program's port
-	queued atomic.Int64 // connections that wait to be accepted
+	lates     lates        // by the program's port
+	unsecured lates        // by the target's: that its program speaks no TLS was told
+	queued    atomic.Int64 // connections that wait to be accepted
 
 	mu        sync.Mutex
 	closed    bool
@@ -326,7 +330,7 @@ func modeName(mode uint8) string {
 // is ever taken instead: no whole port for one with a filter.
 func (p *Ports) subscribe(ctx context.Context, l *listener) (*subscription, error) {
 	sub := &subscription{port: l.key(), at: map[*Site]*given{}, pods: map[string]pod{}, wish: &protocol.Subscribe{
-		Port: l.Target, Mode: l.Mode, Filter: l.Filter, BodySize: uint32(l.BodySize), BodyTime: uint32(l.BodyTime)}}
+		Port: l.Target, Mode: l.Mode, Filter: l.Filter, BodySize: uint32(l.BodySize), BodyTime: uint32(l.BodyTime), TLS: l.TLS}}
 	if l.Mode == protocol.ModeSteal || l.Mode == protocol.ModeTee {
 		sub.wish.Existing = p.o.Existing
 	}

@@ -118,7 +118,7 @@ func (s *supervisor) build(ctx context.Context) (_ *built, err error) {
 		Try:        s.try,
 		Subscribed: sync.OnceFunc(func() { close(b.subscribed) }),
 		Follow:     func(from, to netip.AddrPort) incoming.Peer { return b.box.Follow(from, to) },
-		Accept:     s.cfg.Incoming.AcceptTime(), Queues: b.box,
+		Accept:     s.cfg.Incoming.AcceptTime(), Queues: b.box, Delivery: s.delivery,
 	})
 	b.fleet = s.newFleet(b)
 	watch := b.box.Watch

@@ -24,6 +24,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/local/attach"
 	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/local/host"
+	"github.com/mirrord-go/mirrord/internal/local/incoming"
 	"github.com/mirrord-go/mirrord/internal/local/record"
 	"github.com/mirrord-go/mirrord/internal/local/roster"
 	"github.com/mirrord-go/mirrord/internal/local/sandbox"
@@ -56,14 +57,15 @@ type supervisor struct {
 	peer   *attach.Peer // of hold
 	memory *memory
 
-	began  time.Time
-	runs   atomic.Bool            // the command has been let go
-	front  <-chan control.Message // how the command ended; nil when that is known
-	left   sync.Once              // the front has been
-	failed sync.Once              // the front has been told why
-	late   *time.Timer            // lets the front go that has waited for the end of all
-	tally  tally
-	summed sync.Once // the last line is said
+	delivery incoming.Delivery
+	began    time.Time
+	runs     atomic.Bool            // the command has been let go
+	front    <-chan control.Message // how the command ended; nil when that is known
+	left     sync.Once              // the front has been
+	failed   sync.Once              // the front has been told why
+	late     *time.Timer            // lets the front go that has waited for the end of all
+	tally    tally
+	summed   sync.Once // the last line is said
 
 	activity *activity.Log
 
@@ -173,6 +175,11 @@ func (s *supervisor) beat(over <-chan struct{}) {
 }
 
 func (s *supervisor) run(ctx context.Context) error {
+	delivery, err := incoming.NewDelivery(s.cfg.Incoming.TLSDelivery)
+	if err != nil {
+		return failure.Usage("tls-delivery", "feature.network.incoming.tls_delivery names a file that cannot be used", "correct its path, which counts from the configuration's directory; try: mirrord config show", "%v", err)
+	}
+	s.delivery = delivery
 	if err := s.hold.Begin(ctx); err != nil {
 		return err
 	}

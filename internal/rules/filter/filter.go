@@ -81,6 +81,7 @@ func weigh(f rules.Filter) (sum int, err error) {
 	add("host", f.Host)
 	add("method", f.Method)
 	add("client", f.Client)
+	add("sni", f.SNI)
 	add("header_jq", f.HeaderJQ)
 	if f.Body != nil {
 		add("body", f.Body.Query)
@@ -137,11 +138,19 @@ func (m *Matcher) match(s *subject) (bool, error) {
 }
 
 // Whole reports whether all of a connection of that client is meant, whatever it
-// carries. decided false: that takes a look at its requests.
-func (m *Matcher) Whole(client netip.Addr) (meant, decided bool) {
-	v := m.root.match(&subject{Request: Request{Client: client}, whole: true})
+// carries. serverName is as in Request, nil: it is not known yet. decided false: that
+// takes a look at its requests.
+func (m *Matcher) Whole(client netip.Addr, serverName *string) (meant, decided bool) {
+	s := &subject{Request: Request{Client: client}, whole: true, nameless: serverName == nil}
+	if serverName != nil {
+		s.ServerName = *serverName
+	}
+	v := m.root.match(s)
 	return v == yes, v != unknown
 }
+
+// AsksServerName reports whether it may matter whom a client of TLS asks for.
+func (m *Matcher) AsksServerName() bool { return asksServerName(m.root) }
 
 // Step is a condition that was looked at, in the order of looking.
 type Step struct {

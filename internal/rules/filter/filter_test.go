@@ -67,6 +67,15 @@ func from(addr string) Request {
 	return r
 }
 
+func sni(text string) rules.Filter { return rules.Filter{SNI: pat(text)} }
+
+// to is a request of a client of TLS that asks for name.
+func to(name string) Request {
+	r := request("GET /")
+	r.ServerName = name
+	return r
+}
+
 func not(f rules.Filter) rules.Filter { return rules.Filter{Not: &f} }
 
 func TestMatch(t *testing.T) {
@@ -138,6 +147,11 @@ func TestMatch(t *testing.T) {
 		{"client of IPv6", client("fd00::/8"), from("fd00::1"), true},
 		{"with a zone", client("fe80::/10"), from("fe80::1%eth0"), true},
 		{"of the other family", client("::/0"), from("10.1.2.3"), false},
+		{"a server's name", sni(`^admin\.`), to("admin.example"), true},
+		{"whatever its case", sni(`^admin\.`), to("Admin.Example"), true},
+		{"another name", sni(`^admin\.`), to("shop.example"), false},
+		{"no name", sni("^"), to(""), false},
+		{"which is not another's", not(sni(`^admin\.`)), to(""), true},
 		{"a client that nobody knows", client("0.0.0.0/0"), request("GET /"), false},
 		{"nor is it another", not(client("0.0.0.0/0")), request("GET /"), false},
 
@@ -423,4 +437,47 @@ func FuzzMatch(f *testing.F) {
 			t.Errorf("%q took %v", first+headers, took)
 		}
 	})
+}
+
+// TestWhole: what holds for a connection decides about it, and nothing else does.
+func TestWhole(t *testing.T) {
+	shop, none := "shop.example", ""
+	for _, c := range []struct {
+		name           string
+		f              rules.Filter
+		asks           bool
+		unknown        string // for the name that is not known yet: meant, not, or undecided
+		named, nobodys string
+	}{
+		{"client", client("10.0.0.0/8"), false, "meant", "meant", "meant"},
+		{"sni", sni("^shop"), true, "undecided", "meant", "not"},
+		{"not sni", not(sni("^shop")), true, "undecided", "not", "meant"},
+		{"sni and client", both(sni("^shop"), client("10.0.0.0/8")), true, "undecided", "meant", "not"},
+		{"sni and another client", both(sni("^shop"), client("11.0.0.0/8")), true, "not", "not", "not"},
+		{"sni or client", one(sni("^shop"), client("10.0.0.0/8")), true, "meant", "meant", "meant"},
+		{"sni and path", both(sni("^shop"), path("^/")), true, "undecided", "undecided", "not"},
+		{"sni or path", one(sni("^shop"), path("^/")), true, "undecided", "meant", "undecided"},
+		{"deep inside", both(path("^/"), not(one(method("GET"), both(sni("^shop"))))), true, "undecided", "not", "undecided"},
+		{"path", path("^/"), false, "undecided", "undecided", "undecided"},
+	} {
+		m, err := Compile(c.f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.AsksServerName() != c.asks {
+			t.Errorf("%s: it asks for a name: %v", c.name, !c.asks)
+		}
+		for _, k := range []struct {
+			name *string
+			want string
+		}{{nil, c.unknown}, {&shop, c.named}, {&none, c.nobodys}} {
+			got := "undecided"
+			if meant, decided := m.Whole(netip.MustParseAddr("10.1.2.3"), k.name); decided {
+				got = map[bool]string{true: "meant", false: "not"}[meant]
+			}
+			if got != k.want {
+				t.Errorf("%s, name %v: got %s, want %s", c.name, k.name, got, k.want)
+			}
+		}
+	}
 }

@@ -49,7 +49,7 @@ type (
 
 func (n leaf) match(s *subject) verdict {
 	v := unknown
-	if !s.whole || n.kind == "client" {
+	if !s.whole || n.kind == "client" || n.kind == "sni" && !s.nameless {
 		v = n.test(s)
 	}
 	if s.look != nil {
@@ -102,6 +102,9 @@ func compile(f rules.Filter, depth int) (node, error) {
 	}
 	if f.Client != nil {
 		add(clientNode(*f.Client))
+	}
+	if f.SNI != nil {
+		add(searchNode("sni", *f.SNI, pattern.serverName))
 	}
 	if f.HeaderJQ != nil {
 		add(headerJQ(*f.HeaderJQ))
@@ -164,4 +167,19 @@ func order(n node) (last int) {
 		}
 	}
 	return last
+}
+
+// asksServerName reports whether n has a condition on whom a client of TLS asks for.
+func asksServerName(n node) bool {
+	switch n := n.(type) {
+	case leaf:
+		return n.kind == "sni"
+	case notNode:
+		return asksServerName(n.node)
+	case allNode:
+		return slices.ContainsFunc(n, asksServerName)
+	case anyNode:
+		return slices.ContainsFunc(n, asksServerName)
+	}
+	return false
 }

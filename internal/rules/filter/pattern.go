@@ -96,6 +96,14 @@ func (p pattern) host(s *subject) verdict {
 	return no
 }
 
+// serverName is about who asks for nobody, too: no pattern matches that.
+func (p pattern) serverName(s *subject) verdict {
+	if s.ServerName == "" {
+		return no
+	}
+	return p.search(s, s.ServerName)
+}
+
 // first looks for the pattern in texts until it is found. After an error the
 // others are not tried: the time is spent.
 func (p pattern) first(s *subject, texts ...string) verdict {

@@ -10,8 +10,10 @@ import (
 // Request is what a filter looks at.
 type Request struct {
 	Client netip.Addr // whose connection it came on; the zero Addr: nobody knows
-	Method string
-	Target string // as sent: origin form, absolute form, authority or *
+	// ServerName is whom its client of TLS has asked for; empty: nobody, or there is no TLS.
+	ServerName string
+	Method     string
+	Target     string // as sent: origin form, absolute form, authority or *
 	// Headers gives every header as sent, in order. It may be asked several
 	// times.
 	Headers iter.Seq2[string, string]
@@ -24,13 +26,14 @@ type Request struct {
 // subject is a request under examination.
 type subject struct {
 	Request
-	whole  bool          // only what holds for the whole connection is known
-	look   func(Step)    // nil: nobody wants to know
-	spent  time.Duration // on searches that backtrack
-	work   int           // of others; see maxWork
-	lines  []string      // see headerLines
-	listed bool
-	err    error // of the first pattern that could not be decided
+	whole    bool          // only what holds for the whole connection is known
+	nameless bool          // and not even ServerName
+	look     func(Step)    // nil: nobody wants to know
+	spent    time.Duration // on searches that backtrack
+	work     int           // of others; see maxWork
+	lines    []string      // see headerLines
+	listed   bool
+	err      error // of the first pattern that could not be decided
 
 	asked   bool // for the body
 	content []byte

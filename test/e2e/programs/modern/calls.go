@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -33,6 +35,16 @@ func web(address, name string) error {
 	}
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
+	config, err := underTLS()
+	if err != nil {
+		return err
+	}
+	if config != nil {
+		protocols.SetHTTP1(true)
+		protocols.SetHTTP2(true)
+		config.NextProtos = []string{"h2", "http/1.1"}
+		ln = tls.NewListener(ln, config)
+	}
 	server := &http.Server{Protocols: &protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n, err := io.Copy(io.Discard, r.Body)
 		fmt.Println("got", r.RequestURI, r.Header.Get("x-user"), n, err)
@@ -41,7 +53,7 @@ func web(address, name string) error {
 			_, _ = w.Write(make([]byte, 3_000_000))
 		}
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		said := fmt.Sprintf("%s %s %s %s %d peer=%s %v\n", name, r.Proto, r.Method, r.RequestURI, n, host, err)
+		said := fmt.Sprintf("%s %s %s %s %d peer=%s %v%s\n", name, r.Proto, r.Method, r.RequestURI, n, host, err, secured(r.TLS))
 		if r.URL.Path == "/known" {
 			w.Header().Set("Content-Length", strconv.Itoa(len(said)))
 		}
@@ -58,6 +70,32 @@ func web(address, name string) error {
 	return err
 }
 
+// underTLS is what MODERN_TLS says; nil: nothing.
+func underTLS() (*tls.Config, error) {
+	file := os.Getenv("MODERN_TLS")
+	if file == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(file, file)
+	config := &tls.Config{Certificates: []tls.Certificate{pair}, ServerName: os.Getenv("MODERN_NAME"), InsecureSkipVerify: true}
+	if os.Getenv("MODERN_ASKS") != "" { // its clients for a certificate
+		config.ClientAuth = tls.RequestClientCert
+	}
+	return config, err
+}
+
+// secured is what a server sees of its client's TLS.
+func secured(s *tls.ConnectionState) string {
+	if s == nil {
+		return ""
+	}
+	who := ""
+	for _, c := range s.PeerCertificates[:min(1, len(s.PeerCertificates))] {
+		who = c.Subject.CommonName
+	}
+	return fmt.Sprintf(" %s name=%s client=%s", tls.VersionName(s.Version), s.ServerName, who)
+}
+
 // ask asks a server of HTTP/2 many times at once, and prints how often it was told
 // what, on how many connections.
 func ask(url string) error {
@@ -65,7 +103,12 @@ func ask(url string) error {
 	connections, told := 0, map[string]int{}
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
-	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{Protocols: &protocols, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+	protocols.SetHTTP2(true)
+	config, err := underTLS()
+	if err != nil {
+		return err
+	}
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{Protocols: &protocols, TLSClientConfig: config, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		connections++
@@ -112,10 +155,18 @@ func answer(address, name string) error {
 	if err != nil {
 		return err
 	}
-	g := grpc.NewServer(grpc.StreamInterceptor(func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	options := []grpc.ServerOption{}
+	config, err := underTLS()
+	if err != nil {
+		return err
+	}
+	if config != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(config)))
+	}
+	g := grpc.NewServer(append(options, grpc.StreamInterceptor(func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 		defer got(s.Context())
 		return handler(srv, s)
-	}))
+	}))...)
 	g.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "test.Calls", HandlerType: (*any)(nil),
 		Methods: []grpc.MethodDesc{
@@ -204,7 +255,15 @@ func send(s grpc.Stream, text string) error { return s.SendMsg(wrapperspb.String
 
 // calls makes every kind of call by turns, and prints what came of it.
 func calls(address string) error {
-	c, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	creds := insecure.NewCredentials()
+	config, err := underTLS()
+	if err != nil {
+		return err
+	}
+	if config != nil {
+		creds = credentials.NewTLS(config)
+	}
+	c, err := grpc.NewClient(address, grpc.WithTransportCredentials(creds))
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,9 @@
 //	modern ask URL                 asks it 40 times at once, as ana and as nobody by turns
 //	modern answer ADDRESS NAME     the same for gRPC, every kind of call
 //	modern calls ADDRESS           each of them, by ana and by nobody, on one connection
+//
+// With MODERN_TLS=FILE, which has a certificate and its key, web and answer serve under
+// TLS, and ask and calls ask so, for MODERN_NAME. web is HTTP/1 as well then.
 package main
 
 import (
