@@ -70,6 +70,11 @@ func incomingRows(ctx context.Context, w *world) ([]measure.Row, error) {
 		r.Ours, r.Reference = sampler(client, at(pod), name, scale, load...), sampler(client, at(against), name, scale, load...)
 		return r
 	}
+	streams := func(name, unit string, budget measure.Budget, figure string, scale float64, pod, against, reference string, load ...string) measure.Row {
+		load = append(load, "somebody")
+		return measure.Row{Name: name, Unit: unit, Against: against, Budget: budget,
+			Ours: byStreams(client, at(pod), figure, scale, load...), Reference: byStreams(client, reference, figure, scale, load...)}
+	}
 	return []measure.Row{
 		row(measure.Row{Name: "requests under a mirror, as many as go", Unit: "1/s", Budget: measure.AtLeast(0.5)},
 			podMirrored, podPlain, "rate", 1, connectionsAt, "20000", "0"),
@@ -97,11 +102,26 @@ func incomingRows(ctx context.Context, w *world) ([]measure.Row, error) {
 			Ours: sampler(client, at(podStolen), "p50", 1e6, "1", "1000", "0"), Reference: sampler(n, f.addr, "p50", 1e6, "1", "1000", "0")},
 		{Name: "stolen request, p99", Unit: "µs", Against: "port-forward", Budget: measure.Within(1000),
 			Ours: sampler(client, at(podStolen), "p99", 1e6, "1", "1000", "0"), Reference: sampler(n, f.addr, "p99", 1e6, "1", "1000", "0")},
+		streams("HTTP/2 that the filter leaves, as many as go", "1/s", measure.AtLeast(0.5), "rate", 1, podFiltered, "untouched", at(podPlain), connectionsAt, "4", "10000", "0"),
+		streams("HTTP/2 that the filter leaves, and through nginx", "1/s", measure.AtLeast(0.9), "rate", 1, podFiltered, "nginx", w.addresses[podProxied]+":"+proxyPort2, connectionsAt, "4", "10000", "0"),
+		streams("p99 of HTTP/2 that the filter leaves, 1,000/s", "ms", measure.Within(0.3), "p99", 1e3, podFiltered, "untouched", at(podPlain), connectionsAt, "1", latencyRequests, latencyRate),
+		streams("HTTP/2 that the filter leaves, 1,000 streams at once", "1/s", measure.AtLeast(0.5), "rate", 1, podFiltered, "untouched", at(podPlain), "1", "1000", "10000", "0"),
+		{Name: "HTTP/2 request that the filter takes, p50", Unit: "µs", Against: "port-forward", Budget: measure.Within(1500),
+			Ours: byStreams(client, at(podFiltered), "p50", 1e6, "1", "1", "1000", "0", "nobody"), Reference: byStreams(n, f.addr, "p50", 1e6, "1", "1", "1000", "0", "nobody")},
 	}, nil
 }
 
-// proxyPort is where nginx listens in front of the server of its pod.
-const proxyPort = "8081"
+// byStreams is a figure of requests by HTTP/2.
+func byStreams(worker *worker, addr, name string, scale float64, load ...string) measure.Sampler {
+	return func(ctx context.Context, _ int) (float64, error) {
+		v, err := worker.do(ctx, append([]string{"http2", addr}, load...)...)
+		return v[name] * scale, err
+	}
+}
+
+// proxyPort and, for HTTP/2, proxyPort2 are where nginx listens in front of the server
+// of its pod.
+const proxyPort, proxyPort2 = "8081", "8082"
 
 // proxied is a configuration of nginx that does as little as a proxy can.
 const proxied = `
@@ -117,6 +137,11 @@ http {
     listen ` + proxyPort + `;
     keepalive_requests 1000000;
     location / { proxy_pass http://server; proxy_http_version 1.1; proxy_set_header Connection ""; }
+  }
+  server {
+    listen ` + proxyPort2 + ` http2;
+    keepalive_requests 1000000; http2_max_concurrent_streams 1024;
+    location / { grpc_pass grpc://server; }
   }
 }
 `

@@ -118,7 +118,7 @@ func buildPrograms(root string) error {
 	}
 	for _, c := range [][]string{
 		{"cp", filepath.Join(root, "bin", "mirrord"), w.mirrord},
-		{"cp", "programs/server.py", "programs/listeners.py", "programs/server.js", "programs/web.py", "programs/signals.py", "programs/hostile.py", "programs/victim.py", "programs/look.js", "programs/standins.py", bin},
+		{"cp", "programs/server.py", "programs/listeners.py", "programs/server.js", "programs/web.py", "programs/signals.py", "programs/hostile.py", "programs/victim.py", "programs/look.js", "programs/streams.js", "programs/standins.py", bin},
 		{"gcc", "-static", "-O1", "-o", filepath.Join(bin, "cserver"), "programs/server.c"},
 		{"gcc", "-static", "-O1", "-o", filepath.Join(bin, "uring"), "programs/uring.c"},
 		{"gcc", "-O1", "-o", filepath.Join(bin, "lookup-glibc"), "programs/lookup.c", "-lresolv"},

@@ -112,3 +112,52 @@ func TestGRPCIsMirroredByMetadata(t *testing.T) {
 		t.Errorf("the program got\n%s", said)
 	}
 }
+
+// Other people's clients, in the clear and under TLS: node, nghttp and h2load, which has
+// many streams on many connections.
+func TestHTTP2OfOthers(t *testing.T) {
+	const port = "8058"
+	plain := onBothSides(t, byAna, "web", port)
+	others(t, "http://"+podIP(t, "app")+":"+port, "")
+	plain.stop()
+	if got := strings.Count(plain.stdout.String(), "got /many"); got != 400 {
+		t.Errorf("the program got %d requests of h2load, want 400", got)
+	}
+	const secret = "8059"
+	s := secure(t)
+	s.there("web", secret)
+	r := s.here(`{"mode": "steal", "http_filter": {"header_filter": "^x-user: ana$"}, `+withShop+`}`, "web", secret, "MODERN_TLS="+s.own())
+	others(t, "https://"+podIP(t, "app")+":"+secret, " TLS 1.3 name="+shop+" client=")
+	r.stop()
+}
+
+// others lets them ask, in a session that has the cluster's connectivity and no target.
+func others(t *testing.T, url, secured string) {
+	t.Helper()
+	script := fmt.Sprintf(`node ../bin/streams.js %[1]s %[2]s
+		for who in ana bob; do
+			nghttp -H "x-user: $who" %[1]s/n
+			h2load -n 400 -c 4 -m 25 -H "x-user: $who" %[1]s/many | grep -o "requests: .*"
+		done`, url, shop)
+	got := in(t, "", "bash", "-c", script)
+	for i, path := range []string{"/a", "/b", "/c", "/d", "/e"} {
+		want := []string{"ana: local", "bob: remote"}[i%2] + " HTTP/2.0 GET " + path + " 0 peer="
+		if !strings.Contains(got, want) {
+			t.Errorf("%s: there is no %q", url, want)
+		}
+	}
+	for _, want := range []string{"local HTTP/2.0 GET /n 0", "remote HTTP/2.0 GET /n 0"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%s: there is no %q", url, want)
+		}
+	}
+	if n := strings.Count(got, "requests: 400 total, 400 started, 400 done, 400 succeeded, 0 failed, 0 errored, 0 timeout"); n != 2 {
+		t.Errorf("%s: h2load was content %d times, want 2", url, n)
+	}
+	if strings.Count(got, secured) < 5 {
+		t.Errorf("%s: not all is %q", url, secured)
+	}
+	if t.Failed() {
+		t.Log(got)
+	}
+}

@@ -42,7 +42,7 @@ func passing(b *testing.B) (direct, filtered net.Conn) {
 	}
 	direct, _ = dial(context.Background(), netip.AddrPort{}, netip.AddrPort{})
 	h := New(Options{Original: dial})
-	r, err := newRule(&protocol.Subscribe{Filter: `{"header":{"text":"^baggage: .*session=me"}}`}, nil)
+	r, err := newRule(&protocol.Subscribe{Filter: `{"header":{"text":"^baggage: .*session=me"}}`})
 	if err != nil {
 		b.Fatal(err)
 	}

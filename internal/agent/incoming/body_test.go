@@ -293,7 +293,7 @@ func TestBodyBounds(t *testing.T) {
 		size, wait uint32
 		ok         bool
 	}{{0, 0, true}, {rules.MaxBodySize, 60000, true}, {rules.MaxBodySize + 1, 0, false}, {0, 60001, false}, {1 << 31, 1 << 31, false}} {
-		r, err := newRule(&protocol.Subscribe{Filter: forMe, BodySize: c.size, BodyTime: c.wait}, nil)
+		r, err := newRule(&protocol.Subscribe{Filter: forMe, BodySize: c.size, BodyTime: c.wait})
 		if (err == nil) != c.ok {
 			t.Errorf("%d bytes, %d ms: %v", c.size, c.wait, err)
 		}

@@ -163,6 +163,7 @@ type Hub struct {
 	stolen    int                    // connections that are carried, or have their place
 	noticed   map[string]bool        // by code and port: said already
 	held      map[waiting]bool       // connections that may wait for local
+	keys      map[string]*sharedKeys // by rule.tls
 }
 
 // New makes a hub.
@@ -170,7 +171,7 @@ func New(o Options) *Hub {
 	h := &Hub{
 		o: o, headTime: headTime, closedTime: closedTime, beat: beatTime,
 		ports: map[key][]subscription{}, owned: map[key]bool{}, joined: map[key]*joined{}, guests: map[uint16][]*guest{},
-		noticed: map[string]bool{}, held: map[waiting]bool{},
+		noticed: map[string]bool{}, held: map[waiting]bool{}, keys: map[string]*sharedKeys{},
 	}
 	h.life, h.ended = context.WithCancel(context.Background())
 	h.carried, h.finished = context.WithCancel(context.Background())

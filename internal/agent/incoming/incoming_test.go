@@ -385,7 +385,7 @@ func TestWishesAreBounded(t *testing.T) {
 	wish := func(port uint16) *protocol.Subscribe {
 		return &protocol.Subscribe{Port: port, Mode: protocol.ModeMirror, Filter: localFilter, Probes: []string{"/health"}}
 	}
-	r, err := newRule(wish(80), nil)
+	r, err := newRule(wish(80))
 	if err != nil || r.cost < ruleCost+len(localFilter)+r.filter.Bytes() {
 		t.Fatalf("a rule costs %d bytes, %v", r.cost, err)
 	}

@@ -106,7 +106,7 @@ func (h *Hub) unable(k key, m *protocol.Subscribe) *protocol.Answer {
 		return &protocol.Answer{Errno: syscall.EINVAL, Text: "datagrams have no filter"}
 	case m.Mode == protocol.ModeTee && (h.o.Original == nil || h.o.Copy == nil):
 		return &protocol.Answer{Errno: syscall.EOPNOTSUPP, Cause: protocol.CauseUnsupported, Text: "this agent cannot copy what it passes on"}
-	case k.mode == protocol.ModeSteal && h.o.Original == nil && (m.Filter != "" || len(m.Probes) > 0):
+	case k.mode == protocol.ModeSteal && h.o.Original == nil && (m.Filter != "" || m.TLS != "" || len(m.Probes) > 0):
 		return &protocol.Answer{Errno: syscall.EOPNOTSUPP, Cause: protocol.CauseUnsupported, Text: "this agent cannot filter stolen ports"}
 	}
 	return nil

@@ -31,18 +31,19 @@ type rule struct {
 	// Where the filter looks at a body, it is waited for so many bytes, so long.
 	bodySize int
 	bodyTime time.Duration
-	// How TLS is taken off; tls is what was asked for, empty with keys nil: it is not.
+	// How TLS is taken off; tls is files as text. Empty, with keys nil: it is not.
 	tls    string
-	keys   *tlsport.Keys
-	always bool // of whole connections, too
-	cost   int  // in bytes, of Memory.Wishes
+	files  rules.TLS
+	keys   *tlsport.Keys // which others with the same files have, too
+	always bool          // of whole connections, too
+	cost   int           // in bytes, of Memory.Wishes
 }
 
 // ruleCost is what a rule without a filter is counted as, in bytes, and what it
 // belongs to.
 const ruleCost = 1 << 10
 
-func newRule(m *protocol.Subscribe, read tlsport.ReadFile) (*rule, error) {
+func newRule(m *protocol.Subscribe) (*rule, error) {
 	r := &rule{tee: m.Mode == protocol.ModeTee, replies: m.Replies, cost: ruleCost + len(m.Filter)}
 	if len(m.Probes) > maxProbes {
 		return nil, fmt.Errorf("a port has at most %d probes, not %d", maxProbes, len(m.Probes))
@@ -58,17 +59,17 @@ func newRule(m *protocol.Subscribe, read tlsport.ReadFile) (*rule, error) {
 		return nil, err
 	}
 	if m.TLS != "" {
-		files, err := rules.ParseTLS(m.TLS)
-		switch {
-		case err != nil:
-			return nil, err
-		case m.Mode != protocol.ModeSteal:
+		if m.Mode != protocol.ModeSteal {
 			return nil, errors.New("TLS is taken off stolen connections only")
-		case read == nil:
-			return nil, errors.New("the agent may not read the target's files, so it cannot take TLS off connections")
 		}
-		r.tls, r.keys, r.always = m.TLS, tlsport.NewKeys(files, read), files.Always
-		r.cost += len(m.TLS) + tlsport.KeysCost
+		if r.files, err = rules.ParseTLS(m.TLS); err != nil {
+			return nil, err
+		}
+		r.always, r.files.Always = r.files.Always, false
+		if r.tls, err = r.files.Text(); err != nil {
+			return nil, err
+		}
+		r.cost += len(m.TLS)
 	}
 	if m.Mode == protocol.ModeSteal { // a copy is in nobody's way
 		r.probes = rules.NewProbes(m.Probes)
@@ -88,15 +89,26 @@ var errWishes = fmt.Errorf("there is no memory for another filter: %w", syscall.
 
 // wish is newRule, with its cost taken; the caller gives it back.
 func (h *Hub) wish(m *protocol.Subscribe) (*rule, error) {
-	r, err := newRule(m, h.o.ReadFile)
-	if err == nil && !h.o.Memory.Wishes.Take(r.cost) {
+	r, err := newRule(m)
+	switch {
+	case err != nil:
+		return nil, err
+	case r.tls != "" && h.o.ReadFile == nil:
+		return nil, errors.New("the agent may not read the target's files, so it cannot take TLS off connections")
+	case !h.o.Memory.Wishes.Take(r.cost):
+		return nil, errWishes
+	case r.tls != "" && !h.takeKeys(r):
+		h.o.Memory.Wishes.Give(r.cost)
 		return nil, errWishes
 	}
-	return r, err
+	return r, nil
 }
 
 // unwish forgets a rule.
-func (h *Hub) unwish(r *rule) { h.o.Memory.Wishes.Give(r.cost) }
+func (h *Hub) unwish(r *rule) {
+	h.o.Memory.Wishes.Give(r.cost)
+	h.giveKeys(r)
+}
 
 func bodyLimits(m *protocol.Subscribe) (size int, wait time.Duration, err error) {
 	size, wait = rules.BodySize, rules.BodyTime

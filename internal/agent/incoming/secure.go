@@ -15,6 +15,43 @@ import (
 // This file is about connections under TLS: what is known of one before anything is
 // answered, and how TLS is taken off it for a session that asks for that.
 
+// sharedKeys are those of so many rules.
+type sharedKeys struct {
+	*tlsport.Keys
+	rules int
+}
+
+// takeKeys gives r its keys; false: there is no memory for them.
+func (h *Hub) takeKeys(r *rule) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.keys[r.tls]
+	if s == nil {
+		if !h.o.Memory.Wishes.Take(tlsport.KeysCost) {
+			return false
+		}
+		s = &sharedKeys{Keys: tlsport.NewKeys(r.files, h.o.ReadFile)}
+		h.keys[r.tls] = s
+	}
+	s.rules++
+	r.keys = s.Keys
+	return true
+}
+
+// giveKeys ends takeKeys.
+func (h *Hub) giveKeys(r *rule) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.keys[r.tls]
+	if s == nil {
+		return
+	}
+	if s.rules--; s.rules == 0 {
+		delete(h.keys, r.tls)
+		h.o.Memory.Wishes.Give(tlsport.KeysCost)
+	}
+}
+
 // greets reports whether it matters how the clients of a port begin.
 func (h *Hub) greets(k key) bool {
 	return slices.ContainsFunc(h.recipients(k), func(to recipient) bool { return to.rule.keys != nil || to.rule.asksServerName() })

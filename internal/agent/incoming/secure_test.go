@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/agent/tlsport"
+	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/testcert"
@@ -366,7 +367,7 @@ func TestSessionsShareTLS(t *testing.T) {
 	n.orig = ln
 	ana, bob, eve := n.session("ana", 0, nil), n.session("bob", 1, nil), n.session("eve", 2, nil)
 	for c, wish := range map[*colleague]protocol.Subscribe{
-		ana: {Filter: `{"path":{"text":"^/ana"}}`, TLS: withShop}, bob: {Filter: `{"path":{"text":"^/bob"}}`, TLS: withShop}, eve: {Filter: `{"path":{"text":"^/eve"}}`},
+		ana: {Filter: `{"path":{"text":"^/ana"}}`, TLS: withShop}, bob: {Filter: `{"path":{"text":"^/bob"}}`, TLS: `{"certificates":["/tls/shop.pem"],"always":true}`}, eve: {Filter: `{"path":{"text":"^/eve"}}`},
 	} {
 		wish.Port, wish.Mode = 80, protocol.ModeSteal
 		c.subscribed(&wish)
@@ -414,24 +415,61 @@ func TestRuleOfNow(t *testing.T) {
 
 // TestTLSIsRefused: what cannot be done is refused when it is asked for.
 func TestTLSIsRefused(t *testing.T) {
+	steal := func(tls string) protocol.Subscribe { return protocol.Subscribe{Mode: protocol.ModeSteal, TLS: tls} }
 	read := vault{}.read
 	for _, c := range []struct {
-		name string
-		wish protocol.Subscribe
-		read tlsport.ReadFile
-		want string
+		name   string
+		wish   protocol.Subscribe
+		read   tlsport.ReadFile
+		wishes *budget.Share
+		want   string // empty: it is not
 	}{
-		{"no JSON", protocol.Subscribe{Mode: protocol.ModeSteal, TLS: "x"}, read, "read what TLS is decrypted with"},
-		{"an unknown field", protocol.Subscribe{Mode: protocol.ModeSteal, TLS: `{"certificates":["/a"],"more":1}`}, read, `unknown field "more"`},
-		{"no certificate", protocol.Subscribe{Mode: protocol.ModeSteal, TLS: `{}`}, read, "no certificate is named"},
-		{"a path that is none", protocol.Subscribe{Mode: protocol.ModeSteal, TLS: `{"certificates":["/a/../b"]}`}, read, "no absolute, clean path"},
-		{"who may come, not what is shown", protocol.Subscribe{Mode: protocol.ModeSteal, TLS: `{"certificates":["/a"],"client_ca":"/b"}`}, read, "go together"},
-		{"what is shown, not who may come", protocol.Subscribe{Mode: protocol.ModeSteal, TLS: `{"certificates":["/a"],"client_certificate":"/b"}`}, read, "go together"},
-		{"a mirror", protocol.Subscribe{Mode: protocol.ModeMirror, TLS: withShop}, read, "stolen connections only"},
-		{"no files", protocol.Subscribe{Mode: protocol.ModeSteal, TLS: withShop}, nil, "may not read the target's files"},
+		{"not", steal(withShop), read, nil, ""},
+		{"no JSON", steal("x"), read, nil, "read what TLS is decrypted with"},
+		{"an unknown field", steal(`{"certificates":["/a"],"more":1}`), read, nil, `unknown field "more"`},
+		{"no certificate", steal(`{}`), read, nil, "no certificate is named"},
+		{"too many", steal(`{"certificates":["/a"` + strings.Repeat(`,"/a"`, 16) + `]}`), read, nil, "at most 16 certificates"},
+		{"a path that is none", steal(`{"certificates":["/a/../b"]}`), read, nil, "no absolute, clean path"},
+		{"who may come, not what is shown", steal(`{"certificates":["/a"],"client_ca":"/b"}`), read, nil, "go together"},
+		{"what is shown, not who may come", steal(`{"certificates":["/a"],"client_certificate":"/b"}`), read, nil, "go together"},
+		{"a key of nothing", steal(`{"certificates":["/a"],"client_key":"/b"}`), read, nil, "client_key"},
+		{"a mirror", protocol.Subscribe{Mode: protocol.ModeMirror, TLS: withShop}, read, nil, "stolen connections only"},
+		{"no files", steal(withShop), nil, nil, "may not read the target's files"},
+		{"no memory", steal(withShop), read, budget.New(1<<20).Share(0, 1<<20), "no memory"},
 	} {
-		if _, err := newRule(&c.wish, c.read); err == nil || !strings.Contains(err.Error(), c.want) {
+		h := New(Options{ReadFile: c.read, Memory: Memory{Wishes: c.wishes}})
+		r, err := h.wish(&c.wish)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
 		}
+		if err == nil {
+			h.unwish(r)
+		}
+		if len(h.keys) > 0 {
+			t.Errorf("%s: keys are left", c.name)
+		}
+	}
+}
+
+// TestKeysAreShared: a session's ports with the same files have one set of keys.
+func TestKeysAreShared(t *testing.T) {
+	room := budget.New(3<<20).Share(0, 3<<20)
+	h := New(Options{ReadFile: vault{}.read, Memory: Memory{Wishes: room}})
+	var all []*rule
+	for i := range 20 {
+		r, err := h.wish(&protocol.Subscribe{Port: uint16(i + 1), Mode: protocol.ModeSteal, Filter: localFilter, TLS: withShop})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, r)
+	}
+	if len(h.keys) != 1 || all[0].keys != all[19].keys {
+		t.Errorf("%d sets of keys", len(h.keys))
+	}
+	for _, r := range all {
+		h.unwish(r)
+	}
+	if !room.Take(3 << 20) {
+		t.Error("not all memory is given back")
 	}
 }

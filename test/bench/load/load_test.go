@@ -39,7 +39,7 @@ func TestTasks(t *testing.T) {
 		t.Fatal(err)
 	}
 	raw := server(t, serveBytes)
-	web := server(t, func(ln net.Listener) error { return http.Serve(ln, &counter{}) })
+	web := server(t, (&counter{}).serve)
 	for _, c := range []struct{ task, figures string }{
 		{"cpu", "seconds"},
 		{"run 2 true", "seconds"},
@@ -62,6 +62,8 @@ func TestTasks(t *testing.T) {
 		{"connections " + raw + " 5", "seconds"},
 		{"http " + web + " 2 20 0", "rate p50 p99"},
 		{"http " + web + " 2 20 1000", "rate p50 p99"},
+		{"http2 " + web + " 2 3 20 0 ana", "rate p50 p99"},
+		{"http2 " + web + " 1 1 20 1000 ana", "rate p50 p99"},
 	} {
 		words := strings.Fields(c.task)
 		v, err := tasks[words[0]](words[1:])

@@ -68,7 +68,7 @@ var tasks = map[string]func(args []string) (values, error){
 	"stat": statFiles, "opens": openFiles, "make": makeFiles,
 	"read": readFile, "random": randomReads, "write": writeFile, "open": openTwice, "walk": walk,
 	"rtt": roundTrips, "exchange": largerTrips, "beside": besideBulk, "lookup": lookups, "down": down, "up": up, "connections": connections,
-	"http": requests,
+	"http": requests, "http2": streams,
 }
 
 func work() error {

@@ -34,6 +34,20 @@ func (c *counter) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 // reply is the whole body of every answer.
 const reply = "this is what the server answers\n"
 
+// serve serves HTTP/1 and HTTP/2 in the clear.
+func (c *counter) serve(ln net.Listener) error {
+	s := &http.Server{Handler: c, Protocols: both()}
+	s.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 1024}
+	return s.Serve(ln)
+}
+
+func both() *http.Protocols {
+	var p http.Protocols
+	p.SetHTTP1(true)
+	p.SetUnencryptedHTTP2(true)
+	return &p
+}
+
 // listen ADDR: serves until the program ends. When it has answered, connections
 // are taken.
 func (c *counter) listen(args []string) (values, error) {
@@ -44,7 +58,7 @@ func (c *counter) listen(args []string) (values, error) {
 	if err != nil {
 		return nil, err
 	}
-	go http.Serve(ln, c) // ends with the program
+	go c.serve(ln) // ends with the program
 	return nil, nil
 }
 
@@ -82,7 +96,7 @@ func serve() error {
 	}
 	ended := make(chan error, 3)
 	go func() { ended <- serveBytes(raw) }()
-	go func() { ended <- http.Serve(web, &counter{}) }()
+	go func() { ended <- (&counter{}).serve(web) }()
 	go func() { ended <- serveProgram(files, "/load/sftp-server") }()
 	return <-ended
 }
@@ -131,13 +145,70 @@ func requests(args []string) (values, error) {
 			return nil, err
 		}
 	}
-	times, errs := make([]float64, n), make([]error, conns)
+	return repeat(conns, n, rate, func(_ int, use func(request func() error) error) error { return ask(args[0], use) })
+}
+
+// streams ADDR CONNECTIONS STREAMS N RATE USER is requests by HTTP/2, of which each
+// connection has STREAMS at once, with the header x-user: USER.
+func streams(args []string) (values, error) {
+	if err := arguments(args, 6); err != nil {
+		return nil, err
+	}
+	var numbers [4]int
+	for i := range numbers {
+		if args[1+i] == "0" {
+			continue
+		}
+		n, err := number(args[1+i])
+		if err != nil {
+			return nil, err
+		}
+		numbers[i] = n
+	}
+	conns, each, n, rate := numbers[0], numbers[1], numbers[2], numbers[3]
+	var clients []*http.Client
+	for range conns {
+		var h2 http.Protocols
+		h2.SetUnencryptedHTTP2(true)
+		t := &http.Transport{Protocols: &h2}
+		defer t.CloseIdleConnections()
+		clients = append(clients, &http.Client{Transport: t, Timeout: streamTime})
+	}
+	one := func(c *http.Client) error {
+		q, err := http.NewRequest("GET", "http://"+args[0]+"/", nil)
+		if err != nil {
+			return err
+		}
+		q.Header.Set("x-user", args[5])
+		r, err := c.Do(q)
+		if err != nil {
+			return err
+		}
+		defer r.Body.Close()
+		if n, err := io.Copy(io.Discard, r.Body); r.StatusCode != http.StatusOK || n != int64(len(reply)) || err != nil {
+			return fmt.Errorf("answer %s with %d bytes: %v", r.Status, n, err)
+		}
+		return nil
+	}
+	for _, c := range clients { // there is a connection
+		if err := one(c); err != nil {
+			return nil, err
+		}
+	}
+	return repeat(conns*each, n, rate, func(i int, use func(request func() error) error) error {
+		return use(func() error { return one(clients[i%conns]) })
+	})
+}
+
+// repeat makes n requests by so many askers, each of which has its own way to make one.
+func repeat(askers, n, rate int, ask func(i int, use func(request func() error) error) error) (values, error) {
+	times, errs := make([]float64, n), make([]error, askers)
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	begin := time.Now()
-	for i := range conns {
+	for i := range askers {
 		wg.Go(func() {
-			errs[i] = ask(args[0], func(request func() error) error {
+			errs[i] = ask(i, func(request func() error) error {
 				for {
 					k := int(next.Add(1)) - 1
 					if k >= n {
