@@ -22,7 +22,7 @@ import (
 const (
 	// Most is how many pods take part at once, beside the target: every one has an
 	// agent in the cluster and a link.
-	Most = 24
+	Most = 49
 	// restTime is how long a pod is left alone after its agent could not be started,
 	// or has ended.
 	restTime = 30 * time.Second
