@@ -85,7 +85,7 @@ func run(ctx context.Context, names string, pairs int, out string) (err error) {
 	if out != "" {
 		failed = append(failed, write(out, report.JSON))
 		for _, c := range measure.Curves(report.Rows) {
-			failed = append(failed, write(filepath.Join(filepath.Dir(out), "curves", strings.ReplaceAll(c.Name, " ", "-")+".svg"), c.SVG))
+			failed = append(failed, write(filepath.Join(filepath.Dir(out), "curves", strings.NewReplacer(" ", "-", ",", "").Replace(c.Name)+".svg"), c.SVG))
 		}
 	}
 	return errors.Join(failed...)
