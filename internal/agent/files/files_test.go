@@ -714,3 +714,44 @@ func testMemory() Memory {
 	b := budget.New(2 * each)
 	return Memory{Questions: b.Share(each, each), Reads: b.Share(each, each)}
 }
+
+// TestContent: the agent's own look at a file stays below the root and does nothing to
+// what is none.
+func TestContent(t *testing.T) {
+	root := t.TempDir()
+	for name, text := range map[string]string{"key": "secret", "empty": "", "large": strings.Repeat("x", 101)} {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, to := range map[string]string{"link": "/key", "out": "../../../../etc/passwd"} {
+		if err := os.Symlink(to, filepath.Join(root, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := syscall.Mkfifo(filepath.Join(root, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	s, err := New(dir, As{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}, testMemory())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, c := range []struct {
+		name, want string
+		errno      syscall.Errno
+	}{
+		{"/key", "secret", 0}, {"/empty", "", 0}, {"/link", "secret", 0}, {"/large", "", syscall.EFBIG}, {"/pipe", "", syscall.EINVAL}, {"/", "", syscall.EINVAL},
+		{"/out", "", syscall.ENOENT}, {"/none", "", syscall.ENOENT}, {"key", "", syscall.EINVAL},
+	} {
+		got, err := s.Content(t.Context(), c.name, 100)
+		if c.errno == 0 && (string(got) != c.want || err != nil) || c.errno != 0 && !errors.Is(err, c.errno) {
+			t.Errorf("%s: got %q, %v, want %q, %v", c.name, got, err, c.want, c.errno)
+		}
+	}
+}

@@ -67,7 +67,7 @@ func openPorts(ctx context.Context, s *bare.Session, rs []Remote) (*incoming.Por
 	}
 	delivery, err := incoming.NewDelivery(s.Config.Incoming.TLSDelivery)
 	if err != nil {
-		return nil, failure.Usage("tls-delivery", "feature.network.incoming.tls_delivery names a file that cannot be used", "correct its path; try: mirrord config show", "%v", err)
+		return nil, err
 	}
 	d := &dialer{s: s, local: map[uint16]uint16{}, told: map[uint16]*told{}}
 	for _, r := range rs {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
 )
@@ -34,8 +35,16 @@ type Delivery struct {
 	name  string            // that it is asked for; empty: as the client did
 }
 
-// NewDelivery reads the files that o names.
+// NewDelivery reads the files that o names. Its error is a failure.
 func NewDelivery(o rules.TLSDelivery) (Delivery, error) {
+	d, err := newDelivery(o)
+	if err != nil {
+		return d, failure.Usage("tls-delivery", "feature.network.incoming.tls_delivery names a file that cannot be used", "correct its path, which counts from the working directory; try: mirrord config show", "%v", err)
+	}
+	return d, nil
+}
+
+func newDelivery(o rules.TLSDelivery) (Delivery, error) {
 	d := Delivery{plain: o.Plain, name: o.ServerName}
 	for _, name := range o.TrustRoots {
 		b, err := os.ReadFile(name)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/link"
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
@@ -246,7 +247,8 @@ func TestNewDelivery(t *testing.T) {
 		{rules.TLSDelivery{ServerCert: empty}, empty + " begins with no certificate in PEM"},
 		{rules.TLSDelivery{ServerCert: file(t, []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))}, "read server_cert: "},
 	} {
-		if _, err := NewDelivery(c.o); err == nil || !strings.Contains(err.Error(), c.want) {
+		_, err := NewDelivery(c.o)
+		if f, ok := errors.AsType[*failure.Error](err); !ok || f.Code != "tls-delivery" || !strings.Contains(f.Why, c.want) {
 			t.Errorf("got %v, want %q", err, c.want)
 		}
 	}

@@ -175,11 +175,10 @@ func (s *supervisor) beat(over <-chan struct{}) {
 }
 
 func (s *supervisor) run(ctx context.Context) error {
-	delivery, err := incoming.NewDelivery(s.cfg.Incoming.TLSDelivery)
-	if err != nil {
-		return failure.Usage("tls-delivery", "feature.network.incoming.tls_delivery names a file that cannot be used", "correct its path, which counts from the configuration's directory; try: mirrord config show", "%v", err)
+	var err error
+	if s.delivery, err = incoming.NewDelivery(s.cfg.Incoming.TLSDelivery); err != nil {
+		return err
 	}
-	s.delivery = delivery
 	if err := s.hold.Begin(ctx); err != nil {
 		return err
 	}
