@@ -87,21 +87,33 @@ func (p *Peer) Next(buf []byte) ([]byte, bool) {
 	}
 }
 
+// spill appends what is queued to b, and keeps no large room for more.
+func spill(b []byte, queued *[]byte) []byte {
+	b = append(b, *queued...)
+	if *queued = (*queued)[:0]; cap(*queued) > 4<<10 {
+		*queued = nil
+	}
+	return b
+}
+
+// pop takes the first of a queue that is not empty.
+func pop[T any](queue *[]*T) *T {
+	first := (*queue)[0]
+	(*queue)[0] = nil
+	if *queue = (*queue)[1:]; len(*queue) == 0 {
+		*queue = nil
+	}
+	return first
+}
+
 // take appends what can be written now, about a batch of it.
 func (p *Peer) take(b []byte) []byte {
 	if p.silent {
 		return b
 	}
-	b = append(b, p.out...)
-	if p.out = p.out[:0]; cap(p.out) > 4<<10 {
-		p.out = nil
-	}
+	b = spill(b, &p.out)
 	for len(b) < batch && len(p.ready) > 0 && !p.over {
-		q := p.ready[0]
-		p.ready[0] = nil
-		if p.ready = p.ready[1:]; len(p.ready) == 0 {
-			p.ready = nil
-		}
+		q := pop(&p.ready)
 		q.queued = false
 		if q.ready() {
 			b = p.send(b, q)

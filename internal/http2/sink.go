@@ -389,16 +389,9 @@ func (k *Sink) enqueue(s *copied) {
 
 // take appends what can be written now, about a batch of it.
 func (k *Sink) take(b []byte) []byte {
-	b = append(b, k.out...)
-	if k.out = k.out[:0]; cap(k.out) > 4<<10 {
-		k.out = nil
-	}
+	b = spill(b, &k.out)
 	for len(b) < batch && len(k.ready) > 0 && !k.over {
-		s := k.ready[0]
-		k.ready[0] = nil
-		if k.ready = k.ready[1:]; len(k.ready) == 0 {
-			k.ready = nil
-		}
+		s := pop(&k.ready)
 		s.queued = false
 		b = k.send(b, s)
 		k.enqueue(s)

@@ -19,6 +19,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/protocol"
 	"github.com/mirrord-go/mirrord/internal/rules"
 	"github.com/mirrord-go/mirrord/internal/testcert"
+	"github.com/mirrord-go/mirrord/internal/testnet"
 )
 
 // file writes one, and gives its name.
@@ -176,7 +177,7 @@ func TestClientsResetUnderTLS(t *testing.T) {
 // TestHandshakeWaits: a program that may not hear the client yet hears nothing.
 func TestHandshakeWaits(t *testing.T) {
 	for _, admitted := range []bool{true, false} {
-		near, far := tcpPair(t)
+		near, far := testnet.Pair(t)
 		may := make(chan bool)
 		u := &underTLS{below: near, tls: tls.Client(near, &tls.Config{InsecureSkipVerify: true}), ctx: t.Context(), begins: func() bool { return <-may }, failed: func(error) {}}
 		read := make(chan error, 1)
@@ -198,25 +199,6 @@ func TestHandshakeWaits(t *testing.T) {
 		}
 		near.Close()
 	}
-}
-
-// tcpPair is a connection.
-func tcpPair(t *testing.T) (near, far *net.TCPConn) {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	c, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c.(*net.TCPConn), other.(*net.TCPConn)
 }
 
 // TestHandshakeThatHangs: a program that says nothing does not keep a client for ever,
