@@ -191,9 +191,14 @@ func (h *Hub) wants(port uint16, to recipient, q filter.Request, arrive func() (
 // passes tells that a filtered port is also used by a protocol that is not
 // filtered.
 func (h *Hub) passes(k key, first []byte) {
+	if http1.Protocol(first) != "TLS" {
+		return
+	}
 	for _, to := range h.recipients(k) {
-		if http1.Protocol(first) == "TLS" {
-			h.tell(to.guest, k.port, "filter-passes-tls", fmt.Sprintf("port %d: encrypted connections (TLS) stay with the target, the filter cannot look into them", k.port))
+		text := fmt.Sprintf("port %d: encrypted connections (TLS) stay with the target, the filter cannot look into them", k.port)
+		if k.steals() && to.rule.keys == nil {
+			text += "; to have them decrypted name the target's certificate: feature.network.incoming.tls.certificate"
 		}
+		h.tell(to.guest, k.port, "filter-passes-tls", text)
 	}
 }
