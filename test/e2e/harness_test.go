@@ -455,6 +455,25 @@ func nothingLeft(t testing.TB) {
 	for _, p := range processes(w.mirrord) {
 		t.Errorf("left on this machine: %s", p)
 	}
+	var left []string
+	if !comesTo(removedWithin, func() bool {
+		left = programs("KUBECONFIG=" + filepath.Join(w.dir, "kubeconfig"))
+		return len(left) == 0
+	}) {
+		t.Errorf("programs of sessions are left: %v", left)
+	}
+}
+
+// programs lists the processes that began with a variable.
+func programs(variable string) (list []string) {
+	files, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, file := range files {
+		if b, err := os.ReadFile(file); err == nil && strings.Contains("\x00"+string(b), "\x00"+variable+"\x00") {
+			args, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "cmdline"))
+			list = append(list, fmt.Sprintf("%s %q", filepath.Base(filepath.Dir(file)), args))
+		}
+	}
+	return list
 }
 
 // noAgent waits until the cluster has no agent, for so long.

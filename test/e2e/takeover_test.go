@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -122,20 +121,18 @@ func TestTakeOverEverywhere(t *testing.T) {
 // programOf finds the process that answers as who.
 func programOf(t *testing.T, who string) int {
 	t.Helper()
-	all, err := filepath.Glob("/proc/[0-9]*/environ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range all {
-		environ, _ := os.ReadFile(file)
-		cmdline, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "cmdline"))
-		if strings.Contains("\x00"+string(environ), "\x00WHO="+who+"\x00") && strings.Contains(string(cmdline), "web.py\x00"+sharedPort) {
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-			return pid
+	var found []string
+	for _, p := range programs("WHO=" + who) {
+		if strings.Contains(p, "web.py\\x00"+sharedPort) {
+			found = append(found, p)
 		}
 	}
-	t.Fatalf("nothing answers as %s", who)
-	return 0
+	if len(found) != 1 {
+		t.Fatalf("what answers as %s: %v", who, found)
+	}
+	number, _, _ := strings.Cut(found[0], " ")
+	pid, _ := strconv.Atoi(number)
+	return pid
 }
 
 // A request that two filters match, and that the first session's program does not
@@ -162,7 +159,8 @@ func TestRequestGoesToTheNextSession(t *testing.T) {
 		for range 3 { // the first waits, and those after it do not
 			out, _ := v.shell(v.ask("both")).CombinedOutput()
 			if !strings.HasPrefix(string(out), next+" ") {
-				t.Errorf("while %s is stopped a request is answered %q, want by %s", who, out, next)
+				status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+				t.Errorf("while %s is stopped a request is answered %q, want by %s; its process:\n%.200s", who, out, next, status)
 			}
 		}
 	}

@@ -453,6 +453,7 @@ func (a *again) Read(p []byte) (int, error) {
 	if a.first = a.first[n:]; len(a.first) > 0 {
 		return n, nil
 	}
+	a.first = nil
 	return n, a.err
 }
 

@@ -52,7 +52,7 @@ func underTLS(h http.Handler, config *tls.Config) func(net.Conn) {
 		protocols.SetHTTP1(true)
 		protocols.SetHTTP2(true)
 		ln := &oneListener{c: tls.Server(c, config), done: c.(*recorded).done}
-		srv := &http.Server{Handler: h, Protocols: &protocols, TLSConfig: config}
+		srv := &http.Server{Handler: h, Protocols: &protocols, TLSConfig: config.Clone()} // it writes into it
 		_ = srv.Serve(ln)
 		<-c.(*recorded).done
 	}

@@ -76,8 +76,8 @@ func (k *Keys) Ask(ctx context.Context, h *Hello, dial func(context.Context) (ne
 	if err != nil {
 		return nil, err
 	}
-	defer nc.Close()
 	server := tls.Client(nc, c)
+	defer server.Close() // with a goodbye, which servers do not write down
 	err = server.HandshakeContext(ctx)
 	switch {
 	case t.asks && keys.shown == nil: // whatever came of it

@@ -90,7 +90,11 @@ func (p *Ports) deliver(ctx context.Context, far relay.Conn, a arrival) {
 	if s, ok := far.(*link.Stream); ok {
 		t := p.taken(ctx, s, near, at, call.Returned)
 		if a.tls != nil && !p.o.Delivery.plain {
-			to = p.secure(ctx, near, a, t)
+			limit := handshakeTime
+			if !bounded {
+				limit = 0
+			}
+			to = p.secure(ctx, near, a, t, limit)
 		}
 		defer t.forget()
 		if bounded && t.peer != nil {

@@ -23,7 +23,8 @@ import (
 // This file is about connections from which the agent has taken TLS: the program gets
 // it back, unless it serves in the clear.
 
-// handshakeTime bounds a handshake with a program that has accepted the connection.
+// handshakeTime bounds a handshake with a program that has accepted the connection. Of
+// one that may accept when it likes nobody knows that it has.
 const handshakeTime = 10 * time.Second
 
 // Delivery is how the program gets what was under TLS. The zero value: under TLS, with
@@ -135,16 +136,17 @@ type underTLS struct {
 	begins func() bool // waits for that moment; false: it does not come
 	failed func(error) // is told once why there is no TLS
 	ctx    context.Context
+	limit  time.Duration // of the handshake; 0: there is none
 
 	once   sync.Once
 	err    error // of the handshake
 	resets atomic.Bool
 }
 
-// secure puts TLS on near. t is the connection's other side.
-func (p *Ports) secure(ctx context.Context, near delivered, a arrival, t *taken) *underTLS {
+// secure puts TLS on near, in limit. t is the connection's other side.
+func (p *Ports) secure(ctx context.Context, near delivered, a arrival, t *taken, limit time.Duration) *underTLS {
 	return &underTLS{
-		below: near, tls: tls.Client(near, p.o.Delivery.config(a.tls)), ctx: ctx,
+		below: near, tls: tls.Client(near, p.o.Delivery.config(a.tls)), ctx: ctx, limit: limit,
 		begins: func() bool {
 			if !t.hears() {
 				return false
@@ -169,8 +171,12 @@ func (u *underTLS) shake() error {
 			u.err = syscall.ECONNRESET
 			return
 		}
-		ctx, cancel := context.WithTimeout(u.ctx, handshakeTime)
-		defer cancel()
+		ctx := u.ctx
+		if u.limit > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, u.limit)
+			defer cancel()
+		}
 		if err := u.tls.HandshakeContext(ctx); err != nil {
 			u.err = fmt.Errorf("a handshake with the program: %v", err) // an end in it is no orderly one
 			u.failed(err)

@@ -235,3 +235,28 @@ func TestNewDelivery(t *testing.T) {
 		}
 	}
 }
+
+// TestHandshakeInTime: it is bounded where the program is known to have accepted.
+func TestHandshakeInTime(t *testing.T) {
+	for limit, want := range map[time.Duration]bool{20 * time.Millisecond: true, 0: false} {
+		near, far := testnet.Pair(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		failed := make(chan error, 1)
+		u := &underTLS{below: near, tls: tls.Client(near, &tls.Config{InsecureSkipVerify: true}), ctx: ctx, limit: limit, begins: func() bool { return true }, failed: func(err error) { failed <- err }}
+		done := make(chan struct{})
+		go func() { defer close(done); _, _ = u.Write([]byte("x")) }()
+		select {
+		case err := <-failed:
+			if !want {
+				t.Errorf("without a limit it ends with %v", err)
+			}
+		case <-time.After(200 * time.Millisecond):
+			if want {
+				t.Error("it does not end")
+			}
+		}
+		cancel()
+		within(t, "the end of the writing", done)
+		far.Close()
+	}
+}
