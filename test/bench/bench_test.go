@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
 func TestChoose(t *testing.T) {
 	for names, want := range map[string]string{
-		"":                                 "start local files outgoing dns link incoming scale",
+		"":                                 "start local files stack outgoing dns link incoming scale",
 		"files":                            "files",
 		"incoming,start":                   "incoming start",
 		"start, local":                     "start local",

@@ -42,7 +42,7 @@ type area struct {
 
 // areas in the order of the table.
 var areas = []area{
-	{"start", startRows}, {"local", localRows}, {"files", filesRows}, {"outgoing", outgoingRows}, {"dns", dnsRows}, {"link", linkRows}, {"incoming", incomingRows}, {"scale", scaleRows},
+	{"start", startRows}, {"local", localRows}, {"files", filesRows}, {"stack", stackRows}, {"outgoing", outgoingRows}, {"dns", dnsRows}, {"link", linkRows}, {"incoming", incomingRows}, {"scale", scaleRows},
 }
 
 func main() {

@@ -83,9 +83,11 @@ func incomingRows(ctx context.Context, w *world) ([]measure.Row, error) {
 		row(measure.Row{Name: "p99 under a mirror, 1,000/s", Unit: "ms", Budget: measure.Within(1)},
 			podMirrored, podPlain, "p99", 1e3, connectionsAt, latencyRequests, latencyRate),
 		{Name: "copies that arrive, 3,000/s, worst", Unit: "%", Against: "limit", Budget: measure.AtLeast(1), Every: true,
-			Ours: copies(client, mirror, at(podMirrored), mirrorRequests), Reference: measure.Constant(100)},
+			Ours: copies(client, mirror, at(podMirrored), mirrorRequests, mirrorRate), Reference: measure.Constant(100)},
 		{Name: "copies that arrive, 3,000/s for a minute", Unit: "%", Against: "limit", Budget: measure.AtLeast(1), Single: true,
-			Ours: copies(client, mirror, at(podMirrored), minuteRequests), Reference: measure.Constant(100)},
+			Ours: copies(client, mirror, at(podMirrored), minuteRequests, mirrorRate), Reference: measure.Constant(100)},
+		{Name: "copies that arrive, as many as go", Unit: "%", Against: "limit", Budget: measure.AtLeast(1), Every: true,
+			Ours: copies(client, mirror, at(podMirrored), "20000", "0"), Reference: measure.Constant(100)},
 		row(measure.Row{Name: "requests that the filter leaves, as many as go", Unit: "1/s", Budget: measure.AtLeast(0.5)},
 			podFiltered, podPlain, "rate", 1, connectionsAt, "20000", "0"),
 		{Name: "requests that the filter leaves, and through nginx", Unit: "1/s", Against: "nginx", Budget: measure.AtLeast(1),
@@ -161,13 +163,13 @@ func (w *world) proxy(ctx context.Context) error {
 
 // copies is the percentage of that many requests to the target that the mirroring
 // session got as well.
-func copies(client *worker, mirror *session, addr, requests string) measure.Sampler {
+func copies(client *worker, mirror *session, addr, requests, rate string) measure.Sampler {
 	return func(ctx context.Context, _ int) (float64, error) {
 		before, err := settled(ctx, mirror)
 		if err != nil {
 			return 0, err
 		}
-		if _, err := client.do(ctx, "http", addr, connectionsAt, requests, mirrorRate); err != nil {
+		if _, err := client.do(ctx, "http", addr, connectionsAt, requests, rate); err != nil {
 			return 0, err
 		}
 		after, err := settled(ctx, mirror)

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -23,35 +22,41 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
+// native is no device: both ends are sockets of the loopback interface.
+const native = "native"
+
 // BenchmarkDevices is what the program's side of a connection costs over each
 // device: bulk each way over 1 and 8 connections, a round trip of 64 bytes, and a
 // connection with one.
 func BenchmarkDevices(b *testing.B) {
 	const piece = 256 << 10
-	over := func(name string, f func(b *testing.B, w *world, accepted <-chan net.Conn)) {
-		for _, device := range []string{"tun", withoutTUN} {
+	over := func(name string, f func(b *testing.B, connect func() net.Conn, accepted <-chan net.Conn)) {
+		for _, device := range []string{"tun", withoutTUN, native} {
 			b.Run(name+"/"+device, func(b *testing.B) {
 				accepted := make(chan net.Conn, 8)
-				w := &world{t: b, veth: strings.HasSuffix(b.Name(), withoutTUN)}
-				w.start(Handler{UDP: func(context.Context, *UDPFlow) {}, TCP: func(_ context.Context, f *TCPFlow) {
-					if c, err := f.Accept(); err == nil {
-						accepted <- c
-					}
-				}}, Memory{})
+				connect := overLoopback(b, accepted)
+				if device != native {
+					w := &world{t: b, veth: device == withoutTUN}
+					w.start(Handler{UDP: func(context.Context, *UDPFlow) {}, TCP: func(_ context.Context, f *TCPFlow) {
+						if c, err := f.Accept(); err == nil {
+							accepted <- c
+						}
+					}}, Memory{})
+					connect = func() net.Conn { return w.connect("tcp", netip.AddrPortFrom(peer4, 80)) }
+				}
 				before := cpuTime(b)
-				f(b, w, accepted)
+				f(b, connect, accepted)
 				b.ReportMetric(float64((cpuTime(b)-before).Microseconds())/float64(b.N), "cpu-µs/op")
 			})
 		}
 	}
-	to := netip.AddrPortFrom(peer4, 80)
 	for _, n := range []int{1, 8} {
 		for _, way := range []string{"up", "down"} {
-			over(way+"/"+string(rune('0'+n)), func(b *testing.B, w *world, accepted <-chan net.Conn) {
+			over(way+"/"+string(rune('0'+n)), func(b *testing.B, connect func() net.Conn, accepted <-chan net.Conn) {
 				var wg sync.WaitGroup
 				b.SetBytes(piece)
 				for i := range n {
-					from := w.connect("tcp", to)
+					from := connect()
 					dst := <-accepted
 					if way == "down" {
 						from, dst = dst, from
@@ -88,8 +93,8 @@ func BenchmarkDevices(b *testing.B) {
 			})
 		}
 	}
-	over("round trip", func(b *testing.B, w *world, accepted <-chan net.Conn) {
-		program := w.connect("tcp", to)
+	over("round trip", func(b *testing.B, connect func() net.Conn, accepted <-chan net.Conn) {
+		program := connect()
 		peer := <-accepted
 		program.SetDeadline(noDeadline)
 		defer peer.Close()
@@ -104,12 +109,9 @@ func BenchmarkDevices(b *testing.B) {
 			}
 		}
 	})
-	over("connection", func(b *testing.B, w *world, accepted <-chan net.Conn) {
+	over("connection", func(b *testing.B, connect func() net.Conn, accepted <-chan net.Conn) {
 		for b.Loop() {
-			program, err := w.dial("tcp", 0, to)
-			if err != nil {
-				b.Fatal(err)
-			}
+			program := connect()
 			(<-accepted).Close()
 			if _, err := program.Read(make([]byte, 1)); err != io.EOF {
 				b.Fatal(err)
@@ -117,4 +119,25 @@ func BenchmarkDevices(b *testing.B) {
 			program.Close()
 		}
 	})
+}
+
+// overLoopback gives what makes connections without a stack.
+func overLoopback(b *testing.B, accepted chan<- net.Conn) (connect func() net.Conn) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { ln.Close() })
+	return func() net.Conn {
+		program, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		peer, err := ln.Accept()
+		if err != nil {
+			b.Fatal(err)
+		}
+		accepted <- peer
+		return program
+	}
 }

@@ -140,3 +140,13 @@ func TestServeProgram(t *testing.T) {
 		}
 	}
 }
+
+func TestHold(t *testing.T) {
+	addr := server(t, serveBytes)
+	var h held
+	for _, n := range []string{"3", "0"} {
+		if _, err := h.hold([]string{addr, n}); err != nil || strconv.Itoa(len(h.conns)) != n {
+			t.Errorf("%d connections, %v, want %s", len(h.conns), err, n)
+		}
+	}
+}

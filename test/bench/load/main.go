@@ -73,7 +73,7 @@ var tasks = map[string]func(args []string) (values, error){
 
 func work() error {
 	in, out := bufio.NewScanner(os.Stdin), json.NewEncoder(os.Stdout)
-	web := &counter{}
+	web, kept := &counter{}, &held{}
 	for in.Scan() {
 		var words []string
 		if err := json.Unmarshal(in.Bytes(), &words); err != nil || len(words) == 0 {
@@ -85,6 +85,8 @@ func work() error {
 			task = web.listen
 		case "settled":
 			task = web.settled
+		case "hold":
+			task = kept.hold
 		}
 		var a answer
 		if task == nil {

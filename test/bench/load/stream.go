@@ -276,6 +276,39 @@ func connections(args []string) (values, error) {
 	})
 }
 
+// held are connections on which nothing is said.
+type held struct{ conns []net.Conn }
+
+// hold ADDR N: ends those that are held, and makes N that have had one byte echoed.
+func (h *held) hold(args []string) (values, error) {
+	if err := arguments(args, 2); err != nil {
+		return nil, err
+	}
+	for _, c := range h.conns {
+		c.Close()
+	}
+	h.conns = nil
+	n, err := strconv.Atoi(args[1])
+	if err != nil {
+		return nil, err
+	}
+	for range n {
+		c, err := dial(args[0], doEcho, 0)
+		if err != nil {
+			return nil, err
+		}
+		h.conns = append(h.conns, c)
+		buf := []byte{'x'}
+		if _, err := c.Write(buf); err != nil {
+			return nil, err
+		}
+		if _, err := io.ReadFull(c, buf); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
 func greet(addr string) error {
 	c, err := dial(addr, doEcho, 0)
 	if err != nil {

@@ -29,7 +29,7 @@ func Constant(v float64) Sampler {
 
 // A Row is one line of the table: what is compared with what.
 type Row struct {
-	Area string // start, local, files, outgoing, dns, link, incoming, agent or scale
+	Area string // start, local, files, stack, outgoing, dns, link, incoming, agent or scale
 	Name string
 	Unit string // of both samplers
 	// Against says in a word or two what the reference is.
