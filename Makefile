@@ -16,7 +16,7 @@ AGENT_BLOB := internal/local/image/agent.gz
 AGENT_ALSO ?=
 COUNTS := bin/test-counts
 
-.PHONY: help build demo test unit e2e chaos bench fuzz package vm-test lint clean setup
+.PHONY: help build demo test unit e2e chaos bench fuzz vsix unit-vscode e2e-vscode package vm-test lint clean setup
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
@@ -51,6 +51,7 @@ test: build ## everything: unit, integration, end-to-end on a real cluster
 	@test/setup build test
 	@rm -f $(COUNTS)
 	@failed=0; $(MAKE) --no-print-directory lint || failed=1; \
+	$(MAKE) --no-print-directory unit-vscode || failed=1; \
 	$(MAKE) --no-print-directory unit || failed=1; \
 	$(MAKE) --no-print-directory e2e || failed=1; \
 	bin/summary -counts $(COUNTS) || failed=1; exit $$failed
@@ -86,6 +87,19 @@ bench: build ## figures against what one would use otherwise (ROWS=start,files/w
 
 fuzz: bin/mirrord ## every parser of outside bytes, for FUZZTIME=10s each
 	@test/fuzz
+
+vsix: build editors/vscode/node_modules ## the VS Code extension, with this machine's program inside, in dist/
+	@cd editors/vscode && npm run --silent compile && ./build -p linux-$(subst amd64,x64,$(shell $(GO) env GOARCH))
+
+editors/vscode/node_modules: editors/vscode/package-lock.json
+	@test/setup test
+	@cd editors/vscode && npm ci --silent --no-audit --no-fund && touch node_modules
+
+unit-vscode: editors/vscode/node_modules ## the extension's unit tests
+	@cd editors/vscode && npm run --silent compile && npm test
+
+e2e-vscode: build ## the extension in a real VS Code and a browser, on the cluster (NAME=part of a test's name)
+	@editors/vscode/e2e/run $(NAME)
 
 package: build ## .deb, .rpm, archives for Linux, macOS and Windows, in dist/ (VERSION=1.2.3)
 	packaging/build $(VERSION)

@@ -27,6 +27,7 @@ var table = []Row{
 	{Text: "make fuzz", By: Target, Note: "takes minutes; make test runs the seeds"},
 	{Text: "make chaos", By: Target, Note: "takes an hour; make test runs a part"},
 	{Text: "make bench", By: Target, Note: "takes an hour; make test runs the tests of its parts"},
+	{Text: "make vsix", By: Target, Note: "test/packages"},
 	{Text: "make package VERSION=1.2.3", By: Target, Note: "test/packages"},
 	{Text: "mirrord demo", By: Script, Note: "demo.txt"},
 	{Text: "mirrord demo --keep", By: Here, Until: "Ctrl-C"},

@@ -28,15 +28,16 @@ func dnsRows(ctx context.Context, w *world) ([]measure.Row, error) {
 		away string
 		link link
 		trip time.Duration
-	}{{"0 ms away", w.direct(), 0}, {"20 ms away", far, shapedTrip}} {
+		many string
+	}{{"0 ms away", w.direct(), 0, "200"}, {"20 ms away", far, shapedTrip, "50"}} {
 		e, err := w.streamEnds(ctx, part.link)
 		if err != nil {
 			return nil, err
 		}
 		inMicroseconds := func(v values) float64 { return v["p50"] * 1e6 }
-		trip, own := sample(e.native, inMicroseconds, "rtt", e.forward.addr, "200"), sample(pod, inMicroseconds, "lookup", service, "200", part.trip.String())
+		trip, own := sample(e.native, inMicroseconds, "rtt", e.forward.addr, part.many), sample(pod, inMicroseconds, "lookup", service, part.many, part.trip.String())
 		rows = append(rows, measure.Row{Name: "lookup of a service, " + part.away, Unit: "µs", Against: "round trip + pod's own", Budget: measure.Within(500),
-			Ours: e.sample(inMicroseconds, "lookup", service, "200", "0s"), Reference: func(ctx context.Context, n int) (float64, error) {
+			Ours: e.sample(inMicroseconds, "lookup", service, part.many, "0s"), Reference: func(ctx context.Context, n int) (float64, error) {
 				a, err := trip(ctx, n)
 				b, podErr := own(ctx, n)
 				return a + b, errors.Join(err, podErr)
@@ -52,9 +53,10 @@ func linkRows(ctx context.Context, w *world) ([]measure.Row, error) {
 	}
 	var rows []measure.Row
 	for _, part := range []struct {
-		away string
-		link link
-	}{{"0 ms away", w.direct()}, {"200 Mbit/s, 20 ms away", shaped}} {
+		away  string
+		link  link
+		pairs int
+	}{{"0 ms away", w.direct(), 0}, {"200 Mbit/s, 20 ms away", shaped, longPairs}} {
 		e, err := w.streamEnds(ctx, part.link)
 		if err != nil {
 			return nil, err
@@ -64,7 +66,7 @@ func linkRows(ctx context.Context, w *world) ([]measure.Row, error) {
 		}
 		for _, direction := range []string{"down", "up"} {
 			name := "4 KiB exchange beside a stream " + direction + ", "
-			rows = append(rows, measure.Row{Name: name + "p99, " + part.away, Unit: "ms", Against: "idle", Budget: measure.AtMost(5),
+			rows = append(rows, measure.Row{Name: name + "p99, " + part.away, Unit: "ms", Against: "idle", Budget: measure.AtMost(5), Pairs: part.pairs,
 				Ours: e.sample(ms("p99"), "beside", e.server, "200", direction), Reference: e.sample(ms("p99"), "exchange", e.server, "200")})
 			if part.link == w.direct() { // on a slow link a port-forward takes seconds for one
 				rows = append(rows, measure.Row{Name: name + "p50, " + part.away, Unit: "ms", Against: "port-forward", Budget: measure.AtMost(1),

@@ -23,6 +23,7 @@ import (
 type Options struct {
 	Mirrord string   // how mirrord is called
 	Args    []string // flags of exec; where the configuration has its own (mirrord), they are used
+	Session string   // the id of one that is kept, for exec to join instead: no flags, nor what the configuration says
 	Storage string   // absolute; the directory for shims and what is built
 	// Resolve gives the value of a variable of the editor's: "workspaceFolder",
 	// "env:HOME". Only shims need them here. Optional.
@@ -207,7 +208,11 @@ func (w *rewriting) note(format string, args ...any) {
 
 // command is what stands in front of a wrapped program.
 func (w *rewriting) command() []string {
-	return slices.Concat([]string{w.Mirrord, "exec"}, w.Args, []string{"--"})
+	args := w.Args
+	if w.Session != "" {
+		args = []string{"--session", w.Session}
+	}
+	return slices.Concat([]string{w.Mirrord, "exec"}, args, []string{"--"})
 }
 
 // wrap puts command in front of program words.

@@ -167,3 +167,26 @@ func FuzzRewrite(f *testing.F) {
 		}
 	})
 }
+
+// TestSession: what joins a session takes none of the flags that make one.
+func TestSession(t *testing.T) {
+	for content, want := range map[string]string{
+		`{"type": "node", "mirrord": {"target": "pod/other"}}`: `{"type":"node","name":"Shop","runtimeExecutable":"mirrord","runtimeArgs":["exec","--session","k3vq7a","--","node"]}`,
+		`{"type": "node-terminal", "command": "npm start"}`:    `{"type":"node-terminal","command":"mirrord exec --session k3vq7a -- npm start","name":"Shop"}`,
+	} {
+		root, err := Parse("launch.json", content)
+		if err != nil {
+			t.Fatal(err)
+		}
+		root.Set("name", "Shop")
+		o := options()
+		o.Session = "k3vq7a"
+		r, err := Rewrite("launch.json", root, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := json.Marshal(r.Configuration); string(got) != want {
+			t.Errorf("%s becomes\n%s\nwant\n%s", content, got, want)
+		}
+	}
+}

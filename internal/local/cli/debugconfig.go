@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,6 +24,7 @@ import (
 func (a *app) debugConfigCommand() *cobra.Command {
 	var settings map[string]config.Setting
 	var wanted func() (bool, error)
+	var session string
 	c := &cobra.Command{
 		Use:   "debug-config [flags] FILE NAME",
 		Short: "Print a launch configuration that debugs in a session",
@@ -33,12 +35,16 @@ prints into the file, under a name of your own; FILE itself is not changed.
 It knows the types cppdbg, debugpy, go, java, lldb, node, node-terminal, pwa-node and
 python. Where a configuration takes a single path to a debugger or to java, a script
 that runs it in a session is written to ~/.local/state/mirrord/shims, and named.
-Tasks and settings that belong to it are printed after it.`,
+Tasks and settings that belong to it are printed after it.
+
+With --session the program joins that session, which must run when it starts. An
+editor that has the configuration in its hands gives it on stdin: FILE is - then.`,
 		Example: `  mirrord debug-config -t deployment/shop .vscode/launch.json 'Run shop'
-  mirrord debug-config -t deployment/shop --steal --json .vscode/launch.json 'Run shop'`,
+  mirrord debug-config -t deployment/shop --steal --json .vscode/launch.json 'Run shop'
+  mirrord debug-config --session k3vq7a --json - 'Run shop' <launch.json`,
 		Args: cobra.ExactArgs(2),
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			if len(args) != 1 {
+			if len(args) != 1 || args[0] == "-" {
 				return nil, cobra.ShellCompDirectiveDefault
 			}
 			text, err := os.ReadFile(args[0])
@@ -56,7 +62,12 @@ Tasks and settings that belong to it are printed after it.`,
 			if err != nil {
 				return err
 			}
-			r, err := a.debugConfig(settings, cmd.Flags(), args[0], args[1])
+			if session != "" {
+				if err := rulesOf(session, changedSettings(cmd)); err != nil {
+					return err
+				}
+			}
+			r, err := a.debugConfig(settings, cmd.Flags(), session, args[0], args[1])
 			if err != nil {
 				return err
 			}
@@ -67,14 +78,19 @@ Tasks and settings that belong to it are printed after it.`,
 		},
 	}
 	settings = sessionFlags(c.Flags())
+	c.Flags().StringVar(&session, "session", "", "what is debugged joins this session, of mirrord session start")
 	wanted = jsonWanted(c)
 	c.Flags().Lookup("json").Usage = "print one JSON object with configuration, tasks, settings, files and notes"
 	return c
 }
 
 // debugConfig rewrites a configuration and makes its files.
-func (a *app) debugConfig(settings map[string]config.Setting, fl *pflag.FlagSet, file, name string) (launch.Result, error) {
-	text, err := os.ReadFile(file)
+func (a *app) debugConfig(settings map[string]config.Setting, fl *pflag.FlagSet, session, file, name string) (launch.Result, error) {
+	read := os.ReadFile
+	if file == "-" {
+		file, read = "launch.json", func(string) ([]byte, error) { return io.ReadAll(os.Stdin) }
+	}
+	text, err := read(file)
 	if err != nil {
 		f := failure.Wrap(err, "launch-unreadable", fmt.Sprintf("the file %s cannot be read", file), "name the launch.json: mirrord debug-config .vscode/launch.json NAME")
 		f.Exit = failure.ExitUsage
@@ -102,10 +118,13 @@ func (a *app) debugConfig(settings map[string]config.Setting, fl *pflag.FlagSet,
 	}
 	storage := filepath.Join(filepath.Dir(journals), "shims")
 	r, err := launch.Rewrite(file, c, launch.Options{
-		Mirrord: self(), Args: sessionArgs(fl, folder), Storage: storage, Resolve: editorVariable(folder), Look: lookFor,
+		Mirrord: self(), Args: sessionArgs(fl, folder), Session: session, Storage: storage, Resolve: editorVariable(folder), Look: lookFor,
 	})
 	if err != nil {
 		return launch.Result{}, err
+	}
+	if session != "" {
+		return r, makeFiles(r.Files)
 	}
 	if cfg, _, err := a.configuration(settings, os.Environ(), folder); err != nil {
 		return launch.Result{}, err

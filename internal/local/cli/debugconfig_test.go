@@ -105,7 +105,7 @@ func TestDebugConfigFails(t *testing.T) {
 	if _, code := debugConfig(t, dir, `{"configurations": [{"name": "Shop", "type": "coreclr"}]}`); code != failure.ExitUsage {
 		t.Errorf("an unknown type: exit code %d", code)
 	}
-	_, err := (&app{}).debugConfig(nil, nil, filepath.Join(dir, "none.json"), "Shop")
+	_, err := (&app{}).debugConfig(nil, nil, "", filepath.Join(dir, "none.json"), "Shop")
 	if f, ok := errors.AsType[*failure.Error](err); !ok || f.Code != "launch-unreadable" {
 		t.Errorf("a file that is not there: %v", err)
 	}
@@ -113,5 +113,45 @@ func TestDebugConfigFails(t *testing.T) {
 	t.Setenv("HOME", "")
 	if _, code := debugConfig(t, dir, `{"configurations": [{"name": "Shop", "type": "go", "request": "launch", "program": "."}]}`); code != failure.ExitFailure {
 		t.Errorf("no place for scripts: exit code %d", code)
+	}
+}
+
+// What an editor has in its hands comes on stdin, and joins the session that it has
+// started.
+func TestDebugConfigOfAnEditor(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("XDG_STATE_HOME", filepath.Join(dir, "state"))
+	t.Setenv("MIRRORD_PROGRESS_MODE", "off")
+	ask := func(args ...string) (string, int) {
+		t.Helper()
+		in, err := os.CreateTemp(dir, "in")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		if _, err := in.WriteAt([]byte(`{"configurations": [{"name": "Shop", "type": "node", "program": "a.js", "mirrord": {"target": "pod/other"}}]}`), 0); err != nil {
+			t.Fatal(err)
+		}
+		out, err := os.CreateTemp(dir, "out")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer out.Close()
+		stdin, stdout := os.Stdin, os.Stdout
+		os.Stdin, os.Stdout = in, out
+		code := (&app{version: "test"}).run(append([]string{"debug-config", "--json", "--session", "k3vq7a"}, args...))
+		os.Stdin, os.Stdout = stdin, stdout
+		text, err := os.ReadFile(out.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text), code
+	}
+	text, code := ask("-", "Shop")
+	if code != 0 || !strings.Contains(strings.Join(strings.Fields(text), ""), `"exec","--session","k3vq7a","--","node"`) || strings.Contains(text, "pod/other") {
+		t.Errorf("code %d, stdout\n%s", code, text)
+	}
+	if _, code := ask("-t", "pod/x", "-", "Shop"); code != failure.ExitUsage {
+		t.Errorf("a flag that says something about the session: exit code %d", code)
 	}
 }

@@ -6,10 +6,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/event"
+	"github.com/mirrord-go/mirrord/internal/failure"
 )
 
 // sessionFlags adds the flags of a session to fl. What is given on the command
@@ -168,4 +170,28 @@ func wantsValue(fl *pflag.FlagSet, arg string) (name string, ok bool) {
 		}
 	}
 	return "", true
+}
+
+// rulesOf refuses flags that would say something about a session that is there.
+func rulesOf(id string, changed []string) error {
+	if len(changed) == 0 {
+		return nil
+	}
+	return failure.Usage("session-rules", fmt.Sprintf("--%s has no effect on a session that is there already", strings.Join(changed, ", --")),
+		"give it to: mirrord session start", "target, rules and agent of session %s are those that it was started with", id)
+}
+
+// changedSettings names the flags of c that say something about a session.
+func changedSettings(c *cobra.Command) (names []string) {
+	known := map[string]bool{"learn": true, "events": true, "end-all": true, "timings": true, "pprof": true}
+	for _, f := range config.Flags() {
+		known[f.Name] = true
+	}
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if known[f.Name] {
+			names = append(names, f.Name)
+		}
+	})
+	slices.Sort(names)
+	return names
 }

@@ -14,9 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
-	"github.com/mirrord-go/mirrord/internal/config"
 	"github.com/mirrord-go/mirrord/internal/failure"
 	"github.com/mirrord-go/mirrord/internal/local/control"
 	"github.com/mirrord-go/mirrord/internal/local/front"
@@ -161,9 +159,8 @@ func bareSessions() []*control.Status {
 
 // join runs a command in a session that is kept.
 func (a *app) join(f *execFlags, id string, changed []string, argv []string) (int, error) {
-	if len(changed) > 0 {
-		return 0, failure.Usage("session-rules", fmt.Sprintf("--%s has no effect on a session that is there already", strings.Join(changed, ", --")),
-			"give it to: mirrord session start", "target, rules and agent of session %s are those that it was started with", id)
+	if err := rulesOf(id, changed); err != nil {
+		return 0, err
 	}
 	dir, err := os.Getwd()
 	if err != nil {
@@ -186,21 +183,6 @@ func (a *app) join(f *execFlags, id string, changed []string, argv []string) (in
 		os.Setenv("KUBECONFIG", g.Kubeconfig) // empty is as good as none
 		return cleanUp(ctx, owned)
 	}}, *door)
-}
-
-// changedSettings names the flags of c that say something about a session.
-func changedSettings(c *cobra.Command) (names []string) {
-	known := map[string]bool{"learn": true, "events": true, "end-all": true, "timings": true, "pprof": true}
-	for _, f := range config.Flags() {
-		known[f.Name] = true
-	}
-	c.Flags().Visit(func(f *pflag.Flag) {
-		if known[f.Name] {
-			names = append(names, f.Name)
-		}
-	})
-	slices.Sort(names)
-	return names
 }
 
 // sessionIDs completes with the sessions that run and are not named yet.

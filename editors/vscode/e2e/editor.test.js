@@ -1,0 +1,214 @@
+// The extension as a user meets it: a VS Code in a browser, a pod on the cluster.
+
+const assert = require('node:assert/strict');
+const { execFileSync, spawn } = require('node:child_process');
+const fs = require('node:fs');
+const net = require('node:net');
+const os = require('node:os');
+const path = require('node:path');
+const { after, before, test } = require('node:test');
+const { chromium } = require('playwright-core');
+
+const limit = 30_000;
+const [program, ...first] = process.env.KUBECTL.split(' ');
+const namespace = `vscode-${Date.now()}`;
+const kubectl = (...args) => execFileSync(program, [...first, '-n', namespace, ...args], { encoding: 'utf8', input: '' });
+const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'mirrord-vscode-e2e-'));
+const workspace = path.join(dir, 'shop');
+let server, browser, page;
+
+// until waits until f gives something.
+async function until(what, f, patience = limit) {
+	for (const end = Date.now() + patience; ; await new Promise(r => setTimeout(r, 100))) {
+		const got = await f();
+		if (got) {
+			return got;
+		}
+		if (Date.now() > end) {
+			throw new Error(`it does not come to this: ${what}`);
+		}
+	}
+}
+
+async function freePort() {
+	const s = net.createServer().listen(0, '127.0.0.1');
+	await new Promise(r => s.on('listening', r));
+	const { port } = s.address();
+	await new Promise(r => s.close(r));
+	return port;
+}
+
+const picture = name => page.screenshot({ path: path.join(process.env.PICTURES, `${name}.png`) });
+
+// scene is a test; of one that fails there is a picture.
+function scene(name, f) {
+	test(name, async () => {
+		try {
+			await f();
+		} catch (err) {
+			await picture(`failed ${name}`);
+			throw err;
+		}
+	});
+}
+
+// command runs one of the palette's.
+async function command(name) {
+	await page.keyboard.press('F1');
+	await page.locator('.quick-input-widget input').first().fill(`>${name}`);
+	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: name }).first().click();
+}
+
+const statusBar = () => page.locator('[id="mirrord-go.mirrord-go.mirrord"]').innerText();
+
+// asks is a request to the pod from another one.
+const asks = url => spawn(program, [...first, '-n', namespace, 'exec', 'client', '--', 'curl', '-sS', '--max-time', '60', `http://${podIP}:8080${url}`], { stdio: ['ignore', 'pipe', 'inherit'] });
+const said = child => new Promise(resolve => {
+	let text = '';
+	child.stdout.on('data', d => text += d);
+	child.on('close', () => resolve(text.trim()));
+});
+let podIP;
+
+before(async () => {
+	execFileSync(program, [...first, 'create', 'namespace', namespace]);
+	kubectl('apply', '-f', path.join(__dirname, 'target.yaml'));
+	kubectl('run', 'client', '--image=debian:1', '--restart=Never', '--command', '--', 'sleep', 'infinity');
+	kubectl('wait', '--for=condition=Available', '--timeout=120s', 'deployment/shop');
+	kubectl('wait', '--for=condition=Ready', '--timeout=120s', 'pod/client');
+	podIP = kubectl('get', 'pods', '-l', 'app=shop', '-o', 'jsonpath={.items[0].status.podIP}');
+
+	fs.cpSync(path.join(__dirname, 'workspace'), workspace, { recursive: true });
+	fs.mkdirSync(path.join(workspace, '.mirrord'));
+	fs.writeFileSync(path.join(workspace, '.mirrord', 'mirrord.json'), JSON.stringify({ feature: { network: { incoming: 'steal' } } }, null, 2));
+	const settings = {
+		User: { 'workbench.startupEditor': 'none', 'workbench.secondarySideBar.defaultVisibility': 'hidden' },
+		Machine: { 'mirrord.binaryPath': process.env.MIRRORD },
+	};
+	for (const [whose, values] of Object.entries(settings)) {
+		fs.mkdirSync(path.join(dir, 'user', whose), { recursive: true });
+		fs.writeFileSync(path.join(dir, 'user', whose, 'settings.json'), JSON.stringify(values));
+	}
+	const kubeconfig = path.join(dir, 'kubeconfig');
+	fs.writeFileSync(kubeconfig, fs.readFileSync(process.env.KUBECONFIG, 'utf8'));
+	execFileSync(program, [...first, 'config', `--kubeconfig=${kubeconfig}`, 'set-context', '--current', `--namespace=${namespace}`]);
+	const places = ['--user-data-dir', path.join(dir, 'user'), '--extensions-dir', path.join(dir, 'extensions')];
+	const env = { ...process.env, HOME: dir, KUBECONFIG: kubeconfig, XDG_RUNTIME_DIR: '' };
+	const port = await freePort();
+	execFileSync(process.env.CODE_NODE, [process.env.CODE_SERVER, ...places, '--install-extension', process.env.VSIX], { env, stdio: 'ignore' });
+	server = spawn(process.env.CODE_NODE, [process.env.CODE_SERVER, '--auth', 'none', '--bind-addr', `127.0.0.1:${port}`, ...places,
+		'--disable-telemetry', '--disable-update-check', '--disable-workspace-trust', workspace], { env, stdio: ['ignore', fs.openSync(path.join(dir, 'server.log'), 'w'), 'inherit'], detached: true });
+	browser = await chromium.launch({
+		executablePath: '/usr/bin/chromium',
+		args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+	});
+	page = await browser.newPage({ viewport: { width: 1400, height: 900 } });
+	page.setDefaultTimeout(limit);
+	await until('code-server answers', () => fetch(`http://127.0.0.1:${port}/healthz`).then(r => r.ok, () => false));
+	await page.goto(`http://127.0.0.1:${port}/?folder=${workspace}`);
+	await page.locator('.monaco-workbench').waitFor();
+	await until('the status bar has the item', () => statusBar().catch(() => ''));
+});
+
+after(async () => {
+	await browser?.close();
+	if (server) {
+		try {
+			process.kill(-server.pid, 'SIGTERM');
+		} catch {
+			// it has ended
+		}
+	}
+	execFileSync(program, [...first, 'delete', 'namespace', namespace, '--wait=false']);
+	fs.rmSync(dir, { recursive: true, force: true, maxRetries: 10 });
+});
+
+scene('off at first, and turned on', async () => {
+	assert.match(await statusBar(), /mirrord: off/);
+	await command('mirrord: Turn On or Off for This Workspace');
+	await until('it is on', async () => /mirrord: on/.test(await statusBar()));
+	await picture('status-bar');
+});
+
+scene('a target is chosen from the list', async () => {
+	await command('mirrord: Choose Target');
+	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: 'deployment/shop' }).first().waitFor();
+	await picture('targets');
+	await page.locator('.quick-input-widget input').first().fill('deployment/shop');
+	await page.keyboard.press('Enter');
+	await until('the status bar names it', async () => /deployment\/shop in /.test(await statusBar()));
+});
+
+scene('F5: a request to the pod stops at a breakpoint here', async () => {
+	await page.keyboard.press('Control+P');
+	await page.locator('.quick-input-widget input').first().fill('server.js:6');
+	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: 'server.js' }).first().waitFor();
+	await page.keyboard.press('Enter');
+	await page.locator('.view-lines').filter({ hasText: 'createServer' }).first().waitFor();
+	await page.keyboard.press('F9');
+	await page.locator('.codicon-debug-breakpoint').first().waitFor();
+	await page.keyboard.press('F5');
+	await page.locator('.debug-toolbar').waitFor();
+	await until('the program listens', async () => /listening on 8080/.test(await page.locator('.repl').innerText().catch(() => '')));
+	let answer;
+	await until('the port is stolen', async () => {
+		answer = said(asks('/cart'));
+		return Promise.race([page.locator('.codicon-debug-stackframe').first().waitFor({ timeout: 10_000 }).then(() => true, () => false), answer.then(() => false)]);
+	});
+	const variables = page.locator('.debug-variables');
+	if (!/answer/.test(await variables.innerText())) {
+		await variables.locator('.monaco-list-row').filter({ hasText: 'Local' }).first().click(); // a scope may be folded
+	}
+	await until('the variables are shown', async () => /local \/cart colour=green/.test(await variables.innerText()));
+	await picture('breakpoint');
+	await page.keyboard.press('F5'); // go on
+	assert.equal(await answer, 'local /cart colour=green');
+	await page.keyboard.press('Shift+F5');
+	await page.locator('.debug-toolbar').waitFor({ state: 'hidden' });
+	await until('the pod answers itself again', async () => await said(asks('/after')) === 'remote /after');
+});
+
+scene('an npm script and the terminal join the same session', async () => {
+	await page.keyboard.press('Control+P');
+	await page.locator('.quick-input-widget input').first().fill('debug Shop by npm');
+	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: 'Shop by npm' }).first().click();
+	await page.locator('.debug-toolbar').waitFor();
+	let answer;
+	await until('the request stops', async () => {
+		answer = said(asks('/npm'));
+		return Promise.race([page.locator('.codicon-debug-stackframe').first().waitFor({ timeout: 10_000 }).then(() => true, () => false), answer.then(() => false)]);
+	});
+	await page.keyboard.press('F5');
+	assert.equal(await answer, 'local /npm colour=green');
+	await page.keyboard.press('Shift+F5');
+	await page.locator('.debug-toolbar').waitFor({ state: 'hidden' });
+
+	await command('mirrord: Open Terminal in the Session');
+	await page.locator('.terminal-wrapper.active .xterm-cursor-layer, .terminal-wrapper.active .xterm-screen').first().waitFor();
+	await page.keyboard.type('echo "co""lour=$COLOUR" >seen; hostname >>seen\n');
+	const seen = path.join(workspace, 'seen');
+	await until('the terminal shows the pod', () => fs.existsSync(seen) && /^colour=green\nshop-/.test(fs.readFileSync(seen, 'utf8')));
+	await picture('terminal');
+	await page.keyboard.type('exit\n');
+});
+
+scene('a mistake of the configuration is shown at its line, and starts nothing', async () => {
+	const file = path.join(workspace, '.mirrord', 'mirrord.json'), good = fs.readFileSync(file, 'utf8');
+	fs.writeFileSync(file, '{\n  "feature": {\n    "network": {\n      "incoming": "stael"\n    }\n  }\n}\n');
+	await page.keyboard.press('F5');
+	const told = page.locator('.notifications-toasts').filter({ hasText: 'the configuration has a mistake' });
+	await told.waitFor();
+	assert.match(await told.innerText(), /mirrord\.json:4:19: feature\.network\.incoming/);
+	await picture('mistake');
+	await told.getByText('Open Configuration').click();
+	await page.locator('.squiggly-error').first().waitFor();
+	assert.equal(await page.locator('.debug-toolbar').isVisible(), false);
+	fs.writeFileSync(file, good);
+});
+
+scene('an end of the session leaves nothing', async () => {
+	assert.match(await statusBar(), /steal/);
+	await command('mirrord: Stop Session');
+	await until('nothing is in the cluster', () => kubectl('get', 'jobs', '-o', 'name') === '');
+	await until('nothing runs here', () => !execFileSync('ps', ['axww', '-o', 'args'], { encoding: 'utf8' }).split('\n').some(l => l.includes(dir) && l.includes('mirrord-helper')));
+});

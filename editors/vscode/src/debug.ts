@@ -1,0 +1,136 @@
+// Launches: a debug session's program joins a session of mirrord. VS Code asks this
+// provider last (type *, with variables filled in), so that what other extensions have
+// found (javaExec, the interpreter) is wrapped as well.
+
+import * as path from 'node:path';
+import * as vscode from 'vscode';
+import { Cancelled, run } from './cli';
+import { Failure } from './failure';
+import { Configuration, plain, wishOf, wraps } from './launch';
+import { chooseTarget } from './picker';
+import { rewrite, Task } from './rewrite';
+import { Session, Sessions } from './sessions';
+import { State } from './state';
+import { Choice } from './targets';
+import { Log, tellOf } from './tell';
+
+export class Launcher implements vscode.DebugConfigurationProvider {
+	constructor(private readonly state: State, private readonly sessions: Sessions, private readonly log: Log, readonly program: () => Promise<string>) {}
+
+	async resolveDebugConfigurationWithSubstitutedVariables(folder: vscode.WorkspaceFolder | undefined, c: vscode.DebugConfiguration, token?: vscode.CancellationToken):
+		Promise<vscode.DebugConfiguration | undefined> {
+		if (!wraps(c, this.state.on)) {
+			return plain(c);
+		}
+		try {
+			if (!folder) {
+				throw new Failure('no-folder', 'mirrord needs a folder: its configuration and the session\'s directory are there', '', 'open the folder of the program');
+			}
+			return await this.wrap(folder.uri.fsPath, c, token);
+		} catch (err) {
+			tellOf(err, this.log);
+			return undefined; // the launch ends, and nothing is opened
+		}
+	}
+
+	private async wrap(folder: string, c: Configuration, token?: vscode.CancellationToken): Promise<vscode.DebugConfiguration> {
+		const file = await this.program();
+		const s = await this.session(folder, c, token);
+		const r = await rewrite(file, s.id, folder, c, token);
+		r.notes.forEach(n => this.log.line(`${c.name}: ${n}`));
+		for (const t of r.tasks) {
+			await this.runTask(folder, t);
+		}
+		return r.configuration;
+	}
+
+	// session gives the one that a launch is to join.
+	async session(folder: string, c?: Configuration, token?: vscode.CancellationToken): Promise<Session> {
+		const file = await this.program();
+		const wish = c ? wishOf(c) : {};
+		const config = wish.config ? path.resolve(folder, wish.config) : this.state.config(folder);
+		const choice = await this.choice(file, folder, wish.target, config);
+		const keep = vscode.workspace.getConfiguration('mirrord').get('keepSession', 600);
+		return vscode.window.withProgress({ location: vscode.ProgressLocation.Notification, title: 'mirrord', cancellable: true }, (progress, cancel) => {
+			return this.sessions.ensure(file, { folder, choice, config, keep }, either(cancel, token), e => {
+				this.log.event(e);
+				if (e.level === 'step' || e.level === 'info') {
+					progress.report({ message: e.text });
+				}
+			});
+		});
+	}
+
+	// choice gives the target: what the launch says, the configuration, the workspace, or
+	// somebody who is asked. Undefined leaves it to the configuration.
+	private async choice(file: string, folder: string, target: string | undefined, config: string | undefined): Promise<Choice | undefined> {
+		const args = ['verify-config', '--json', '--ide', ...(config ? ['-f', config] : [])];
+		const verified = JSON.parse(await run(file, args, { cwd: folder, codes: [2] }));
+		if (verified.type !== 'Success') {
+			const why: string = (verified.errors ?? []).join('\n');
+			throw new Failure('config-invalid', 'the configuration has a mistake', absolute(folder, why), 'correct it there');
+		}
+		const chosen = this.state.choice;
+		if (target) {
+			return { path: target, namespace: chosen?.namespace ?? verified.config?.namespace ?? '', context: chosen?.context };
+		}
+		if (verified.config?.path) {
+			return undefined;
+		}
+		if (chosen) {
+			return chosen;
+		}
+		const asked = await chooseTarget(file, this.state, folder);
+		if (!asked) {
+			throw new Cancelled();
+		}
+		return asked;
+	}
+
+	private async runTask(folder: string, t: Task): Promise<void> {
+		if (t.dependsOn) {
+			const all = await vscode.tasks.fetchTasks();
+			const first = all.find(o => o.name === t.dependsOn || `${o.source}: ${o.name}` === t.dependsOn);
+			if (!first) {
+				throw new Failure('no-task', `there is no task ${t.dependsOn}, which is to run before the launch`, '', 'name one of tasks.json in preLaunchTask');
+			}
+			await ended(first);
+		}
+		const at = vscode.workspace.getWorkspaceFolder(vscode.Uri.file(folder)) ?? vscode.TaskScope.Workspace;
+		const own = new vscode.Task({ type: 'mirrord', command: t.command }, at, t.label, 'mirrord', new vscode.ProcessExecution(t.command, t.args, { cwd: t.options?.cwd ?? folder, env: t.options?.env }));
+		own.presentationOptions = { reveal: vscode.TaskRevealKind.Silent };
+		if (t.isBackground) {
+			throw new Failure('launch-type', 'this type of launch needs a server that a task runs beside it', '', 'mirrord debug-config writes that task, for tasks.json');
+		}
+		await ended(own);
+	}
+}
+
+// either is cancelled when one of both is.
+function either(a: vscode.CancellationToken, b?: vscode.CancellationToken): vscode.CancellationToken {
+	const source = new vscode.CancellationTokenSource();
+	a.onCancellationRequested(() => source.cancel());
+	b?.onCancellationRequested(() => source.cancel());
+	return source.token;
+}
+
+// ended runs a task until its process has ended well.
+async function ended(t: vscode.Task): Promise<void> {
+	const execution = await vscode.tasks.executeTask(t);
+	const code = await new Promise<number | undefined>(resolve => {
+		const heard = vscode.tasks.onDidEndTaskProcess(e => {
+			if (e.execution === execution) {
+				heard.dispose();
+				resolve(e.exitCode);
+			}
+		});
+	});
+	if (code !== 0) {
+		throw new Failure('task-failed', `the task "${t.name}" has ended with code ${code ?? 'none'}`, 'the launch needs what it makes', 'look at its terminal');
+	}
+}
+
+// absolute puts the folder before the path with which a text begins.
+function absolute(folder: string, text: string): string {
+	return text === '' || path.isAbsolute(text) ? text : path.join(folder, text);
+}

@@ -1,0 +1,180 @@
+// The sessions of this window: each is started when the first launch wants it, and kept
+// for the next. What a session is and does the program knows; this holds its ids.
+
+import { ChildProcess, spawn } from 'node:child_process';
+import { Event, Failure } from './failure';
+import { lines, run, Stop } from './cli';
+import { Choice } from './targets';
+
+// Port is one that a program of the session listens on.
+export interface Port {
+	network?: string;
+	port: number;
+	target?: number;
+	mode?: string;
+	filter?: string;
+	published?: string;
+}
+
+// Status is what `mirrord status ID -o json` says, as far as it is shown.
+export interface Status {
+	id: string;
+	target?: string;
+	namespace?: string;
+	context?: string;
+	since: string;
+	mode: string;
+	lost?: string;
+	ports: Port[] | null;
+}
+
+// Activity is a line of `mirrord status --events - ID`.
+export interface Activity {
+	at: string;
+	session: string;
+	kind: string;
+	flow?: string;
+	what?: string;
+	where?: string;
+	mode?: string;
+	client?: string;
+	port?: number;
+	address?: string;
+	name?: string;
+	method?: string;
+	path?: string;
+	status?: number;
+	ms?: number;
+	error?: string;
+	level?: string;
+	text?: string;
+}
+
+// Wanted says which session a launch wants. An empty choice leaves the target to the
+// configuration.
+export interface Wanted {
+	folder: string;
+	choice?: Choice;
+	config?: string;
+	keep: number; // seconds without a command
+}
+
+// flags are those of `mirrord session start`.
+export function flags(w: Wanted): string[] {
+	const all = ['--agent-ttl', String(w.keep)];
+	if (w.choice) {
+		all.push(...(w.choice.path === '' ? [] : ['-t', w.choice.path]), '-n', w.choice.namespace, ...(w.choice.context ? ['--context', w.choice.context] : []));
+	}
+	return w.config ? [...all, '-f', w.config] : all;
+}
+
+const kept = 200; // activities of a session that are remembered
+
+// Session is one that runs.
+export class Session {
+	status: Status;
+	readonly recent: Activity[] = []; // the newest first
+	private watcher: ChildProcess;
+	private asking = false;
+
+	constructor(private readonly file: string, readonly wanted: Wanted, status: Status, private readonly changed: (ended: boolean) => void) {
+		this.status = status;
+		this.watcher = spawn(file, ['status', '--events', '-', status.id], { stdio: ['ignore', 'pipe', 'ignore'] });
+		lines(this.watcher.stdout!, line => this.hear(line));
+		this.watcher.on('error', () => changed(true));
+		this.watcher.on('close', () => changed(true)); // it ends with the session
+	}
+
+	get id(): string {
+		return this.status.id;
+	}
+
+	// look asks how the session is; one question at a time.
+	async look(): Promise<void> {
+		if (this.asking) {
+			return;
+		}
+		this.asking = true;
+		try {
+			this.status = JSON.parse(await run(this.file, ['status', this.id, '-o', 'json']));
+			this.changed(false);
+		} catch {
+			// it has ended, of which the watcher tells
+		} finally {
+			this.asking = false;
+		}
+	}
+
+	// forget stops watching; the session goes on.
+	forget(): void {
+		this.watcher.removeAllListeners('close');
+		this.watcher.kill();
+	}
+
+	private hear(line: string): void {
+		let a: Activity;
+		try {
+			a = JSON.parse(line);
+		} catch {
+			return;
+		}
+		if (a.kind === 'session') {
+			void this.look(); // a port, the link
+		}
+		this.recent.unshift(a);
+		this.recent.length = Math.min(this.recent.length, kept);
+		this.changed(false);
+	}
+}
+
+// Sessions are all of this window.
+export class Sessions {
+	private readonly byWish = new Map<string, Promise<Session>>();
+	readonly running: Session[] = [];
+
+	// changed is called when there is something else to be seen.
+	constructor(private readonly changed: () => void) {}
+
+	// ensure gives the session that is wanted, and starts it if there is none.
+	// It throws what run does.
+	async ensure(file: string, w: Wanted, stop: Stop, onEvent: (e: Event) => void): Promise<Session> {
+		const wish = JSON.stringify(w);
+		const there = this.byWish.get(wish);
+		if (there) {
+			const s = await there;
+			if (this.running.includes(s)) {
+				return s;
+			}
+		}
+		const starting = this.start(file, w, stop, onEvent);
+		this.byWish.set(wish, starting);
+		try {
+			return await starting;
+		} catch (err) {
+			this.byWish.delete(wish);
+			throw err;
+		}
+	}
+
+	private async start(file: string, w: Wanted, stop: Stop, onEvent: (e: Event) => void): Promise<Session> {
+		const out = await run(file, ['session', 'start', '--json', ...flags(w)], { cwd: w.folder, stop, onEvent });
+		const status: Status = JSON.parse(out);
+		if (typeof status.id !== 'string') {
+			throw new Failure('version', 'mirrord has started a session that has no id', out, 'install the mirrord that belongs to this extension');
+		}
+		const s: Session = new Session(file, w, status, ended => {
+			if (ended) {
+				this.running.splice(this.running.indexOf(s), 1);
+			}
+			this.changed();
+		});
+		this.running.push(s);
+		this.changed();
+		return s;
+	}
+
+	// stop ends a session and what runs in it.
+	async stop(file: string, id: string): Promise<void> {
+		await run(file, ['session', 'stop', id]);
+	}
+}
