@@ -38,6 +38,7 @@ const layers = `
 	NONE < config/document < config;
 	NONE < debugger < config; # which of them count
 	config/document, failure < debugger/launch < local/cli;
+	debugger, shell < debugger/jetbrains < local/cli;
 	event, budget < config; # what a person should know about a configuration that works
 	protocol, budget < link;
 	protocol < protocol/protocoltest;

@@ -85,6 +85,9 @@ var table = []Row{
 	{Text: "mirrord verify-config .mirrord/mirrord.json", By: Here, Config: mineOnly, Says: "no mistakes"},
 	{Text: "mirrord config show --steal", By: Here, Config: mineOnly, Says: `(?m)^feature\.network\.incoming\.mode +"steal"`},
 	{Text: "mirrord config schema > .mirrord/schema.json", By: Here, Config: mineOnly},
+	{Text: "mirrord ext jetbrains -t deployment/shop --name Shop -- npm start", By: Here, Says: "made .run/Shop.run.xml"},
+	{Text: "mirrord ext jetbrains -t deployment/shop --steal -- node --inspect-brk server.js", By: Here, Says: `made .run/mirrord node \(debugger\).run.xml`},
+	{Text: "mirrord ext jetbrains -t deployment/shop -- dlv exec --headless --listen=127.0.0.1:2345 --accept-multiclient ./shop", By: Here, Says: "about port 2345"},
 	{Text: "mirrord debug-config -t deployment/shop .vscode/launch.json 'Run shop'", By: Here, Says: `"runtimeExecutable": "mirrord"`},
 
 	// Sessions that are kept, and what goes on in one: in this order.

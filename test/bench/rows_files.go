@@ -15,9 +15,10 @@ import (
 
 // The links' round trips, and the rate of the shaped one: 200 Mbit/s.
 const (
-	nearTrip = 10 * time.Millisecond
-	farTrip  = 40 * time.Millisecond
-	mbit200  = 200_000_000 / 8
+	nearTrip     = 10 * time.Millisecond
+	farTrip      = 40 * time.Millisecond
+	farthestTrip = 100 * time.Millisecond
+	mbit200      = 200_000_000 / 8
 )
 
 func filesRows(ctx context.Context, w *world) ([]measure.Row, error) {
@@ -30,6 +31,10 @@ func filesRows(ctx context.Context, w *world) ([]measure.Row, error) {
 		return nil, err
 	}
 	far, err := w.over(ctx, line{delay: farTrip / 2})
+	if err != nil {
+		return nil, err
+	}
+	farthest, err := w.over(ctx, line{delay: farthestTrip / 2})
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +60,7 @@ func filesRows(ctx context.Context, w *world) ([]measure.Row, error) {
 		{far, func(e fileEnds) []measure.Row {
 			return slices.Concat(e.small("40 ms away", oneTrip, noTrip), e.walkBesideSshfs("few", 100, "40 ms away"), e.many("40 ms away"))
 		}},
+		{farthest, func(e fileEnds) []measure.Row { return e.small("100 ms away", oneTrip, noTrip) }},
 		{shaped, func(e fileEnds) []measure.Row { return e.bulk("200 Mbit/s, 40 ms away") }},
 	} {
 		e, err := w.fileEnds(ctx, part.link)

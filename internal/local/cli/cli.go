@@ -74,7 +74,7 @@ here nor in the cluster.`,
 	}
 	root.SetVersionTemplate("mirrord {{.Version}}\n")
 	root.AddCommand(a.sessionCommands()...)
-	root.AddCommand(a.portForwardCommand(), a.dumpCommand(), a.lsCommand(), a.explainCommand(), a.verifyCommand(), a.configCommand(), a.doctorCommand(), a.rbacCommand(), a.diagnoseCommand(), a.agentCommand(), a.debugConfigCommand(), a.versionCommand())
+	root.AddCommand(a.portForwardCommand(), a.dumpCommand(), a.lsCommand(), a.explainCommand(), a.verifyCommand(), a.configCommand(), a.doctorCommand(), a.rbacCommand(), a.diagnoseCommand(), a.agentCommand(), a.debugConfigCommand(), a.extCommand(), a.versionCommand())
 	for _, g := range groups {
 		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
 		for _, c := range root.Commands() {
@@ -90,7 +90,7 @@ here nor in the cluster.`,
 var groups = []struct{ title, commands string }{
 	{"Run something in the context of a pod:", "exec container session up port-forward demo"},
 	{"Look at the cluster, and at sessions:", "ls status dump explain"},
-	{"Write a configuration:", "config verify-config debug-config"},
+	{"Write a configuration:", "config verify-config debug-config ext"},
 	{"Prepare machine and cluster, find what is wrong:", "doctor agent rbac diagnose"},
 }
 

@@ -30,13 +30,15 @@ var commandsElsewhere = map[string]elsewhere{
 	"qs":                 {withoutOperator, "consumers share the target's queues; feature.env.override names another one"},
 	"subscribe":          {withoutOperator, "mirrord --help"},
 	"vpn":                {"a session is for one command and what it starts, not for the machine", "mirrord exec COMMAND has the cluster's network and names"},
-	"ext":                {forEditors, "mirrord debug-config -t TARGET .vscode/launch.json 'NAME'"},
-	"container-ext":      {forEditors, "mirrord debug-config -t TARGET .vscode/launch.json 'NAME'"},
+	"container-ext":      containerExt,
 	"extract":            {withoutLayer, "mirrord exec -t TARGET COMMAND"},
 	"intproxy":           {withoutLayer, "mirrord exec -t TARGET COMMAND"},
 	"extproxy":           {withoutLayer, "mirrord exec -t TARGET COMMAND"},
 	"cleanup-guardian":   {withoutLayer, "mirrord exec -t TARGET COMMAND"},
 }
+
+// containerExt is also what ext by itself is.
+var containerExt = elsewhere{forEditors, "mirrord debug-config -t TARGET .vscode/launch.json 'NAME', or mirrord ext jetbrains"}
 
 const (
 	withoutOperator = "it is for mirrord's Operator, which this program neither has nor needs"
