@@ -163,6 +163,24 @@ scene('F5: a request to the pod stops at a breakpoint here', async () => {
 	await picture('breakpoint');
 	await page.keyboard.press('F5'); // go on
 	assert.equal(await answer, 'local /cart colour=green');
+
+	const view = page.locator('.pane').filter({ hasText: 'Mirrord' });
+	await view.locator('.pane-header').click();
+	await until('the session view has the request', async () => /Requests\s*[1-9]/.test(await view.innerText()));
+	assert.match(await view.innerText(), /deployment\/shop[\s\S]*link ok[\s\S]*port 8080[\s\S]*steal[\s\S]*open at 127\.0\.0\.1:8080/);
+	await view.locator('.monaco-list-row').filter({ hasText: 'Requests' }).first().click();
+	await until('the request is listed', async () => /GET \/cart → 200/.test(await view.innerText()));
+	await picture('session');
+	await view.locator('.pane-header').click();
+
+	await page.keyboard.press('Control+Shift+F5');
+	await until('it is restarted', async () => (await page.locator('.repl').innerText()).split('listening on 8080').length >= 2);
+	await until('the restarted one gets requests', async () => {
+		answer = said(asks('/again'));
+		return Promise.race([page.locator('.codicon-debug-stackframe').first().waitFor({ timeout: 10_000 }).then(() => true, () => false), answer.then(() => false)]);
+	});
+	await page.keyboard.press('F5');
+	assert.equal(await answer, 'local /again colour=green');
 	await page.keyboard.press('Shift+F5');
 	await page.locator('.debug-toolbar').waitFor({ state: 'hidden' });
 	await until('the pod answers itself again', async () => await said(asks('/after')) === 'remote /after');
@@ -204,6 +222,23 @@ scene('a mistake of the configuration is shown at its line, and starts nothing',
 	await page.locator('.squiggly-error').first().waitFor();
 	assert.equal(await page.locator('.debug-toolbar').isVisible(), false);
 	fs.writeFileSync(file, good);
+});
+
+scene('keys of a configuration in YAML are completed and explained', async () => {
+	fs.writeFileSync(path.join(workspace, '.mirrord', 'other.yaml'), 'feature:\n  network:\n    incoming:\n      accept_timeout: 5\n      \n');
+	await page.keyboard.press('Control+P');
+	await page.locator('.quick-input-widget input').first().fill('other.yaml:5:7');
+	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: 'other.yaml' }).first().waitFor();
+	await page.keyboard.press('Enter');
+	await page.locator('.editor-instance .view-lines').filter({ hasText: 'incoming' }).first().waitFor();
+	await page.keyboard.press('Control+Space');
+	const suggested = page.locator('.suggest-widget.visible');
+	await suggested.locator('.monaco-list-row').filter({ hasText: 'http_filter' }).first().waitFor();
+	await picture('completion');
+	await page.keyboard.press('Escape');
+	await page.locator('.view-line span').filter({ hasText: /^accept_timeout$/ }).first().hover();
+	await page.locator('.monaco-hover').filter({ hasText: 'as at a breakpoint' }).first().waitFor();
+	fs.rmSync(path.join(workspace, '.mirrord', 'other.yaml'));
 });
 
 scene('an end of the session leaves nothing', async () => {

@@ -8,7 +8,7 @@ import { Cancelled, run } from './cli';
 import { Failure } from './failure';
 import { Configuration, plain, wishOf, wraps } from './launch';
 import { chooseTarget } from './picker';
-import { rewrite, Task } from './rewrite';
+import { portOf, rewrite, Task } from './rewrite';
 import { Session, Sessions } from './sessions';
 import { State } from './state';
 import { Choice } from './targets';
@@ -39,7 +39,7 @@ export class Launcher implements vscode.DebugConfigurationProvider {
 		const r = await rewrite(file, s.id, folder, c, token);
 		r.notes.forEach(n => this.log.line(`${c.name}: ${n}`));
 		for (const t of r.tasks) {
-			await this.runTask(folder, t);
+			await this.runTask(folder, t, s);
 		}
 		return r.configuration;
 	}
@@ -87,7 +87,7 @@ export class Launcher implements vscode.DebugConfigurationProvider {
 		return asked;
 	}
 
-	private async runTask(folder: string, t: Task): Promise<void> {
+	private async runTask(folder: string, t: Task, s: Session): Promise<void> {
 		if (t.dependsOn) {
 			const all = await vscode.tasks.fetchTasks();
 			const first = all.find(o => o.name === t.dependsOn || `${o.source}: ${o.name}` === t.dependsOn);
@@ -99,10 +99,18 @@ export class Launcher implements vscode.DebugConfigurationProvider {
 		const at = vscode.workspace.getWorkspaceFolder(vscode.Uri.file(folder)) ?? vscode.TaskScope.Workspace;
 		const own = new vscode.Task({ type: 'mirrord', command: t.command }, at, t.label, 'mirrord', new vscode.ProcessExecution(t.command, t.args, { cwd: t.options?.cwd ?? folder, env: t.options?.env }));
 		own.presentationOptions = { reveal: vscode.TaskRevealKind.Silent };
-		if (t.isBackground) {
-			throw new Failure('launch-type', 'this type of launch needs a server that a task runs beside it', '', 'mirrord debug-config writes that task, for tasks.json');
+		if (!t.isBackground) {
+			await ended(own);
+			return;
 		}
-		await ended(own);
+		const port = portOf(t);
+		const execution = await vscode.tasks.executeTask(own);
+		await Promise.race([
+			s.until(st => st.ports?.some(p => p.port === port && p.published) ?? false),
+			over(execution).then(code => {
+				throw new Failure('task-failed', `the task "${t.label}" has ended with code ${code ?? 'none'}`, 'the launch connects to what it serves', 'look at its terminal');
+			}),
+		]);
 	}
 }
 
@@ -116,8 +124,15 @@ function either(a: vscode.CancellationToken, b?: vscode.CancellationToken): vsco
 
 // ended runs a task until its process has ended well.
 async function ended(t: vscode.Task): Promise<void> {
-	const execution = await vscode.tasks.executeTask(t);
-	const code = await new Promise<number | undefined>(resolve => {
+	const code = await over(await vscode.tasks.executeTask(t));
+	if (code !== 0) {
+		throw new Failure('task-failed', `the task "${t.name}" has ended with code ${code ?? 'none'}`, 'the launch needs what it makes', 'look at its terminal');
+	}
+}
+
+// over waits for the end of a task's process.
+function over(execution: vscode.TaskExecution): Promise<number | undefined> {
+	return new Promise(resolve => {
 		const heard = vscode.tasks.onDidEndTaskProcess(e => {
 			if (e.execution === execution) {
 				heard.dispose();
@@ -125,9 +140,6 @@ async function ended(t: vscode.Task): Promise<void> {
 			}
 		});
 	});
-	if (code !== 0) {
-		throw new Failure('task-failed', `the task "${t.name}" has ended with code ${code ?? 'none'}`, 'the launch needs what it makes', 'look at its terminal');
-	}
 }
 
 // absolute puts the folder before the path with which a text begins.

@@ -4,6 +4,7 @@ import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import * as vscode from 'vscode';
 import { checkVersion, locate, run } from './cli';
+import { Completion } from './completion';
 import { Launcher } from './debug';
 import { Diagnostics, isConfig } from './diagnostics';
 import { chooseTarget } from './picker';
@@ -80,7 +81,7 @@ export function activate(context: vscode.ExtensionContext): void {
 			}
 		}));
 	}
-	context.subscriptions.push(log, bar, diagnostics, state.onChange(() => bar.show()),
+	context.subscriptions.push(log, bar, diagnostics, new Completion(context.asAbsolutePath('schema.json')).register(), state.onChange(() => bar.show()),
 		vscode.debug.registerDebugConfigurationProvider('*', launcher),
 		vscode.window.registerTreeDataProvider('mirrord.sessions', view),
 		vscode.window.registerTerminalProfileProvider('mirrord.terminal', {

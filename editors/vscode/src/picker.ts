@@ -8,14 +8,17 @@ import { Choice, Listing, Row, rows } from './targets';
 type Item = vscode.QuickPickItem & { choice?: Choice };
 
 const refresh: vscode.QuickInputButton = { iconPath: new vscode.ThemeIcon('refresh'), tooltip: 'Ask again' };
-const namespaces: vscode.QuickInputButton = { iconPath: new vscode.ThemeIcon('symbol-namespace'), tooltip: 'Another namespace' };
+const others = {
+	namespace: { iconPath: new vscode.ThemeIcon('symbol-namespace'), tooltip: 'Another namespace' } as vscode.QuickInputButton,
+	context: { iconPath: new vscode.ThemeIcon('server-environment'), tooltip: 'Another context' } as vscode.QuickInputButton,
+};
 
 // chooseTarget asks for a target and remembers it. Undefined: nobody chose.
 export function chooseTarget(file: string, state: State, folder?: string): Promise<Choice | undefined> {
 	return new Promise((resolve, reject) => {
 		const pick = vscode.window.createQuickPick<Item>();
 		const asking = new vscode.CancellationTokenSource();
-		let list: Listing | undefined, naming = false, accepted = false;
+		let list: Listing | undefined, naming: 'namespace' | 'context' | undefined, accepted = false;
 		let place: { namespace?: string; context?: string } = state.choice ?? {};
 		const ask = async (): Promise<void> => {
 			pick.busy = true;
@@ -31,28 +34,28 @@ export function chooseTarget(file: string, state: State, folder?: string): Promi
 			}
 		};
 		const show = (): void => {
-			naming = false;
+			naming = undefined;
 			pick.title = `mirrord: target in ${list!.current_namespace}${list!.context ? ` (context ${list!.context})` : ''}`;
 			pick.placeholder = 'Target to run in the context of; Escape starts nothing';
-			pick.buttons = list!.namespaces ? [namespaces, refresh] : [refresh];
+			pick.buttons = [...((list!.contexts?.length ?? 0) > 1 ? [others.context] : []), ...(list!.namespaces ? [others.namespace] : []), refresh];
 			pick.items = rows(list!, state.recent).map(item);
 		};
-		const name = (): void => {
-			naming = true;
+		const name = (what: 'namespace' | 'context'): void => {
+			naming = what;
 			pick.value = '';
-			pick.title = 'mirrord: namespace';
-			pick.placeholder = 'Namespace';
+			pick.title = `mirrord: ${what}`;
+			pick.placeholder = 'Escape starts nothing';
 			pick.buttons = [];
-			pick.items = (list?.namespaces ?? []).map(n => ({ label: n }));
+			pick.items = (what === 'namespace' ? list?.namespaces : list?.contexts)?.map(n => ({ label: n })) ?? [];
 		};
 		pick.matchOnDescription = true;
 		pick.title = 'mirrord: target';
 		pick.placeholder = 'Asking the cluster…';
-		pick.onDidTriggerButton(b => b === refresh ? void ask() : name());
+		pick.onDidTriggerButton(b => b === refresh ? void ask() : name(b === others.context ? 'context' : 'namespace'));
 		pick.onDidAccept(async () => {
 			const chosen = pick.selectedItems[0];
 			if (naming && chosen) {
-				place = { ...place, namespace: chosen.label };
+				place = naming === 'namespace' ? { ...place, namespace: chosen.label } : { context: chosen.label }; // with its own namespace
 				pick.value = '';
 				pick.items = [];
 				await ask();

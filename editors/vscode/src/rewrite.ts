@@ -38,3 +38,8 @@ export function before(r: Rewritten, c: Configuration): Rewritten {
 	const { preLaunchTask: _, ...rest } = r.configuration;
 	return { ...r, configuration: rest as Configuration, tasks: r.tasks.map(t => ({ ...t, dependsOn: typeof c.preLaunchTask === 'string' ? c.preLaunchTask : undefined })) };
 }
+
+// portOf is where a task in the background serves, by what it says then.
+export function portOf(t: Task): number {
+	return Number(/:(\d+)$/.exec(t.problemMatcher?.background.endsPattern ?? '')?.[1]);
+}

@@ -76,13 +76,28 @@ export class Session {
 	readonly recent: Activity[] = []; // the newest first
 	private watcher: ChildProcess;
 	private asking = false;
+	private again = false;
+	private waiting: { done: (s: Status) => boolean; resolve: () => void; reject: (err: Error) => void }[] = [];
 
 	constructor(private readonly file: string, readonly wanted: Wanted, status: Status, private readonly changed: (ended: boolean) => void) {
 		this.status = status;
 		this.watcher = spawn(file, ['status', '--events', '-', status.id], { stdio: ['ignore', 'pipe', 'ignore'] });
 		lines(this.watcher.stdout!, line => this.hear(line));
-		this.watcher.on('error', () => changed(true));
-		this.watcher.on('close', () => changed(true)); // it ends with the session
+		this.watcher.on('error', () => this.ended());
+		this.watcher.on('close', () => this.ended()); // it ends with the session
+	}
+
+	// until waits until the session is as done wants it.
+	until(done: (s: Status) => boolean): Promise<void> {
+		return new Promise((resolve, reject) => {
+			this.waiting.push({ done, resolve, reject });
+			void this.look();
+		});
+	}
+
+	private ended(): void {
+		this.waiting.splice(0).forEach(w => w.reject(new Failure('session-ended', `the session ${this.id} has ended`, '', 'launch again')));
+		this.changed(true);
 	}
 
 	get id(): string {
@@ -92,23 +107,23 @@ export class Session {
 	// look asks how the session is; one question at a time.
 	async look(): Promise<void> {
 		if (this.asking) {
+			this.again = true;
 			return;
 		}
 		this.asking = true;
+		this.again = false;
 		try {
 			this.status = JSON.parse(await run(this.file, ['status', this.id, '-o', 'json']));
+			this.waiting = this.waiting.filter(w => !w.done(this.status) || w.resolve());
 			this.changed(false);
 		} catch {
 			// it has ended, of which the watcher tells
 		} finally {
 			this.asking = false;
 		}
-	}
-
-	// forget stops watching; the session goes on.
-	forget(): void {
-		this.watcher.removeAllListeners('close');
-		this.watcher.kill();
+		if (this.again) {
+			await this.look(); // something has come meanwhile
+		}
 	}
 
 	private hear(line: string): void {

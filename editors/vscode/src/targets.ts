@@ -14,6 +14,7 @@ export interface Listing {
 	targets: Target[];
 	current_namespace: string;
 	context?: string;
+	contexts?: string[];
 	namespaces?: string[];
 }
 

@@ -79,6 +79,7 @@ test('sessions are started once, shared, and forgotten at their end', async () =
 	const file = program('sessions', `
 d=$(dirname "$0")
 case "$1 $2" in
+"status s"*) [ -e "$d/$2" ] && echo "{\\"id\\":\\"$2\\",\\"ports\\":[{\\"port\\":8080,\\"published\\":\\"127.0.0.1:8080\\"}]}" ;;
 "session start") n=$(cat "$d"/started 2>/dev/null | wc -l); echo "$@" >>"$d"/started; : >"$d/s$n"; echo "{\\"id\\":\\"s$n\\",\\"since\\":\\"2026-01-01T00:00:00Z\\",\\"mode\\":\\"steal\\",\\"ports\\":[]}" ;;
 "session stop") rm "$d/$3" ;;
 "status --events") echo '{"kind":"request","at":"2026-01-01T00:00:00Z","session":"s","method":"GET"}'; while [ -e "$d/$4" ]; do sleep 0.02; done ;;
@@ -96,7 +97,10 @@ esac`);
 	assert.equal(one, same);
 	assert.notEqual(one.id, other.id);
 	await until(() => one.recent.length === 1);
+	await one.until(st => st.ports?.[0]?.published === '127.0.0.1:8080');
+	const never = assert.rejects(one.until(() => false), code('session-ended'));
 	await sessions.stop(file, one.id);
+	await never;
 	await until(() => !sessions.running.includes(one));
 	const again = await sessions.ensure(file, want, stop, () => undefined);
 	assert.notEqual(again.id, one.id);

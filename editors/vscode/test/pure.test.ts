@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { checkVersion } from '../src/cli';
 import { Failure, failureOf, parseEvent, placeOf } from '../src/failure';
 import { Configuration, plain, wishOf, wraps } from '../src/launch';
-import { before, Rewritten } from '../src/rewrite';
+import { before, portOf, Rewritten } from '../src/rewrite';
 import { flags } from '../src/sessions';
 import { Listing, nameOf, remember, rows } from '../src/targets';
 
@@ -100,4 +100,8 @@ test('tasks of a session run after the launch\'s own', () => {
 	assert.deepEqual(before(r, launch({ preLaunchTask: 'own' })), { ...r, configuration: launch(), tasks: [{ ...task, dependsOn: 'own' }] });
 	const none: Rewritten = { ...r, tasks: [], configuration: launch({ preLaunchTask: 'own' }) };
 	assert.deepEqual(before(none, launch({ preLaunchTask: 'own' })), none);
+});
+
+test('where a task in the background serves', () => {
+	assert.equal(portOf({ label: '', command: '', args: [], problemMatcher: { background: { endsPattern: 'open here at 127\\.0\\.0\\.1:20815' } } }), 20815);
 });

@@ -27,6 +27,7 @@ type inventory struct {
 	Targets    []listed `json:"targets"`
 	Namespace  string   `json:"current_namespace"`
 	Context    string   `json:"context,omitempty"`
+	Contexts   []string `json:"contexts,omitempty"`   // the kubeconfig's
 	Namespaces []string `json:"namespaces,omitempty"` // nil: they may not be listed
 }
 
@@ -118,6 +119,9 @@ func (a *app) inventory(ctx context.Context, cfg config.Config, kinds []string, 
 	}()
 	all, notes, err := cluster.Inventory(ctx, kinds)
 	found := inventory{Targets: []listed{}, Namespace: cluster.Namespace(), Context: cluster.Context(), Namespaces: <-names}
+	if namespaces {
+		found.Contexts, _ = kube.Contexts(kube.Options{Kubeconfig: cfg.Kubeconfig}) // it was read a moment ago
+	}
 	for _, l := range all {
 		if l.Ports == nil {
 			l.Ports = []int32{}
