@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -456,21 +457,25 @@ func nothingLeft(t testing.TB) {
 		t.Errorf("left on this machine: %s", p)
 	}
 	var left []string
-	if !comesTo(removedWithin, func() bool {
-		left = programs("KUBECONFIG=" + filepath.Join(w.dir, "kubeconfig"))
-		return len(left) == 0
-	}) {
+	if !comesTo(removedWithin, func() bool { left = programs(); return len(left) == 0 }) {
 		t.Errorf("programs of sessions are left: %v", left)
 	}
 }
 
-// programs lists the processes that began with a variable.
-func programs(variable string) (list []string) {
+// programs lists the processes of this test process's commands that began with all
+// these variables, but for its own children: another one runs beside it.
+func programs(variables ...string) (list []string) {
+	variables = append(variables, "KUBECONFIG="+filepath.Join(w.dir, "kubeconfig"))
 	files, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, file := range files {
-		if b, err := os.ReadFile(file); err == nil && strings.Contains("\x00"+string(b), "\x00"+variable+"\x00") {
-			args, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "cmdline"))
-			list = append(list, fmt.Sprintf("%s %q", filepath.Base(filepath.Dir(file)), args))
+		b, err := os.ReadFile(file)
+		if err != nil || slices.ContainsFunc(variables, func(v string) bool { return !strings.Contains("\x00"+string(b), "\x00"+v+"\x00") }) {
+			continue
+		}
+		dir := filepath.Dir(file)
+		status, _ := os.ReadFile(filepath.Join(dir, "status"))
+		if args, _ := os.ReadFile(filepath.Join(dir, "cmdline")); !strings.Contains(string(status), fmt.Sprintf("\nPPid:\t%d\n", os.Getpid())) {
+			list = append(list, fmt.Sprintf("%s %q", filepath.Base(dir), args))
 		}
 	}
 	return list

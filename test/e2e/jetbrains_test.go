@@ -10,15 +10,11 @@ import (
 // TestJetBrains runs what a run configuration holds as the IDE does: by the shell, in
 // the project's directory.
 func TestJetBrains(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	made := startCommandOnly(t, []string{w.mirrord, "ext", "jetbrains", "-n", w.namespace, "-t", "pod/app", "--name", "Shop", "--dir", filepath.Join(dir, ".run"), "--", "sh", "-c", "echo \"colour $COLOR\""})
+	made := startCommandOnly(t, []string{w.mirrord, "ext", "jetbrains", "-n", w.namespace, "-t", "pod/app", "--name", "Shop", "--dir", "jetbrains", "--", "sh", "-c", "echo \"colour $COLOR\""})
 	if code := made.end(); code != 0 {
 		t.Fatalf("exit code %d: %s", code, made.stderr)
 	}
-	text, err := os.ReadFile(filepath.Join(dir, ".run", "Shop.run.xml"))
+	text, err := os.ReadFile(filepath.Join(w.dir, "work", "jetbrains", "Shop.run.xml"))
 	if err != nil {
 		t.Fatal(err)
 	}

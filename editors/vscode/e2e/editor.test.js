@@ -81,6 +81,7 @@ before(async () => {
 	fs.cpSync(path.join(__dirname, 'workspace'), workspace, { recursive: true });
 	fs.mkdirSync(path.join(workspace, '.mirrord'));
 	fs.writeFileSync(path.join(workspace, '.mirrord', 'mirrord.json'), JSON.stringify({ feature: { network: { incoming: 'steal' } } }, null, 2));
+	fs.writeFileSync(path.join(workspace, '.mirrord', 'other.yaml'), 'feature:\n  network:\n    incoming:\n      accept_timeout: 5\n      \n');
 	const settings = {
 		User: { 'workbench.startupEditor': 'none', 'workbench.secondarySideBar.defaultVisibility': 'hidden' },
 		Machine: { 'mirrord.binaryPath': process.env.MIRRORD },
@@ -164,7 +165,7 @@ scene('F5: a request to the pod stops at a breakpoint here', async () => {
 	await page.keyboard.press('F5'); // go on
 	assert.equal(await answer, 'local /cart colour=green');
 
-	const view = page.locator('.pane').filter({ hasText: 'Mirrord' });
+	const view = page.locator('.pane:has(> .pane-header[aria-label^="mirrord"])');
 	await view.locator('.pane-header').click();
 	await until('the session view has the request', async () => /Requests\s*[1-9]/.test(await view.innerText()));
 	assert.match(await view.innerText(), /deployment\/shop[\s\S]*link ok[\s\S]*port 8080[\s\S]*steal[\s\S]*open at 127\.0\.0\.1:8080/);
@@ -225,7 +226,6 @@ scene('a mistake of the configuration is shown at its line, and starts nothing',
 });
 
 scene('keys of a configuration in YAML are completed and explained', async () => {
-	fs.writeFileSync(path.join(workspace, '.mirrord', 'other.yaml'), 'feature:\n  network:\n    incoming:\n      accept_timeout: 5\n      \n');
 	await page.keyboard.press('Control+P');
 	await page.locator('.quick-input-widget input').first().fill('other.yaml:5:7');
 	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: 'other.yaml' }).first().waitFor();
@@ -238,7 +238,6 @@ scene('keys of a configuration in YAML are completed and explained', async () =>
 	await page.keyboard.press('Escape');
 	await page.locator('.view-line span').filter({ hasText: /^accept_timeout$/ }).first().hover();
 	await page.locator('.monaco-hover').filter({ hasText: 'as at a breakpoint' }).first().waitFor();
-	fs.rmSync(path.join(workspace, '.mirrord', 'other.yaml'));
 });
 
 scene('an end of the session leaves nothing', async () => {
