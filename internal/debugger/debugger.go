@@ -49,6 +49,13 @@ type Port struct {
 type Ports struct {
 	Dials   []Port // the program connects to them: the debugger waits there
 	Listens []Port // the program waits there for its debugger
+	Within  []Span // it waits at one of them
+}
+
+// Span are ports of which one is taken that is free.
+type Span struct {
+	First, Last uint16
+	Kind        Kind
 }
 
 // Find reads a command line and its variables ("NAME=value") for debuggers of
@@ -97,19 +104,28 @@ func kindOf(ports []Port, number uint16) Kind {
 func (p *Ports) DialsTo(number uint16) Kind { return kindOf(p.Dials, number) }
 
 // ListensAt gives the kind of debugger that a port is for; "" if it is none's.
-func (p *Ports) ListensAt(number uint16) Kind { return kindOf(p.Listens, number) }
+func (p *Ports) ListensAt(number uint16) Kind {
+	for _, s := range p.Within {
+		if s.First <= number && number <= s.Last {
+			return s.Kind
+		}
+	}
+	return kindOf(p.Listens, number)
+}
 
 // Add adds what q has and p has not.
 func (p *Ports) Add(q Ports) {
-	add := func(to *[]Port, from []Port) {
-		for _, one := range from {
-			if !slices.Contains(*to, one) {
-				*to = append(*to, one)
-			}
-		}
-	}
 	add(&p.Dials, q.Dials)
 	add(&p.Listens, q.Listens)
+	add(&p.Within, q.Within)
+}
+
+func add[T comparable](to *[]T, from []T) {
+	for _, one := range from {
+		if !slices.Contains(*to, one) {
+			*to = append(*to, one)
+		}
+	}
 }
 
 // commandLine is one that is being read, for one kind after the other.

@@ -16,6 +16,9 @@ func say(p Ports) string {
 	for _, one := range p.Listens {
 		all = append(all, fmt.Sprintf("< %d %s", one.Number, one.Kind))
 	}
+	for _, s := range p.Within {
+		all = append(all, fmt.Sprintf("< %d-%d %s", s.First, s.Last, s.Kind))
+	}
 	return strings.Join(all, ", ")
 }
 
@@ -62,6 +65,7 @@ func TestFind(t *testing.T) {
 		{"node --inspect with a name", "tsx --inspect=localhost app.ts", "", "< 9229 nodeinspector"},
 		{"node --inspect at any port", "tsx --inspect=0 app.ts", "", ""},
 		{"node, any port of an address", "tsx --inspect-port=127.0.0.1:0 app.ts", "", ""},
+		{"node under js-debug", "npm start", "NODE_OPTIONS=--require=/x/bootloader.js|VSCODE_INSPECTOR_OPTIONS={}", "< 53000-53999 nodeinspector"},
 		{"node by a variable", "npm start", "NODE_OPTIONS=--require /x.js --inspect-wait=9400", "< 9400 nodeinspector"},
 		{"node's own client", "node inspect localhost:9333", "", "> 9333 nodeinspector, < 9229 nodeinspector"},
 		{"node's own client with a program", "node inspect app.js", "", "< 9229 nodeinspector"},
@@ -132,12 +136,13 @@ func TestFindOneKind(t *testing.T) {
 func TestPorts(t *testing.T) {
 	p := Find(strings.Fields("dlv dap --client-addr=:4000"), nil, Kinds())
 	p.Add(Find(strings.Fields("node --inspect=4001 app.js"), nil, Kinds()))
+	p.Add(Find([]string{"npm"}, []string{"VSCODE_INSPECTOR_OPTIONS="}, Kinds()))
 	p.Add(p)
-	if got, want := say(p), "> 4000 delve, < 4001 nodeinspector, < 9229 nodeinspector"; got != want {
+	if got, want := say(p), "> 4000 delve, < 4001 nodeinspector, < 9229 nodeinspector, < 53000-53999 nodeinspector"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	for _, c := range []struct{ got, want Kind }{
-		{p.DialsTo(4000), Delve}, {p.DialsTo(4001), ""}, {p.ListensAt(4001), Node}, {p.ListensAt(4000), ""},
+		{p.DialsTo(4000), Delve}, {p.DialsTo(4001), ""}, {p.ListensAt(4001), Node}, {p.ListensAt(4000), ""}, {p.ListensAt(53000), Node}, {p.ListensAt(53999), Node}, {p.ListensAt(54000), ""},
 	} {
 		if c.got != c.want {
 			t.Errorf("got %q, want %q", c.got, c.want)

@@ -150,6 +150,9 @@ func (c *commandLine) node() {
 		}
 		c.listens(at)
 	}
+	if _, ok := c.variable("VSCODE_INSPECTOR_OPTIONS"); ok { // js-debug has every node open one, at a port that its editor can forward
+		c.found.Within = append(c.found.Within, Span{53000, 53999, c.kind})
+	}
 	if nodes := c.program(named("node", "nodejs")); len(nodes) > 0 {
 		c.listens(nodePort) // which SIGUSR1 opens at any time
 		for _, at := range nodes {

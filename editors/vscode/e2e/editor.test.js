@@ -169,6 +169,7 @@ scene('F5: a request to the pod stops at a breakpoint here', async () => {
 	await view.locator('.pane-header').click();
 	await until('the session view has the request', async () => /Requests\s*[1-9]/.test(await view.innerText()));
 	assert.match(await view.innerText(), /deployment\/shop[\s\S]*link ok[\s\S]*port 8080[\s\S]*steal[\s\S]*open at 127\.0\.0\.1:8080/);
+	assert.doesNotMatch(await view.innerText(), /port 53\d+\s+steal/); // the debugger's own
 	await view.locator('.monaco-list-row').filter({ hasText: 'Requests' }).first().click();
 	await until('the request is listed', async () => /GET \/cart → 200/.test(await view.innerText()));
 	await picture('session');
