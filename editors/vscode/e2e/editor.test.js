@@ -82,6 +82,7 @@ before(async () => {
 	fs.mkdirSync(path.join(workspace, '.mirrord'));
 	fs.writeFileSync(path.join(workspace, '.mirrord', 'mirrord.json'), JSON.stringify({ feature: { network: { incoming: 'steal' } } }, null, 2));
 	fs.writeFileSync(path.join(workspace, '.mirrord', 'other.yaml'), 'feature:\n  network:\n    incoming:\n      accept_timeout: 5\n      \n');
+	fs.writeFileSync(path.join(workspace, '.mirrord', 'filter.json'), '{"feature": {"network": {"incoming": {"mode": "steal", "http_filter": {"path_filter": "^/cart"}}}}}\n');
 	const settings = {
 		User: { 'workbench.startupEditor': 'none', 'workbench.secondarySideBar.defaultVisibility': 'hidden' },
 		Machine: { 'mirrord.binaryPath': process.env.MIRRORD },
@@ -210,6 +211,44 @@ scene('an npm script and the terminal join the same session', async () => {
 	await until('the terminal shows the pod', () => fs.existsSync(seen) && /^colour=green\nshop-/.test(fs.readFileSync(seen, 'utf8')));
 	await picture('terminal');
 	await page.keyboard.type('exit\n');
+});
+
+scene('a launch says itself that it wants no session, and one runs without the debugger', async () => {
+	const start = async name => {
+		await page.keyboard.press('Control+P');
+		await page.locator('.quick-input-widget input').first().fill(`debug ${name}`);
+		await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: name }).first().click();
+		await page.locator('.debug-toolbar').waitFor();
+	};
+	await start('Shop alone');
+	await until('it runs outside of the session', async () => /node .*server\.js/.test(await page.locator('.repl').innerText()));
+	assert.doesNotMatch(await page.locator('.repl').innerText(), /mirrord exec/);
+	await until('it listens', () => fetch('http://127.0.0.1:8080/').then(() => true, () => false));
+	assert.equal(await said(asks('/alone')), 'remote /alone');
+	await page.keyboard.press('Shift+F5');
+	await page.locator('.debug-toolbar').waitFor({ state: 'hidden' });
+
+	await start('Shop'); // for the next to be the one that was chosen last
+	await page.keyboard.press('Shift+F5');
+	await page.locator('.debug-toolbar').waitFor({ state: 'hidden' });
+	await page.keyboard.press('Control+F5');
+	await page.locator('.debug-toolbar').waitFor();
+	await until('it gets the pod\'s requests', async () => await said(asks('/run')) === 'local /run colour=green');
+	await page.keyboard.press('Shift+F5');
+	await page.locator('.debug-toolbar').waitFor({ state: 'hidden' });
+});
+
+scene('the last requests that a filter would match are told above it', async () => {
+	const file = path.join(workspace, '.mirrord', 'filter.json');
+	await page.keyboard.press('Control+P');
+	await page.locator('.quick-input-widget input').first().fill(path.basename(file));
+	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: 'filter.json' }).first().waitFor();
+	await page.keyboard.press('Enter');
+	await page.getByText('Which of the last requests match?').click();
+	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: 'GET /cart' }).filter({ hasText: 'your program' }).first().waitFor();
+	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: 'GET /npm' }).filter({ hasText: 'the target only' }).first().waitFor();
+	await picture('matches');
+	await page.keyboard.press('Escape');
 });
 
 scene('a mistake of the configuration is shown at its line, and starts nothing', async () => {

@@ -7,6 +7,8 @@ import { checkVersion, locate, run } from './cli';
 import { Completion } from './completion';
 import { Launcher } from './debug';
 import { Diagnostics, isConfig } from './diagnostics';
+import { Failure } from './failure';
+import { FilterLens, showMatches } from './matches';
 import { chooseTarget } from './picker';
 import { Port, Session, Sessions } from './sessions';
 import { State } from './state';
@@ -22,6 +24,9 @@ export function activate(context: vscode.ExtensionContext): void {
 	const state = new State(context.workspaceState);
 	let checked = '';
 	const program = async (): Promise<string> => {
+		if (process.platform !== 'linux') {
+			throw new Failure('needs-linux', 'programs run in a session on Linux only', `this is ${process.platform}`, 'open the folder in WSL, in a dev container or on a Linux machine by SSH; the extension works there');
+		}
 		const setting = vscode.workspace.getConfiguration('mirrord').get('binaryPath', '');
 		const file = locate(setting, process.env.PATH, context.asAbsolutePath('bin/mirrord'));
 		if (file !== checked) {
@@ -69,6 +74,7 @@ export function activate(context: vscode.ExtensionContext): void {
 		openPort: (n: { port: Port }) => vscode.env.openExternal(vscode.Uri.parse(`http://${n.port.published}`)),
 		showLog: () => log.show(),
 		doctor: async () => vscode.window.createTerminal({ name: 'mirrord doctor', shellPath: '/bin/sh', shellArgs: ['-c', '"$0" doctor; exec "${SHELL:-/bin/sh}"', await program()] }).show(),
+		matches: async (file: vscode.Uri) => showMatches(file.fsPath, sessions, await program()),
 		terminal: async () => vscode.window.createTerminal(await shell()).show(),
 		docs: () => vscode.env.openExternal(vscode.Uri.parse(`${docs}README.md`)),
 	};
@@ -83,6 +89,7 @@ export function activate(context: vscode.ExtensionContext): void {
 	}
 	context.subscriptions.push(log, bar, diagnostics, new Completion(context.asAbsolutePath('schema.json')).register(), state.onChange(() => bar.show()),
 		vscode.debug.registerDebugConfigurationProvider('*', launcher),
+		vscode.languages.registerCodeLensProvider([{ scheme: 'file', pattern: '**/*.{json,yaml,yml,toml}' }], new FilterLens()),
 		vscode.window.registerTreeDataProvider('mirrord.sessions', view),
 		vscode.window.registerTerminalProfileProvider('mirrord.terminal', {
 			provideTerminalProfile: async () => {

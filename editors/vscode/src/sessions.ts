@@ -2,6 +2,7 @@
 // for the next. What a session is and does the program knows; this holds its ids.
 
 import { ChildProcess, spawn } from 'node:child_process';
+import { Activity } from './activity';
 import { Event, Failure } from './failure';
 import { lines, run, Stop } from './cli';
 import { Choice } from './targets';
@@ -26,28 +27,6 @@ export interface Status {
 	mode: string;
 	lost?: string;
 	ports: Port[] | null;
-}
-
-// Activity is a line of `mirrord status --events - ID`.
-export interface Activity {
-	at: string;
-	session: string;
-	kind: string;
-	flow?: string;
-	what?: string;
-	where?: string;
-	mode?: string;
-	client?: string;
-	port?: number;
-	address?: string;
-	name?: string;
-	method?: string;
-	path?: string;
-	status?: number;
-	ms?: number;
-	error?: string;
-	level?: string;
-	text?: string;
 }
 
 // Wanted says which session a launch wants. An empty choice leaves the target to the

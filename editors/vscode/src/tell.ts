@@ -38,6 +38,13 @@ export interface Remedy {
 
 // remedies are what helps against a failure; the first is the likeliest.
 export function remedies(f: Failure, log: Log): Remedy[] {
+	if (f.code === 'needs-linux') {
+		return [
+			...(process.platform === 'win32' ? [{ title: 'Reopen in WSL', do: () => vscode.commands.executeCommand('remote-wsl.reopenInWSL') }] : []),
+			{ title: 'Reopen in Container', do: () => vscode.commands.executeCommand('remote-containers.reopenInContainer') },
+			{ title: 'Connect by SSH', do: () => vscode.commands.executeCommand('opensshremotes.openEmptyWindow') },
+		];
+	}
 	const all: Remedy[] = [];
 	const at = placeOf(f.why.split('\n')[0]);
 	if (at) {

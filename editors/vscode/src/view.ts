@@ -1,7 +1,8 @@
 // The tree of sessions: what each is, its ports, and what goes on in it.
 
 import * as vscode from 'vscode';
-import { Activity, Port, Session, Sessions } from './sessions';
+import { Activity, line } from './activity';
+import { Port, Session, Sessions } from './sessions';
 
 type Node = { session: Session } | { session: Session; group: string } | { session: Session; port: Port } | { activity: Activity } | { text: string };
 
@@ -86,15 +87,4 @@ export class SessionView implements vscode.TreeDataProvider<Node> {
 function happened(s: Session, group: string): Activity[] {
 	const g = groups[group];
 	return s.recent.filter(a => a.kind === g.kind && (!g.flow || a.flow === g.flow));
-}
-
-// line says an activity in a few words.
-export function line(a: Activity): string {
-	const took = a.ms === undefined ? '' : `${a.ms} ms`;
-	switch (a.kind) {
-	case 'request': return [a.method, a.path, a.status ? `→ ${a.status}` : '', took, a.mode].filter(p => p).join(' ');
-	case 'lookup': return [a.name, a.what].filter(p => p).join(' ');
-	case 'file': return [a.what, a.path, a.where, a.error].filter(p => p).join(' ');
-	}
-	return [a.what, a.name ?? a.address, a.port, a.where, a.error].filter(p => p !== undefined && p !== '').join(' ');
 }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { Activity, asked, line } from '../src/activity';
 import { checkVersion } from '../src/cli';
 import { Failure, failureOf, parseEvent, placeOf } from '../src/failure';
 import { Configuration, plain, wishOf, wraps } from '../src/launch';
@@ -104,4 +105,23 @@ test('tasks of a session run after the launch\'s own', () => {
 
 test('where a task in the background serves', () => {
 	assert.equal(portOf({ label: '', command: '', args: [], problemMatcher: { background: { endsPattern: 'open here at 127\\.0\\.0\\.1:20815' } } }), 20815);
+});
+
+const happened = (more: object): Activity => ({ at: '', session: 's', kind: 'request', flow: 'incoming', method: 'GET', path: '/a', port: 80, ...more });
+
+test('the last requests, each once', () => {
+	const many = Array.from({ length: 20 }, (_, i) => happened({ path: `/${i}` }));
+	assert.deepEqual(asked([happened({}), happened({ kind: 'lookup' }), happened({}), happened({ flow: 'outgoing', path: '/out' }), happened({ method: 'PUT' })]).map(a => `${a.method} ${a.path}`), ['GET /a', 'PUT /a']);
+	assert.equal(asked(many).length, 10);
+});
+
+test('activities in words', () => {
+	for (const [a, want] of [
+		[happened({ status: 200, ms: 12.3, mode: 'steal' }), 'GET /a → 200 12.3 ms steal'],
+		[happened({ kind: 'lookup', name: 'db.shop', what: 'found' }), 'db.shop found'],
+		[happened({ kind: 'file', what: 'missing', path: '/etc/x', where: 'remote', error: 'ENOENT' }), 'missing /etc/x remote ENOENT'],
+		[happened({ kind: 'connection', what: 'opened', address: '10.0.0.1', port: 5432, where: 'remote' }), 'opened 10.0.0.1 5432 remote'],
+	] as const) {
+		assert.equal(line(a), want);
+	}
 });
