@@ -27,6 +27,8 @@ var table = []Row{
 	{Text: "make fuzz", By: Target, Note: "takes minutes; make test runs the seeds"},
 	{Text: "make chaos", By: Target, Note: "takes an hour; make test runs a part"},
 	{Text: "make bench", By: Target, Note: "takes an hour; make test runs the tests of its parts"},
+	{Text: "make unit-vscode", By: Target, Note: "make test"},
+	{Text: "make e2e-vscode", By: Target, Note: "installs an editor and a browser; make test runs make unit-vscode"},
 	{Text: "make vsix", By: Target, Note: "test/packages"},
 	{Text: "make package VERSION=1.2.3", By: Target, Note: "test/packages"},
 	{Text: "mirrord demo", By: Script, Note: "demo.txt"},
