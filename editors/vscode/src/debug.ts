@@ -2,6 +2,7 @@
 // provider last (type *, with variables filled in), so that what other extensions have
 // found (javaExec, the interpreter) is wrapped as well.
 
+import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import * as vscode from 'vscode';
 import { Cancelled, run } from './cli';
@@ -9,7 +10,7 @@ import { Failure } from './failure';
 import { Configuration, plain, wishOf, wraps } from './launch';
 import { chooseTarget } from './picker';
 import { portOf, rewrite, Task } from './rewrite';
-import { Session, Sessions } from './sessions';
+import { Session, Sessions, Wanted } from './sessions';
 import { State } from './state';
 import { Choice } from './targets';
 import { Log, tellOf } from './tell';
@@ -51,14 +52,18 @@ export class Launcher implements vscode.DebugConfigurationProvider {
 		const config = wish.config ? path.resolve(folder, wish.config) : this.state.config(folder);
 		const choice = await this.choice(file, folder, wish.target, config);
 		const keep = vscode.workspace.getConfiguration('mirrord').get('keepSession', 600);
-		return vscode.window.withProgress({ location: vscode.ProgressLocation.Notification, title: 'mirrord', cancellable: true }, (progress, cancel) => {
-			return this.sessions.ensure(file, { folder, choice, config, keep }, either(cancel, token), e => {
-				this.log.event(e);
-				if (e.level === 'step' || e.level === 'info') {
-					progress.report({ message: e.text });
-				}
-			});
+		const wanted: Wanted = { folder, choice, config, keep, stamp: await stampOf(folder, config) };
+		const start = (stop: vscode.CancellationToken, told: (text: string) => void): Promise<Session> => this.sessions.ensure(file, wanted, stop, e => {
+			this.log.event(e);
+			if (e.level === 'step' || e.level === 'info') {
+				told(e.text);
+			}
 		});
+		if (await this.sessions.has(wanted)) {
+			return start(either(token), () => undefined);
+		}
+		return vscode.window.withProgress({ location: vscode.ProgressLocation.Notification, title: 'mirrord', cancellable: true },
+			(progress, cancel) => start(either(cancel, token), message => progress.report({ message })));
 	}
 
 	// choice gives the target: what the launch says, the configuration, the workspace, or
@@ -114,12 +119,17 @@ export class Launcher implements vscode.DebugConfigurationProvider {
 	}
 }
 
-// either is cancelled when one of both is.
-function either(a: vscode.CancellationToken, b?: vscode.CancellationToken): vscode.CancellationToken {
+// either is cancelled when one of them is.
+function either(...tokens: (vscode.CancellationToken | undefined)[]): vscode.CancellationToken {
 	const source = new vscode.CancellationTokenSource();
-	a.onCancellationRequested(() => source.cancel());
-	b?.onCancellationRequested(() => source.cancel());
+	tokens.forEach(t => t?.onCancellationRequested(() => source.cancel()));
 	return source.token;
+}
+
+// stampOf changes with the configuration's files.
+async function stampOf(folder: string, config: string | undefined): Promise<string> {
+	const files = config ? [config] : ['json', 'yaml', 'yml', 'toml'].map(ending => path.join(folder, '.mirrord', `mirrord.${ending}`));
+	return JSON.stringify(await Promise.all(files.map(f => fs.stat(f).then(st => [st.mtimeMs, st.size], () => null))));
 }
 
 // ended runs a task until its process has ended well.

@@ -48,7 +48,7 @@ export function activate(context: vscode.ExtensionContext): void {
 		const open = vscode.window.activeTextEditor?.document.uri;
 		const f = (open && vscode.workspace.getWorkspaceFolder(open)) ?? vscode.workspace.workspaceFolders?.[0];
 		if (!f) {
-			throw new Error('no folder is open');
+			throw new Failure('no-folder', 'no folder is open', '', 'open the folder of the program');
 		}
 		return f.uri.fsPath;
 	};
@@ -58,9 +58,8 @@ export function activate(context: vscode.ExtensionContext): void {
 		return { name: `mirrord: ${s.status.target ?? 'no target'}`, shellPath: await program(), shellArgs: ['exec', '--session', s.id, '--', vscode.env.shell], iconPath: new vscode.ThemeIcon('vm-running') };
 	};
 	const stop = async (n?: { session: Session }): Promise<void> => {
-		for (const s of n ? [n.session] : [...sessions.running]) {
-			await sessions.stop(await program(), s.id);
-		}
+		const file = await program();
+		await Promise.all((n ? [n.session] : sessions.running).map(s => sessions.stop(file, s.id)));
 	};
 	ending = stop;
 

@@ -27,6 +27,7 @@ export interface Status {
 	mode: string;
 	lost?: string;
 	ports: Port[] | null;
+	commands?: unknown[] | null;
 }
 
 // Wanted says which session a launch wants. An empty choice leaves the target to the
@@ -36,6 +37,7 @@ export interface Wanted {
 	choice?: Choice;
 	config?: string;
 	keep: number; // seconds without a command
+	stamp: string; // of the configuration's files, as they are: another one is another session
 }
 
 // flags are those of `mirrord session start`.
@@ -121,29 +123,47 @@ export class Session {
 	}
 }
 
+// wishOf is what a session is wanted for, whatever its configuration says at the time.
+function wishOf(w: Wanted): string {
+	return JSON.stringify({ ...w, stamp: '' });
+}
+
 // Sessions are all of this window.
 export class Sessions {
-	private readonly byWish = new Map<string, Promise<Session>>();
+	private readonly byWish = new Map<string, { stamp: string; session: Promise<Session> }>();
 	readonly running: Session[] = [];
 
 	// changed is called when there is something else to be seen.
 	constructor(private readonly changed: () => void) {}
 
-	// ensure gives the session that is wanted, and starts it if there is none.
-	// It throws what run does.
+	// has reports whether the session that is wanted runs.
+	async has(w: Wanted): Promise<boolean> {
+		const there = this.byWish.get(wishOf(w));
+		return there?.stamp === w.stamp && this.running.includes(await there.session);
+	}
+
+	// ensure gives the session that is wanted, and starts it if there is none. One
+	// whose configuration has changed since it began is ended, unless something runs in
+	// it. It throws what run does.
 	async ensure(file: string, w: Wanted, stop: Stop, onEvent: (e: Event) => void): Promise<Session> {
-		const wish = JSON.stringify(w);
-		const there = this.byWish.get(wish);
-		if (there) {
-			const s = await there;
-			if (this.running.includes(s)) {
-				return s;
+		const wish = wishOf(w), there = this.byWish.get(wish);
+		const old = await there?.session;
+		if (there && old && this.running.includes(old)) {
+			if (there.stamp === w.stamp) {
+				return old;
+			}
+			await old.look();
+			if (!old.status.commands?.length) {
+				await this.stop(file, old.id);
 			}
 		}
-		const starting = this.start(file, w, stop, onEvent);
-		this.byWish.set(wish, starting);
+		if (this.byWish.get(wish) !== there) {
+			return this.ensure(file, w, stop, onEvent); // somebody else has begun meanwhile
+		}
+		const session = this.start(file, w, stop, onEvent);
+		this.byWish.set(wish, { stamp: w.stamp, session });
 		try {
-			return await starting;
+			return await session;
 		} catch (err) {
 			this.byWish.delete(wish);
 			throw err;

@@ -79,7 +79,7 @@ test('sessions are started once, shared, and forgotten at their end', async () =
 	const file = program('sessions', `
 d=$(dirname "$0")
 case "$1 $2" in
-"status s"*) [ -e "$d/$2" ] && echo "{\\"id\\":\\"$2\\",\\"ports\\":[{\\"port\\":8080,\\"published\\":\\"127.0.0.1:8080\\"}]}" ;;
+"status s"*) [ -e "$d/$2" ] && echo "{\\"id\\":\\"$2\\",\\"commands\\":[$([ -e "$d/busy" ] && echo 1)],\\"ports\\":[{\\"port\\":8080,\\"published\\":\\"127.0.0.1:8080\\"}]}" ;;
 "session start") n=$(cat "$d"/started 2>/dev/null | wc -l); echo "$@" >>"$d"/started; : >"$d/s$n"; echo "{\\"id\\":\\"s$n\\",\\"since\\":\\"2026-01-01T00:00:00Z\\",\\"mode\\":\\"steal\\",\\"ports\\":[]}" ;;
 "session stop") rm "$d/$3" ;;
 "status --events") echo '{"kind":"request","at":"2026-01-01T00:00:00Z","session":"s","method":"GET"}'; while [ -e "$d/$4" ]; do sleep 0.02; done ;;
@@ -91,7 +91,7 @@ esac`);
 		changed();
 	});
 	const { stop } = stops();
-	const want: Wanted = { folder: dir, choice: { path: 'pod/a', namespace: 'shop' }, keep: 60 };
+	const want: Wanted = { folder: dir, choice: { path: 'pod/a', namespace: 'shop' }, keep: 60, stamp: '' };
 	const [one, same] = await Promise.all([sessions.ensure(file, want, stop, () => undefined), sessions.ensure(file, { ...want }, stop, () => undefined)]);
 	const other = await sessions.ensure(file, { ...want, config: '/other.json' }, stop, () => undefined);
 	assert.equal(one, same);
@@ -105,11 +105,21 @@ esac`);
 	const again = await sessions.ensure(file, want, stop, () => undefined);
 	assert.notEqual(again.id, one.id);
 	assert.deepEqual(sessions.running, [other, again]);
-	for (const s of [other, again]) {
+	assert.equal(await sessions.has(want), true);
+
+	// Another configuration: the old session goes, unless something runs in it.
+	const changedWish = { ...want, stamp: 'later' };
+	assert.equal(await sessions.has(changedWish), false);
+	const later = await sessions.ensure(file, changedWish, stop, () => undefined);
+	await until(() => !sessions.running.includes(again));
+	fs.writeFileSync(path.join(dir, 'sessions', 'busy'), '');
+	const last = await sessions.ensure(file, { ...want, stamp: 'last' }, stop, () => undefined);
+	assert.deepEqual(sessions.running, [other, later, last]);
+	for (const s of [other, later, last]) {
 		await sessions.stop(file, s.id);
 	}
 	await until(() => sessions.running.length === 0);
-	assert.equal(fs.readFileSync(path.join(dir, 'sessions', 'started'), 'utf8').trim().split('\n').length, 3);
+	assert.equal(fs.readFileSync(path.join(dir, 'sessions', 'started'), 'utf8').trim().split('\n').length, 5);
 });
 
 test('a start that fails is tried again the next time', async () => {
@@ -117,6 +127,6 @@ test('a start that fails is tried again the next time', async () => {
 	const sessions = new Sessions(() => undefined);
 	const { stop } = stops();
 	for (const why of ['8', '9']) {
-		await assert.rejects(sessions.ensure(file, { folder: dir, keep: 1 }, stop, () => undefined), (err: unknown) => err instanceof Failure && err.what.endsWith(why));
+		await assert.rejects(sessions.ensure(file, { folder: dir, keep: 1, stamp: '' }, stop, () => undefined), (err: unknown) => err instanceof Failure && err.what.endsWith(why));
 	}
 });

@@ -65,10 +65,10 @@ test('what a launch says itself', () => {
 });
 
 test('flags of a session', () => {
-	assert.deepEqual(flags({ folder: '/w', keep: 60 }), ['--agent-ttl', '60']);
-	assert.deepEqual(flags({ folder: '/w', keep: 60, choice: { path: 'pod/a', namespace: 'shop', context: 'dev' }, config: '/w/m.json' }),
+	assert.deepEqual(flags({ folder: '/w', keep: 60, stamp: '' }), ['--agent-ttl', '60']);
+	assert.deepEqual(flags({ folder: '/w', keep: 60, stamp: '', choice: { path: 'pod/a', namespace: 'shop', context: 'dev' }, config: '/w/m.json' }),
 		['--agent-ttl', '60', '-t', 'pod/a', '-n', 'shop', '--context', 'dev', '-f', '/w/m.json']);
-	assert.deepEqual(flags({ folder: '/w', keep: 60, choice: { path: '', namespace: 'shop' } }), ['--agent-ttl', '60', '-n', 'shop']);
+	assert.deepEqual(flags({ folder: '/w', keep: 60, stamp: '', choice: { path: '', namespace: 'shop' } }), ['--agent-ttl', '60', '-n', 'shop']);
 });
 
 const list: Listing = {
