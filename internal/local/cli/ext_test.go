@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/mirrord-go/mirrord/internal/debugger/jetbrains"
 	"github.com/mirrord-go/mirrord/internal/failure"
 )
 
@@ -49,6 +51,16 @@ func TestJetBrains(t *testing.T) {
 	}
 	if code := ask("jetbrains", "--dir", "file/x", "--", "npm", "start"); code != failure.ExitFailure {
 		t.Errorf("a directory that cannot be made: exit code %d", code)
+	}
+	made := jetbrains.Make("Shop", []string{"mirrord", "exec", "--"}, []string{"npm", "start"})
+	for dir, want := range map[string]string{"file/x": "run-configuration-unwritable", ".run": "run-configuration-there"} {
+		if err := os.WriteFile(".run/Shop.run.xml", []byte(own), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		f, ok := errors.AsType[*failure.Error]((&app{}).writeRunConfigurations(dir, made))
+		if !ok || f.Code != want {
+			t.Errorf("%s: %v, want %s", dir, f, want)
+		}
 	}
 	if code := ask("--target", "x"); code != failure.ExitUsage {
 		t.Errorf("what mirrord's own plugins ask: exit code %d", code)
