@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/mirrord-go/mirrord/internal/budget"
@@ -68,12 +69,13 @@ func Join(ctx context.Context, large *budget.Share, a, b Conn) (Count, error) {
 	var n Count
 	var there, back error
 	var wg sync.WaitGroup
+	toA, toB := &half{Conn: a}, &half{Conn: b}
 	wg.Go(func() {
-		if n.AtoB, there = pump(large, b, a); there != nil {
+		if n.AtoB, there = pump(large, toB, toA); there != nil {
 			reset(there)
 		}
 	})
-	if n.BtoA, back = pump(large, a, b); back != nil {
+	if n.BtoA, back = pump(large, toA, toB); back != nil {
 		reset(back)
 	}
 	wg.Wait()
@@ -85,12 +87,24 @@ func Join(ctx context.Context, large *budget.Share, a, b Conn) (Count, error) {
 	return n, back
 }
 
+// half is one side, and whether it has been told the end.
+type half struct {
+	Conn
+	told atomic.Bool
+}
+
 // pump copies src to dst until src ends, then half-closes dst.
-func pump(large *budget.Share, dst, src Conn) (n int64, err error) {
-	n, err = copyBuffered(large, dst, src)
+func pump(large *budget.Share, dst, src *half) (n int64, err error) {
+	n, err = copyBuffered(large, dst.Conn, src.Conn)
 	if err != nil {
 		return n, err
 	}
+	// A kernel tells of a reset once: when it was the other direction's write that
+	// heard it, who reads finds an end.
+	if isClosed(src.Conn) && !src.told.Load() {
+		return n, syscall.ECONNRESET
+	}
+	dst.told.Store(true)
 	// A side that is gone already has nothing more to hear.
 	if err := dst.CloseWrite(); err != nil && !gone(err) {
 		return n, err
@@ -137,7 +151,7 @@ func Drain(ctx context.Context, large *budget.Share, dst, src Conn) (n int64, er
 	defer stop()
 	var wg sync.WaitGroup
 	wg.Go(func() { _, _ = io.Copy(io.Discard, readOnly{dst}) })
-	if n, err = pump(large, dst, src); err != nil {
+	if n, err = pump(large, &half{Conn: dst}, &half{Conn: src}); err != nil {
 		Reset(dst, err)
 	}
 	wg.Wait()

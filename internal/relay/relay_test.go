@@ -9,6 +9,7 @@ import (
 	"net"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/testnet"
@@ -64,6 +65,32 @@ func TestResetIsPassedOn(t *testing.T) {
 	if _, err := b.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("other side reads %v, want ECONNRESET", err)
 	}
+	if err := <-done; !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("relay ended with %v, want ECONNRESET", err)
+	}
+}
+
+// A reset is passed on as one, also when it was a write that heard it.
+func TestResetThatAWriteHears(t *testing.T) {
+	a, b := testnet.Pair(t)
+	a.SetLinger(0)
+	a.Close()
+	for !isClosed(b) {
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := b.Write([]byte("x")); !errors.Is(err, syscall.ECONNRESET) {
+		t.Fatalf("the write ends with %v, want ECONNRESET", err)
+	}
+	c, d := testnet.Pair(t)
+	done := make(chan error, 1)
+	go func() {
+		_, err := Join(t.Context(), nil, b, d)
+		done <- err
+	}()
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("other side reads %v, want ECONNRESET", err)
+	}
+	c.Close()
 	if err := <-done; !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("relay ended with %v, want ECONNRESET", err)
 	}

@@ -3,6 +3,7 @@ package netstack
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -61,8 +62,12 @@ func (c *Conn) Close() error {
 // Read is net.Conn's; a reset of the program's is ECONNRESET.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.TCPConn.Read(p)
-	if err != nil && c.closed.Load() {
+	switch {
+	case err != nil && c.closed.Load():
 		return n, net.ErrClosed // and not the end of the stream, which gonet takes it for
+	case errors.Is(err, io.EOF) && tcp.EndpointState(c.ep.State()) == tcp.StateError:
+		// The stack tells an error once, and a write has heard it.
+		return n, &net.OpError{Op: "read", Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: syscall.ECONNRESET}
 	}
 	return n, withErrno(err)
 }

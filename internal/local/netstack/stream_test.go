@@ -92,6 +92,27 @@ func testAbortResets(t *testing.T) {
 	})
 }
 
+// A reset is one for who reads, also when a write has heard of it first.
+func TestResetIsHeardByAll(t *testing.T) {
+	program, near := pair(t, peer4)
+	program.SetLinger(0)
+	program.Close()
+	for end := time.Now().Add(patience); ; {
+		_, err := near.Write([]byte("x"))
+		if errors.Is(err, syscall.ECONNRESET) {
+			break
+		}
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("write: got %v, want ECONNRESET", err)
+		}
+	}
+	for range 2 {
+		if _, err := near.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("read: got %v, want ECONNRESET", err)
+		}
+	}
+}
+
 // What the program has sent before its reset is still read.
 func TestDataBeforeReset(t *testing.T) {
 	program, near := pair(t, peer4)
