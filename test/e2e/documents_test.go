@@ -230,10 +230,13 @@ func end(r *run) { _ = syscall.Kill(-r.cmd.Process.Pid, syscall.SIGTERM) }
 
 // endAdapter ends debugpy's adapter. It leaves the group of the one who starts it, and
 // where that one is ended before it has come back to its adapter, the adapter waits
-// for it, and the session with it.
+// for it, and the session with it. Those of other tests that run beside are theirs.
 func endAdapter(t *testing.T) {
 	t.Helper()
-	for _, p := range processesWith("debugpy/adapter") {
+	for _, p := range programs() {
+		if !strings.Contains(p, "debugpy/adapter") {
+			continue
+		}
 		var pid int
 		if _, err := fmt.Sscan(p, &pid); err != nil {
 			t.Fatal(err)

@@ -10,12 +10,13 @@ const { after, before, test } = require('node:test');
 const { chromium } = require('playwright-core');
 
 const limit = 30_000;
+const size = { width: 1400, height: 900 };
 const [program, ...first] = process.env.KUBECTL.split(' ');
 const namespace = `vscode-${Date.now()}`;
 const kubectl = (...args) => execFileSync(program, [...first, '-n', namespace, ...args], { encoding: 'utf8', input: '' });
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'mirrord-vscode-e2e-'));
 const workspace = path.join(dir, 'shop');
-let server, browser, page;
+let server, browser, page, env;
 
 // until waits until f gives something.
 async function until(what, f, patience = limit) {
@@ -40,12 +41,16 @@ async function freePort() {
 
 const picture = name => page.screenshot({ path: path.join(process.env.PICTURES, `${name}.png`) });
 
-// scene is a test; of one that fails there is a picture.
+// scene is a test; of one that fails there is a picture. Each begins where the one
+// before has ended, so that one failure is the last.
+let failed;
 function scene(name, f) {
 	test(name, async () => {
+		assert.equal(failed, undefined, 'not tried: an earlier scene failed');
 		try {
 			await f();
 		} catch (err) {
+			failed = name;
 			await picture(`failed ${name}`);
 			throw err;
 		}
@@ -58,6 +63,54 @@ async function command(name) {
 	await page.locator('.quick-input-widget input').first().fill(`>${name}`);
 	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: name }).first().click();
 }
+
+// open shows a file of the workspace, at a line if it is named with one.
+async function open(file) {
+	await page.keyboard.press('Control+P');
+	await page.locator('.quick-input-widget input').first().fill(file);
+	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: file.split(':')[0] }).first().waitFor();
+	await page.keyboard.press('Enter');
+	await page.locator('.tab.active').filter({ hasText: file.split(':')[0] }).first().waitFor();
+}
+
+// pick chooses from what the editor lists behind a word: debug NAME, task NAME.
+async function pick(word, name) {
+	await page.keyboard.press('Control+P');
+	await page.locator('.quick-input-widget input').first().fill(`${word} ${name}`);
+	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: name }).first().click();
+}
+
+async function launch(name) {
+	await pick('debug', name);
+	await page.locator('.debug-toolbar').waitFor();
+}
+
+async function stop() {
+	await page.keyboard.press('Shift+F5');
+	await page.locator('.debug-toolbar').waitFor({ state: 'hidden' });
+}
+
+// stopsAt asks the pod until its request stops at a breakpoint here; answer waits for
+// what it is told afterwards.
+async function stopsAt(url) {
+	let answer;
+	await until(`a request for ${url} stops`, () => {
+		answer = said(asks(url));
+		return Promise.race([page.locator('.codicon-debug-stackframe').first().waitFor({ timeout: 10_000 }).then(() => true, () => false), answer.then(() => false)]);
+	});
+	return { answer: () => answer };
+}
+
+// goesOn leaves a breakpoint.
+const goesOn = () => page.keyboard.press('F5');
+
+// noToasts takes the notifications away that are shown.
+async function noToasts() {
+	await command('Notifications: Clear All Notifications');
+	await page.locator('.notification-toast').first().waitFor({ state: 'hidden' });
+}
+
+const inWorkspace = (file, has) => until(`${file} is as ${has}`, () => fs.existsSync(path.join(workspace, file)) && has.test(fs.readFileSync(path.join(workspace, file), 'utf8')));
 
 const statusBar = () => page.locator('[id="mirrord-go.mirrord-go.mirrord"]').innerText();
 
@@ -79,12 +132,14 @@ before(async () => {
 	podIP = kubectl('get', 'pods', '-l', 'app=shop', '-o', 'jsonpath={.items[0].status.podIP}');
 
 	fs.cpSync(path.join(__dirname, 'workspace'), workspace, { recursive: true });
+	execFileSync(process.execPath, [path.join(__dirname, '../node_modules/typescript/bin/tsc'), '--sourceMap', '--outDir', 'out', '--module', 'commonjs', '--target', 'es2022',
+		'--typeRoots', path.join(__dirname, '../node_modules/@types'), '--types', 'node', 'parent.ts'], { cwd: workspace });
 	fs.mkdirSync(path.join(workspace, '.mirrord'));
 	fs.writeFileSync(path.join(workspace, '.mirrord', 'mirrord.json'), JSON.stringify({ feature: { network: { incoming: 'steal' } } }, null, 2));
 	fs.writeFileSync(path.join(workspace, '.mirrord', 'other.yaml'), 'feature:\n  network:\n    incoming:\n      accept_timeout: 5\n      \n');
 	fs.writeFileSync(path.join(workspace, '.mirrord', 'filter.json'), '{"feature": {"network": {"incoming": {"mode": "steal", "http_filter": {"path_filter": "^/cart"}}}}}\n');
 	const settings = {
-		User: { 'workbench.startupEditor': 'none', 'workbench.secondarySideBar.defaultVisibility': 'hidden' },
+		User: { 'workbench.startupEditor': 'none', 'workbench.secondarySideBar.defaultVisibility': 'hidden', 'remote.autoForwardPorts': false },
 		Machine: { 'mirrord.binaryPath': process.env.MIRRORD },
 	};
 	for (const [whose, values] of Object.entries(settings)) {
@@ -95,7 +150,7 @@ before(async () => {
 	fs.writeFileSync(kubeconfig, fs.readFileSync(process.env.KUBECONFIG, 'utf8'));
 	execFileSync(program, [...first, 'config', `--kubeconfig=${kubeconfig}`, 'set-context', '--current', `--namespace=${namespace}`]);
 	const places = ['--user-data-dir', path.join(dir, 'user'), '--extensions-dir', path.join(dir, 'extensions')];
-	const env = { ...process.env, HOME: dir, KUBECONFIG: kubeconfig, XDG_RUNTIME_DIR: '' };
+	env = { ...process.env, HOME: dir, KUBECONFIG: kubeconfig, XDG_RUNTIME_DIR: '' };
 	const port = await freePort();
 	execFileSync(process.env.CODE_NODE, [process.env.CODE_SERVER, ...places, '--install-extension', process.env.VSIX], { env, stdio: 'ignore' });
 	server = spawn(process.env.CODE_NODE, [process.env.CODE_SERVER, '--auth', 'none', '--bind-addr', `127.0.0.1:${port}`, ...places,
@@ -104,7 +159,7 @@ before(async () => {
 		executablePath: '/usr/bin/chromium',
 		args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
 	});
-	page = await browser.newPage({ viewport: { width: 1400, height: 900 } });
+	page = await browser.newPage({ viewport: size });
 	page.setDefaultTimeout(limit);
 	await until('code-server answers', () => fetch(`http://127.0.0.1:${port}/healthz`).then(r => r.ok, () => false));
 	await page.goto(`http://127.0.0.1:${port}/?folder=${workspace}`);
@@ -127,12 +182,28 @@ after(async () => {
 
 scene('off at first, and turned on', async () => {
 	assert.match(await statusBar(), /mirrord: off/);
+	assert.match(await page.locator('[id="mirrord-go.mirrord-go.mirrord"] a').getAttribute('aria-label'), /^mirrord is off/);
+	await page.setViewportSize({ width: 1400, height: 2000 }); // for the list to show all
+	await command('Developer: Show Running Extensions');
+	const took = async name => Number(/Activation: (\d+)ms/.exec(await page.locator('.editor-instance .monaco-list-row').filter({ hasText: name }).first().innerText())?.[1]);
+	const [own, other] = [await took('mirrord'), await took('JSON Language Features')];
+	console.log(`activation: ${own} ms; of JSON Language Features ${other} ms`);
+	assert.ok(own < other);
+	await page.setViewportSize(size);
+	await page.keyboard.press('Escape'); // the list is shown above the window
 	await command('mirrord: Turn On or Off for This Workspace');
 	await until('it is on', async () => /mirrord: on/.test(await statusBar()));
 	await picture('status-bar');
 });
 
-scene('a target is chosen from the list', async () => {
+scene('a target is chosen from the list, and Escape starts nothing', async () => {
+	await page.keyboard.press('F5');
+	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: 'deployment/shop' }).first().waitFor();
+	await page.keyboard.press('Escape');
+	await page.locator('.quick-input-widget').waitFor({ state: 'hidden' });
+	assert.equal(await page.locator('.debug-toolbar').isVisible(), false);
+	assert.equal(await page.locator('.notification-toast').count(), 0);
+
 	await command('mirrord: Choose Target');
 	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: 'deployment/shop' }).first().waitFor();
 	await picture('targets');
@@ -142,29 +213,22 @@ scene('a target is chosen from the list', async () => {
 });
 
 scene('F5: a request to the pod stops at a breakpoint here', async () => {
-	await page.keyboard.press('Control+P');
-	await page.locator('.quick-input-widget input').first().fill('server.js:6');
-	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: 'server.js' }).first().waitFor();
-	await page.keyboard.press('Enter');
+	await open('server.js:6');
 	await page.locator('.view-lines').filter({ hasText: 'createServer' }).first().waitFor();
 	await page.keyboard.press('F9');
 	await page.locator('.codicon-debug-breakpoint').first().waitFor();
 	await page.keyboard.press('F5');
 	await page.locator('.debug-toolbar').waitFor();
 	await until('the program listens', async () => /listening on 8080/.test(await page.locator('.repl').innerText().catch(() => '')));
-	let answer;
-	await until('the port is stolen', async () => {
-		answer = said(asks('/cart'));
-		return Promise.race([page.locator('.codicon-debug-stackframe').first().waitFor({ timeout: 10_000 }).then(() => true, () => false), answer.then(() => false)]);
-	});
+	let asked = await stopsAt('/cart');
 	const variables = page.locator('.debug-variables');
 	if (!/answer/.test(await variables.innerText())) {
 		await variables.locator('.monaco-list-row').filter({ hasText: 'Local' }).first().click(); // a scope may be folded
 	}
 	await until('the variables are shown', async () => /local \/cart colour=green/.test(await variables.innerText()));
 	await picture('breakpoint');
-	await page.keyboard.press('F5'); // go on
-	assert.equal(await answer, 'local /cart colour=green');
+	await goesOn();
+	assert.equal(await asked.answer(), 'local /cart colour=green');
 
 	const view = page.locator('.pane:has(> .pane-header[aria-label^="mirrord"])');
 	await view.locator('.pane-header').click();
@@ -178,64 +242,97 @@ scene('F5: a request to the pod stops at a breakpoint here', async () => {
 
 	await page.keyboard.press('Control+Shift+F5');
 	await until('it is restarted', async () => (await page.locator('.repl').innerText()).split('listening on 8080').length >= 2);
-	await until('the restarted one gets requests', async () => {
-		answer = said(asks('/again'));
-		return Promise.race([page.locator('.codicon-debug-stackframe').first().waitFor({ timeout: 10_000 }).then(() => true, () => false), answer.then(() => false)]);
-	});
-	await page.keyboard.press('F5');
-	assert.equal(await answer, 'local /again colour=green');
-	await page.keyboard.press('Shift+F5');
-	await page.locator('.debug-toolbar').waitFor({ state: 'hidden' });
+	asked = await stopsAt('/again');
+	await goesOn();
+	assert.equal(await asked.answer(), 'local /again colour=green');
+	await stop();
 	await until('the pod answers itself again', async () => await said(asks('/after')) === 'remote /after');
 });
 
-scene('an npm script and the terminal join the same session', async () => {
-	await page.keyboard.press('Control+P');
-	await page.locator('.quick-input-widget input').first().fill('debug Shop by npm');
-	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: 'Shop by npm' }).first().click();
-	await page.locator('.debug-toolbar').waitFor();
-	let answer;
-	await until('the request stops', async () => {
-		answer = said(asks('/npm'));
-		return Promise.race([page.locator('.codicon-debug-stackframe').first().waitFor({ timeout: 10_000 }).then(() => true, () => false), answer.then(() => false)]);
-	});
-	await page.keyboard.press('F5');
-	assert.equal(await answer, 'local /npm colour=green');
-	await page.keyboard.press('Shift+F5');
-	await page.locator('.debug-toolbar').waitFor({ state: 'hidden' });
+scene('an npm script, the terminal and a task join the same session', async () => {
+	await launch('Shop by npm');
+	const asked = await stopsAt('/npm');
+	await goesOn();
+	assert.equal(await asked.answer(), 'local /npm colour=green');
+	await stop();
 
 	await command('mirrord: Open Terminal in the Session');
 	await page.locator('.terminal-wrapper.active .xterm-cursor-layer, .terminal-wrapper.active .xterm-screen').first().waitFor();
 	await page.keyboard.type('echo "co""lour=$COLOUR" >seen; hostname >>seen\n');
-	const seen = path.join(workspace, 'seen');
-	await until('the terminal shows the pod', () => fs.existsSync(seen) && /^colour=green\nshop-/.test(fs.readFileSync(seen, 'utf8')));
+	await inWorkspace('seen', /^colour=green\nshop-/);
 	await picture('terminal');
-	await page.keyboard.type('exit\n');
+
+	await page.keyboard.type('node --inspect server.js\n');
+	await until('the inspector is open here', () => fetch('http://127.0.0.1:9229/json/version').then(r => r.ok, () => false));
+	await launch('Attached');
+	const attached = await stopsAt('/attached');
+	await goesOn();
+	assert.equal(await attached.answer(), 'local /attached colour=green');
+	await stop();
+	await command('Terminal: Kill All Terminals');
+	await page.locator('.terminal-wrapper').first().waitFor({ state: 'hidden' });
+
+	await pick('task', 'ask around');
+	await inWorkspace('asked', /^colour=green\n$/);
+	await command('Terminal: Kill All Terminals');
+	await page.locator('.terminal-wrapper').first().waitFor({ state: 'hidden' });
+});
+
+scene('a child in TypeScript, whose parent runs in a terminal', async () => {
+	await open('parent.ts:9');
+	await page.locator('.view-lines').filter({ hasText: 'createServer' }).first().waitFor();
+	await page.keyboard.press('F9');
+	await until('there are two breakpoints', async () => await page.locator('.debug-breakpoints .monaco-list-row').filter({ hasText: /parent\.ts|server\.js/ }).count() === 2);
+	await launch('Child in TypeScript');
+	const asked = await stopsAt('/ts');
+	assert.match((await page.locator('.tab.active').first().innerText()).replaceAll('\n', ''), /parent\.ts/);
+	await picture('typescript');
+	await goesOn();
+	assert.equal(await asked.answer(), 'child colour=green /ts');
+	await stop();
+	await until('the pod answers itself again', async () => await said(asks('/after')) === 'remote /after');
+	await command('Terminal: Kill All Terminals');
+	await page.locator('.terminal-wrapper').first().waitFor({ state: 'hidden' });
+});
+
+scene('two programs of a compound share a session', async () => {
+	await launch('Both');
+	await inWorkspace('began', /^shop-\S+ colour=green\n$/);
+	const asked = await stopsAt('/both');
+	await goesOn();
+	assert.equal(await asked.answer(), 'local /both colour=green');
+	const all = JSON.parse(execFileSync(process.env.MIRRORD, ['session', 'ls', '-o', 'json'], { encoding: 'utf8', env }));
+	assert.equal((all.sessions ?? all).length, 1);
+	await stop();
 });
 
 scene('a launch says itself that it wants no session, and one runs without the debugger', async () => {
-	const start = async name => {
-		await page.keyboard.press('Control+P');
-		await page.locator('.quick-input-widget input').first().fill(`debug ${name}`);
-		await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: name }).first().click();
-		await page.locator('.debug-toolbar').waitFor();
-	};
-	await start('Shop alone');
+	await launch('Shop alone');
 	await until('it runs outside of the session', async () => /node .*server\.js/.test(await page.locator('.repl').innerText()));
 	assert.doesNotMatch(await page.locator('.repl').innerText(), /mirrord exec/);
-	await until('it listens', () => fetch('http://127.0.0.1:8080/').then(() => true, () => false));
+	await until('it listens', () => fetch('http://127.0.0.1:8080/', { signal: AbortSignal.timeout(1000) }).then(() => true, e => e.name === 'TimeoutError'));
 	assert.equal(await said(asks('/alone')), 'remote /alone');
-	await page.keyboard.press('Shift+F5');
-	await page.locator('.debug-toolbar').waitFor({ state: 'hidden' });
+	await stop();
 
-	await start('Shop'); // for the next to be the one that was chosen last
-	await page.keyboard.press('Shift+F5');
-	await page.locator('.debug-toolbar').waitFor({ state: 'hidden' });
+	await launch('Shop'); // for the next to be the one that was chosen last
+	await stop();
 	await page.keyboard.press('Control+F5');
 	await page.locator('.debug-toolbar').waitFor();
 	await until('it gets the pod\'s requests', async () => await said(asks('/run')) === 'local /run colour=green');
-	await page.keyboard.press('Shift+F5');
-	await page.locator('.debug-toolbar').waitFor({ state: 'hidden' });
+	await stop();
+});
+
+scene('what cannot be started says why, once, and starts nothing', async () => {
+	for (const [name, why] of [['Nowhere', /nowhere/], ['Page', /php/]]) {
+		await pick('debug', name);
+		const toasts = page.locator('.notification-toast').filter({ hasText: 'To do' });
+		await toasts.first().waitFor();
+		assert.match(await toasts.first().innerText(), why);
+		assert.equal(await page.locator('.notification-toast').count(), 1);
+		assert.equal(await page.locator('.debug-toolbar').isVisible(), false);
+		await picture(`refused-${name.toLowerCase()}`);
+		await noToasts();
+	}
 });
 
 scene('the last requests that a filter would match are told above it', async () => {

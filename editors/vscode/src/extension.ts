@@ -75,6 +75,8 @@ export function activate(context: vscode.ExtensionContext): void {
 		doctor: async () => vscode.window.createTerminal({ name: 'mirrord doctor', shellPath: '/bin/sh', shellArgs: ['-c', '"$0" doctor; exec "${SHELL:-/bin/sh}"', await program()] }).show(),
 		matches: async (file: vscode.Uri) => showMatches(file.fsPath, sessions, await program()),
 		terminal: async () => vscode.window.createTerminal(await shell()).show(),
+		program,
+		session: async () => (await launcher.session(folder())).id,
 		docs: () => vscode.env.openExternal(vscode.Uri.parse(`${docs}README.md`)),
 	};
 	for (const [name, f] of Object.entries(commands)) {
@@ -102,22 +104,20 @@ export function activate(context: vscode.ExtensionContext): void {
 		}),
 		vscode.tasks.registerTaskProvider('mirrord', {
 			provideTasks: () => [],
-			resolveTask: async t => {
-				try {
-					const at = typeof t.scope === 'object' ? t.scope : vscode.workspace.workspaceFolders?.[0];
-					const s = await launcher.session(at?.uri.fsPath ?? folder());
-					const run = new vscode.ProcessExecution(await program(), ['exec', '--session', s.id, '--', t.definition.command, ...(t.definition.args ?? [])], { cwd: t.definition.cwd });
-					return new vscode.Task(t.definition, t.scope ?? vscode.TaskScope.Workspace, t.name, 'mirrord', run, t.problemMatchers);
-				} catch (err) {
-					tellOf(err, log);
-					return undefined;
-				}
-			},
+			resolveTask: asTask,
 		}),
 		vscode.workspace.onDidOpenTextDocument(d => diagnostics.check(d)),
 		vscode.workspace.onDidSaveTextDocument(d => diagnostics.check(d)),
 		vscode.workspace.onDidCloseTextDocument(d => diagnostics.forget(d)));
 	vscode.workspace.textDocuments.forEach(d => void diagnostics.check(d));
+}
+
+// asTask gives what a task runs. It is asked for whenever tasks are listed: the session
+// is there only when the task begins, and the editor fills in its variables.
+function asTask(t: vscode.Task): vscode.Task {
+	const { command, args, cwd } = t.definition;
+	const run = new vscode.ProcessExecution('${command:mirrord.program}', ['exec', '--session', '${command:mirrord.session}', '--', command, ...(args ?? [])], { cwd });
+	return new vscode.Task(t.definition, t.scope ?? vscode.TaskScope.Workspace, t.name, 'mirrord', run, t.problemMatchers);
 }
 
 // deactivate ends what this window has started.
