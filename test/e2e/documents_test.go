@@ -141,7 +141,7 @@ func (d *documents) start(t *testing.T, text string) *run {
 	r := startCommandOnly(t, []string{"bash", "-c", "set -o pipefail\n" + d.vars + text}, func(c *exec.Cmd) {
 		c.Dir = d.dir
 		c.Env = []string{
-			"HOME=" + filepath.Join(d.dir, "home"), "XDG_RUNTIME_DIR=" + filepath.Join(d.dir, "run"), "KUBECONFIG=" + filepath.Join(d.dir, "../kubeconfig"),
+			d.home(), "XDG_RUNTIME_DIR=" + filepath.Join(d.dir, "run"), "KUBECONFIG=" + filepath.Join(d.dir, "../kubeconfig"),
 			"PATH=" + filepath.Join(d.dir, "../bin") + ":" + os.Getenv("PATH"), "LANG=C.UTF-8", "USER=dev", "SHELL=/bin/bash", "PGUSER=postgres", "NO_UPDATE_NOTIFIER=1",
 		}
 		c.Stderr = c.Stdout          // in the order of a terminal
@@ -150,6 +150,9 @@ func (d *documents) start(t *testing.T, text string) *run {
 	r.stdin.Close() // nobody types
 	return r
 }
+
+// home is the variable that tells the commands of this directory from all others.
+func (d *documents) home() string { return "HOME=" + filepath.Join(d.dir, "home") }
 
 // try runs a row, and looks whether it ends and says what it should.
 func (d *documents) try(t *testing.T, r testdocs.Row) {
@@ -189,7 +192,7 @@ func (d *documents) try(t *testing.T, r testdocs.Row) {
 		c.waitFor(until)
 		end(c)
 		c.wait()
-		endAdapter(t)
+		d.endAdapter(t)
 	}
 	code, out := c.wait(), d.there(c.stdout.String())
 	if until == "" && code != r.Code {
@@ -231,9 +234,9 @@ func end(r *run) { _ = syscall.Kill(-r.cmd.Process.Pid, syscall.SIGTERM) }
 // endAdapter ends debugpy's adapter. It leaves the group of the one who starts it, and
 // where that one is ended before it has come back to its adapter, the adapter waits
 // for it, and the session with it. Those of other tests that run beside are theirs.
-func endAdapter(t *testing.T) {
+func (d *documents) endAdapter(t *testing.T) {
 	t.Helper()
-	for _, p := range programs() {
+	for _, p := range programsWith(d.home()) {
 		if !strings.Contains(p, "debugpy/adapter") {
 			continue
 		}

@@ -464,8 +464,13 @@ func nothingLeft(t testing.TB) {
 
 // programs lists the processes of this test process's commands that began with all
 // these variables, but for its own children: another one runs beside it.
-func programs(variables ...string) (list []string) {
-	variables = append(variables, "KUBECONFIG="+filepath.Join(w.dir, "kubeconfig"))
+func programs(variables ...string) []string {
+	return programsWith(append(variables, "KUBECONFIG="+filepath.Join(w.dir, "kubeconfig"))...)
+}
+
+// programsWith lists the processes that began with all these variables, but for the
+// children of this one.
+func programsWith(variables ...string) (list []string) {
 	files, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, file := range files {
 		b, err := os.ReadFile(file)

@@ -42,3 +42,16 @@ export function line(a: Activity): string {
 	}
 	return [a.what, a.name ?? a.address, a.port, a.where, a.error].filter(p => p !== undefined && p !== '').join(' ');
 }
+
+const kept = 200; // activities of a kind that a session remembers
+
+// keep puts an activity before those that came earlier, and forgets the oldest of its
+// kind beyond what is kept: a program that reads many files has its requests still.
+export function keep(recent: Activity[], a: Activity): void {
+	recent.unshift(a);
+	let same = 0;
+	const beyond = recent.findIndex(o => o.kind === a.kind && ++same > kept);
+	if (beyond >= 0) {
+		recent.splice(beyond, 1);
+	}
+}

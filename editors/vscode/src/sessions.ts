@@ -2,7 +2,7 @@
 // for the next. What a session is and does the program knows; this holds its ids.
 
 import { ChildProcess, spawn } from 'node:child_process';
-import { Activity } from './activity';
+import { Activity, keep } from './activity';
 import { Event, Failure } from './failure';
 import { lines, run, Stop } from './cli';
 import { Choice } from './targets';
@@ -48,8 +48,6 @@ export function flags(w: Wanted): string[] {
 	}
 	return w.config ? [...all, '-f', w.config] : all;
 }
-
-const kept = 200; // activities of a session that are remembered
 
 // Session is one that runs.
 export class Session {
@@ -117,8 +115,7 @@ export class Session {
 		if (a.kind === 'session') {
 			void this.look(); // a port, the link
 		}
-		this.recent.unshift(a);
-		this.recent.length = Math.min(this.recent.length, kept);
+		keep(this.recent, a);
 		this.changed(false);
 	}
 }

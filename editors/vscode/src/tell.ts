@@ -51,14 +51,14 @@ export function remedies(f: Failure, log: Log): Remedy[] {
 		all.push({ title: 'Open Configuration', do: () => openAt(at.file, at.line, at.column) });
 	}
 	if (/target|pod|namespace/.test(f.code)) {
-		all.push({ title: 'Choose Another Target', do: () => vscode.commands.executeCommand('mirrord.chooseTarget') });
+		all.push({ title: 'Other Target', do: () => vscode.commands.executeCommand('mirrord.chooseTarget') });
 	}
 	if (!at) {
-		all.push({ title: 'Check Machine and Cluster', do: () => vscode.commands.executeCommand('mirrord.doctor') });
+		all.push({ title: 'Doctor', do: () => vscode.commands.executeCommand('mirrord.doctor') });
 	}
 	all.push({ title: 'Help', do: () => vscode.env.openExternal(vscode.Uri.parse(`${docs}errors.md#${f.code}`)) });
-	all.push({ title: 'Copy Details', do: () => vscode.env.clipboard.writeText([f.what, f.why, f.todo, f.code].filter(t => t).join('\n')) });
-	all.push({ title: 'Show Log', do: () => log.show() });
+	all.push({ title: 'Copy', do: () => vscode.env.clipboard.writeText([f.what, f.why, f.todo, f.code].filter(t => t).join('\n')) });
+	all.push({ title: 'Log', do: () => log.show() });
 	return all;
 }
 

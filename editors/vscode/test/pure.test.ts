@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Activity, asked, line } from '../src/activity';
+import { Activity, asked, keep, line } from '../src/activity';
 import { checkVersion } from '../src/cli';
 import { Failure, failureOf, parseEvent, placeOf } from '../src/failure';
 import { Configuration, plain, wishOf, wraps } from '../src/launch';
@@ -124,4 +124,15 @@ test('activities in words', () => {
 	] as const) {
 		assert.equal(line(a), want);
 	}
+});
+
+test('what is kept of what went on', () => {
+	const recent: Activity[] = [];
+	keep(recent, { at: '', session: '', kind: 'request', path: '/first' });
+	for (let i = 0; i < 500; i++) {
+		keep(recent, { at: '', session: '', kind: 'file', name: String(i) });
+	}
+	assert.equal(recent.length, 201);
+	assert.equal(recent[0].name, '499');
+	assert.equal(recent.at(-1)?.path, '/first');
 });
