@@ -346,7 +346,7 @@ scene('the last requests that a filter would match are told above it', async () 
 	await page.keyboard.press('Enter');
 	await page.getByText('Which of the last requests match?').click();
 	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: 'GET /cart' }).filter({ hasText: 'your program' }).first().waitFor();
-	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: 'GET /npm' }).filter({ hasText: 'the target only' }).first().waitFor();
+	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: 'GET /run' }).filter({ hasText: 'the target only' }).first().waitFor();
 	await picture('matches');
 	await page.keyboard.press('Escape');
 });

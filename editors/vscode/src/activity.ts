@@ -22,11 +22,11 @@ export interface Activity {
 	text?: string;
 }
 
-// asked are the last requests that came, each once: what is kept of one is its method, its
-// path and its port.
+// asked are the last requests that came for the target, each once: what is kept of one is
+// its method, its path and its port. Those of this machine have no mode.
 export function asked(recent: Activity[]): Activity[] {
 	const seen = new Map<string, Activity>();
-	for (const a of recent.filter(a => a.kind === 'request' && a.flow !== 'outgoing' && a.method && a.path)) {
+	for (const a of recent.filter(a => a.kind === 'request' && a.flow !== 'outgoing' && a.mode && a.method && a.path)) {
 		seen.set(`${a.method} ${a.path} ${a.port}`, seen.get(`${a.method} ${a.path} ${a.port}`) ?? a);
 	}
 	return [...seen.values()].slice(0, 10);

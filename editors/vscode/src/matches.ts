@@ -29,7 +29,9 @@ export async function showMatches(file: string, sessions: Sessions, program: str
 	const answers = await Promise.all(all.map(async a => {
 		const args = ['explain', 'request', `${a.method} ${a.path}`, '-f', file, '-o', 'json', ...(a.port ? ['--port', String(a.port)] : []), ...(s.status.target ? ['-t', s.status.target] : [])];
 		const [answer] = JSON.parse(await run(program, args, { cwd: path.dirname(file) }));
-		return { label: `${answer.note?.startsWith('the filter matches') ? '$(check)' : '$(circle-slash)'} ${a.method} ${a.path}`, description: answer.where as string, detail: answer.note as string };
+		const matches: boolean = answer.note?.startsWith('the filter matches') ?? false;
+		return { matches, label: `${matches ? '$(check)' : '$(circle-slash)'} ${a.method} ${a.path}`, description: answer.where as string, detail: answer.note as string };
 	}));
+	answers.sort((a, b) => Number(b.matches) - Number(a.matches)); // the latest first among equals
 	await vscode.window.showQuickPick(answers, { title: 'mirrord: by method and path; headers and bodies are not remembered', matchOnDetail: true });
 }

@@ -107,11 +107,11 @@ test('where a task in the background serves', () => {
 	assert.equal(portOf({ label: '', command: '', args: [], problemMatcher: { background: { endsPattern: 'open here at 127\\.0\\.0\\.1:20815' } } }), 20815);
 });
 
-const happened = (more: object): Activity => ({ at: '', session: 's', kind: 'request', flow: 'incoming', method: 'GET', path: '/a', port: 80, ...more });
+const happened = (more: object): Activity => ({ at: '', session: 's', kind: 'request', flow: 'incoming', method: 'GET', path: '/a', port: 80, mode: 'steal', ...more });
 
 test('the last requests, each once', () => {
 	const many = Array.from({ length: 20 }, (_, i) => happened({ path: `/${i}` }));
-	assert.deepEqual(asked([happened({}), happened({ kind: 'lookup' }), happened({}), happened({ flow: 'outgoing', path: '/out' }), happened({ method: 'PUT' })]).map(a => `${a.method} ${a.path}`), ['GET /a', 'PUT /a']);
+	assert.deepEqual(asked([happened({}), happened({ kind: 'lookup' }), happened({}), happened({ flow: 'outgoing', path: '/out' }), happened({ mode: undefined, path: '/of-this-machine' }), happened({ method: 'PUT' })]).map(a => `${a.method} ${a.path}`), ['GET /a', 'PUT /a']);
 	assert.equal(asked(many).length, 10);
 });
 
