@@ -32,7 +32,7 @@ import (
 )
 
 // defaultPairs for a median with quartiles in a run of some minutes.
-const defaultPairs = 5
+const defaultPairs = 4
 
 // An area makes its rows. What they need is started here and ended by the world.
 type area struct {

@@ -110,6 +110,9 @@ async function noToasts() {
 	await page.locator('.notification-toast').first().waitFor({ state: 'hidden' });
 }
 
+// sessions are those that run, as the program says.
+const sessions = () => JSON.parse(execFileSync(process.env.MIRRORD, ['session', 'ls', '-o', 'json'], { encoding: 'utf8', env }));
+
 const inWorkspace = (file, has) => until(`${file} is as ${has}`, () => fs.existsSync(path.join(workspace, file)) && has.test(fs.readFileSync(path.join(workspace, file), 'utf8')));
 
 const statusBar = () => page.locator('[id="mirrord-go.mirrord-go.mirrord"]').innerText();
@@ -131,6 +134,9 @@ before(async () => {
 	kubectl('wait', '--for=condition=Ready', '--timeout=120s', 'pod/client');
 	podIP = kubectl('get', 'pods', '-l', 'app=shop', '-o', 'jsonpath={.items[0].status.podIP}');
 
+	const mirrord = path.join(dir, 'bin', 'mirrord'); // as somebody has it, and as pictures show it
+	fs.mkdirSync(path.dirname(mirrord));
+	fs.copyFileSync(process.env.MIRRORD, mirrord);
 	fs.cpSync(path.join(__dirname, 'workspace'), workspace, { recursive: true });
 	execFileSync(process.execPath, [path.join(__dirname, '../node_modules/typescript/bin/tsc'), '--sourceMap', '--outDir', 'out', '--module', 'commonjs', '--target', 'es2022',
 		'--typeRoots', path.join(__dirname, '../node_modules/@types'), '--types', 'node', 'parent.ts'], { cwd: workspace });
@@ -140,7 +146,7 @@ before(async () => {
 	fs.writeFileSync(path.join(workspace, '.mirrord', 'filter.json'), '{"feature": {"network": {"incoming": {"mode": "steal", "http_filter": {"path_filter": "^/cart"}}}}}\n');
 	const settings = {
 		User: { 'workbench.startupEditor': 'none', 'workbench.secondarySideBar.defaultVisibility': 'hidden', 'remote.autoForwardPorts': false },
-		Machine: { 'mirrord.binaryPath': process.env.MIRRORD },
+		Machine: { 'mirrord.binaryPath': mirrord },
 	};
 	for (const [whose, values] of Object.entries(settings)) {
 		fs.mkdirSync(path.join(dir, 'user', whose), { recursive: true });
@@ -212,6 +218,14 @@ scene('a target is chosen from the list, and Escape starts nothing', async () =>
 	await until('the status bar names it', async () => /deployment\/shop in /.test(await statusBar()));
 });
 
+scene('a launch is cancelled while its session starts', async () => {
+	await pick('debug', 'Shop');
+	await page.locator('.notification-toast').getByText('Cancel').click();
+	await page.locator('.notification-toast').first().waitFor({ state: 'hidden' });
+	assert.equal(await page.locator('.debug-toolbar').isVisible(), false);
+	await until('nothing is left', () => sessions().length === 0 && kubectl('get', 'jobs', '-o', 'name') === '');
+});
+
 scene('F5: a request to the pod stops at a breakpoint here', async () => {
 	await open('server.js:6');
 	await page.locator('.view-lines').filter({ hasText: 'createServer' }).first().waitFor();
@@ -237,7 +251,9 @@ scene('F5: a request to the pod stops at a breakpoint here', async () => {
 	assert.doesNotMatch(await view.innerText(), /port 53\d+\s+steal/); // the debugger's own
 	await view.locator('.monaco-list-row').filter({ hasText: 'Requests' }).first().click();
 	await until('the request is listed', async () => /GET \/cart → 200/.test(await view.innerText()));
+	await page.setViewportSize({ ...size, height: 1300 }); // there is room for all of it
 	await picture('session');
+	await page.setViewportSize(size);
 	await view.locator('.pane-header').click();
 
 	await page.keyboard.press('Control+Shift+F5');
@@ -279,12 +295,14 @@ scene('an npm script, the terminal and a task join the same session', async () =
 });
 
 scene('a child in TypeScript, whose parent runs in a terminal', async () => {
-	await open('parent.ts:9');
+	await open('parent.ts:8');
 	await page.locator('.view-lines').filter({ hasText: 'createServer' }).first().waitFor();
 	await page.keyboard.press('F9');
 	await until('there are two breakpoints', async () => await page.locator('.debug-breakpoints .monaco-list-row').filter({ hasText: /parent\.ts|server\.js/ }).count() === 2);
 	await launch('Child in TypeScript');
 	const asked = await stopsAt('/ts');
+	await page.keyboard.press('F10');
+	await until('it stands in the next line', async () => /parent\.ts\s*9:/.test(await page.locator('.debug-call-stack').innerText()));
 	assert.match((await page.locator('.tab.active').first().innerText()).replaceAll('\n', ''), /parent\.ts/);
 	await picture('typescript');
 	await goesOn();
@@ -301,8 +319,7 @@ scene('two programs of a compound share a session', async () => {
 	const asked = await stopsAt('/both');
 	await goesOn();
 	assert.equal(await asked.answer(), 'local /both colour=green');
-	const all = JSON.parse(execFileSync(process.env.MIRRORD, ['session', 'ls', '-o', 'json'], { encoding: 'utf8', env }));
-	assert.equal((all.sessions ?? all).length, 1);
+	assert.equal(sessions().length, 1);
 	await stop();
 });
 
@@ -358,9 +375,12 @@ scene('a mistake of the configuration is shown at its line, and starts nothing',
 	const told = page.locator('.notifications-toasts').filter({ hasText: 'the configuration has a mistake' });
 	await told.waitFor();
 	assert.match(await told.innerText(), /mirrord\.json:4:19: feature\.network\.incoming/);
-	await picture('mistake');
 	await told.getByText('Open Configuration').click();
 	await page.locator('.squiggly-error').first().waitFor();
+	await page.locator('.view-line span').filter({ hasText: /^"stael"$/ }).last().hover();
+	await page.locator('.monaco-hover').filter({ hasText: 'did you mean' }).first().waitFor();
+	await picture('mistake');
+	await page.keyboard.press('Escape');
 	assert.equal(await page.locator('.debug-toolbar').isVisible(), false);
 	fs.writeFileSync(file, good);
 });

@@ -36,7 +36,7 @@ export function locate(setting: string, searched: string | undefined, packed: st
 	};
 	if (setting !== '') {
 		if (!runs(setting)) {
-			throw new Failure('no-binary', `the setting mirrord.binaryPath names ${setting}, which cannot be run`, '', 'correct the setting, or leave it empty');
+			throw new Failure('vscode-no-binary', `the setting mirrord.binaryPath names ${setting}, which cannot be run`, '', 'correct the setting, or leave it empty');
 		}
 		return setting;
 	}
@@ -49,7 +49,7 @@ export function locate(setting: string, searched: string | undefined, packed: st
 	if (runs(packed)) {
 		return packed;
 	}
-	throw new Failure('no-binary', 'there is no mirrord on this machine', 'it is neither in PATH nor in the setting mirrord.binaryPath, and this package of the extension has none',
+	throw new Failure('vscode-no-binary', 'there is no mirrord on this machine', 'it is neither in PATH nor in the setting mirrord.binaryPath, and this package of the extension has none',
 		'install mirrord, or the package of the extension that is made for this machine');
 }
 
@@ -60,7 +60,7 @@ export const wanted = [0, 1, 0];
 export function checkVersion(file: string, printed: string): void {
 	const m = /^mirrord (?:version )?v?(\d+)\.(\d+)\.(\d+)/.exec(printed.trim());
 	if (!m) {
-		throw new Failure('version', `${file} is not the mirrord that this extension works with`, `it says: ${printed.trim().split('\n')[0]}`,
+		throw new Failure('vscode-version', `${file} is not the mirrord that this extension works with`, `it says: ${printed.trim().split('\n')[0]}`,
 			'name the right one in the setting mirrord.binaryPath');
 	}
 	const has = m.slice(1).map(Number);
@@ -69,7 +69,7 @@ export function checkVersion(file: string, printed: string): void {
 			if (has[i] > wanted[i]) {
 				return;
 			}
-			throw new Failure('version', `${file} is too old for this extension`, `it is ${has.join('.')}, the extension needs ${wanted.join('.')}`, 'install a newer mirrord');
+			throw new Failure('vscode-version', `${file} is too old for this extension`, `it is ${has.join('.')}, the extension needs ${wanted.join('.')}`, 'install a newer mirrord');
 		}
 	}
 }
@@ -106,7 +106,7 @@ export function run(file: string, args: string[], o: Options = {}): Promise<stri
 		});
 		child.on('error', err => {
 			heard?.dispose();
-			reject(new Failure('no-binary', `${file} cannot be run`, err.message, 'name another one in the setting mirrord.binaryPath'));
+			reject(new Failure('vscode-no-binary', `${file} cannot be run`, err.message, 'name another one in the setting mirrord.binaryPath'));
 		});
 		child.on('close', code => {
 			heard?.dispose();

@@ -16,6 +16,9 @@ export class Completion implements vscode.CompletionItemProvider, vscode.HoverPr
 	}
 
 	async provideCompletionItems(doc: vscode.TextDocument, at: vscode.Position): Promise<vscode.CompletionItem[]> {
+		if (isOthers(doc)) {
+			return [];
+		}
 		const format = formatOf(doc);
 		const schema = await this.read();
 		return words(schema, placeAt(linesOf(doc), at.line, at.character, format), format).map(w => {
@@ -28,6 +31,9 @@ export class Completion implements vscode.CompletionItemProvider, vscode.HoverPr
 	}
 
 	async provideHover(doc: vscode.TextDocument, at: vscode.Position): Promise<vscode.Hover | undefined> {
+		if (isOthers(doc)) {
+			return undefined;
+		}
 		const text = meaning(await this.read(), linesOf(doc), at.line, at.character, formatOf(doc));
 		return text === '' ? undefined : new vscode.Hover(new vscode.MarkdownString(text));
 	}
@@ -43,4 +49,10 @@ function formatOf(doc: vscode.TextDocument): Format {
 
 function linesOf(doc: vscode.TextDocument): string[] {
 	return doc.getText().split('\n');
+}
+
+// isOthers reports whether another extension explains the document: that for YAML takes the
+// schema of yamlValidation.
+function isOthers(doc: vscode.TextDocument): boolean {
+	return doc.languageId === 'yaml' && vscode.extensions.getExtension('redhat.vscode-yaml') !== undefined;
 }

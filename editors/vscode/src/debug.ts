@@ -25,7 +25,7 @@ export class Launcher implements vscode.DebugConfigurationProvider {
 		}
 		try {
 			if (!folder) {
-				throw new Failure('no-folder', 'mirrord needs a folder: its configuration and the session\'s directory are there', '', 'open the folder of the program');
+				throw new Failure('vscode-no-folder', 'mirrord needs a folder: its configuration and the session\'s directory are there', '', 'open the folder of the program');
 			}
 			return await this.wrap(folder.uri.fsPath, c, token);
 		} catch (err) {
@@ -97,7 +97,7 @@ export class Launcher implements vscode.DebugConfigurationProvider {
 			const all = await vscode.tasks.fetchTasks();
 			const first = all.find(o => o.name === t.dependsOn || `${o.source}: ${o.name}` === t.dependsOn);
 			if (!first) {
-				throw new Failure('no-task', `there is no task ${t.dependsOn}, which is to run before the launch`, '', 'name one of tasks.json in preLaunchTask');
+				throw new Failure('vscode-no-task', `there is no task ${t.dependsOn}, which is to run before the launch`, '', 'name one of tasks.json in preLaunchTask');
 			}
 			await ended(first);
 		}
@@ -113,7 +113,7 @@ export class Launcher implements vscode.DebugConfigurationProvider {
 		await Promise.race([
 			s.until(st => st.ports?.some(p => p.port === port && p.published) ?? false),
 			over(execution).then(code => {
-				throw new Failure('task-failed', `the task "${t.label}" has ended with code ${code ?? 'none'}`, 'the launch connects to what it serves', 'look at its terminal');
+				throw new Failure('vscode-task-failed', `the task "${t.label}" has ended with code ${code ?? 'none'}`, 'the launch connects to what it serves', 'look at its terminal');
 			}),
 		]);
 	}
@@ -136,7 +136,7 @@ async function stampOf(folder: string, config: string | undefined): Promise<stri
 async function ended(t: vscode.Task): Promise<void> {
 	const code = await over(await vscode.tasks.executeTask(t));
 	if (code !== 0) {
-		throw new Failure('task-failed', `the task "${t.name}" has ended with code ${code ?? 'none'}`, 'the launch needs what it makes', 'look at its terminal');
+		throw new Failure('vscode-task-failed', `the task "${t.name}" has ended with code ${code ?? 'none'}`, 'the launch needs what it makes', 'look at its terminal');
 	}
 }
 

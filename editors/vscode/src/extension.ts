@@ -48,7 +48,7 @@ export function activate(context: vscode.ExtensionContext): void {
 		const open = vscode.window.activeTextEditor?.document.uri;
 		const f = (open && vscode.workspace.getWorkspaceFolder(open)) ?? vscode.workspace.workspaceFolders?.[0];
 		if (!f) {
-			throw new Failure('no-folder', 'no folder is open', '', 'open the folder of the program');
+			throw new Failure('vscode-no-folder', 'no folder is open', '', 'open the folder of the program');
 		}
 		return f.uri.fsPath;
 	};
@@ -132,7 +132,10 @@ async function menu(state: State, sessions: Sessions): Promise<void> {
 		entry('$(target) Choose Target…', 'mirrord.chooseTarget', nameOf(state.choice)),
 		entry('$(settings-gear) Choose Configuration…', 'mirrord.chooseConfig'),
 		entry('$(go-to-file) Open or Create Configuration', 'mirrord.openConfig'),
-		...(sessions.running.length > 0 ? [entry('$(debug-stop) Stop Session', 'mirrord.stopSession', sessions.running.map(s => s.id).join(', '))] : []),
+		...(sessions.running.length > 0 ? [
+			entry('$(list-tree) Show Session', 'mirrord.sessions.focus', sessions.running.map(s => s.status.target ?? 'no target').join(', ')),
+			entry('$(debug-stop) Stop Session', 'mirrord.stopSession', sessions.running.map(s => s.id).join(', ')),
+		] : []),
 		entry('$(terminal) Open Terminal in the Session', 'mirrord.terminal'),
 		entry('$(output) Show Log', 'mirrord.showLog'),
 		entry('$(pulse) Check Machine and Cluster', 'mirrord.doctor'),

@@ -32,7 +32,7 @@ export function failureOf(events: Event[], said: string, code: number | null): F
 		return new Failure(last.code, last.text, last.facts?.why, last.facts?.do);
 	}
 	const why = said.trim().split('\n').slice(-5).join('\n');
-	return new Failure('unknown', `mirrord has ended with code ${code ?? 'none'}`, why, 'look at the log');
+	return new Failure('vscode-failed', `mirrord has ended with code ${code ?? 'none'}`, why, 'look at the log');
 }
 
 // A Place is where a mistake is. Lines and columns begin with 1.

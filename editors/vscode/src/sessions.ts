@@ -75,7 +75,7 @@ export class Session {
 	}
 
 	private ended(): void {
-		this.waiting.splice(0).forEach(w => w.reject(new Failure('session-ended', `the session ${this.id} has ended`, '', 'launch again')));
+		this.waiting.splice(0).forEach(w => w.reject(new Failure('vscode-session-ended', `the session ${this.id} has ended`, '', 'launch again')));
 		this.changed(true);
 	}
 
@@ -171,7 +171,7 @@ export class Sessions {
 		const out = await run(file, ['session', 'start', '--json', ...flags(w)], { cwd: w.folder, stop, onEvent });
 		const status: Status = JSON.parse(out);
 		if (typeof status.id !== 'string') {
-			throw new Failure('version', 'mirrord has started a session that has no id', out, 'install the mirrord that belongs to this extension');
+			throw new Failure('vscode-version', 'mirrord has started a session that has no id', out, 'install the mirrord that belongs to this extension');
 		}
 		const s: Session = new Session(file, w, status, ended => {
 			if (ended) {

@@ -30,6 +30,11 @@ export class Log {
 	}
 }
 
+// helpOf is where a failure is explained: those of this extension in its own document.
+function helpOf(code: string): string {
+	return `${docs}${code.startsWith('vscode-') ? 'vscode.md' : 'errors.md'}#${code}`;
+}
+
 // A Remedy is a button.
 export interface Remedy {
 	title: string;
@@ -56,7 +61,7 @@ export function remedies(f: Failure, log: Log): Remedy[] {
 	if (!at) {
 		all.push({ title: 'Doctor', do: () => vscode.commands.executeCommand('mirrord.doctor') });
 	}
-	all.push({ title: 'Help', do: () => vscode.env.openExternal(vscode.Uri.parse(`${docs}errors.md#${f.code}`)) });
+	all.push({ title: 'Help', do: () => vscode.env.openExternal(vscode.Uri.parse(helpOf(f.code))) });
 	all.push({ title: 'Copy', do: () => vscode.env.clipboard.writeText([f.what, f.why, f.todo, f.code].filter(t => t).join('\n')) });
 	all.push({ title: 'Log', do: () => log.show() });
 	return all;
@@ -73,7 +78,7 @@ export function tellOf(err: unknown, log: Log): void {
 	if (err instanceof Cancelled) {
 		return;
 	}
-	const f = err instanceof Failure ? err : new Failure('unknown', String(err));
+	const f = err instanceof Failure ? err : new Failure('vscode-failed', String(err));
 	log.event({ level: 'error', code: f.code, text: f.what, facts: { why: f.why, do: f.todo } });
 	const text = `mirrord: ${[f.what, f.why].filter(t => t).join(': ')}.${f.todo && ` To do: ${f.todo}`}`;
 	const all = remedies(f, log);

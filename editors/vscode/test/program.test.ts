@@ -36,8 +36,8 @@ test('where the program is', () => {
 	assert.equal(locate('', searched, a), b);
 	assert.equal(locate('', '/nowhere', a), a);
 	assert.equal(locate('', undefined, a), a);
-	assert.throws(() => locate('', '/nowhere', '/nowhere/mirrord'), code('no-binary'));
-	assert.throws(() => locate('/nowhere/mirrord', searched, a), code('no-binary'));
+	assert.throws(() => locate('', '/nowhere', '/nowhere/mirrord'), code('vscode-no-binary'));
+	assert.throws(() => locate('/nowhere/mirrord', searched, a), code('vscode-no-binary'));
 });
 
 test('what it prints, is told and asks', async () => {
@@ -55,7 +55,7 @@ test('how it fails', async () => {
 	const file = program('fails', 'echo \'{"level":"error","code":"no-kubeconfig","text":"none"}\' >&2; echo said; exit 2');
 	await assert.rejects(run(file, []), code('no-kubeconfig'));
 	assert.equal(await run(file, [], { codes: [2] }), 'said\n');
-	await assert.rejects(run('/nowhere/mirrord', []), code('no-binary'));
+	await assert.rejects(run('/nowhere/mirrord', []), code('vscode-no-binary'));
 	await assert.rejects(run(program('silent', 'echo oh >&2; exit 7'), []), (err: unknown) => err instanceof Failure && err.why === 'oh');
 });
 
@@ -98,7 +98,7 @@ esac`);
 	assert.notEqual(one.id, other.id);
 	await until(() => one.recent.length === 1);
 	await one.until(st => st.ports?.[0]?.published === '127.0.0.1:8080');
-	const never = assert.rejects(one.until(() => false), code('session-ended'));
+	const never = assert.rejects(one.until(() => false), code('vscode-session-ended'));
 	await sessions.stop(file, one.id);
 	await never;
 	await until(() => !sessions.running.includes(one));

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import * as fs from 'node:fs';
+import * as path from 'node:path';
 import { test } from 'node:test';
 import { Activity, asked, keep, line } from '../src/activity';
 import { checkVersion } from '../src/cli';
@@ -33,7 +35,7 @@ test('versions', () => {
 		checkVersion('/bin/mirrord', good);
 	}
 	for (const bad of ['mirrord 0.0.9', 'GNU bash', '']) {
-		assert.throws(() => checkVersion('/bin/mirrord', bad), (err: unknown) => err instanceof Failure && err.code === 'version');
+		assert.throws(() => checkVersion('/bin/mirrord', bad), (err: unknown) => err instanceof Failure && err.code === 'vscode-version');
 	}
 });
 
@@ -135,4 +137,14 @@ test('what is kept of what went on', () => {
 	assert.equal(recent.length, 201);
 	assert.equal(recent[0].name, '499');
 	assert.equal(recent.at(-1)?.path, '/first');
+});
+
+test('every failure is explained', () => {
+	const top = path.join(__dirname, '../../../..'), src = path.join(top, 'editors/vscode/src');
+	const documents = ['docs/vscode.md', 'docs/errors.md'].map(f => fs.readFileSync(path.join(top, f), 'utf8')).join('\n');
+	const codes = fs.readdirSync(src).flatMap(f => [...fs.readFileSync(path.join(src, f), 'utf8').matchAll(/new Failure\('([a-z-]+)'/g)].map(m => m[1]));
+	assert.ok(codes.length > 10);
+	for (const code of new Set(codes)) {
+		assert.match(documents, new RegExp(`^### \`${code}\`$`, 'm'));
+	}
 });
