@@ -35,25 +35,9 @@ func TestDebugpyLaunch(t *testing.T) {
 		{"stopped at the breakpoint", "integratedTerminal", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			adapter := outside(python, "-m", "debugpy.adapter")
-			adapter.SysProcAttr.Setsid = true
-			to, err := adapter.StdinPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			from, err := adapter.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := adapter.Start(); err != nil {
-				t.Fatal(err)
-			}
 			terminal := newOutput()
 			var shell *exec.Cmd
-			t.Cleanup(func() {
-				to.Close()
-				_ = adapter.Process.Kill()
-				_ = adapter.Wait()
+			t.Cleanup(func() { // the adapter has ended by then
 				if shell != nil {
 					_ = shell.Wait()
 				}
@@ -62,7 +46,7 @@ func TestDebugpyLaunch(t *testing.T) {
 					t.Logf("the terminal:\n%s", terminal)
 				}
 			})
-			d := newDAP(t, from, to)
+			d := adapterOf(t, python, "-m", "debugpy.adapter")
 			d.asked = func(command string, arguments json.RawMessage) any {
 				var in struct{ Args []string }
 				if err := json.Unmarshal(arguments, &in); err != nil || command != "runInTerminal" {

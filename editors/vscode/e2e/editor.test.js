@@ -110,6 +110,12 @@ async function noToasts() {
 	await page.locator('.notification-toast').first().waitFor({ state: 'hidden' });
 }
 
+// noTerminals ends what runs in terminals.
+async function noTerminals() {
+	await command('Terminal: Kill All Terminals');
+	await page.locator('.terminal-wrapper').first().waitFor({ state: 'hidden' });
+}
+
 // sessions are those that run, as the program says.
 const sessions = () => JSON.parse(execFileSync(process.env.MIRRORD, ['session', 'ls', '-o', 'json'], { encoding: 'utf8', env }));
 
@@ -285,13 +291,11 @@ scene('an npm script, the terminal and a task join the same session', async () =
 	await goesOn();
 	assert.equal(await attached.answer(), 'local /attached colour=green');
 	await stop();
-	await command('Terminal: Kill All Terminals');
-	await page.locator('.terminal-wrapper').first().waitFor({ state: 'hidden' });
+	await noTerminals();
 
 	await pick('task', 'ask around');
 	await inWorkspace('asked', /^colour=green\n$/);
-	await command('Terminal: Kill All Terminals');
-	await page.locator('.terminal-wrapper').first().waitFor({ state: 'hidden' });
+	await noTerminals();
 });
 
 scene('a child in TypeScript, whose parent runs in a terminal', async () => {
@@ -309,8 +313,7 @@ scene('a child in TypeScript, whose parent runs in a terminal', async () => {
 	assert.equal(await asked.answer(), 'child colour=green /ts');
 	await stop();
 	await until('the pod answers itself again', async () => await said(asks('/after')) === 'remote /after');
-	await command('Terminal: Kill All Terminals');
-	await page.locator('.terminal-wrapper').first().waitFor({ state: 'hidden' });
+	await noTerminals();
 });
 
 scene('two programs of a compound share a session', async () => {
