@@ -39,7 +39,18 @@ var version = "0.1.0-dev"
 // /proc/self shows the main thread's namespaces.
 func init() { runtime.LockOSThread() }
 
+// main only waits: what is bound to a thread costs two changes of threads each
+// time that it is woken.
 func main() {
+	failed := make(chan bool)
+	go func() { failed <- work() }()
+	if <-failed {
+		os.Exit(1)
+	}
+}
+
+// work serves the session.
+func work() (failed bool) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
@@ -55,8 +66,8 @@ func main() {
 	wg.Wait()
 	if err != nil {
 		log.Error("agent ends", "error", err)
-		os.Exit(1)
 	}
+	return err != nil
 }
 
 func run(ctx context.Context, log *slog.Logger, args []string) error {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"runtime"
 	"slices"
 	"syscall"
 	"time"
@@ -30,7 +32,14 @@ func (o *Server) Lookup(ctx context.Context, s *link.Stream, m *protocol.Lookup)
 		return
 	}
 	defer o.Connections.Give(ConnCost)
-	reply := o.lookup(ctx, m)
+	c, err := o.Dial(ctx, "udp", m.Addr)
+	if err != nil {
+		_ = s.Send(&protocol.Answer{Errno: dialErrno(err)})
+		return
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	reply := ask(c, m.Query)
 	d, _ := reply.(*protocol.Datagram)
 	if d != nil && len(d.Data) > ConnCost { // local may not take it
 		if !o.Connections.Take(len(d.Data)) {
@@ -39,17 +48,13 @@ func (o *Server) Lookup(ctx context.Context, s *link.Stream, m *protocol.Lookup)
 		defer o.Connections.Give(len(d.Data))
 	}
 	_ = s.Send(reply)
+	runtime.Gosched() // the reply goes first: closing the socket takes as long
 }
 
-func (o *Server) lookup(ctx context.Context, m *protocol.Lookup) protocol.Message {
-	c, err := o.Dial(ctx, "udp", m.Addr)
-	if err != nil {
-		return &protocol.Answer{Errno: dialErrno(err)}
-	}
-	defer c.Close()
-	defer context.AfterFunc(ctx, func() { c.Close() })()
+// ask sends a query, and waits for its reply.
+func ask(c net.Conn, query []byte) protocol.Message {
 	var errno syscall.Errno
-	if _, err := c.Write(m.Query); errors.As(err, &errno) {
+	if _, err := c.Write(query); errors.As(err, &errno) {
 		return &protocol.Datagram{Errno: errno}
 	}
 	_ = c.SetReadDeadline(time.Now().Add(lookupTime))
@@ -62,7 +67,7 @@ func (o *Server) lookup(ctx context.Context, m *protocol.Lookup) protocol.Messag
 			return &protocol.Answer{}
 		}
 		var d *protocol.Datagram
-		if sameID(m.Query, buf[:n]) {
+		if sameID(query, buf[:n]) {
 			d = &protocol.Datagram{Data: slices.Clone(buf[:n])}
 		}
 		datagram.Give(buf)
