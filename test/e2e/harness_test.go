@@ -445,18 +445,16 @@ func in(t testing.TB, target string, argv ...string) string {
 // removedWithin is the promise of how long an agent outlives its session.
 const removedWithin = 10 * time.Second
 
-// nothingLeft waits until the cluster has no agent, and checks that no process
-// of ours is left on this machine.
+// nothingLeft waits until the cluster has no agent and this machine no process of
+// ours.
 func nothingLeft(t testing.TB) {
 	t.Helper()
-	if w.cluster == nil {
-		vanish(t) // the supervisor goes a moment after the command
-	}
 	noAgent(t, removedWithin)
-	for _, p := range processes(w.mirrord) {
-		t.Errorf("left on this machine: %s", p)
-	}
 	var left []string
+	// The supervisor goes a moment after the command, and after its agent.
+	if !comesTo(removedWithin, func() bool { left = processes(w.mirrord); return len(left) == 0 }) {
+		t.Errorf("left on this machine: %v", left)
+	}
 	if !comesTo(removedWithin, func() bool { left = programs(); return len(left) == 0 }) {
 		t.Errorf("programs of sessions are left: %v", left)
 	}
