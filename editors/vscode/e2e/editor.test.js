@@ -284,6 +284,12 @@ scene('an npm script, the terminal and a task join the same session', async () =
 	await inWorkspace('seen', /^colour=green\nshop-/);
 	await picture('terminal');
 
+	await command('Create New Terminal (With Profile)');
+	await page.locator('.quick-input-list .monaco-list-row').getByText('mirrord', { exact: true }).click();
+	await until('there are two terminals', async () => await page.locator('.terminal-tabs-entry').filter({ hasText: 'mirrord: deployment/shop' }).count() === 2);
+	await page.keyboard.type('hostname >profile\n');
+	await inWorkspace('profile', /^shop-/);
+
 	await page.keyboard.type('node --inspect server.js\n');
 	await until('the inspector is open here', () => fetch('http://127.0.0.1:9229/json/version').then(r => r.ok, () => false));
 	await launch('Attached');
