@@ -1,7 +1,7 @@
 // The extension as a user meets it: a VS Code in a browser, a pod on the cluster.
 
 const assert = require('node:assert/strict');
-const { execFileSync, spawn } = require('node:child_process');
+const { execFileSync, spawn, spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const net = require('node:net');
 const os = require('node:os');
@@ -16,7 +16,9 @@ const namespace = `vscode-${Date.now()}`;
 const kubectl = (...args) => execFileSync(program, [...first, '-n', namespace, ...args], { encoding: 'utf8', input: '' });
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'mirrord-vscode-e2e-'));
 const workspace = path.join(dir, 'shop');
-let server, browser, page, env;
+const extensions = ['--extensions-dir', path.join(dir, 'extensions')];
+const servers = [];
+let browser, page, env;
 
 // until waits until f gives something.
 async function until(what, f, patience = limit) {
@@ -132,6 +134,15 @@ const said = child => new Promise(resolve => {
 });
 let podIP;
 
+// serve starts a VS Code with a directory for its data, and gives the workspace's address.
+async function serve(data, ...args) {
+	const port = await freePort();
+	servers.push(spawn(process.env.CODE_NODE, [process.env.CODE_SERVER, '--auth', 'none', '--bind-addr', `127.0.0.1:${port}`, '--user-data-dir', path.join(dir, data), ...extensions,
+		'--disable-telemetry', '--disable-update-check', ...args, workspace], { env, stdio: ['ignore', fs.openSync(path.join(dir, `${data}.log`), 'w'), 'inherit'], detached: true }));
+	await until('code-server answers', () => fetch(`http://127.0.0.1:${port}/healthz`).then(r => r.ok, () => false));
+	return `http://127.0.0.1:${port}/?folder=${workspace}`;
+}
+
 before(async () => {
 	execFileSync(program, [...first, 'create', 'namespace', namespace]);
 	kubectl('apply', '-f', path.join(__dirname, 'target.yaml'));
@@ -150,6 +161,7 @@ before(async () => {
 	fs.writeFileSync(path.join(workspace, '.mirrord', 'mirrord.json'), JSON.stringify({ feature: { network: { incoming: 'steal' } } }, null, 2));
 	fs.writeFileSync(path.join(workspace, '.mirrord', 'other.yaml'), 'feature:\n  network:\n    incoming:\n      accept_timeout: 5\n      \n');
 	fs.writeFileSync(path.join(workspace, '.mirrord', 'filter.json'), '{"feature": {"network": {"incoming": {"mode": "steal", "http_filter": {"path_filter": "^/cart"}}}}}\n');
+	fs.writeFileSync(path.join(workspace, '.mirrord', 'own.toml'), 'target = "deployment/shop"\n\n[feature]\nhostname = true\n\n[feature.network]\nincoming = false\n\n[feature.env.override]\nCOLOUR = "its own"\n\n[feature.fs]\n\n');
 	const settings = {
 		User: { 'workbench.startupEditor': 'none', 'workbench.secondarySideBar.defaultVisibility': 'hidden', 'remote.autoForwardPorts': false },
 		Machine: { 'mirrord.binaryPath': mirrord },
@@ -161,27 +173,23 @@ before(async () => {
 	const kubeconfig = path.join(dir, 'kubeconfig');
 	fs.writeFileSync(kubeconfig, fs.readFileSync(process.env.KUBECONFIG, 'utf8'));
 	execFileSync(program, [...first, 'config', `--kubeconfig=${kubeconfig}`, 'set-context', '--current', `--namespace=${namespace}`]);
-	const places = ['--user-data-dir', path.join(dir, 'user'), '--extensions-dir', path.join(dir, 'extensions')];
 	env = { ...process.env, HOME: dir, KUBECONFIG: kubeconfig, XDG_RUNTIME_DIR: '' };
-	const port = await freePort();
-	execFileSync(process.env.CODE_NODE, [process.env.CODE_SERVER, ...places, '--install-extension', process.env.VSIX], { env, stdio: 'ignore' });
-	server = spawn(process.env.CODE_NODE, [process.env.CODE_SERVER, '--auth', 'none', '--bind-addr', `127.0.0.1:${port}`, ...places,
-		'--disable-telemetry', '--disable-update-check', '--disable-workspace-trust', workspace], { env, stdio: ['ignore', fs.openSync(path.join(dir, 'server.log'), 'w'), 'inherit'], detached: true });
+	execFileSync(process.env.CODE_NODE, [process.env.CODE_SERVER, ...extensions, '--install-extension', process.env.VSIX], { env, stdio: 'ignore' });
+	const url = await serve('user', '--disable-workspace-trust');
 	browser = await chromium.launch({
 		executablePath: '/usr/bin/chromium',
 		args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
 	});
 	page = await browser.newPage({ viewport: size });
 	page.setDefaultTimeout(limit);
-	await until('code-server answers', () => fetch(`http://127.0.0.1:${port}/healthz`).then(r => r.ok, () => false));
-	await page.goto(`http://127.0.0.1:${port}/?folder=${workspace}`);
+	await page.goto(url);
 	await page.locator('.monaco-workbench').waitFor();
 	await until('the status bar has the item', () => statusBar().catch(() => ''));
 });
 
 after(async () => {
 	await browser?.close();
-	if (server) {
+	for (const server of servers) {
 		try {
 			process.kill(-server.pid, 'SIGTERM');
 		} catch {
@@ -226,7 +234,10 @@ scene('a target is chosen from the list, and Escape starts nothing', async () =>
 
 scene('a launch is cancelled while its session starts', async () => {
 	await pick('debug', 'Shop');
+	const starting = signal => spawnSync('pkill', [signal, '-f', `^${path.join(dir, 'bin', 'mirrord')} session start`]).status === 0;
+	await until('it starts', () => starting('-STOP')); // and is not there before it is cancelled
 	await page.locator('.notification-toast').getByText('Cancel').click();
+	await until('it goes on', () => starting('-CONT'));
 	await page.locator('.notification-toast').first().waitFor({ state: 'hidden' });
 	assert.equal(await page.locator('.debug-toolbar').isVisible(), false);
 	await until('nothing is left', () => sessions().length === 0 && kubectl('get', 'jobs', '-o', 'name') === '');
@@ -239,6 +250,7 @@ scene('F5: a request to the pod stops at a breakpoint here', async () => {
 	await page.locator('.codicon-debug-breakpoint').first().waitFor();
 	await page.keyboard.press('F5');
 	await page.locator('.debug-toolbar').waitFor();
+	assert.match(await statusBar(), /steal/);
 	await until('the program listens', async () => /listening on 8080/.test(await page.locator('.repl').innerText().catch(() => '')));
 	let asked = await stopsAt('/cart');
 	const variables = page.locator('.debug-variables');
@@ -332,6 +344,14 @@ scene('two programs of a compound share a session', async () => {
 	await stop();
 });
 
+scene('a launch with a configuration of its own has a session of its own', async () => {
+	await launch('By its own configuration');
+	await inWorkspace('began', /^shop-\S+ colour=its own\n$/);
+	assert.equal(sessions().length, 2);
+	assert.match(await statusBar(), new RegExp(`deployment/shop in ${namespace} · off`));
+	await stop();
+});
+
 scene('a launch says itself that it wants no session, and one runs without the debugger', async () => {
 	await launch('Without a session');
 	if (!await page.locator('.repl').isVisible()) {
@@ -394,24 +414,47 @@ scene('a mistake of the configuration is shown at its line, and starts nothing',
 	fs.writeFileSync(file, good);
 });
 
-scene('keys of a configuration in YAML are completed and explained', async () => {
+// completed opens a file at a place and waits until a word is suggested there.
+async function completed(place, word) {
 	await page.keyboard.press('Control+P');
-	await page.locator('.quick-input-widget input').first().fill('other.yaml:5:7');
-	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: 'other.yaml' }).first().waitFor();
+	await page.locator('.quick-input-widget input').first().fill(place);
+	await page.locator('.quick-input-list .monaco-list-row').filter({ hasText: place.split(':')[0] }).first().waitFor();
 	await page.keyboard.press('Enter');
 	await page.locator('.editor-instance .view-lines').filter({ hasText: 'incoming' }).first().waitFor();
 	await page.keyboard.press('Control+Space');
-	const suggested = page.locator('.suggest-widget.visible');
-	await suggested.locator('.monaco-list-row').filter({ hasText: 'http_filter' }).first().waitFor();
+	await page.locator('.suggest-widget.visible .monaco-list-row').filter({ hasText: word }).first().waitFor();
+}
+
+scene('keys of a configuration in YAML and TOML are completed and explained', async () => {
+	await completed('other.yaml:5:7', 'http_filter');
 	await picture('completion');
 	await page.keyboard.press('Escape');
 	await page.locator('.view-line span').filter({ hasText: /^accept_timeout$/ }).first().hover();
 	await page.locator('.monaco-hover').filter({ hasText: 'as at a breakpoint' }).first().waitFor();
+
+	await completed('own.toml:13:1', 'not_found');
+	await page.keyboard.press('Escape');
+	await page.locator('.view-line span').getByText('hostname').first().hover({ position: { x: 10, y: 8 } });
+	await page.locator('.monaco-hover').filter({ hasText: 'the host name is the target' }).first().waitFor();
 });
 
 scene('an end of the session leaves nothing', async () => {
-	assert.match(await statusBar(), /steal/);
 	await command('mirrord: Stop Session');
 	await until('nothing is in the cluster', () => kubectl('get', 'jobs', '-o', 'name') === '');
 	await until('nothing runs here', () => !execFileSync('ps', ['axww', '-o', 'args'], { encoding: 'utf8' }).split('\n').some(l => l.includes(dir) && l.includes('mirrord-helper')));
+});
+
+scene('a workspace that nobody trusts is left alone until somebody does', async () => {
+	await page.goto(await serve('other'));
+	await page.getByText('No, I don\'t trust the authors').click();
+	await page.locator('.statusbar').getByText('Restricted Mode').waitFor();
+	await page.keyboard.press('F1');
+	await page.locator('.quick-input-widget input').first().fill('>mirrord: ');
+	await page.locator('.quick-input-list').getByText('No matching').waitFor();
+	await page.keyboard.press('Escape');
+	assert.equal(await page.locator('[id="mirrord-go.mirrord-go.mirrord"]').count(), 0);
+
+	await command('Workspaces: Manage Workspace Trust');
+	await page.getByRole('button', { name: 'Trust', exact: true }).click();
+	await until('the status bar has the item', () => statusBar().catch(() => ''));
 });

@@ -44,6 +44,9 @@ type Agent interface {
 	Announced() protocol.Announcement
 	// Image is what the agent was started from; empty: this very program.
 	Image() string
+	// Place is where the target is: its namespace, and the cluster's context of the
+	// kubeconfig; empty outside of a cluster.
+	Place() (namespace, context string)
 	// Dial gives a fresh byte pipe to it, again and again.
 	Dial(ctx context.Context) (io.ReadWriteCloser, error)
 	// Probes are the paths, by port, on which the target's node asks over HTTP
@@ -157,6 +160,9 @@ func (h *Hold) First() *Attachment { return h.first }
 
 // Now is the present one.
 func (h *Hold) Now() *Attachment { return h.current.Load() }
+
+// Place is where the target is: see Agent.
+func (h *Hold) Place() (namespace, context string) { return h.Now().agent.Place() }
 
 // Status is how it is now: the target's hostname, since when there is no link to
 // the agent, nil for not at all, and whether the target is being replaced.

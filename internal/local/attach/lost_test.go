@@ -155,11 +155,12 @@ func TestLostSince(t *testing.T) {
 // reached.
 type deaf struct{ refuse error }
 
-func (d *deaf) Announced() protocol.Announcement { return protocol.Announcement{} }
-func (d *deaf) Image() string                    { return "" }
-func (d *deaf) Probes() map[uint16][]string      { return nil }
-func (d *deaf) Gone(error) bool                  { return false }
-func (d *deaf) Close(context.Context) error      { return nil }
+func (d *deaf) Announced() protocol.Announcement   { return protocol.Announcement{} }
+func (d *deaf) Image() string                      { return "" }
+func (d *deaf) Place() (namespace, context string) { return "", "" }
+func (d *deaf) Probes() map[uint16][]string        { return nil }
+func (d *deaf) Gone(error) bool                    { return false }
+func (d *deaf) Close(context.Context) error        { return nil }
 func (d *deaf) Follow(context.Context, bool, Request) (Agent, error) {
 	return nil, ErrNotReplaced
 }

@@ -35,11 +35,12 @@ type release struct {
 	links     sync.WaitGroup
 }
 
-func (r *release) Announced() protocol.Announcement { return r.announced }
-func (r *release) Image() string                    { return "registry.example/agent:7" }
-func (r *release) Probes() map[uint16][]string      { return nil }
-func (r *release) Gone(error) bool                  { return false }
-func (r *release) Close(context.Context) error      { return nil }
+func (r *release) Announced() protocol.Announcement   { return r.announced }
+func (r *release) Image() string                      { return "registry.example/agent:7" }
+func (r *release) Place() (namespace, context string) { return "", "" }
+func (r *release) Probes() map[uint16][]string        { return nil }
+func (r *release) Gone(error) bool                    { return false }
+func (r *release) Close(context.Context) error        { return nil }
 func (r *release) Follow(context.Context, bool, Request) (Agent, error) {
 	return nil, ErrNotReplaced
 }

@@ -146,9 +146,10 @@ func (s *Session) accept(ctx context.Context, at *attach.Attachment, server Serv
 // status is how the session is now.
 func (s *Session) status(id string, server Server) *control.Status {
 	cfg, since := s.Config, s.began.UTC().Truncate(time.Second)
-	st := &control.Status{ID: id, Kind: s.o.Kind, Version: s.o.Version, PID: os.Getpid(), Target: cfg.Target, Namespace: cfg.Namespace, Context: cfg.Context, Key: cfg.Key,
+	st := &control.Status{ID: id, Kind: s.o.Kind, Version: s.o.Version, PID: os.Getpid(), Target: cfg.Target, Key: cfg.Key,
 		Since: since, Mode: s.o.Kind, Ports: []control.Port{}, Counts: s.Activity.Counts(), Events: []control.Happened{},
 		Commands: []control.Command{{Argv: s.o.Argv, PID: os.Getpid(), Since: since}}}
+	st.Namespace, st.Context = s.Hold.Place()
 	st.Hostname, st.Lost, st.Replacing = s.Hold.Status()
 	server.Status(st)
 	return st

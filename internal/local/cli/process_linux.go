@@ -17,6 +17,8 @@ type processAgent struct{ *process.Agent }
 func (a processAgent) Image() string { return "" }
 
 // Probes are those of nobody: no node asks a process of this machine.
+func (a processAgent) Place() (namespace, context string) { return "", "" }
+
 func (a processAgent) Probes() map[uint16][]string { return nil }
 
 // Follow implements attach.Agent: a process that has ended has no successor.

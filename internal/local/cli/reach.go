@@ -139,6 +139,10 @@ func describe(t *kube.Target, kubeContext string) string {
 }
 
 // Probes implements attach.Agent.
+func (a *clusterAgent) Place() (namespace, context string) {
+	return a.target.Namespace, a.cluster.Context()
+}
+
 func (a *clusterAgent) Probes() map[uint16][]string { return probePaths(a.target) }
 
 // probePaths gives the paths, by port, on which the node asks the target's pod

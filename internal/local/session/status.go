@@ -33,8 +33,9 @@ func (s *supervisor) alone(b *built, id string) *control.Status {
 
 // status is what there is to say of any session.
 func (s *supervisor) status(b *built) *control.Status {
-	st := &control.Status{Version: s.version, PID: os.Getpid(), Target: s.cfg.Target, Namespace: s.cfg.Namespace, Context: s.cfg.Context, Key: s.cfg.Key,
+	st := &control.Status{Version: s.version, PID: os.Getpid(), Target: s.cfg.Target, Key: s.cfg.Key,
 		Since: s.began.UTC().Truncate(time.Second), Mode: incomingWord(&s.cfg), Ports: []control.Port{}, Counts: s.activity.Counts()}
+	st.Namespace, st.Context = s.hold.Place()
 	st.Hostname, st.Lost, st.Replacing = s.hold.Status()
 	st.Replicas = b.fleet.Pods()
 	for _, p := range b.ports.Ports() {
