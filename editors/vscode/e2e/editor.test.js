@@ -446,7 +446,6 @@ scene('an end of the session leaves nothing', async () => {
 
 scene('a workspace that nobody trusts is left alone until somebody does', async () => {
 	await page.goto(await serve('other'));
-	await page.getByText('No, I don\'t trust the authors').click();
 	await page.locator('.statusbar').getByText('Restricted Mode').waitFor();
 	await page.keyboard.press('F1');
 	await page.locator('.quick-input-widget input').first().fill('>mirrord: ');
