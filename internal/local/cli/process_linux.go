@@ -16,9 +16,10 @@ type processAgent struct{ *process.Agent }
 // Image implements attach.Agent: there is none.
 func (a processAgent) Image() string { return "" }
 
-// Probes are those of nobody: no node asks a process of this machine.
+// Place implements attach.Agent: it is in no cluster.
 func (a processAgent) Place() (namespace, context string) { return "", "" }
 
+// Probes are those of nobody: no node asks a process of this machine.
 func (a processAgent) Probes() map[uint16][]string { return nil }
 
 // Follow implements attach.Agent: a process that has ended has no successor.

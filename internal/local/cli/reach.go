@@ -138,11 +138,12 @@ func describe(t *kube.Target, kubeContext string) string {
 	return fmt.Sprintf("target pod/%s, container %s, in namespace %s (context %s)", t.Pod, t.Container, t.Namespace, kubeContext)
 }
 
-// Probes implements attach.Agent.
+// Place implements attach.Agent.
 func (a *clusterAgent) Place() (namespace, context string) {
 	return a.target.Namespace, a.cluster.Context()
 }
 
+// Probes implements attach.Agent.
 func (a *clusterAgent) Probes() map[uint16][]string { return probePaths(a.target) }
 
 // probePaths gives the paths, by port, on which the node asks the target's pod
