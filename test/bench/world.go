@@ -221,6 +221,7 @@ func (w *world) asUser(argv ...string) *exec.Cmd {
 	cmd.Env = []string{
 		"HOME=" + w.at("home"), "KUBECONFIG=" + w.at("kubeconfig"), "USER=dev", "SHELL=/bin/bash", "LANG=C.UTF-8",
 		"PATH=" + w.at("bin") + ":/usr/local/bin:/usr/bin:/bin",
+		"GIT_CONFIG_NOSYSTEM=1", // /etc is a mixed directory, and has rows of its own kind
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
 	return cmd
