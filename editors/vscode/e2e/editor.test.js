@@ -235,7 +235,7 @@ scene('a target is chosen from the list, and Escape starts nothing', async () =>
 scene('a launch is cancelled while its session starts', async () => {
 	await pick('debug', 'Shop');
 	const starting = signal => spawnSync('pkill', [signal, '-f', `^${path.join(dir, 'bin', 'mirrord')} session start`]).status === 0;
-	await until('it starts', () => starting('-STOP')); // and is not there before it is cancelled
+	await until('it starts', () => starting('-STOP')); // and stands still until it is cancelled; its session may be ready by then
 	await page.locator('.notification-toast').getByText('Cancel').click();
 	await until('it goes on', () => starting('-CONT'));
 	await page.locator('.notification-toast').first().waitFor({ state: 'hidden' });

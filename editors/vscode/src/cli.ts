@@ -21,8 +21,13 @@ export interface Options {
 	codes?: number[]; // beside 0 that are no failure
 }
 
-// Cancelled is thrown when a program was ended by Stop.
-export class Cancelled extends Error {}
+// Cancelled is thrown when a program was ended by Stop. What it had printed by then is of
+// one that had done its work.
+export class Cancelled extends Error {
+	constructor(readonly printed = '') {
+		super();
+	}
+}
 
 // locate finds the program: by the setting, in PATH, or packed with the extension.
 export function locate(setting: string, searched: string | undefined, packed: string): string {
@@ -111,7 +116,7 @@ export function run(file: string, args: string[], o: Options = {}): Promise<stri
 		child.on('close', code => {
 			heard?.dispose();
 			if (stopped) {
-				reject(new Cancelled());
+				reject(new Cancelled(code === 0 ? out : ''));
 			} else if (code === 0 || (code !== null && o.codes?.includes(code))) {
 				resolve(out);
 			} else {

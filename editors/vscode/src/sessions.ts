@@ -4,7 +4,7 @@
 import { ChildProcess, spawn } from 'node:child_process';
 import { Activity, keep } from './activity';
 import { Event, Failure } from './failure';
-import { lines, run, Stop } from './cli';
+import { Cancelled, lines, run, Stop } from './cli';
 import { Choice } from './targets';
 
 // Port is one that a program of the session listens on.
@@ -168,10 +168,14 @@ export class Sessions {
 	}
 
 	private async start(file: string, w: Wanted, stop: Stop, onEvent: (e: Event) => void): Promise<Session> {
-		const out = await run(file, ['session', 'start', '--json', ...flags(w)], { cwd: w.folder, stop, onEvent });
-		const status: Status = JSON.parse(out);
+		const status: Status = JSON.parse(await run(file, ['session', 'start', '--json', ...flags(w)], { cwd: w.folder, stop, onEvent }).catch(async err => {
+			if (err instanceof Cancelled && err.printed !== '') { // too late: it is there
+				await this.stop(file, JSON.parse(err.printed).id);
+			}
+			throw err;
+		}));
 		if (typeof status.id !== 'string') {
-			throw new Failure('vscode-version', 'mirrord has started a session that has no id', out, 'install the mirrord that belongs to this extension');
+			throw new Failure('vscode-version', 'mirrord has started a session that has no id', JSON.stringify(status), 'install the mirrord that belongs to this extension');
 		}
 		const s: Session = new Session(file, w, status, ended => {
 			if (ended) {

@@ -66,6 +66,19 @@ test('how it is ended', async () => {
 	await assert.rejects(run(file, [], { stop: { ...stop, isCancellationRequested: true } }), Cancelled);
 });
 
+test('a session that is there when its start is cancelled is stopped', async () => {
+	const { stop, now } = stops();
+	const file = program('late', `
+case "$1 $2" in
+"session start") trap 'echo "{\\"id\\":\\"s1\\"}"; exit 0' TERM; echo '{"level":"step","code":"s","text":"waits"}' >&2; while :; do sleep 0.05; done ;;
+"session stop") echo "$3" >>"$(dirname "$0")/stopped" ;;
+esac`);
+	const sessions = new Sessions(() => undefined);
+	await assert.rejects(sessions.ensure(file, { folder: dir, keep: 1, stamp: '' }, stop, now), Cancelled);
+	assert.equal(fs.readFileSync(path.join(dir, 'late', 'stopped'), 'utf8'), 's1\n');
+	assert.deepEqual(sessions.running, []);
+});
+
 test('a launch is rewritten for its session', async () => {
 	const file = program('rewrites', 'cat >"$(dirname "$0")/stdin"; echo "$@" >"$(dirname "$0")/args"; echo \'{"configuration":{"type":"node","name":"Shop","request":"launch"},"wrapped":true}\'');
 	const { stop } = stops();
