@@ -137,18 +137,11 @@ func (x *terminal) exits() {
 	}
 }
 
-// vanish waits until no process of mirrord is left, unless the test has failed
-// before that.
+// vanish is noProcess, unless the test has failed before that.
 func vanish(t testing.TB) {
 	t.Helper()
-	if t.Failed() {
-		return
-	}
-	for end := time.Now().Add(removedWithin); len(processes(w.mirrord)) > 0; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Errorf("still there: %v", processes(w.mirrord))
-			return
-		}
+	if !t.Failed() {
+		noProcess(t)
 	}
 }
 

@@ -450,13 +450,21 @@ const removedWithin = 10 * time.Second
 func nothingLeft(t testing.TB) {
 	t.Helper()
 	noAgent(t, removedWithin)
+	noProcess(t) // the supervisor goes a moment after the command, and after its agent
 	var left []string
-	// The supervisor goes a moment after the command, and after its agent.
-	if !comesTo(removedWithin, func() bool { left = processes(w.mirrord); return len(left) == 0 }) {
-		t.Errorf("left on this machine: %v", left)
-	}
 	if !comesTo(removedWithin, func() bool { left = programs(); return len(left) == 0 }) {
 		t.Errorf("programs of sessions are left: %v", left)
+	}
+}
+
+// noProcess waits until no process of mirrord is left.
+func noProcess(t testing.TB) {
+	t.Helper()
+	for end := time.Now().Add(removedWithin); len(processes(w.mirrord)) > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Errorf("left on this machine: %v", processes(w.mirrord))
+			return
+		}
 	}
 }
 

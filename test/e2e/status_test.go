@@ -17,10 +17,11 @@ import (
 
 // shownSession is what status says of one, as far as tests look.
 type shownSession struct {
-	ID, Target, Mode string
-	PID              int
-	Kept             bool
-	Ports            []struct {
+	ID, Target, Mode   string
+	Namespace, Context string
+	PID                int
+	Kept               bool
+	Ports              []struct {
 		Port, Target int
 		Mode         string
 	}
@@ -74,6 +75,9 @@ func TestStatus(t *testing.T) {
 	all := shown(t)
 	if len(all) != 1 || all[0].Target != "pod/app" || all[0].Kept || all[0].Mode != "steal" || len(all[0].Ports) != 1 || all[0].Ports[0].Port != 8033 || all[0].Ports[0].Target != 8033 || all[0].Ports[0].Mode != "steal" || len(all[0].Commands) != 1 {
 		t.Fatalf("status shows %+v", all)
+	}
+	if all[0].Namespace != w.namespace || all[0].Context == "" { // the context nobody has named
+		t.Errorf("it is in namespace %q of context %q", all[0].Namespace, all[0].Context)
 	}
 	id, before := all[0].ID, all[0].Counts
 

@@ -21,8 +21,8 @@ export interface Options {
 	codes?: number[]; // beside 0 that are no failure
 }
 
-// Cancelled is thrown when a program was ended by Stop. What it had printed by then is of
-// one that had done its work.
+// Cancelled is thrown when Stop came before a program's end. What it printed is kept where
+// it had done its work all the same.
 export class Cancelled extends Error {
 	constructor(readonly printed = '') {
 		super();

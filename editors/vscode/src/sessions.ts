@@ -168,14 +168,18 @@ export class Sessions {
 	}
 
 	private async start(file: string, w: Wanted, stop: Stop, onEvent: (e: Event) => void): Promise<Session> {
-		const status: Status = JSON.parse(await run(file, ['session', 'start', '--json', ...flags(w)], { cwd: w.folder, stop, onEvent }).catch(async err => {
-			if (err instanceof Cancelled && err.printed !== '') { // too late: it is there
+		let out: string;
+		try {
+			out = await run(file, ['session', 'start', '--json', ...flags(w)], { cwd: w.folder, stop, onEvent });
+		} catch (err) {
+			if (err instanceof Cancelled && err.printed !== '') { // too late: the session is there
 				await this.stop(file, JSON.parse(err.printed).id);
 			}
 			throw err;
-		}));
+		}
+		const status: Status = JSON.parse(out);
 		if (typeof status.id !== 'string') {
-			throw new Failure('vscode-version', 'mirrord has started a session that has no id', JSON.stringify(status), 'install the mirrord that belongs to this extension');
+			throw new Failure('vscode-version', 'mirrord has started a session that has no id', out, 'install the mirrord that belongs to this extension');
 		}
 		const s: Session = new Session(file, w, status, ended => {
 			if (ended) {
