@@ -198,6 +198,9 @@ FILE it is the one that exec would take. It starts nothing and asks nobody.`,
 // verify makes the verdict. The error is that of a configuration with mistakes.
 func verify(s config.Sources, resolved bool) (verdict, []event.Event, error) {
 	cfg, notes, err := config.Load(s)
+	if err == nil {
+		err = checkTarget(cfg)
+	}
 	if err != nil {
 		v := verdict{Type: "Fail"}
 		if f, ok := errors.AsType[*failure.Error](err); ok && f.Code == "config-invalid" {

@@ -277,6 +277,18 @@ func features(cfg config.Config) []kube.Feature {
 	return all
 }
 
+// checkTarget tells of a target that cannot be one by how it is written.
+func checkTarget(cfg config.Config) error {
+	if pid, ok := cfg.Process(); ok {
+		_, err := processID(pid)
+		return err
+	}
+	if cfg.Target == pickTarget {
+		return nil
+	}
+	return kube.Check(cfg.Target)
+}
+
 // processID reads what follows process/.
 func processID(text string) (int, error) {
 	pid, err := strconv.Atoi(text)

@@ -52,6 +52,16 @@ func (t *Target) String() string {
 	return "pod/" + t.Pod + "/container/" + t.Container
 }
 
+// Check tells of a target that Resolve would refuse by how it is written, and
+// asks nobody; the code is target-malformed.
+func Check(target string) error {
+	if target == "" || target == "targetless" {
+		return nil
+	}
+	_, err := parse(target)
+	return err
+}
+
 // Resolve finds the container that target names: KIND/NAME or
 // KIND/NAME/container/C, or label/KEY=VALUE,... in place of KIND/NAME; ""
 // and "targetless" give a targetless Target without asking the cluster. Of
