@@ -9,13 +9,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mirrord-go/mirrord/internal/agent/quiet"
 	"github.com/mirrord-go/mirrord/internal/budget"
 	"github.com/mirrord-go/mirrord/internal/relay"
 )
 
 // Conn is a stolen connection: its LocalAddr is what the client dialed.
 type Conn struct {
-	*net.TCPConn
+	*quiet.Conn
 	local net.Addr
 	r     *Redirect
 	once  sync.Once
@@ -26,7 +27,7 @@ func (c *Conn) LocalAddr() net.Addr { return c.local }
 
 // Close closes the connection.
 func (c *Conn) Close() error {
-	err := c.TCPConn.Close()
+	err := c.Conn.Close()
 	c.once.Do(c.r.release)
 	return err
 }
@@ -51,7 +52,7 @@ func (r *Redirect) accept(ln *net.TCPListener) {
 			c.Close()
 			continue
 		}
-		r.offer(&Conn{TCPConn: c, local: net.TCPAddrFromAddrPort(local), r: r})
+		r.offer(&Conn{Conn: quiet.New(c), local: net.TCPAddrFromAddrPort(local), r: r})
 	}
 }
 

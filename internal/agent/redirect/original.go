@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/agent/conntrack"
+	"github.com/mirrord-go/mirrord/internal/agent/quiet"
 	"github.com/mirrord-go/mirrord/internal/nft"
 )
 
@@ -268,7 +269,7 @@ func (o *originals) try(ctx context.Context, way route, dst netip.AddrPort, end 
 		done()
 		return nil, err
 	}
-	return &original{TCPConn: c.(*net.TCPConn), done: func() { done(); end() }}, nil
+	return &original{Conn: quiet.New(c.(*net.TCPConn)), done: func() { done(); end() }}, nil
 }
 
 // isTaken reports whether peer has a connection with server already. One that is
@@ -343,14 +344,14 @@ func (o *originals) scope(a netip.Addr) (index uint32) {
 
 // original is a connection to the original server.
 type original struct {
-	*net.TCPConn
+	*quiet.Conn
 	once sync.Once
 	done func()
 }
 
 // Close closes the connection; its port is free for the next.
 func (c *original) Close() error {
-	err := c.TCPConn.Close()
+	err := c.Conn.Close()
 	c.once.Do(c.done)
 	return err
 }
