@@ -9,8 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/mirrord-go/mirrord/internal/agent/quiet"
 	"github.com/mirrord-go/mirrord/internal/budget"
+	"github.com/mirrord-go/mirrord/internal/quiet"
 	"github.com/mirrord-go/mirrord/internal/relay"
 )
 

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mirrord-go/mirrord/internal/agent/conntrack"
-	"github.com/mirrord-go/mirrord/internal/agent/quiet"
 	"github.com/mirrord-go/mirrord/internal/nft"
+	"github.com/mirrord-go/mirrord/internal/quiet"
 )
 
 const (

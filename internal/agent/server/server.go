@@ -24,6 +24,7 @@ import (
 	"github.com/mirrord-go/mirrord/internal/link/resume"
 	"github.com/mirrord-go/mirrord/internal/link/seal"
 	"github.com/mirrord-go/mirrord/internal/protocol"
+	"github.com/mirrord-go/mirrord/internal/quiet"
 )
 
 const (
@@ -191,6 +192,7 @@ func handshake(ctx context.Context, c net.Conn, key ed25519.PrivateKey, client e
 	defer cancel()
 	if tcp, ok := c.(*net.TCPConn); ok {
 		_ = tcp.SetNoDelay(true)
+		c = quiet.New(tcp)
 	}
 	sealed, err := seal.Server(ctx, c, key, client)
 	if err != nil {
