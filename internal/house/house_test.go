@@ -74,7 +74,7 @@ const layers = `
 	NONE < vitals < local/cli, cmd/mirrord-agent; # what a process holds, whatever it does
 	budget < unixsock < agent/target, agent/outgoing, agent/server, local/sandbox, local/outgoing; # connected unix sockets
 	budget < udpflow < agent/redirect, agent/capture, agent/incoming, local/incoming; # datagrams as connections
-	NONE < quiet < agent/redirect, agent/server; # connections whose system calls the scheduler does not hear of
+	NONE < quiet < agent/redirect, agent/server, agent/target, local/kube; # connections whose system calls the scheduler does not hear of
 	NONE < ping < agent/target, agent/outgoing, local/outgoing; # sockets for ICMP echo
 	NONE < agent/confine; # what the agent's process gives up, whatever it serves
 

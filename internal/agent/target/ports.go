@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mirrord-go/mirrord/internal/quiet"
 )
 
 const (
@@ -120,7 +122,7 @@ func (p *ports) dial(network string, a netip.AddrPort, connect func() (net.Conn,
 	}
 	switch c := c.(type) {
 	case *net.TCPConn:
-		return &tcpPort{TCPConn: c, give: func(late bool) {
+		return &tcpPort{Conn: quiet.New(c), give: func(late bool) {
 			if late {
 				time.AfterFunc(p.wait, func() { p.give(k) }) // touches nothing but p
 			} else {
@@ -137,7 +139,7 @@ func (p *ports) dial(network string, a netip.AddrPort, connect func() (net.Conn,
 
 // tcpPort is a connection and its local port.
 type tcpPort struct {
-	*net.TCPConn
+	*quiet.Conn
 	once sync.Once
 	give func(late bool)
 
@@ -150,7 +152,7 @@ func (c *tcpPort) SetLinger(seconds int) error {
 	c.mu.Lock()
 	c.abrupt = seconds == 0
 	c.mu.Unlock()
-	return c.TCPConn.SetLinger(seconds)
+	return c.Conn.SetLinger(seconds)
 }
 
 // Close closes the connection.
@@ -161,7 +163,7 @@ func (c *tcpPort) Close() error {
 		c.mu.Unlock()
 		c.give(late)
 	})
-	return c.TCPConn.Close()
+	return c.Conn.Close()
 }
 
 // States of a connection whose peer has closed it first (linux/tcp_states.h):

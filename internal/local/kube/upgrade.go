@@ -20,6 +20,8 @@ import (
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
+
+	"github.com/mirrord-go/mirrord/internal/quiet"
 )
 
 // tunnelPrefix marks, among WebSocket's subprotocols, SPDY inside WebSocket
@@ -79,6 +81,9 @@ func (w *webSocket) RoundTrip(r *http.Request) (*http.Response, error) {
 			conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
 			if err != nil {
 				return nil, err
+			}
+			if tcp, ok := conn.(*net.TCPConn); ok {
+				conn = quiet.New(tcp)
 			}
 			below = newSocket(conn)
 			return below, nil
