@@ -6,7 +6,6 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"unsafe"
 )
 
 // largest is the most that one system call carries, in bytes: nobody else runs on
@@ -27,7 +26,7 @@ type call struct {
 	mu  sync.Mutex // one after the other, as with any connection
 	p   []byte
 	n   int
-	err syscall.Errno
+	err error
 	try func(fd uintptr) bool
 }
 
@@ -35,24 +34,19 @@ type call struct {
 func New(c *net.TCPConn) *Conn {
 	q := &Conn{TCPConn: c}
 	q.raw, _ = c.SyscallConn() // fails for none that was made by package net
-	q.reading.try = q.reading.of(syscall.SYS_READ)
-	q.writing.try = q.writing.of(syscall.SYS_WRITE)
+	q.reading.try = q.reading.of(read)
+	q.writing.try = q.writing.of(write)
 	return q
 }
 
-// of makes the system call with that number; false: one has to wait.
-func (c *call) of(number uintptr) func(fd uintptr) bool {
+// of makes that system call; false: one has to wait.
+func (c *call) of(system func(fd uintptr, p []byte) (int, error)) func(fd uintptr) bool {
 	return func(fd uintptr) bool {
 		for {
-			n, _, err := syscall.RawSyscall(number, fd, uintptr(unsafe.Pointer(&c.p[0])), uintptr(len(c.p)))
-			switch err {
-			case syscall.EINTR:
-				continue
-			case syscall.EAGAIN:
-				return false
+			c.n, c.err = system(fd, c.p)
+			if c.err != syscall.EINTR {
+				return c.err != syscall.EAGAIN
 			}
-			c.n, c.err = int(n), err
-			return true
 		}
 	}
 }
@@ -71,7 +65,7 @@ func (q *Conn) Read(p []byte) (int, error) {
 	switch {
 	case err != nil:
 		return 0, err
-	case c.err != 0:
+	case c.err != nil:
 		return 0, q.failure("read", c.err)
 	case c.n == 0:
 		return 0, io.EOF
@@ -91,7 +85,7 @@ func (q *Conn) Write(p []byte) (int, error) {
 		if err := q.raw.Write(c.try); err != nil {
 			return written, err
 		}
-		if c.err != 0 {
+		if c.err != nil {
 			return written, q.failure("write", c.err)
 		}
 		written += c.n
@@ -100,6 +94,6 @@ func (q *Conn) Write(p []byte) (int, error) {
 }
 
 // failure is what package net makes of an errno.
-func (q *Conn) failure(op string, errno syscall.Errno) error {
+func (q *Conn) failure(op string, errno error) error {
 	return &net.OpError{Op: op, Net: "tcp", Source: q.LocalAddr(), Addr: q.RemoteAddr(), Err: os.NewSyscallError(op, errno)}
 }
